@@ -1,0 +1,389 @@
+"""Task `digits`: find one of several real handwritten digits on a canvas.
+
+Scenes hold the 8×8 digits that ship inside scikit-learn (1,797 images), at most one in each cell of
+a grid, at a random offset inside its cell. Coordinates are edges of pixels: the origin is the
+canvas's top-left corner, x runs right, y down, and the box `[x1, y1, x2, y2]` of a digit is its 8×8
+patch `canvas[y1:y2, x1:x2]`, so x2 = x1 + 8 and y2 = y1 + 8. One record:
+
+    question  Where is the 7?
+    thought   3 at 12, 0; 7 at 25, 38        top-left corners, in reading order of the cells
+    answer    [25, 38, 33, 46]
+
+The text is made to be cheap: each class and each coordinate is one token, and the answer's corner
+is spelt with the very tokens of the thought.
+"""
+
+import contextlib
+import io
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image, ImageDraw
+from sklearn.datasets import load_digits
+
+from gmma.errors import UserError
+from gmma.rewards.boxes import box_iou, parse_box
+from gmma.tasks.prompt import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    answer_text,
+    prompt_text,
+    thought_text,
+)
+from gmma.tasks.task import Demonstration, ExampleSource, Task
+from gmma.tokenizer import train_sentencepiece
+from gmma.types import Example
+
+DIGIT_PIXELS = 8
+CLASSES = 10
+SPLITS = ("train", "validation", "test")
+_HELD_OUT_SHARE = 0.1  # of each class's digit images, for validation and for test each
+_POOL_SEED = 0  # the pools stay the same for every config, so that no held-out digit ever leaks
+_PICTURE_SCALE = 8
+_TRUTH_COLOUR = (0, 220, 90)
+_GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (170, 110, 255))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsConfig:
+    """What is drawn, how many scenes, and how far demonstrations stray from the truth."""
+
+    cells_per_side: int = 4  # the canvas is a square grid of cells
+    cell_pixels: int = 12  # side of a cell; a digit's offset in it is 0 … cell_pixels − 8
+    digits_min: int = 2  # digits in a scene, all of distinct classes; the number is uniform
+    digits_max: int = 3
+    train_scenes: int = 16384
+    validation_scenes: int = 512
+    test_scenes: int = 512
+    seed: int = 0  # of the scenes
+    point_noise_pixels: int = 1  # each point of a demonstration's thought is off by up to ±this
+    box_noise_pixels: int = 2  # its answer is off by up to ±this more, on x and y, uniformly
+    thought_error_rate: float = 0.1  # share of demonstrations whose thought takes another digit
+    # for the one asked for (the two names exchanged); the answer follows its thought
+    vocab_size: int = 256  # upper bound of the SentencePiece vocabulary
+
+    def __post_init__(self) -> None:
+        self._require(self.cells_per_side >= 1, "cells_per_side", "at least 1")
+        self._require(self.cell_pixels >= DIGIT_PIXELS, "cell_pixels", f"at least {DIGIT_PIXELS}")
+        self._require(self.digits_min >= 2, "digits_min", "at least 2: one asked for, one other")
+        most = min(CLASSES, self.cells_per_side**2)
+        self._require(
+            self.digits_min <= self.digits_max <= most,
+            "digits_max",
+            f"between digits_min ({self.digits_min}) and {most} (classes and cells)",
+        )
+        for split in SPLITS:
+            field = f"{split}_scenes"
+            self._require(getattr(self, field) >= 1, field, "at least 1")
+        for field in ("seed", "point_noise_pixels", "box_noise_pixels"):
+            self._require(getattr(self, field) >= 0, field, "0 or more")
+        self._require(0 <= self.thought_error_rate <= 1, "thought_error_rate", "within 0 … 1")
+
+    def _require(self, holds: bool, field: str, rule: str) -> None:
+        if not holds:
+            raise UserError(f"digits: {field} is {getattr(self, field)}; it must be {rule}")
+
+    @property
+    def canvas_pixels(self) -> int:
+        """Side of the square canvas."""
+        return self.cells_per_side * self.cell_pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitPool:
+    """Digit images of one split."""
+
+    images: np.ndarray  # uint8[N, 8, 8], 0 … 255
+    labels: np.ndarray  # int[N], 0 … 9
+    indices: np.ndarray  # int[N], rows of scikit-learn's array
+
+
+@cache
+def digit_pools() -> Mapping[str, DigitPool]:
+    """The digit images of each split; disjoint, stratified by class, the same for every config."""
+    data = load_digits()
+    rng = np.random.default_rng(_POOL_SEED)
+    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for label in range(CLASSES):
+        order = rng.permutation(np.flatnonzero(data.target == label))
+        held_out = round(len(order) * _HELD_OUT_SHARE)
+        rows["validation"] += order[:held_out].tolist()
+        rows["test"] += order[held_out : 2 * held_out].tolist()
+        rows["train"] += order[2 * held_out :].tolist()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)
+    return {
+        split: DigitPool(
+            images=images[index], labels=data.target[index], indices=np.asarray(index)
+        )
+        for split, index in rows.items()
+    }
+
+
+def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
+    """Record `index` of `split`, a pure function of its arguments."""
+    rng = np.random.default_rng((config.seed, SPLITS.index(split), index))
+    pool = digit_pools()[split]
+    count = int(rng.integers(config.digits_min, config.digits_max + 1))
+    labels = rng.choice(CLASSES, count, replace=False)
+    chosen = [int(rng.choice(np.flatnonzero(pool.labels == label))) for label in labels]
+    cells = np.sort(rng.choice(config.cells_per_side**2, count, replace=False))
+    corners = np.stack([cells % config.cells_per_side, cells // config.cells_per_side], axis=1)
+    offsets = rng.integers(0, config.cell_pixels - DIGIT_PIXELS + 1, (count, 2))
+    points = corners * config.cell_pixels + offsets
+    canvas = np.zeros((config.canvas_pixels, config.canvas_pixels), np.uint8)
+    for (x, y), digit in zip(points, chosen, strict=True):
+        canvas[y : y + DIGIT_PIXELS, x : x + DIGIT_PIXELS] = pool.images[digit]
+    asked = int(rng.integers(count))
+    return {
+        "id": f"{split}/{index}",
+        "image": _png(canvas),
+        "question": f"Where is the {labels[asked]}?",
+        "answer": np.asarray(_box(*points[asked]), np.int32),
+        "labels": labels.astype(np.int32),
+        "points": points.astype(np.int32),
+        "digits": pool.indices[chosen].astype(np.int32),
+    }
+
+
+def _png(canvas: np.ndarray) -> io.BytesIO:
+    buffer = io.BytesIO()
+    Image.fromarray(np.repeat(canvas[:, :, None], 3, axis=2)).save(buffer, "PNG")
+    buffer.seek(0)
+    return buffer
+
+
+def _box(x: int, y: int) -> list[int]:
+    return [int(x), int(y), int(x) + DIGIT_PIXELS, int(y) + DIGIT_PIXELS]
+
+
+class _DigitsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """The dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
+
+    VERSION = tfds.core.Version("1.0.0")  # raise it when draw_scene or the text changes
+    name = "digits"
+
+    def __init__(self, *, scenes: DigitsConfig, data_dir: Path) -> None:
+        self.scenes = scenes
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        side = self.scenes.canvas_pixels
+        features = {
+            "id": tfds.features.Text(),
+            "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
+            "question": tfds.features.Text(),
+            "answer": tfds.features.Tensor(shape=(4,), dtype=np.int32),
+            "labels": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+            "points": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
+            "digits": tfds.features.Tensor(shape=(None,), dtype=np.int32),
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=__doc__,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
+        return {split: self._generate_examples(split) for split in SPLITS}
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        for index in range(getattr(self.scenes, f"{split}_scenes")):
+            yield index, draw_scene(self.scenes, split, index)
+
+
+def _builder(config: DigitsConfig, data_dir: Path) -> _DigitsBuilder:
+    name = (  # all that the stored scenes depend on
+        f"digits_{config.cells_per_side}x{config.cells_per_side}_{config.cell_pixels}px"
+        f"_{config.digits_min}to{config.digits_max}digits_{config.train_scenes}"
+        f"_{config.validation_scenes}_{config.test_scenes}scenes_seed{config.seed}"
+    )
+    return _DigitsBuilder(scenes=config, data_dir=Path(data_dir) / name)
+
+
+def tokenizer_path(config: DigitsConfig, data_dir: Path) -> Path:
+    """Where `build` puts the SentencePiece model of this config."""
+    return Path(_builder(config, data_dir).data_dir) / f"tokenizer_{config.vocab_size}.model"
+
+
+def build(config: DigitsConfig, data_dir: Path) -> None:
+    """Draws the scenes and trains the tokenizer; returns at once where both are there.
+
+    TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
+    could be taken for whole.
+    """
+    builder = _builder(config, data_dir)
+    if not builder.is_prepared():
+        _prepare(builder)
+    path = tokenizer_path(config, data_dir)
+    if not path.exists():
+        pieces = number_pieces(config.canvas_pixels)
+        train_sentencepiece(_corpus(config), path, vocab_size=config.vocab_size, pieces=pieces)
+
+
+def _prepare(builder: _DigitsBuilder) -> None:
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that is none
+        try:
+            builder.download_and_prepare(file_format="array_record")
+        except OSError:
+            if not builder.is_prepared():  # else another process was faster
+                raise
+
+
+def number_pieces(canvas_pixels: int) -> list[str]:
+    """What is one token each: coordinates (first, and after a comma), names of digits, and tags."""
+    coordinates = range(canvas_pixels + 1)
+    return [
+        *(str(n) for n in coordinates),
+        *(f", {n}" for n in coordinates),
+        *(f"{label} at " for label in range(CLASSES)),
+        "; ",
+        THINK_OPEN,
+        THINK_CLOSE,
+        f"{ANSWER_OPEN}[",
+        f"]{ANSWER_CLOSE}",
+    ]
+
+
+def _corpus(config: DigitsConfig) -> Iterator[str]:
+    clean = DigitsConfig(
+        **{
+            **vars(config),
+            "point_noise_pixels": 0,
+            "box_noise_pixels": 0,
+            "thought_error_rate": 0.0,
+        }
+    )
+    for index in range(min(config.train_scenes, 1024)):
+        record = draw_scene(clean, "train", index)
+        example = Example(
+            question=record["question"], images=(), columns=_columns(record), id=record["id"]
+        )
+        shown = demonstrate(clean, example, np.random.default_rng(0))
+        yield prompt_text(example.question)
+        yield thought_text(shown.thought) + answer_text(shown.answer)
+
+
+@dataclass(frozen=True)
+class _Source:
+    records: Any  # TFDS's random access to one split
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int, /) -> Example:
+        record = self.records[index]
+        return Example(
+            question=record["question"].decode(),
+            images=(record["image"],),
+            columns=_columns(record),
+            id=record["id"].decode(),
+        )
+
+
+def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: record[name].tolist() for name in ("answer", "labels", "points", "digits")}
+
+
+def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
+    """Random access to a split; raises UserError on an unknown split or before `build`.
+
+    Columns: `answer` is the box asked for; `labels`, `points` ([x1, y1]) and `digits` (rows of
+    scikit-learn's array) have one entry per digit, in reading order of the cells.
+    """
+    if split not in SPLITS:
+        raise UserError(f"digits has no split {split!r}; choose one of {', '.join(SPLITS)}")
+    builder = _builder(config, data_dir)
+    if not builder.is_prepared():
+        raise UserError(f"no dataset at {builder.data_dir}; build it first (gmma data digits)")
+    return _Source(builder.as_data_source(split))
+
+
+def demonstrate(
+    config: DigitsConfig, example: Example, rng: np.random.Generator
+) -> Demonstration:
+    """A thought and an answer as an imprecise teacher would give them; ours, not the paper's.
+
+    The thought's points are off by uniform noise, sometimes two names are exchanged, and the answer
+    is the box at the point that the thought gives to the asked digit, off by noise of its own: so
+    a right answer takes a right thought, and the same thought has better and worse answers.
+    """
+    points = np.asarray(example.columns["points"])
+    labels = list(example.columns["labels"])
+    points = _shift(config, points, config.point_noise_pixels, rng)
+    asked = labels.index(asked_label(example))
+    other = (asked + int(rng.integers(1, len(labels)))) % len(labels)
+    if rng.random() < config.thought_error_rate:
+        labels[asked], labels[other] = labels[other], labels[asked]
+        asked = other
+    corner = _shift(config, points[asked], config.box_noise_pixels, rng)
+    named = zip(labels, points.tolist(), strict=True)
+    return Demonstration(
+        thought="; ".join(f"{label} at {x}, {y}" for label, (x, y) in named),
+        answer=str(_box(*corner)),
+    )
+
+
+def asked_label(example: Example) -> int:
+    """The class of the digit that the question asks for."""
+    position = example.columns["points"].index(example.columns["answer"][:2])
+    return example.columns["labels"][position]
+
+
+def _shift(
+    config: DigitsConfig, points: np.ndarray, noise_pixels: int, rng: np.random.Generator
+) -> np.ndarray:
+    moved = points + rng.integers(-noise_pixels, noise_pixels + 1, points.shape)
+    return np.clip(moved, 0, config.canvas_pixels - DIGIT_PIXELS)
+
+
+def metrics(
+    config: DigitsConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """`iou` with the true box, 0 where the answer is no box; `parsed`."""
+    boxes = [parse_box(answer) for answer in answers]
+    truths = [tuple(example.columns["answer"]) for example in examples]
+    pairs = zip(boxes, truths, strict=True)
+    return {
+        "iou": [box_iou(box, truth) if box else 0.0 for box, truth in pairs],
+        "parsed": [float(box is not None) for box in boxes],
+    }
+
+
+def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Image.Image:
+    """The canvas enlarged, the true box in green, each answer that is a box in its own colour."""
+    side = config.canvas_pixels * _PICTURE_SCALE
+    picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
+    pen = ImageDraw.Draw(picture)
+    _outline(pen, example.columns["answer"], _TRUTH_COLOUR, width=4)
+    for answer, colour in zip(answers, itertools.cycle(_GUESS_COLOURS)):  # noqa: B905
+        box = parse_box(answer)
+        if box is not None:
+            _outline(pen, box, colour, width=2)
+    return picture
+
+
+def _outline(
+    pen: ImageDraw.ImageDraw, box: Sequence[float], colour: tuple[int, int, int], *, width: int
+) -> None:
+    x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in box)
+    pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
+
+
+DIGITS = Task(
+    config=DigitsConfig,
+    build=build,
+    source=source,
+    demonstrate=demonstrate,
+    metrics=metrics,
+    draw=draw,
+)

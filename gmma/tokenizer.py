@@ -1,0 +1,143 @@
+"""Tokenizers as records of plain functions, so that nothing else knows which library reads the file."""
+
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import sentencepiece
+
+from gmma.errors import UserError
+
+PAD_PIECE = "<pad>"
+END_PIECE = "</s>"
+IMAGE_PIECE = "<image>"
+_SPACE = "▁"  # SentencePiece writes a space so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokenizer:
+    """What gmma knows of a tokenizer: two functions and the ids that mean something."""
+
+    encode: Callable[[str], list[int]]  # adds neither begin nor end; UserError on unknown characters
+    decode: Callable[[Sequence[int]], str]  # control tokens add nothing
+    token_bytes: tuple[bytes, ...]  # what each id adds to the text, UTF-8; b"" for control tokens
+    vocab_size: int
+    pad: int  # fills unused slots, which never change a result (law L4)
+    bos: int | None
+    stop_tokens: tuple[int, ...]  # ids that end any text
+    image_token: int | None  # one per image feature; never produced by `encode`
+
+
+def load_sentencepiece(
+    path: Path, *, image_piece: str = IMAGE_PIECE, stop_pieces: Sequence[str] = ()
+) -> Tokenizer:
+    """The tokenizer of a SentencePiece model file.
+
+    `stop_pieces` are pieces that end a text besides the model's own end piece. A model without a pad
+    piece pads with its unknown piece. Raises UserError where the file is missing or is no model.
+    """
+    model = _read_model(Path(path))
+    pieces = tuple(model.id_to_piece(i) for i in range(model.vocab_size()))
+    named = {piece: i for i, piece in enumerate(pieces)}
+    missing = [piece for piece in stop_pieces if piece not in named]
+    if missing:
+        raise UserError(f"tokenizer {path} has no piece {missing[0]!r}; check stop_pieces")
+    token_bytes = tuple(_piece_bytes(model, i) for i in range(len(pieces)))
+    end = (model.eos_id(),) if model.eos_id() >= 0 else ()
+    return Tokenizer(
+        encode=lambda text: _encode_known(model, text),
+        decode=lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace"),
+        token_bytes=token_bytes,
+        vocab_size=len(pieces),
+        pad=model.pad_id() if model.pad_id() >= 0 else model.unk_id(),
+        bos=model.bos_id() if model.bos_id() >= 0 else None,
+        stop_tokens=(*end, *(named[piece] for piece in stop_pieces)),
+        image_token=named.get(image_piece),
+    )
+
+
+def train_sentencepiece(
+    corpus: Iterable[str], path: Path, *, vocab_size: int, pieces: Sequence[str] = ()
+) -> None:
+    """Trains a BPE model on `corpus` and writes it to `path`, whole or not at all; deterministic.
+
+    `pieces` become single tokens wherever they occur, the longest first. Every printable ASCII
+    character is in the vocabulary, and no text is normalised, so decode(encode(text)) == text.
+    `vocab_size` is an upper bound: a small corpus runs out of pairs to merge. Raises UserError where
+    it cannot hold the pieces and the characters.
+    """
+    ascii_needed = "".join(c for c in map(chr, range(0x21, 0x7F)) if c not in pieces)
+    buffer = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(corpus),
+            model_writer=buffer,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            user_defined_symbols=[piece.replace(" ", _SPACE) for piece in pieces],
+            required_chars=ascii_needed,
+            character_coverage=1.0,
+            control_symbols=[IMAGE_PIECE],
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=2,
+            pad_piece=PAD_PIECE,
+            eos_piece=END_PIECE,
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            normalization_rule_name="identity",
+            split_by_whitespace=False,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"SentencePiece could not train a vocabulary of {vocab_size} that holds {len(pieces)} "
+            f"given pieces and {len(ascii_needed)} characters ({error}); set a larger vocab_size"
+        ) from error
+    _write_whole(Path(path), buffer.getvalue())
+
+
+def _read_model(path: Path) -> sentencepiece.SentencePieceProcessor:
+    if not path.is_file():
+        raise UserError(f"no tokenizer at {path}; build the dataset first (gmma data)")
+    proto = path.read_bytes()
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=proto)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"{path} ({len(proto)} bytes) is not a SentencePiece model; delete it and build again"
+        ) from error
+
+
+def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> bytes:
+    if model.is_control(token):
+        return b""
+    if model.is_unknown(token):
+        return model.decode([token]).encode()
+    piece = model.id_to_piece(token)
+    if model.is_byte(token):
+        return bytes([int(piece[1:-1], 16)])  # "<0x0A>"
+    return piece.replace(_SPACE, " ").encode()
+
+
+def _encode_known(model: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+    ids = model.encode(text)
+    if model.unk_id() in ids:
+        unknown = sorted({c for c in text if model.unk_id() in model.encode(c)})
+        raise UserError(
+            f"the tokenizer knows no token for {''.join(unknown)!r} in {text!r}; "
+            "use other characters or a tokenizer with byte fallback"
+        )
+    return ids
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    partial.replace(path)
