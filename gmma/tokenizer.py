@@ -20,7 +20,7 @@ _SPACE = "▁"  # SentencePiece writes a space so
 class Tokenizer:
     """What gmma knows of a tokenizer: two functions and the ids that mean something."""
 
-    encode: Callable[[str], list[int]]  # adds neither begin nor end; UserError on unknown characters
+    encode: Callable[[str], list[int]]  # no begin, no end; UserError on unknown text
     decode: Callable[[Sequence[int]], str]  # control tokens add nothing
     token_bytes: tuple[bytes, ...]  # what each id adds to the text, UTF-8; b"" for control tokens
     vocab_size: int

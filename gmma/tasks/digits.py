@@ -15,9 +15,9 @@ is spelt with the very tokens of the thought.
 
 import contextlib
 import io
-import itertools
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -101,30 +101,24 @@ class DigitsConfig:
 class DigitPool:
     """Digit images of one split."""
 
-    images: np.ndarray  # uint8[N, 8, 8], 0 … 255
-    labels: np.ndarray  # int[N], 0 … 9
-    indices: np.ndarray  # int[N], rows of scikit-learn's array
+    images: np.ndarray  # uint8[1797, 8, 8], 0 … 255; scikit-learn's array, shared by all pools
+    rows: tuple[np.ndarray, ...]  # per class, rows of `images`
 
 
 @cache
 def digit_pools() -> Mapping[str, DigitPool]:
     """The digit images of each split; disjoint, stratified by class, the same for every config."""
     data = load_digits()
+    images = np.round(data.images * (255 / 16)).astype(np.uint8)
     rng = np.random.default_rng(_POOL_SEED)
-    rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+    rows: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
     for label in range(CLASSES):
         order = rng.permutation(np.flatnonzero(data.target == label))
         held_out = round(len(order) * _HELD_OUT_SHARE)
-        rows["validation"] += order[:held_out].tolist()
-        rows["test"] += order[held_out : 2 * held_out].tolist()
-        rows["train"] += order[2 * held_out :].tolist()
-    images = np.round(data.images * (255 / 16)).astype(np.uint8)
-    return {
-        split: DigitPool(
-            images=images[index], labels=data.target[index], indices=np.asarray(index)
-        )
-        for split, index in rows.items()
-    }
+        parts = np.split(order, [held_out, 2 * held_out])
+        for split, part in zip(("validation", "test", "train"), parts, strict=True):
+            rows[split].append(part)
+    return {split: DigitPool(images=images, rows=tuple(rows[split])) for split in SPLITS}
 
 
 def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
@@ -133,13 +127,13 @@ def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
     pool = digit_pools()[split]
     count = int(rng.integers(config.digits_min, config.digits_max + 1))
     labels = rng.choice(CLASSES, count, replace=False)
-    chosen = [int(rng.choice(np.flatnonzero(pool.labels == label))) for label in labels]
+    digits = np.asarray([pool.rows[label][rng.integers(len(pool.rows[label]))] for label in labels])
     cells = np.sort(rng.choice(config.cells_per_side**2, count, replace=False))
     corners = np.stack([cells % config.cells_per_side, cells // config.cells_per_side], axis=1)
     offsets = rng.integers(0, config.cell_pixels - DIGIT_PIXELS + 1, (count, 2))
     points = corners * config.cell_pixels + offsets
     canvas = np.zeros((config.canvas_pixels, config.canvas_pixels), np.uint8)
-    for (x, y), digit in zip(points, chosen, strict=True):
+    for (x, y), digit in zip(points, digits, strict=True):
         canvas[y : y + DIGIT_PIXELS, x : x + DIGIT_PIXELS] = pool.images[digit]
     asked = int(rng.integers(count))
     return {
@@ -149,7 +143,7 @@ def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
         "answer": np.asarray(_box(*points[asked]), np.int32),
         "labels": labels.astype(np.int32),
         "points": points.astype(np.int32),
-        "digits": pool.indices[chosen].astype(np.int32),
+        "digits": digits.astype(np.int32),
     }
 
 
@@ -164,7 +158,10 @@ def _box(x: int, y: int) -> list[int]:
     return [int(x), int(y), int(x) + DIGIT_PIXELS, int(y) + DIGIT_PIXELS]
 
 
-class _DigitsBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _DigitsBuilder(
+    tfds.core.GeneratorBasedBuilder,
+    skip_registration=True,  # type: ignore[call-arg]  # known to TFDS's __init_subclass__
+):
     """The dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
 
     VERSION = tfds.core.Version("1.0.0")  # raise it when draw_scene or the text changes
@@ -221,7 +218,7 @@ def build(config: DigitsConfig, data_dir: Path) -> None:
     could be taken for whole.
     """
     builder = _builder(config, data_dir)
-    if not builder.is_prepared():
+    if not _is_prepared(builder):
         _prepare(builder)
     path = tokenizer_path(config, data_dir)
     if not path.exists():
@@ -229,14 +226,23 @@ def build(config: DigitsConfig, data_dir: Path) -> None:
         train_sentencepiece(_corpus(config), path, vocab_size=config.vocab_size, pieces=pieces)
 
 
+def _is_prepared(builder: _DigitsBuilder) -> bool:
+    return (Path(builder.data_dir) / "dataset_info.json").exists()
+
+
 def _prepare(builder: _DigitsBuilder) -> None:
     tfds.disable_progress_bar()
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that is none
+    with (
+        tempfile.TemporaryDirectory() as downloads,  # TFDS wants a place even for no download
+        contextlib.redirect_stdout(io.StringIO()),  # and announces it
+    ):
         try:
-            builder.download_and_prepare(file_format="array_record")
+            builder.download_and_prepare(file_format="array_record", download_dir=downloads)
         except OSError:
-            if not builder.is_prepared():  # else another process was faster
+            if not _is_prepared(builder):  # else another process was faster
                 raise
+    if not _is_prepared(builder):
+        raise UserError(f"{builder.data_dir} is not a whole dataset; delete it and build again")
 
 
 def number_pieces(canvas_pixels: int) -> list[str]:
@@ -255,14 +261,7 @@ def number_pieces(canvas_pixels: int) -> list[str]:
 
 
 def _corpus(config: DigitsConfig) -> Iterator[str]:
-    clean = DigitsConfig(
-        **{
-            **vars(config),
-            "point_noise_pixels": 0,
-            "box_noise_pixels": 0,
-            "thought_error_rate": 0.0,
-        }
-    )
+    clean = replace(config, point_noise_pixels=0, box_noise_pixels=0, thought_error_rate=0.0)
     for index in range(min(config.train_scenes, 1024)):
         record = draw_scene(clean, "train", index)
         example = Example(
@@ -284,7 +283,7 @@ class _Source:
         record = self.records[index]
         return Example(
             question=record["question"].decode(),
-            images=(record["image"],),
+            images=(np.asarray(Image.open(io.BytesIO(record["image"]))),),
             columns=_columns(record),
             id=record["id"].decode(),
         )
@@ -305,12 +304,11 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
     builder = _builder(config, data_dir)
     if not builder.is_prepared():
         raise UserError(f"no dataset at {builder.data_dir}; build it first (gmma data digits)")
-    return _Source(builder.as_data_source(split))
+    as_stored = {"image": tfds.decode.SkipDecoding()}
+    return _Source(builder.as_data_source(split, decoders=as_stored))
 
 
-def demonstrate(
-    config: DigitsConfig, example: Example, rng: np.random.Generator
-) -> Demonstration:
+def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
     """A thought and an answer as an imprecise teacher would give them; ours, not the paper's.
 
     The thought's points are off by uniform noise, sometimes two names are exchanged, and the answer
@@ -365,9 +363,10 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
     picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
     _outline(pen, example.columns["answer"], _TRUTH_COLOUR, width=4)
-    for answer, colour in zip(answers, itertools.cycle(_GUESS_COLOURS)):  # noqa: B905
+    for number, answer in enumerate(answers):
         box = parse_box(answer)
         if box is not None:
+            colour = _GUESS_COLOURS[number % len(_GUESS_COLOURS)]
             _outline(pen, box, colour, width=2)
     return picture
 

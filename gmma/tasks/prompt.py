@@ -3,6 +3,8 @@
     prompt   images, then the question, up to and including `<think>`
     thought  `{thought}</think>`
     answer   `<answer>{answer}</answer>`
+
+The prompt opens the thought, so that a thought is all that the policy writes up to the closing tag.
 """
 
 from collections.abc import Sequence
