@@ -48,15 +48,16 @@ def example_batches(
 ) -> grain.DatasetIterator[ExampleBatch]:
     """An endless stream of batches, every epoch in an order of its own drawn from `seed`.
 
-    `batch` is global: this host gets the contiguous rows `host_index · batch / host_count …` of each
-    batch, and the stream does not depend on the number of hosts. `get_state()` is a JSON-ready
-    dictionary; after `set_state()` the stream goes on as if never interrupted. With `read_threads`
-    above 0 that many threads read `prefetch_batches` ahead. Raises UserError where `batch` does not
-    divide among hosts.
+    `batch` is global: of each batch this host gets the contiguous rows from `host_index · batch /
+    host_count` on, and the stream does not depend on the number of hosts. `get_state()` is a
+    JSON-ready dictionary that counts batches; after `set_state()` on a stream made with the same
+    arguments it goes on as if never interrupted. With `read_threads` above 0 that many threads read
+    `prefetch_batches` ahead. Raises UserError where `batch` does not divide among hosts.
     """
     if batch < 1 or batch % host_count:
         raise UserError(
-            f"batch {batch} does not divide among {host_count} hosts; set a multiple of {host_count}"
+            f"batch {batch} does not divide among {host_count} hosts; "
+            f"set a multiple of {host_count}"
         )
     if not 0 <= host_index < host_count:
         raise UserError(f"host index {host_index} is not among {host_count} hosts")
@@ -73,7 +74,7 @@ def example_batches(
         .shuffle()
         .repeat()
         .map_with_index(lambda position, index: (position, int(index)))
-        .batch(batch, batch_fn=list)
+        .batch(batch, drop_remainder=True, batch_fn=list)  # endless: nothing remains
         .map(read)
     )
     options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=prefetch_batches)

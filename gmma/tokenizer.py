@@ -1,4 +1,4 @@
-"""Tokenizers as records of plain functions, so that nothing else knows which library reads the file."""
+"""Tokenizers as records of plain functions: nothing else knows which library reads the file."""
 
 import io
 import os
@@ -35,8 +35,8 @@ def load_sentencepiece(
 ) -> Tokenizer:
     """The tokenizer of a SentencePiece model file.
 
-    `stop_pieces` are pieces that end a text besides the model's own end piece. A model without a pad
-    piece pads with its unknown piece. Raises UserError where the file is missing or is no model.
+    `stop_pieces` end a text besides the model's own end piece. A model without a pad piece pads
+    with its unknown piece. Raises UserError where the file is missing or is no model.
     """
     model = _read_model(Path(path))
     pieces = tuple(model.id_to_piece(i) for i in range(model.vocab_size()))
@@ -65,7 +65,7 @@ def train_sentencepiece(
 
     `pieces` become single tokens wherever they occur, the longest first. Every printable ASCII
     character is in the vocabulary, and no text is normalised, so decode(encode(text)) == text.
-    `vocab_size` is an upper bound: a small corpus runs out of pairs to merge. Raises UserError where
+    `vocab_size` is an upper bound: a small corpus runs out of pairs to merge. Raises UserError if
     it cannot hold the pieces and the characters.
     """
     ascii_needed = "".join(c for c in map(chr, range(0x21, 0x7F)) if c not in pieces)
@@ -106,12 +106,14 @@ def _read_model(path: Path) -> sentencepiece.SentencePieceProcessor:
     if not path.is_file():
         raise UserError(f"no tokenizer at {path}; build the dataset first (gmma data)")
     proto = path.read_bytes()
+    model = sentencepiece.SentencePieceProcessor()
     try:
-        return sentencepiece.SentencePieceProcessor(model_proto=proto)
+        model.LoadFromSerializedProto(proto)
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"{path} ({len(proto)} bytes) is not a SentencePiece model; delete it and build again"
+            f"{path} ({len(proto)} bytes) is not a SentencePiece model; replace it by a whole one"
         ) from error
+    return model
 
 
 def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> bytes:

@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import box_iou, parse_box
+from gmma.rewards.boxes import Box, box_iou, parse_box
 from gmma.tasks.prompt import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -140,7 +140,7 @@ def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
         "id": f"{split}/{index}",
         "image": _png(canvas),
         "question": f"Where is the {labels[asked]}?",
-        "answer": np.asarray(_box(*points[asked]), np.int32),
+        "answer": np.asarray(_box(points[asked]), np.int32),
         "labels": labels.astype(np.int32),
         "points": points.astype(np.int32),
         "digits": digits.astype(np.int32),
@@ -154,8 +154,8 @@ def _png(canvas: np.ndarray) -> io.BytesIO:
     return buffer
 
 
-def _box(x: int, y: int) -> list[int]:
-    return [int(x), int(y), int(x) + DIGIT_PIXELS, int(y) + DIGIT_PIXELS]
+def _box(corner: np.ndarray) -> list[int]:
+    return [*corner.tolist(), *(corner + DIGIT_PIXELS).tolist()]
 
 
 class _DigitsBuilder(
@@ -327,7 +327,7 @@ def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator
     named = zip(labels, points.tolist(), strict=True)
     return Demonstration(
         thought="; ".join(f"{label} at {x}, {y}" for label, (x, y) in named),
-        answer=str(_box(*corner)),
+        answer=str(_box(corner)),
     )
 
 
@@ -335,6 +335,12 @@ def asked_label(example: Example) -> int:
     """The class of the digit that the question asks for."""
     position = example.columns["points"].index(example.columns["answer"][:2])
     return example.columns["labels"][position]
+
+
+def true_box(example: Example) -> Box:
+    """The box that the question asks for, in pixels."""
+    x1, y1, x2, y2 = map(float, example.columns["answer"])
+    return x1, y1, x2, y2
 
 
 def _shift(
@@ -349,8 +355,7 @@ def metrics(
 ) -> dict[str, list[float]]:
     """`iou` with the true box, 0 where the answer is no box; `parsed`."""
     boxes = [parse_box(answer) for answer in answers]
-    truths = [tuple(example.columns["answer"]) for example in examples]
-    pairs = zip(boxes, truths, strict=True)
+    pairs = zip(boxes, map(true_box, examples), strict=True)
     return {
         "iou": [box_iou(box, truth) if box else 0.0 for box, truth in pairs],
         "parsed": [float(box is not None) for box in boxes],
@@ -362,7 +367,7 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
     side = config.canvas_pixels * _PICTURE_SCALE
     picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
-    _outline(pen, example.columns["answer"], _TRUTH_COLOUR, width=4)
+    _outline(pen, true_box(example), _TRUTH_COLOUR, width=4)
     for number, answer in enumerate(answers):
         box = parse_box(answer)
         if box is not None:
@@ -372,10 +377,10 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
 
 
 def _outline(
-    pen: ImageDraw.ImageDraw, box: Sequence[float], colour: tuple[int, int, int], *, width: int
+    pen: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], *, width: int
 ) -> None:
     x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in box)
-    pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=width)
+    pen.rectangle((x1, y1, x2, y2), outline=colour, width=width)
 
 
 DIGITS = Task(

@@ -1,0 +1,82 @@
+"""What the form of a response is, case by case."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gmma.errors import UserError
+from gmma.tasks.prompt import (
+    PromptTemplate,
+    answer_text,
+    parse_answer,
+    parse_thought,
+    prompt_text,
+    prompt_tokens,
+    thought_text,
+)
+from gmma.tokenizer import Tokenizer
+
+FREE = st.text(st.characters(exclude_characters="<>", exclude_categories=("Cs",)))
+
+
+def byte_tokenizer(*, bos: int | None, image_token: int | None) -> Tokenizer:
+    return Tokenizer(
+        encode=lambda text: list(text.encode()),
+        decode=lambda ids: bytes(ids).decode(),
+        token_bytes=tuple(bytes([i]) for i in range(256)),
+        vocab_size=260,
+        pad=256,
+        bos=bos,
+        stop_tokens=(258,),
+        image_token=image_token,
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(text=FREE)
+def test_written_thoughts_and_answers_are_read_back(text):
+    assert parse_thought(thought_text(text)) == text
+    assert parse_answer(answer_text(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("<answer>[1, 2]</answer>", "[1, 2]"),
+        (" \n<answer>7</answer>\n", "7"),
+        ("<answer></answer>", ""),
+        ("<answer>7</answer>, and more", "7"),
+        ("<answer>7</answer><answer>8</answer>", "7"),
+        ("<answer>7<answer>8</answer>", None),
+        ("so <answer>7</answer>", None),
+        ("<answer>7", None),
+        ("7</answer>", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_parse_answer(text, answer):
+    assert parse_answer(text) == answer
+
+
+def test_parse_thought_stops_at_the_first_closing_tag():
+    assert parse_thought("3 at 1, 2</think></think>") == "3 at 1, 2"
+    assert parse_thought("never closed") == "never closed"
+
+
+def test_images_stand_before_the_question_inside_the_template():
+    tokenizer = byte_tokenizer(bos=257, image_token=259)
+    template = PromptTemplate(opening="U", image_open="[", image_close="]", closing="!")
+    tokens = prompt_tokens("q", [2, 1], tokenizer, template)
+    assert tokens == [257, *b"U[", 259, 259, *b"][", 259, *b"]q!"]
+    assert prompt_text("q", template) == "Uq!"
+
+
+def test_tiny_prompt_is_images_question_and_opening_tag():
+    tokenizer = byte_tokenizer(bos=None, image_token=259)
+    assert prompt_tokens("q", [3], tokenizer) == [259, 259, 259, *b"q<think>"]
+
+
+def test_images_without_image_token():
+    with pytest.raises(UserError, match="2 images"):
+        prompt_tokens("q", [3, 3], byte_tokenizer(bos=None, image_token=None))
