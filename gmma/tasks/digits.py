@@ -380,7 +380,7 @@ def _outline(
     pen: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], *, width: int
 ) -> None:
     x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in box)
-    pen.rectangle((x1, y1, x2, y2), outline=colour, width=width)
+    pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)  # last pixel inside
 
 
 DIGITS = Task(
