@@ -8,10 +8,12 @@ one entry per answer in each argument; `None` means "could not be scored" (the r
 unreadable), never "wrong": a wrong or malformed answer is 0.
 """
 
+from collections.abc import Callable
+
 from gmma.rewards.boxes import box_iou_reward
 from gmma.rewards.format import format_reward
 
-REWARDS = {
+REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "box_iou": box_iou_reward,
     "format": format_reward,
 }

@@ -65,14 +65,20 @@ def box_iou(a: Box, b: Box) -> float:
 
 
 def box_iou_reward(
-    answers: Sequence[str], *, thoughts: Sequence[str], answer: Sequence[object], **columns: Sequence
+    answers: Sequence[str],
+    *,
+    thoughts: Sequence[str],
+    answer: Sequence[object],
+    **columns: Sequence,
 ) -> list[float | None]:
     """IoU of the one predicted box with the one true box, in [0, 1].
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
     is 0 (a wrong answer); a reference that cannot be read is None.
     """
-    return [_score_box(text, read_gold_box(gold)) for text, gold in zip(answers, answer, strict=True)]
+    return [
+        _score_box(text, read_gold_box(gold)) for text, gold in zip(answers, answer, strict=True)
+    ]
 
 
 def _score_box(text: str, gold: Box | None) -> float | None:

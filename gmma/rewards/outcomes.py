@@ -1,0 +1,62 @@
+"""What became of the answers: one outcome per (answer, term), and the batch they add up to."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+SCORED, UNPARSABLE, TIMEOUT, CRASH = "scored", "unparsable", "timeout", "crash"
+KINDS = (SCORED, UNPARSABLE, TIMEOUT, CRASH)
+
+_LOG = logging.getLogger(__name__)
+_MESSAGES_KEPT = 20
+
+
+class Outcome(NamedTuple):
+    """What became of one answer under one term: a kind of `KINDS`, and its value if scored."""
+
+    kind: str
+    value: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """The scores of N answers under each term, and what became of every one of them."""
+
+    values: np.ndarray  # float64[N, terms]; NaN where an answer could not be scored
+    outcomes: Mapping[str, Counter[str]]  # term → kind → count, summing to N
+    messages: tuple[str, ...] = ()  # why scorers crashed, a few of them
+
+
+class Tally:
+    """The outcomes of one `score` call as they come in."""
+
+    def __init__(self, answers: int, names: Sequence[str]) -> None:
+        self.names = names
+        self.values = np.full((answers, len(names)), np.nan)
+        self.outcomes: dict[str, Counter[str]] = {
+            name: Counter(dict.fromkeys(KINDS, 0)) for name in names
+        }
+        self.failures: list[tuple[int, int, Outcome]] = []
+
+    def record(self, unit: tuple[int, int], outcome: Outcome) -> None:
+        item, index = unit
+        self.outcomes[self.names[index]][outcome.kind] += 1
+        if outcome.value is not None:
+            self.values[item, index] = outcome.value
+        if outcome.kind in (TIMEOUT, CRASH):
+            self.failures.append((item, index, outcome))
+
+    def scored(self) -> Scored:
+        """The sum of it, whatever the order in which outcomes came; failures are logged."""
+        messages = tuple(
+            f"reward '{self.names[index]}', answer {item}: {outcome.kind}: {outcome.message}"
+            for item, index, outcome in sorted(self.failures)[:_MESSAGES_KEPT]
+        )
+        if messages:
+            _LOG.warning("%d answers could not be scored; %s", len(self.failures), messages[0])
+        return Scored(values=self.values, outcomes=self.outcomes, messages=messages)

@@ -1,0 +1,142 @@
+"""The scoring service: weighted named terms, scored in processes that can be killed.
+
+    answers ─▶ chunks ─▶ workers ─▶ one outcome per (answer, term) ─▶ Scored
+
+A worker holds one chunk at a time, the rest wait here. Outcomes stream back one by one: an answer
+that shows none within its limit takes its worker down, counts as `timeout`, and the rest of the
+chunk goes to another worker. What an answer scores depends neither on the number of workers nor on
+the order in which they finish.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.rewards.outcomes import CRASH, SCORED, TIMEOUT, Scored, Tally
+from gmma.rewards.pool import Pool
+from gmma.rewards.terms import (
+    RewardTerm,
+    check_lengths,
+    columns_read,
+    find_reward,
+    score_one,
+    select_columns,
+)
+
+
+class Scorer(Protocol):
+    """What scores a batch: the pool, or the caller's own process."""
+
+    terms: tuple[RewardTerm, ...]
+
+    def score(
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Sequence]
+    ) -> Scored: ...
+
+
+@contextlib.contextmanager
+def open_scorer(
+    terms: Sequence[RewardTerm],
+    *,
+    workers: int = 2,
+    timeout_seconds: float = 10.0,
+    step_seconds: float = 120.0,
+    memory_gigabytes: float = 4.0,
+) -> Iterator[Scorer]:
+    """Start the workers, and end them with the block.
+
+    `timeout_seconds` is the limit of one answer under one term, `step_seconds` that of a whole
+    `score` call: what is left then counts as `timeout`. `memory_gigabytes` bounds the address space
+    of each worker. `workers=0` scores in this process, for debugging, with no limit of any kind.
+    Raises UserError for an unknown term, or one that cannot be imported.
+    """
+    _check_terms(terms, workers, timeout_seconds, step_seconds)
+    if workers == 0:
+        yield _InlineScorer(tuple(terms))
+        return
+    pool = Pool(tuple(terms), timeout_seconds, step_seconds, int(memory_gigabytes * 2**30))
+    try:
+        pool.start(workers)
+        yield pool
+    finally:
+        pool.close()
+
+
+def weighted_rewards(scored: Scored, terms: Sequence[RewardTerm]) -> np.ndarray:
+    """`R = Σ_j weight_j · value_j`, float32[N].
+
+    NaN where a term of non-zero weight could not be scored: such an answer has no reward, rather
+    than one that lacks a summand. A term of weight 0 is only logged.
+    """
+    total = np.zeros(len(scored.values))
+    for value, term in zip(scored.values.T, terms, strict=True):
+        if term.weight != 0:
+            total = total + term.weight * value
+    return total.astype(np.float32)
+
+
+def check_rewards(
+    scorer: Scorer,
+    answers: Sequence[str],
+    *,
+    thoughts: Sequence[str],
+    columns: Mapping[str, Sequence],
+) -> Scored:
+    """Score one batch before training starts, and be strict about it.
+
+    Raises UserError if a term crashes, exceeds its limit, returns the wrong length or type, or
+    scores not one answer of the batch.
+    """
+    scored = scorer.score(answers, thoughts=thoughts, columns=columns)
+    for term in scorer.terms:
+        counts = scored.outcomes[term.name]
+        if counts[CRASH] or counts[TIMEOUT]:
+            raise UserError(
+                f"reward '{term.name}' failed on {counts[CRASH]} and exceeded its time limit on "
+                f"{counts[TIMEOUT]} of {len(answers)} trial answers: "
+                f"{'; '.join(scored.messages) or 'no message'}"
+            )
+        if answers and not counts[SCORED]:
+            raise UserError(
+                f"reward '{term.name}' scored none of {len(answers)} trial answers (it returned "
+                "None for each): check the columns of the ground truth"
+            )
+    return scored
+
+
+def _check_terms(
+    terms: Sequence[RewardTerm], workers: int, timeout_seconds: float, step_seconds: float
+) -> None:
+    names = [term.name for term in terms]
+    if not names or len(set(names)) != len(names):
+        raise UserError(f"reward terms {names}: give at least one, and each name once")
+    if workers < 0:
+        raise UserError(f"{workers} reward workers: must be 0 (in this process) or more")
+    if min(timeout_seconds, step_seconds) <= 0:
+        raise UserError(
+            f"reward time limits {timeout_seconds} and {step_seconds} seconds: must be above 0"
+        )
+
+
+class _InlineScorer:
+    def __init__(self, terms: tuple[RewardTerm, ...]) -> None:
+        self.terms = terms
+        self.names = tuple(term.name for term in terms)
+        self.rewards = [find_reward(term) for term in terms]
+        self.wanted = [columns_read(term) for term in terms]
+
+    def score(
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Sequence]
+    ) -> Scored:
+        check_lengths(answers, thoughts, columns)
+        tally = Tally(len(answers), self.names)
+        for index, term in enumerate(self.terms):
+            selected = select_columns(term, self.wanted[index], columns)
+            for item, (answer, thought) in enumerate(zip(answers, thoughts, strict=True)):
+                single = {name: column[item] for name, column in selected.items()}
+                outcome = score_one(term, self.rewards[index], answer, thought, single)
+                tally.record((item, index), outcome)
+        return tally.scored()

@@ -1,0 +1,137 @@
+"""A named term of the reward: how it is found, and how it is asked for one answer."""
+
+import importlib
+import inspect
+import math
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.rewards import REWARDS
+from gmma.rewards.outcomes import CRASH, SCORED, UNPARSABLE, Outcome
+
+Reward = Callable[..., Any]  # what a user returns is checked, not believed
+
+
+@dataclass(frozen=True)
+class RewardTerm:
+    """One term of the weighted sum.
+
+    `name` is a key of `REWARDS` or the path `module:function` of the user's own. `options` are
+    keyword arguments handed to every call, such as `(("relative_tolerance", 0.01),)`.
+    """
+
+    name: str
+    _: KW_ONLY
+    weight: float = 1.0
+    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.weight):
+            raise UserError(f"reward '{self.name}': weight {self.weight} is not a finite number")
+
+
+def find_reward(term: RewardTerm) -> Reward:
+    """The function of a term. Raises UserError if the name is unknown or its import fails."""
+    if term.name in REWARDS:
+        return REWARDS[term.name]
+    if ":" not in term.name:
+        raise UserError(
+            f"reward '{term.name}' is unknown; choose one of {', '.join(sorted(REWARDS))}, "
+            "or give your own as a path 'module:function'"
+        )
+    module_name, _, function_name = term.name.partition(":")
+    try:
+        reward = getattr(importlib.import_module(module_name), function_name)
+    except Exception as error:  # whatever the user's module raises on import
+        raise UserError(
+            f"reward '{term.name}' cannot be imported: {type(error).__name__}: {error}; the module "
+            "must be importable from the directory you start gmma in, or from PYTHONPATH"
+        ) from error
+    if not callable(reward):
+        raise UserError(f"reward '{term.name}' is a {type(reward).__name__}, not a function")
+    return reward
+
+
+def columns_read(term: RewardTerm) -> frozenset[str] | None:
+    """The dataset columns a term needs; None means all of them (it takes `**columns`).
+
+    Gmma's own rewards read only the columns they name, so that images stay out of the pipe.
+    """
+    parameters = inspect.signature(find_reward(term)).parameters
+    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return None if takes_all and term.name not in REWARDS else frozenset(parameters)
+
+
+def score_one(
+    term: RewardTerm, reward: Reward, answer: str, thought: str, columns: Mapping[str, Any]
+) -> Outcome:
+    """Ask one reward for one answer, as a batch of one.
+
+    One at a time, so that the result cannot depend on which answers share a batch, and that an
+    answer which breaks its scorer is known. An exception is a `crash`, as is a value that is not
+    finite. Raises UserError for a wrong length or type: that is a mistake in the reward itself.
+    """
+    singles = {name: [value] for name, value in columns.items()}
+    try:
+        values = reward([answer], thoughts=[thought], **singles, **dict(term.options))
+    except UserError:
+        raise
+    except Exception as error:
+        return Outcome(CRASH, message=f"{type(error).__name__}: {error}"[:500])
+    value = _only_value(term, values)
+    if value is None:
+        return Outcome(UNPARSABLE)
+    if not math.isfinite(value):
+        return Outcome(CRASH, message=f"returned {value}; return None for what cannot be scored")
+    return Outcome(SCORED, value)
+
+
+def _only_value(term: RewardTerm, values: Any) -> float | None:
+    if not isinstance(values, (list, tuple, np.ndarray)):
+        raise UserError(
+            f"reward '{term.name}' returned a {type(values).__name__}; "
+            "it must return a list with one float or None per answer"
+        )
+    if len(values) != 1:
+        raise UserError(
+            f"reward '{term.name}' returned {len(values)} values for 1 answer; "
+            "it must return a list with one float or None per answer"
+        )
+    value = values[0]
+    if value is None or type(value) is float:
+        return value
+    if not isinstance(value, (numbers.Real, np.bool_)):
+        raise UserError(
+            f"reward '{term.name}' returned {value!r:.80}, a {type(value).__name__}; "
+            "each value must be a float, or None for an answer that cannot be scored"
+        )
+    return float(value)
+
+
+def check_lengths(
+    answers: Sequence[str], thoughts: Sequence[str], columns: Mapping[str, Sequence]
+) -> None:
+    for name, column in {"thoughts": thoughts, **columns}.items():
+        if len(column) != len(answers):
+            raise UserError(
+                f"column '{name}' has {len(column)} entries for {len(answers)} answers; "
+                "every column needs one entry per answer"
+            )
+
+
+def select_columns(
+    term: RewardTerm, wanted: frozenset[str] | None, columns: Mapping[str, Sequence]
+) -> dict[str, Sequence]:
+    selected = {name: c for name, c in columns.items() if wanted is None or name in wanted}
+    clash = sorted(set(selected) & dict(term.options).keys())
+    if clash:
+        raise UserError(
+            f"reward '{term.name}': {', '.join(clash)} is both an option and a column of the "
+            "dataset; rename the column"
+        )
+    return selected

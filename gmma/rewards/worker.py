@@ -1,0 +1,141 @@
+"""One scoring process: chunks of answers in, outcomes out, through one socket.
+
+Started by `gmma.rewards.service` as a fresh interpreter (never a fork of the trainer, so neither
+JAX nor the accelerator is here) and killed by it when an answer takes too long.
+"""
+
+import contextlib
+import ctypes
+import inspect
+import json
+import mmap
+import os
+import pickle
+import resource
+import signal
+import socket
+import struct
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.rewards import REWARDS
+from gmma.rewards.outcomes import Outcome
+from gmma.rewards.terms import Reward, RewardTerm, find_reward, score_one
+
+READY, STOP = "ready", "stop"
+FINISHED, BEGAN = 0, 1  # slots of the progress: units finished in this chunk, start of the next
+_LENGTH = struct.Struct("<Q")
+_FLUSH_SECONDS = 0.001
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Neighbouring answers with their columns, and the (answer, term) pairs to score, in order."""
+
+    answers: Sequence[str]
+    thoughts: Sequence[str]
+    columns: Sequence[Mapping[str, Sequence]]  # per term, the columns it reads
+    units: Sequence[tuple[int, int]]
+
+
+def map_progress(descriptor: int) -> np.ndarray:
+    """float64[2] in memory that parent and worker share; each slot is read and written whole."""
+    os.truncate(descriptor, 16)
+    return np.frombuffer(mmap.mmap(descriptor, 16))
+
+
+def frame_message(message: Any) -> bytes:
+    """A pickled message behind its length. Both ends are our own processes."""
+    payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(payload)) + payload
+
+
+def read_message(stream: BinaryIO) -> Any | None:
+    """The next message, or None at the end of the stream."""
+    header = stream.read(_LENGTH.size)
+    if len(header) < _LENGTH.size:
+        return None
+    return pickle.loads(stream.read(_LENGTH.unpack(header)[0]))
+
+
+def main(connection_fd: int, progress_fd: int, parent: int, memory_bytes: int) -> None:
+    """Score until the parent closes its end of the socket, or dies."""
+    _die_with(parent)
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    progress = map_progress(progress_fd)
+    with (
+        socket.socket(fileno=connection_fd) as connection,
+        connection.makefile("rb") as stream,
+        contextlib.suppress(BrokenPipeError),  # the parent no longer wants the result
+    ):
+        try:
+            _serve(connection, stream, progress)
+        except UserError as error:
+            _send(connection, [Outcome(STOP, message=str(error))])
+
+
+def _die_with(parent: int) -> None:
+    """A worker that hangs in C code cannot notice the end of its input: the kernel must kill it."""
+    with contextlib.suppress(OSError, AttributeError):  # not Linux: the end of input must do
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit(0)
+
+
+def _serve(connection: socket.socket, stream: BinaryIO, progress: np.ndarray) -> None:
+    terms: Sequence[RewardTerm] = read_message(stream) or ()
+    rewards = [find_reward(term) for term in terms]
+    for term, reward in zip(terms, rewards, strict=True):
+        _warm_up(term, reward)
+    _send(connection, [Outcome(READY)])
+    while (chunk := read_message(stream)) is not None:
+        _score_chunk(connection, chunk, terms, rewards, progress)
+
+
+def _score_chunk(
+    connection: socket.socket,
+    chunk: Chunk,
+    terms: Sequence[RewardTerm],
+    rewards: Sequence[Reward],
+    progress: np.ndarray,
+) -> None:
+    """Score the units in order. Progress is shared memory: exact at every unit, and free.
+
+    Outcomes are gathered for a millisecond, because a write for each would cost more than a cheap
+    reward; those lost when a later unit hangs are the parent's to hand out again.
+    """
+    finished: list[Outcome] = []
+    flushed = time.monotonic()
+    for done, (item, index) in enumerate(chunk.units):
+        now = time.monotonic()
+        progress[BEGAN], progress[FINISHED] = now, done
+        if finished and now - flushed > _FLUSH_SECONDS:
+            _send(connection, finished)
+            finished, flushed = [], now
+        columns = {name: column[item] for name, column in chunk.columns[index].items()}
+        answer, thought = chunk.answers[item], chunk.thoughts[item]
+        finished.append(score_one(terms[index], rewards[index], answer, thought, columns))
+    _send(connection, finished)
+
+
+def _warm_up(term: RewardTerm, reward: Any) -> None:
+    """Load a rule's libraries with an empty batch, so that no answer pays for it in its limit."""
+    if term.name in REWARDS:
+        parameters = inspect.signature(reward).parameters.values()
+        required = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty]
+        reward([], **{name: [] for name in required}, **dict(term.options))
+
+
+def _send(connection: socket.socket, outcomes: Sequence[Outcome]) -> None:
+    connection.sendall(json.dumps(outcomes).encode() + b"\n")
+
+
+if __name__ == "__main__":
+    main(*(int(argument) for argument in sys.argv[1:]))
