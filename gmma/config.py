@@ -1,0 +1,242 @@
+"""What a run is made of: frozen dataclasses, one per idea, each field overridable by name.
+
+An experiment file returns an `ExperimentConfig`; `gmma train FILE --tree.answers 8` overrides one
+field; the resolved config is printed and saved, and is enough to repeat the run. The comment of a
+field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from gmma.errors import UserError
+from gmma.models.tiny import TinyConfig
+from gmma.sampling import SamplingConfig
+from gmma.tasks.digits import DigitsConfig
+from gmma.tree.layout import TreeShape
+
+Algorithm = Literal["grpo_ma", "grpo"]
+LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
+KLEstimator = Literal["k1", "k2", "k3"]
+TaskConfig = DigitsConfig
+ModelConfig = TinyConfig
+
+
+def require(holds: bool, field_name: str, value: object, rule: str) -> None:
+    """Raise a `UserError` that names the field, its value and the rule."""
+    if not holds:
+        raise UserError(f"{field_name} = {value}; it must be {rule}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeConfig:
+    """The tree that grows from each prompt. Slots are static; true lengths are data."""
+
+    thoughts: int = 4  # K, thoughts per prompt
+    answers: int = 4  # M, answers per thought
+    prompt_tokens: int = 32  # P, prompt slots, image tokens included
+    thought_tokens: int = 24  # T, slots of a thought, closing tag included
+    answer_tokens: int = 12  # A, slots of an answer, both tags included
+    # A thought that does not close by itself: `close` appends the closing tag outside the loss;
+    # `drop` takes the loss and the statistics off the thought and its answers.
+    unfinished: Literal["close", "drop"] = "close"
+
+    def __post_init__(self) -> None:
+        for name in ("thoughts", "answers", "prompt_tokens", "thought_tokens", "answer_tokens"):
+            value = getattr(self, name)
+            require(value >= 1, f"tree.{name}", value, "1 or more")
+
+    @property
+    def shape(self) -> TreeShape:
+        """The static shape of every tree of the run."""
+        return TreeShape(
+            prompt=self.prompt_tokens,
+            thought=self.thought_tokens,
+            answer=self.answer_tokens,
+            thoughts=self.thoughts,
+            answers=self.answers,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """The objective (`gmma/objective.py`) and its advantages (`gmma/advantage.py`)."""
+
+    # grpo_ma: a thought and an answer have each their own advantage and length normaliser;
+    # grpo: one advantage and one length normaliser for the whole response, needs answers = 1
+    algorithm: Algorithm = "grpo_ma"
+    loss_type: LossType = "grpo"  # how token losses are averaged
+    scale_rewards: Literal["group", "batch", "none"] = "group"  # divide advantages by which std
+    answer_baseline: Literal["tree", "thought"] = "tree"  # answers compared over K·M, or within M
+    importance_sampling_level: Literal["token", "sequence"] = "token"  # sequence is GSPO
+    epsilon: float = 0.2  # the ratio is clipped at 1 − epsilon
+    epsilon_high: float | None = None  # and at 1 + epsilon_high; None: epsilon
+    delta: float | None = None  # dual clip: upper bound of the unclipped ratio; None: no bound
+    beta: float = 0.0  # weight of the KL to the reference; 0 loads no reference
+    kl_estimator: KLEstimator = "k3"
+    num_iterations: int = 1  # updates per rollout
+    thought_weight: float = 1.0  # of the thoughts' term in J
+    answer_weight: float = 1.0  # of the answers' term in J
+    mask_truncated_completions: bool = False  # no loss on what ran out of slots
+    overlong_buffer_tokens: int = 0  # soft overlong penalty over the last so many slots; 0: none
+    importance_cap: float | None = None  # truncated importance sampling of trainer over sampler
+
+    def __post_init__(self) -> None:
+        require(0 <= self.epsilon < 1, "objective.epsilon", self.epsilon, "within [0, 1)")
+        require(self.upper_epsilon >= 0, "objective.epsilon_high", self.epsilon_high, "0 or more")
+        require(self.beta >= 0, "objective.beta", self.beta, "0 or more")
+        iterations = self.num_iterations
+        require(iterations >= 1, "objective.num_iterations", iterations, "1 or more")
+        buffer = self.overlong_buffer_tokens
+        require(buffer >= 0, "objective.overlong_buffer_tokens", buffer, "0 or more")
+        for name in ("delta", "importance_cap"):
+            value = getattr(self, name)
+            require(value is None or value > 1, f"objective.{name}", value, "above 1, or None")
+
+    @property
+    def upper_epsilon(self) -> float:
+        """`epsilon_high`, or `epsilon` where it is not given."""
+        return self.epsilon if self.epsilon_high is None else self.epsilon_high
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW with clipping by global norm and a schedule."""
+
+    learning_rate: float = 1e-4  # peak
+    warmup_steps: int = 0  # updates of linear warm-up
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    adam_b1: float = 0.9
+    adam_b2: float = 0.999
+    adam_epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0  # gradients are scaled down to this global norm; 0: no clipping
+
+    def __post_init__(self) -> None:
+        require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
+        require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        require(self.max_grad_norm >= 0, "max_grad_norm", self.max_grad_norm, "0 (off) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """One phase of training: so many steps of so many prompts."""
+
+    steps: int
+    batch_prompts: int  # B, over all devices
+    microbatches: int = 1  # gradients are accumulated over so many equal parts of a batch
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+    def __post_init__(self) -> None:
+        require(self.steps >= 0, "steps", self.steps, "0 (no such phase) or more")
+        require(self.batch_prompts >= 1, "batch_prompts", self.batch_prompts, "1 or more")
+        require(self.microbatches >= 1, "microbatches", self.microbatches, "1 or more")
+        if self.batch_prompts % self.microbatches:
+            raise UserError(
+                f"batch_prompts = {self.batch_prompts} is not divisible by microbatches = "
+                f"{self.microbatches}; choose a multiple"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardTermConfig:
+    """One named term of the reward."""
+
+    name: str  # a key of gmma.rewards.REWARDS, or `module:function`
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardConfig:
+    """A weighted sum of named terms, scored in worker processes."""
+
+    terms: tuple[RewardTermConfig, ...]
+    workers: int = 1  # processes; 0 scores inside the trainer, for debugging
+    timeout_seconds: float = 5.0  # per answer
+
+    def __post_init__(self) -> None:
+        require(len(self.terms) > 0, "rewards.terms", self.terms, "one term or more")
+        require(self.workers >= 0, "rewards.workers", self.workers, "0 or more")
+        require(self.timeout_seconds > 0, "timeout_seconds", self.timeout_seconds, "above 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalConfig:
+    """Evaluation on held-out examples, apart from training samples."""
+
+    examples: int = 512  # how many of the split, from its start
+    batch_prompts: int = 64
+    samples: int = 4  # sampled answers per example, each after a thought of its own
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)  # greedy is done besides
+    every_steps: int = 0  # RL steps between evaluations on the validation split; 0: none
+    bootstrap: int = 2000  # resamples behind the 95 % intervals
+
+    def __post_init__(self) -> None:
+        for name in ("examples", "batch_prompts", "samples", "bootstrap"):
+            value = getattr(self, name)
+            require(value >= 1, f"evaluation.{name}", value, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When a run can be resumed from, and what it keeps."""
+
+    every_steps: int = 50  # steps between checkpoints, SFT and RL alike
+    keep_last: int = 2
+    best_metric: str = "reward"  # the checkpoint with the highest value is kept too
+
+    def __post_init__(self) -> None:
+        require(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more")
+        require(self.keep_last >= 1, "checkpoint.keep_last", self.keep_last, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeshConfig:
+    """Devices along the mesh axes; −1 on one of them takes all that are left."""
+
+    data: int = -1  # copies of the parameters, each with its part of the batch
+    fsdp: int = 1  # parts of the parameters, each with its part of the batch
+    tensor: int = 1  # parts of every layer
+
+    def __post_init__(self) -> None:
+        sizes = (self.data, self.fsdp, self.tensor)
+        require(all(s == -1 or s >= 1 for s in sizes), "mesh", sizes, "sizes of 1 or more, or −1")
+        require(sizes.count(-1) <= 1, "mesh", sizes, "−1 on at most one axis")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExperimentConfig:
+    """Everything that a run depends on."""
+
+    name: str  # the run's files go to runs/NAME
+    task: TaskConfig
+    model: ModelConfig
+    rewards: RewardConfig
+    sft: PhaseConfig  # warm start by imitation
+    rl: PhaseConfig
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    evaluation: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    seed: int = 0
+    init_from: Path | None = None  # a run directory whose parameters replace a fresh start
+    samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
+    logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
+    data_dir: Path = Path("data")
+    runs_dir: Path = Path("runs")
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "name", repr(self.name), "a non-empty string")
+        require(self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0")
+        if self.objective.algorithm == "grpo" and self.tree.answers != 1:
+            raise UserError(
+                f"objective.algorithm = grpo with tree.answers = {self.tree.answers}: GRPO has one "
+                "answer per thought; set tree.answers to 1 (and tree.thoughts to the group size)"
+            )
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the run's files are."""
+        return self.runs_dir / self.name

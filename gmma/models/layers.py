@@ -1,0 +1,127 @@
+"""Small Linen modules that every family shares."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gmma.models.attention import Level, decode_attention, packed_attention
+from gmma.models.policy import Context
+
+Initializer = Callable[..., Array]
+CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+
+
+class Linear(nn.Module):
+    """`x·W (+ b)`, with the low-rank term `(x·a)·b` where the collection `lora` holds one.
+
+    `axes` are the logical names of W's axes, input first.
+    """
+
+    features: int
+    axes: tuple[str, str]
+    use_bias: bool = False
+    dtype: Any = jnp.float32
+    kernel_init: Initializer = nn.initializers.lecun_normal()
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows I"]) -> Float[Array, "*rows O"]:
+        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+        kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
+        x = x.astype(self.dtype)
+        y = x @ kernel.astype(self.dtype)
+        if self.use_bias:
+            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            y += self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
+        if self.has_variable("lora", "a"):
+            down, up = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            y += (x @ down.astype(self.dtype)) @ up.astype(self.dtype)
+        return y
+
+
+class RMSNorm(nn.Module):
+    """`x / √(mean x² + ε) · (offset + w)`, computed in float32 or wider (Zhang & Sennrich 2019).
+
+    `offset` is 0 with w initialised at one, or Gemma's 1 with w initialised at zero.
+    """
+
+    epsilon: float = 1e-6
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        init = nn.with_logical_partitioning(
+            nn.initializers.constant(1.0 - self.offset), ("norm",)
+        )
+        weight = self.param("scale", init, (x.shape[-1],), jnp.float32)
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
+        normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
+        return (normed * (self.offset + weight).astype(wide.dtype)).astype(x.dtype)
+
+
+def rotary_angles(
+    positions: Int[Array, "B S"], size: int, base: float
+) -> Float[Array, "B S half"]:
+    """θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
+    frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
+    return positions[..., None].astype(jnp.float32) * frequency
+
+
+def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Float[Array, "B S N H"]:
+    """Rotate the pairs (x_i, x_{i + H/2}) by their angle, in float32 or wider."""
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    cos, sin = (f(angles)[:, :, None].astype(wide) for f in (jnp.cos, jnp.sin))
+    first, second = jnp.split(x.astype(wide), 2, axis=-1)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x.dtype)
+
+
+def tree_attention(
+    query: Float[Array, "B S Q H"],
+    keys: Float[Array, "B S N H"],
+    values: Float[Array, "B S N H"],
+    context: Context,
+    cached: CachedKV | None,
+    *,
+    window: Int[Array, ""] | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "B S Q H"]:
+    """Grouped-query attention of a packed tree, or of new tokens to a cache, as the context says.
+
+    Queries come scaled. Head q reads key head q // (Q/N).
+    """
+    batch, slots, heads, size = query.shape
+    grouped = query.reshape(batch, slots, keys.shape[2], -1, size)
+    if context.cached is None or cached is None:
+        assert context.shape is not None
+        out = packed_attention(
+            grouped, keys, values, context.slots, context.shape, window=window, softcap=softcap
+        )
+    else:
+        levels = [
+            Level(slots=place, keys=k, values=v)
+            for place, (k, v) in zip(context.cached, cached, strict=True)
+        ]
+        out = decode_attention(
+            grouped, keys, values, context.slots, levels, window=window, softcap=softcap
+        )
+    return out.reshape(batch, slots, heads, size)
+
+
+class GatedMLP(nn.Module):
+    """`(act(x·W_gate) ⊙ x·W_up)·W_down` (Shazeer 2020)."""
+
+    hidden: int
+    activation: Callable[[Array], Array] = nn.silu
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+        gate = Linear(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="gate")(x)
+        up = Linear(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="up")(x)
+        down = Linear(x.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="down")
+        return down(self.activation(gate) * up)

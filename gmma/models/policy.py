@@ -1,0 +1,156 @@
+"""What the rest of gmma knows of a network: a record of pure functions.
+
+A Linen module describes a family; parameters are a pytree outside it; `policy_of` closes the module
+into functions of (params, arrays). Nothing outside `gmma/models/` sees Linen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from gmma.models.attention import Level, Slots
+from gmma.models.cache import TreeCache
+from gmma.tree.layout import TreeShape, prompt_only
+from gmma.types import Params, PromptBatch, PyTree, TreeInputs, pytree, static_field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """A vision-language decoder as pure functions of its parameters.
+
+    `unembed` stands apart from `forward` so that log-probs can be taken a few slots at a time and no
+    `[B, S, V]` array need ever exist.
+    """
+
+    config: Any  # the family's frozen config
+    vocab_size: int
+    init: Callable[[Array], Params]  # key (consumed) → {"params": …}
+    logical_axes: Callable[[], PyTree]  # per parameter, the logical names of its axes
+    # (params, prompts) → hidden[B D] of each prompt's last token, cache holding the prompt's level
+    prefill: Callable[[Params, PromptBatch], tuple[Array, TreeCache]]
+    # (params, tokens[B k m], positions[B k m], cache) → hidden[B k m D], the keys and values to write
+    decode: Callable[[Params, Array, Array, TreeCache], tuple[Array, tuple[Array, Array]]]
+    forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
+    unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
+
+
+@pytree
+class Context:
+    """Where the tokens of one call stand; every layer reads it beside its activations.
+
+    One of two programs: a packed tree (`shape` is given), or one new token per node of the deepest
+    cached level (`cached` gives the slots of the levels, root first).
+    """
+
+    slots: Slots  # [B S] of a packed tree, [B R] of R new tokens
+    rotary_shift: Int[Array, "B"]
+    cached: tuple[Slots, ...] | None
+    shape: TreeShape | None = static_field()
+
+
+def no_image_groups(tokens: Int[Array, "B S"]) -> None:
+    """Families whose image tokens attend causally."""
+    return None
+
+
+def no_rotary_shift(images: PyTree, batch: int) -> Int[Array, "B"]:
+    """Families whose images take as many positions as tokens."""
+    return jnp.zeros(batch, jnp.int32)
+
+
+def policy_of(
+    module: nn.Module,
+    config: Any,
+    *,
+    vocab_size: int,
+    sample: TreeInputs,
+    image_groups: Callable[[Array], Array | None] = no_image_groups,
+    rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+) -> Policy:
+    """Close a family's module into a `Policy`.
+
+    `module(tokens, context, images, cached)` returns `hidden[B S D]` and the new keys and values
+    `[L B S N H]`, where `cached` is a tuple of (keys, values) per level; `module.unembed(hidden)`
+    returns logits. `sample` gives the shapes for `init`; its values do not matter.
+    """
+
+    def packed_context(inputs: TreeInputs) -> Context:
+        slots = Slots(
+            positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs.tokens)
+        )
+        shift = rotary_shift(inputs.images, inputs.tokens.shape[0])
+        return Context(slots=slots, rotary_shift=shift, cached=None, shape=inputs.shape)
+
+    def abstract_init(key: Array) -> PyTree:
+        def everything(bound: Any, inputs: TreeInputs) -> Array:
+            hidden, _ = bound(inputs.tokens, packed_context(inputs), inputs.images, None)
+            return bound.unembed(hidden)
+
+        return nn.init(everything, module)(key, sample)
+
+    def init(key: Array) -> Params:
+        return nn.meta.unbox(abstract_init(key))
+
+    def logical_axes() -> PyTree:
+        return nn.get_partition_spec(jax.eval_shape(abstract_init, jax.random.key(0)))
+
+    def forward(params: Params, inputs: TreeInputs) -> Array:
+        context = packed_context(inputs)
+        hidden, _ = module.apply(params, inputs.tokens, context, inputs.images, None)
+        return hidden
+
+    def prefill(params: Params, prompts: PromptBatch) -> tuple[Array, TreeCache]:
+        inputs = prompt_inputs(prompts)
+        context = packed_context(inputs)
+        hidden, kv = module.apply(params, inputs.tokens, context, inputs.images, None)
+        last = jnp.take_along_axis(hidden, (prompts.lengths - 1)[:, None, None], axis=1)[:, 0]
+        keys, values = (x.swapaxes(2, 3)[:, :, None, None] for x in kv)  # [L B 1 1 N P H]
+        root = Level(
+            slots=jax.tree.map(lambda x: x[:, None, None], context.slots), keys=keys, values=values
+        )
+        return last, TreeCache(levels=(root,), rotary_shift=context.rotary_shift)
+
+    def decode(
+        params: Params, tokens: Array, positions: Array, cache: TreeCache
+    ) -> tuple[Array, tuple[Array, Array]]:
+        nodes = tokens.shape
+        rows = (nodes[0], nodes[1] * nodes[2])
+        slots = Slots(positions=positions.reshape(rows), valid=jnp.ones(rows, bool))
+        places = tuple(level.slots for level in cache.levels)
+        context = Context(slots=slots, rotary_shift=cache.rotary_shift, cached=places, shape=None)
+        cached = tuple((level.keys, level.values) for level in cache.levels)
+        hidden, (keys, values) = module.apply(params, tokens.reshape(rows), context, None, cached)
+        new = tuple(x.reshape(x.shape[0], *nodes, *x.shape[3:]) for x in (keys, values))
+        return hidden.reshape(*nodes, -1), (new[0], new[1])
+
+    def unembed(params: Params, hidden: Array) -> Array:
+        return module.apply(params, hidden, method="unembed")
+
+    return Policy(
+        config=config,
+        vocab_size=vocab_size,
+        init=init,
+        logical_axes=logical_axes,
+        prefill=prefill,
+        decode=decode,
+        forward=forward,
+        unembed=unembed,
+    )
+
+
+def prompt_inputs(prompts: PromptBatch) -> TreeInputs:
+    """Prompts as trees without thoughts."""
+    batch, slots = prompts.tokens.shape
+    positions = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32), (batch, slots))
+    return TreeInputs(
+        tokens=prompts.tokens,
+        positions=positions,
+        valid=positions < prompts.lengths[:, None],
+        images=prompts.images,
+        shape=prompt_only(slots),
+    )

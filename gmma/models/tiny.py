@@ -1,0 +1,169 @@
+"""`tiny`: a vision-language decoder that trains on a laptop.
+
+Patches go through a two-layer stem and take a learned place; then a plain decoder: RMSNorm, rotary
+positions, grouped-query attention, gated MLP. Embeddings start at the scale of the image features:
+at 0.02 beside features of order one, positions drowned (`experiments/LOG.md`).
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from gmma.errors import UserError
+from gmma.models.layers import (
+    CachedKV,
+    GatedMLP,
+    Linear,
+    RMSNorm,
+    rotary_angles,
+    rotate,
+    tree_attention,
+)
+from gmma.models.policy import Context, Policy, policy_of
+from gmma.models.vision import patches, place_images
+from gmma.tree.layout import prompt_only
+from gmma.types import TreeInputs
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyConfig:
+    """Sizes of the tiny family."""
+
+    family: Literal["tiny"] = "tiny"
+    layers: int = 4  # L
+    width: int = 128  # D
+    heads: int = 4  # query heads
+    kv_heads: int = 2  # key and value heads, shared by heads/kv_heads query heads each
+    head_size: int = 32
+    mlp: int = 384  # hidden width of the gated MLP
+    rotary_base: float = 10_000.0
+    image_pixels: int = 48  # side of the square image
+    patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
+    embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise UserError(
+                f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "
+                "each key head serves a whole number of query heads"
+            )
+        if self.image_pixels % self.patch_pixels:
+            raise UserError(
+                f"image_pixels = {self.image_pixels} is not a multiple of "
+                f"patch_pixels = {self.patch_pixels}"
+            )
+
+    @property
+    def image_tokens(self) -> int:
+        """Tokens of one image."""
+        return (self.image_pixels // self.patch_pixels) ** 2
+
+
+class TinyBlock(nn.Module):
+    """One decoder layer; `scan` stacks it."""
+
+    config: TinyConfig
+
+    @nn.compact
+    def __call__(
+        self, x: Float[Array, "B S D"], context: Context, angles: Array, cached: CachedKV | None
+    ) -> tuple[Array, tuple[Array, Array]]:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+
+        def heads(name: str, count: int) -> Array:
+            out = Linear(count * c.head_size, ("embed", "heads"), dtype=dtype, name=name)(normed)
+            return out.reshape(*out.shape[:2], count, c.head_size)
+
+        normed = RMSNorm(name="attention_norm")(x)
+        query = rotate(heads("query", c.heads), angles) * c.head_size**-0.5
+        keys, values = rotate(heads("key", c.kv_heads), angles), heads("value", c.kv_heads)
+        seen = tree_attention(query, keys, values, context, cached)
+        out = Linear(c.width, ("heads", "embed"), dtype=dtype, name="out")
+        x += out(seen.reshape(*seen.shape[:2], -1))
+        x += GatedMLP(c.mlp, dtype=dtype, name="mlp")(RMSNorm(name="mlp_norm")(x))
+        return x, (keys, values)
+
+
+class TinyModel(nn.Module):
+    """Token and image embeddings, the stack, and the tied head."""
+
+    config: TinyConfig
+    vocab_size: int
+    image_token: int
+
+    def setup(self) -> None:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+        embed = nn.initializers.normal(c.embedding_scale)
+        self.embedding = self.param(
+            "embedding",
+            nn.with_logical_partitioning(embed, ("vocab", "embed")),
+            (self.vocab_size, c.width),
+            jnp.float32,
+        )
+        self.place = self.param(
+            "place",
+            nn.with_logical_partitioning(embed, ("patch", "embed")),
+            (c.image_tokens, c.width),
+            jnp.float32,
+        )
+        self.stem_in = Linear(2 * c.width, ("pixels", "mlp"), use_bias=True, dtype=dtype)
+        self.stem_out = Linear(c.width, ("mlp", "embed"), use_bias=True, dtype=dtype)
+        self.stem_norm = RMSNorm()
+        self.blocks = nn.scan(
+            TinyBlock,
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            length=c.layers,
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )(c)
+        self.final_norm = RMSNorm()
+
+    def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
+        """Image features, I·image_tokens a row."""
+        pixels = 2.0 * patches(images, self.config.patch_pixels)
+        features = self.stem_norm(self.stem_out(nn.gelu(self.stem_in(pixels))))
+        features += self.place.astype(features.dtype)
+        return features.reshape(features.shape[0], -1, features.shape[-1])
+
+    def __call__(
+        self,
+        tokens: Int[Array, "B S"],
+        context: Context,
+        images: Float[Array, "B I H W C"] | None,
+        cached: Any,
+    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
+        c = self.config
+        x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
+        if images is not None and context.shape is not None:
+            x = place_images(x, tokens, self.see(images), self.image_token, context.shape.prompt)
+        angles = rotary_angles(context.slots.positions, c.head_size, c.rotary_base)
+        x, kv = self.blocks(x, context, angles, cached)
+        return self.final_norm(x), kv
+
+    def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
+        """Logits from the tied embedding, scaled to order one at the start."""
+        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        scale = self.config.width**-0.5
+        kernel = self.embedding.astype(hidden.dtype)
+        return jnp.einsum("...d,vd->...v", hidden * scale, kernel, preferred_element_type=wide)
+
+
+def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:
+    """The tiny family behind the `Policy` record."""
+    module = TinyModel(config, vocab_size, image_token)
+    slots = config.image_tokens
+    sample = TreeInputs(
+        tokens=jnp.full((1, slots), image_token, jnp.int32),
+        positions=jnp.arange(slots, dtype=jnp.int32)[None],
+        valid=jnp.ones((1, slots), bool),
+        images=jnp.zeros((1, 1, config.image_pixels, config.image_pixels, 3), jnp.float32),
+        shape=prompt_only(slots),
+    )
+    return policy_of(module, config, vocab_size=vocab_size, sample=sample)

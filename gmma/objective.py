@@ -1,0 +1,291 @@
+"""The clipped objective on a packed tree, for GRPO-MA, GRPO and SFT.
+
+    J         = 1/K Σ_i J_clip(th_i) + 1/(KM) Σ_ij J_clip(ans_ij)              [S], read as [I]
+    J_clip(y) = 1/|y| Σ_t min(r_t A, clip(r_t, 1−ε_low, 1+ε_high) A) − β·KL_t  [S]
+    r_t       = π(y_t | path before t) / π_old(y_t | path before t)
+
+Every normalisation of the field is a constant weight per token (`token_weights`), fixed before the
+forward pass. A loss is then a weighted sum over slots, and gradients of microbatches simply add.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from gmma.config import KLEstimator, ObjectiveConfig
+from gmma.masked import masked_sum
+from gmma.models.policy import Policy
+from gmma.sampling import scale_logits
+from gmma.tree.layout import TreeShape, join_levels, split_levels
+from gmma.types import Metric, Metrics, PackedTree, Params, pytree
+
+
+@pytree
+class LossTerms:
+    """What the loss saw at each slot; nats where they are log-probs. Zero or one at untrained slots."""
+
+    logprobs: Float[Array, "B S"]
+    entropy: Float[Array, "B S"]
+    ratio: Float[Array, "B S"]
+    surrogate: Float[Array, "B S"]
+    kl: Float[Array, "B S"]
+    clipped_low: Bool[Array, "B S"]
+    clipped_high: Bool[Array, "B S"]
+    sampler_gap: Float[Array, "B S"]  # |log-prob of the trainer − log-prob of the sampler|
+
+
+def token_logprobs(
+    policy: Policy,
+    params: Params,
+    packed: PackedTree,
+    *,
+    temperature: float = 1.0,
+    chunk_slots: int | None = None,
+) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
+    """Log-prob of every token behind the prompt given its path, and the entropy there, in nats.
+
+    Float32 or wider, at the sampling temperature. With `chunk_slots` the logits of that many slots
+    exist at a time, forward and backward. Prompt slots are 0.
+    """
+    hidden = policy.forward(params, packed.inputs)
+    start = packed.inputs.shape.prompt
+    before = packed.predecessor[:, start:]
+    hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
+    tokens = packed.inputs.tokens[:, start:]
+
+    def of_slot(slot: tuple[Array, Array]) -> tuple[Array, Array]:
+        features, token = slot  # [B D], [B]
+        logits = scale_logits(policy.unembed(params, features), temperature)
+        logprobs = jax.nn.log_softmax(logits)
+        entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+        return jnp.take_along_axis(logprobs, token[:, None], axis=1)[:, 0], entropy
+
+    by_slot = (hidden.swapaxes(0, 1), tokens.swapaxes(0, 1))
+    if chunk_slots is None:
+        found = jax.vmap(of_slot)(by_slot)
+    else:
+        found = jax.lax.map(jax.checkpoint(of_slot), by_slot, batch_size=chunk_slots)
+    logprobs, entropy = (jnp.pad(x.swapaxes(0, 1), ((0, 0), (start, 0))) for x in found)
+    return logprobs, jax.lax.stop_gradient(entropy)
+
+
+def sequence_sums(
+    values: Shaped[Array, "B S"], shape: TreeShape, *, whole_response: bool
+) -> Shaped[Array, "B S"]:
+    """At each slot, the sum over the sequence the slot belongs to.
+
+    A sequence is a thought or an answer; with `whole_response` (GRPO, M = 1) it is a thought together
+    with its answer.
+    """
+    prompt, thought, answer = split_levels(values, shape)
+    of_thought, of_answer = thought.sum(-1, keepdims=True), answer.sum(-1, keepdims=True)
+    if whole_response:
+        of_thought = of_thought + of_answer.sum(-2)
+        of_answer = of_thought[:, :, None]
+    return join_levels(
+        prompt,
+        jnp.broadcast_to(of_thought, thought.shape),
+        jnp.broadcast_to(of_answer, answer.shape),
+    )
+
+
+def token_weights(
+    trained: Bool[Array, "B S"], shape: TreeShape, config: ObjectiveConfig
+) -> Float[Array, "B S"]:
+    """The share of each token in the loss; zero where nothing is trained.
+
+        grpo      1/(N·|y|): mean over tokens, then over sequences     DeepSeekMath
+        dr_grpo   1/(N·slots): a constant in place of the length       arXiv 2503.20783
+        dapo      1/Σ|y|: mean over the tokens of the batch            arXiv 2503.14476
+        bnpo      the same, over the tokens of a microbatch
+
+    N counts the thoughts for thought tokens and the answers for answer tokens, and each kind is
+    multiplied by its configured weight. For `grpo` as the algorithm both belong to one response.
+    """
+    whole = config.algorithm == "grpo"
+    batch = trained.shape[0]
+    one = trained.astype(jnp.float32)
+    lengths = jnp.maximum(sequence_sums(one, shape, whole_response=whole), 1)
+    thoughts = batch * shape.thoughts
+    answers = thoughts * shape.answers
+
+    def by_level(of_thought: Array | float, of_answer: Array | float) -> Float[Array, "B S"]:
+        prompt, thought, answer = split_levels(one, shape)
+        return join_levels(prompt, thought * of_thought, answer * of_answer)
+
+    _, thought, answer = split_levels(one, shape)
+    tokens = thought.sum(), answer.sum()
+    if whole:
+        slots, tokens = (shape.thought + shape.answer,) * 2, (sum(tokens),) * 2
+    else:
+        slots = (shape.thought, shape.answer)
+    match config.loss_type:
+        case "grpo":
+            weights = by_level(1 / thoughts, 1 / answers) / lengths
+        case "dr_grpo":
+            weights = by_level(1 / (thoughts * slots[0]), 1 / (answers * slots[1]))
+        case "dapo" | "bnpo":
+            weights = by_level(*(1 / jnp.maximum(count, 1) for count in tokens))
+    prompt, thought, answer = split_levels(weights, shape)
+    return join_levels(prompt, thought * config.thought_weight, answer * config.answer_weight)
+
+
+def clipped_surrogate(
+    ratio: Float[Array, "*s"],
+    advantage: Float[Array, "*s"],
+    *,
+    epsilon_low: float,
+    epsilon_high: float,
+    delta: float | None = None,
+) -> Float[Array, "*s"]:
+    """min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A), per token (PPO, arXiv 1707.06347).
+
+    With `delta` the unclipped ratio is bounded above, min(r, δ)·A (dual clip, as TRL writes it).
+
+    >>> import jax.numpy as jnp
+    >>> r, a = jnp.array([1.5, 1.5, 0.5]), jnp.array([1.0, -1.0, -1.0])
+    >>> clipped_surrogate(r, a, epsilon_low=0.25, epsilon_high=0.25).tolist()
+    [1.25, -1.5, -0.75]
+    """
+    clipped = jnp.clip(ratio, 1 - epsilon_low, 1 + epsilon_high)
+    bounded = ratio if delta is None else jnp.minimum(ratio, delta)
+    return jnp.minimum(bounded * advantage, clipped * advantage)
+
+
+def k1_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """log π − log π_ref: unbiased, of any sign."""
+    return logprobs - reference
+
+
+def k2_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """½ (log π − log π_ref)²: biased, never negative."""
+    return 0.5 * jnp.square(logprobs - reference)
+
+
+def k3_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
+    """π_ref/π − log(π_ref/π) − 1: unbiased, never negative (Schulman 2020; GRPO's choice)."""
+    log_ratio = reference - logprobs
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+KL_ESTIMATORS: dict[KLEstimator, Callable[[Array, Array], Array]] = {
+    "k1": k1_kl,
+    "k2": k2_kl,
+    "k3": k3_kl,
+}
+
+
+def importance_ratio(
+    logprobs: Float[Array, "B S"],
+    old_logprobs: Float[Array, "B S"],
+    packed: PackedTree,
+    config: ObjectiveConfig,
+) -> Float[Array, "B S"]:
+    """r_t per token, or the geometric mean of a sequence's ratios at each of its tokens (GSPO)."""
+    log_ratio = jnp.where(packed.trained, logprobs - old_logprobs, 0)
+    if config.importance_sampling_level == "sequence":
+        shape, whole = packed.inputs.shape, config.algorithm == "grpo"
+        count = packed.trained.astype(log_ratio.dtype)
+        lengths = jnp.maximum(sequence_sums(count, shape, whole_response=whole), 1)
+        log_ratio = sequence_sums(log_ratio, shape, whole_response=whole) / lengths
+    return jnp.exp(log_ratio)
+
+
+def loss_terms(
+    logprobs: Float[Array, "B S"],
+    entropy: Float[Array, "B S"],
+    packed: PackedTree,
+    config: ObjectiveConfig,
+) -> LossTerms:
+    """Surrogate and KL of every slot. Without old log-probs the batch is on policy and r_t = 1."""
+    fixed = jax.lax.stop_gradient(logprobs)
+    old = fixed if packed.old_logprobs is None else packed.old_logprobs
+    ratio = importance_ratio(logprobs, old, packed, config)
+    low, high = config.epsilon, config.upper_epsilon
+    surrogate = clipped_surrogate(
+        ratio, packed.advantages, epsilon_low=low, epsilon_high=high, delta=config.delta
+    )
+    if config.importance_cap is not None:
+        mismatch = jnp.exp(jnp.where(packed.trained, old - packed.sampler_logprobs, 0))
+        surrogate *= jnp.minimum(mismatch, config.importance_cap)
+    kl = jnp.zeros_like(logprobs)
+    if packed.reference_logprobs is not None:
+        reference = jnp.where(packed.trained, packed.reference_logprobs, logprobs)
+        kl = KL_ESTIMATORS[config.kl_estimator](logprobs, reference)
+    return LossTerms(
+        logprobs=logprobs,
+        entropy=entropy,
+        ratio=ratio,
+        surrogate=surrogate,
+        kl=kl,
+        clipped_low=(ratio < 1 - low) & (packed.advantages < 0),
+        clipped_high=(ratio > 1 + high) & (packed.advantages > 0),
+        sampler_gap=jnp.abs(old - packed.sampler_logprobs),
+    )
+
+
+def policy_loss(
+    policy: Policy,
+    params: Params,
+    packed: PackedTree,
+    weights: Float[Array, "B S"],
+    config: ObjectiveConfig,
+    *,
+    temperature: float = 1.0,
+    chunk_slots: int | None = None,
+) -> tuple[Float[Array, ""], LossTerms]:
+    """−Σ_s w_s (surrogate_s − β·KL_s): the negative of the objective J."""
+    logprobs, entropy = token_logprobs(
+        policy, params, packed, temperature=temperature, chunk_slots=chunk_slots
+    )
+    terms = loss_terms(logprobs, entropy, packed, config)
+    objective = terms.surrogate - config.beta * terms.kl
+    return -masked_sum(weights * objective, packed.trained), terms
+
+
+def imitation_loss(
+    policy: Policy,
+    params: Params,
+    packed: PackedTree,
+    weights: Float[Array, "B S"],
+    *,
+    chunk_slots: int | None = None,
+) -> tuple[Float[Array, ""], LossTerms]:
+    """SFT: −Σ_s w_s log π(y_s | path before s)."""
+    logprobs, entropy = token_logprobs(policy, params, packed, chunk_slots=chunk_slots)
+    zero, no = jnp.zeros_like(logprobs), jnp.zeros(logprobs.shape, bool)
+    terms = LossTerms(
+        logprobs=logprobs,
+        entropy=entropy,
+        ratio=zero + 1,
+        surrogate=logprobs,
+        kl=zero,
+        clipped_low=no,
+        clipped_high=no,
+        sampler_gap=zero,
+    )
+    return -masked_sum(weights * logprobs, packed.trained), terms
+
+
+def segment_metrics(terms: LossTerms, packed: PackedTree) -> Metrics:
+    """Sums and counts over trained tokens, of the thoughts and of the answers apart."""
+    values = {
+        "logprob": terms.logprobs,
+        "entropy": terms.entropy,
+        "kl": terms.kl,
+        "clip_ratio/low_mean": terms.clipped_low,
+        "clip_ratio/high_mean": terms.clipped_high,
+        "clip_ratio/region_mean": terms.clipped_low | terms.clipped_high,
+        "sampling/sampling_logp_difference/mean": terms.sampler_gap,
+    }
+    _, *masks = split_levels(packed.trained, packed.inputs.shape)
+    metrics: Metrics = {}
+    for name, value in values.items():
+        _, *levels = split_levels(value, packed.inputs.shape)
+        for segment, level, mask in zip(("thought", "answer"), levels, masks, strict=True):
+            total = masked_sum(level.astype(jnp.float32), mask)
+            metrics[f"{segment}/{name}"] = Metric(total=total, count=mask.sum(dtype=jnp.float32))
+    return metrics

@@ -1,0 +1,70 @@
+"""From logits to a token and its log-prob.
+
+One row at a time; callers lift with `vmap`. The log-prob recorded is that of the whole distribution
+at the sampling temperature, before top-k and top-p: it is what the trainer computes again (law L2).
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray
+
+from gmma.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplingConfig:
+    """How a token is drawn."""
+
+    temperature: float = 1.0  # 0 is greedy; log-probs are then at temperature 1
+    top_k: int = 0  # keep the k likeliest tokens; 0 keeps all
+    top_p: float = 1.0  # keep the fewest likeliest tokens whose probability reaches p; 1 keeps all
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature = {self.temperature}; it must be 0 (greedy) or above")
+        if self.top_k < 0:
+            raise UserError(f"top_k = {self.top_k}; it must be 0 (all tokens) or above")
+        if not 0 < self.top_p <= 1:
+            raise UserError(f"top_p = {self.top_p}; it must lie in (0, 1]")
+
+
+GREEDY = SamplingConfig(temperature=0.0)
+
+
+def scale_logits(logits: Float[Array, "*rows V"], temperature: float) -> Float[Array, "*rows V"]:
+    """Logits at the sampling temperature; greedy sampling scores at temperature 1."""
+    return logits if temperature in (0.0, 1.0) else logits / temperature
+
+
+def keep_top_k(logits: Float[Array, "V"], k: int) -> Float[Array, "V"]:
+    """Rule out all but the k largest logits; ties with the k-th stay in."""
+    kth = jax.lax.top_k(logits, min(k, logits.shape[0]))[0][-1]
+    return jnp.where(logits < kth, -jnp.inf, logits)
+
+
+def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
+    """Rule out the tail beyond the fewest largest logits whose probability reaches p.
+
+    A token stays in if the probability of those above it is below p, so the likeliest always does.
+    """
+    order = jnp.argsort(-logits)
+    probability = jax.nn.softmax(logits[order])
+    above = jnp.cumsum(probability) - probability
+    kept = jnp.zeros(logits.shape, bool).at[order].set(above < p)
+    return jnp.where(kept, logits, -jnp.inf)
+
+
+def sample_token(
+    key: PRNGKeyArray, logits: Float[Array, "V"], config: SamplingConfig
+) -> tuple[Int[Array, ""], Float[Array, ""]]:
+    """Draw one token; the key is consumed. Returns it and its log-prob in nats."""
+    scaled = scale_logits(logits, config.temperature)
+    if config.temperature == 0.0:
+        token = jnp.argmax(scaled)
+    else:
+        kept = keep_top_k(scaled, config.top_k) if config.top_k else scaled
+        kept = keep_top_p(kept, config.top_p) if config.top_p < 1.0 else kept
+        token = jax.random.categorical(key, kept)
+    return token.astype(jnp.int32), jax.nn.log_softmax(scaled)[token]

@@ -1,0 +1,116 @@
+"""The static shape of a tree: one prompt, K thoughts, K·M answers, in packed order.
+
+    node      0        1 … K          K+1 … K+K·M
+    what      prompt   thoughts       answers (answer j of thought i at node 1 + K + i·M + j)
+    slots     P        T each         A each
+
+Everything here is NumPy on the host, small, and known when a program is compiled.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Shaped
+
+
+@dataclasses.dataclass(frozen=True)
+class TreeShape:
+    """Slots per node and nodes per level. All static.
+
+    >>> shape = TreeShape(prompt=400, thought=300, answer=60, thoughts=4, answers=4)
+    >>> shape.packed, shape.flat
+    (2560, 12160)
+    """
+
+    prompt: int  # P, slots of the prompt
+    thought: int  # T, slots of one thought
+    answer: int  # A, slots of one answer
+    thoughts: int  # K, thoughts per prompt
+    answers: int  # M, answers per thought
+
+    def __post_init__(self) -> None:
+        for name, least in (("prompt", 1), ("thought", 0), ("answer", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} = {getattr(self, name)} slots; at least {least} needed")
+        for name in ("thoughts", "answers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; at least 1 needed")
+
+    @property
+    def packed(self) -> int:
+        """S = P + K·T + K·M·A: every token once."""
+        return self.answers_start + self.thoughts * self.answers * self.answer
+
+    @property
+    def flat(self) -> int:
+        """K·M·(P + T + A): the same answers as separate sequences."""
+        return self.thoughts * self.answers * (self.prompt + self.thought + self.answer)
+
+    @property
+    def answers_start(self) -> int:
+        """First slot of the first answer, P + K·T."""
+        return self.prompt + self.thoughts * self.thought
+
+    @property
+    def label(self) -> str:
+        """The paper's name of a configuration, `TkAm`.
+
+        >>> TreeShape(8, 8, 8, thoughts=4, answers=2).label
+        'T4A2'
+        """
+        return f"T{self.thoughts}A{self.answers}"
+
+
+def prompt_only(slots: int) -> TreeShape:
+    """A tree without thoughts: plain sequences of `slots` tokens, one a row."""
+    return TreeShape(prompt=slots, thought=0, answer=0, thoughts=1, answers=1)
+
+
+def split_levels(
+    packed: Shaped[Array, "B S *rest"], shape: TreeShape
+) -> tuple[
+    Shaped[Array, "B P *rest"], Shaped[Array, "B K T *rest"], Shaped[Array, "B K M A *rest"]
+]:
+    """Cut a packed array into its prompt, its thoughts and its answers."""
+    batch, _, *rest = packed.shape
+    thought = packed[:, shape.prompt : shape.answers_start]
+    answer = packed[:, shape.answers_start :]
+    return (
+        packed[:, : shape.prompt],
+        thought.reshape(batch, shape.thoughts, shape.thought, *rest),
+        answer.reshape(batch, shape.thoughts, shape.answers, shape.answer, *rest),
+    )
+
+
+def join_levels(
+    prompt: Shaped[Array, "B P *rest"],
+    thought: Shaped[Array, "B K T *rest"],
+    answer: Shaped[Array, "B K M A *rest"],
+) -> Shaped[Array, "B S *rest"]:
+    """The inverse of `split_levels`."""
+    batch, _, *rest = prompt.shape
+    flat = [level.reshape(batch, -1, *rest) for level in (prompt, thought, answer)]
+    return jnp.concatenate(flat, axis=1)
+
+
+def node_of_slot(shape: TreeShape) -> np.ndarray:
+    """The node each packed slot belongs to, `int[S]`.
+
+    >>> node_of_slot(TreeShape(prompt=2, thought=1, answer=1, thoughts=2, answers=2)).tolist()
+    [0, 0, 1, 2, 3, 4, 5, 6]
+    """
+    k, m = shape.thoughts, shape.answers
+    sizes = [shape.prompt] + [shape.thought] * k + [shape.answer] * (k * m)
+    return np.repeat(np.arange(1 + k + k * m), sizes)
+
+
+def parent_of_node(shape: TreeShape) -> np.ndarray:
+    """Parent of each node, −1 for the prompt, `int[1 + K + K·M]`.
+
+    >>> parent_of_node(TreeShape(prompt=2, thought=1, answer=1, thoughts=2, answers=2)).tolist()
+    [-1, 0, 0, 1, 1, 2, 2]
+    """
+    thoughts = np.zeros(shape.thoughts, int)
+    answers = 1 + np.repeat(np.arange(shape.thoughts), shape.answers)
+    return np.concatenate([[-1], thoughts, answers])

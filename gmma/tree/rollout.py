@@ -1,0 +1,245 @@
+"""`grow_tree`: K thoughts from a prompt, M answers from each thought, as one pure function.
+
+    prefill                  the prompt once
+    K thoughts               read the prompt's keys; write a level of their own
+    M answers a thought      read the prompt's and the thought's; write a level of their own
+
+A decode step samples one token per open row and puts its keys into the deepest level. A level ends
+when its slots are full or every row has ended. Nothing is copied when the tree branches: the rows of
+a level are folded onto the nodes they share (`gmma/models/attention.py`).
+"""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from gmma.models.cache import TreeCache, open_level, seal_level, write_slot
+from gmma.models.policy import Policy
+from gmma.sampling import SamplingConfig, sample_token
+from gmma.tree.layout import TreeShape
+from gmma.tree.stops import StopTable, TreeStops
+from gmma.types import Params, PromptBatch, TreeRollout, pytree
+
+
+@pytree
+class Rows:
+    """The nodes of one level while they are being sampled."""
+
+    slot: Int[Array, ""]  # the slot that the next step fills
+    hidden: Float[Array, "B k m D"]  # of each row's last token; predicts the next
+    tokens: Int[Array, "B k m s"]
+    logprobs: Float[Array, "B k m s"]
+    lengths: Int[Array, "B k m"]
+    forced: Int[Array, "B k m"]  # closing tokens appended so far
+    forcing: Bool[Array, "B k m"]  # the row ended without closing: append what remains
+    state: Int[Array, "B k m"]  # of the stop automaton
+    closed: Bool[Array, "B k m"]  # the policy itself wrote the stop string
+    done: Bool[Array, "B k m"]
+
+
+def grow_tree(
+    policy: Policy,
+    params: Params,
+    prompts: PromptBatch,
+    key: PRNGKeyArray,
+    *,
+    shape: TreeShape,
+    sampling: SamplingConfig,
+    stops: TreeStops,
+) -> TreeRollout:
+    """Sample a tree of `shape` for every prompt of the batch.
+
+    The key is consumed: prompt b has the key folded with b, so its tree depends neither on its
+    neighbours nor on how the batch is cut over devices (law L7).
+    """
+    rows = jnp.arange(prompts.tokens.shape[0], dtype=jnp.uint32)
+    keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
+    return grow_rows(
+        policy, params, prompts, keys, shape=shape, sampling=sampling, stops=stops
+    )
+
+
+def grow_rows(
+    policy: Policy,
+    params: Params,
+    prompts: PromptBatch,
+    keys: PRNGKeyArray,
+    *,
+    shape: TreeShape,
+    sampling: SamplingConfig,
+    stops: TreeStops,
+) -> TreeRollout:
+    """`grow_tree` with a key per prompt, `keys[B]`, consumed; what each device runs on its part."""
+    thought_keys, answer_keys = node_keys(keys, shape)
+    hidden, cache = policy.prefill(params, prompts)
+    sample = partial(sample_level, policy, params, sampling=sampling, ends=stops.ends)
+
+    nodes = (hidden.shape[0], shape.thoughts, 1)
+    start = jnp.broadcast_to(prompts.lengths[:, None, None], nodes)
+    thoughts, cache = sample(
+        jnp.broadcast_to(hidden[:, None, None], (*nodes, hidden.shape[-1])),
+        start,
+        open_level(cache, nodes[1:], shape.thought),
+        thought_keys,
+        stop=stops.thought,
+        closing=stops.closing,
+    )
+    cache = seal_level(cache, thoughts.lengths)
+
+    nodes = (nodes[0], shape.thoughts, shape.answers)
+    answers, _ = sample(
+        jnp.broadcast_to(thoughts.hidden, (*nodes, hidden.shape[-1])),
+        jnp.broadcast_to(start + thoughts.lengths, nodes),
+        open_level(cache, nodes[1:], shape.answer),
+        answer_keys,
+        stop=stops.answer,
+        closing=stops.closing[:0],
+    )
+    return TreeRollout(
+        thoughts=thoughts.tokens[:, :, 0],
+        thought_lengths=thoughts.lengths[:, :, 0],
+        thought_sampled=(thoughts.lengths - thoughts.forced)[:, :, 0],
+        thought_logprobs=thoughts.logprobs[:, :, 0],
+        closed=thoughts.closed[:, :, 0],
+        answers=answers.tokens,
+        answer_lengths=answers.lengths,
+        answer_logprobs=answers.logprobs,
+        finished=answers.closed,
+    )
+
+
+def node_keys(keys: PRNGKeyArray, shape: TreeShape) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    """A key per thought `[B K 1]` and per answer `[B K M]`; `keys[B]` is consumed.
+
+    Node (i, j) has the same key whatever K and M are, so that sweeps over them share their samples.
+    """
+
+    def fold_range(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+        return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count, dtype=jnp.uint32))
+
+    def of_prompt(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+        for_thoughts, for_answers = jax.random.split(key)
+        thoughts = fold_range(for_thoughts, shape.thoughts)[:, None]
+        branches = fold_range(for_answers, shape.thoughts)
+        return thoughts, jax.vmap(lambda branch: fold_range(branch, shape.answers))(branches)
+
+    return jax.vmap(of_prompt)(keys)
+
+
+def sample_level(
+    policy: Policy,
+    params: Params,
+    hidden: Float[Array, "B k m D"],
+    start: Int[Array, "B k m"],
+    cache: TreeCache,
+    keys: PRNGKeyArray,
+    *,
+    sampling: SamplingConfig,
+    stop: StopTable,
+    closing: Int[Array, "C"],
+    ends: Bool[Array, "V"],
+) -> tuple[Rows, TreeCache]:
+    """Fill the deepest level of the cache, from the parents' last hidden states.
+
+    `start` is the path position of the first slot. The loop leaves early when all rows are done.
+    """
+    slots = cache.levels[-1].slots.valid.shape[-1]
+
+    def unfinished(carry: tuple[Rows, TreeCache]) -> Bool[Array, ""]:
+        rows, _ = carry
+        return (rows.slot < slots) & ~rows.done.all()
+
+    def step(carry: tuple[Rows, TreeCache]) -> tuple[Rows, TreeCache]:
+        rows, cache = carry
+        token, logprob = draw_tokens(policy, params, rows.hidden, keys, rows.slot, sampling)
+        open_rows = ~rows.done
+        rows = append(rows, token, logprob, stop=stop, closing=closing, ends=ends)
+        written = jax.lax.dynamic_index_in_dim(rows.tokens, rows.slot, axis=3, keepdims=False)
+        positions = start + rows.slot
+        hidden, (keys_new, values_new) = policy.decode(params, written, positions, cache)
+        cache = write_slot(cache, rows.slot, positions, keys_new, values_new)
+        hidden = jnp.where(open_rows[..., None], hidden, rows.hidden)
+        return replace(rows, hidden=hidden, slot=rows.slot + 1), cache
+
+    return jax.lax.while_loop(unfinished, step, (empty_rows(hidden, slots), cache))
+
+
+def empty_rows(hidden: Float[Array, "B k m D"], slots: int) -> Rows:
+    """Rows before their first token."""
+    nodes = hidden.shape[:3]
+    zeros, no = jnp.zeros(nodes, jnp.int32), jnp.zeros(nodes, bool)
+    return Rows(
+        slot=jnp.zeros((), jnp.int32),
+        hidden=hidden,
+        tokens=jnp.zeros((*nodes, slots), jnp.int32),
+        logprobs=jnp.zeros((*nodes, slots), jnp.promote_types(hidden.dtype, jnp.float32)),
+        lengths=zeros,
+        forced=zeros,
+        forcing=no,
+        state=zeros,
+        closed=no,
+        done=no,
+    )
+
+
+def draw_tokens(
+    policy: Policy,
+    params: Params,
+    hidden: Float[Array, "B k m D"],
+    keys: PRNGKeyArray,
+    slot: Int[Array, ""],
+    sampling: SamplingConfig,
+) -> tuple[Int[Array, "B k m"], Float[Array, "B k m"]]:
+    """One token per row and its log-prob; slot t of a node uses the node's key folded with t."""
+
+    def draw(key: PRNGKeyArray, logits: Float[Array, "V"]) -> tuple[Array, Array]:
+        return sample_token(jax.random.fold_in(key, slot), logits, sampling)
+
+    return jax.vmap(jax.vmap(jax.vmap(draw)))(keys, policy.unembed(params, hidden))
+
+
+def append(
+    rows: Rows,
+    token: Int[Array, "B k m"],
+    logprob: Float[Array, "B k m"],
+    *,
+    stop: StopTable,
+    closing: Int[Array, "C"],
+    ends: Bool[Array, "V"],
+) -> Rows:
+    """Put a token at the current slot of every open row and see which rows end.
+
+    A row ends when it has written the stop string. One that meets an end-of-text token, or has only
+    room left for the closing tokens, is closed by force instead: from the next slot on it takes the
+    closing tokens, with log-prob 0.
+    """
+    forced_count, slots = closing.shape[0], rows.tokens.shape[-1]
+    open_rows = ~rows.done
+    forcing = open_rows & (rows.forcing | (rows.slot >= slots - forced_count))
+    if forced_count:
+        forced_token = closing[jnp.minimum(rows.forced, forced_count - 1)]
+        token = jnp.where(forcing, forced_token, token)
+    chosen = open_rows & ~forcing
+    state = jnp.where(chosen, stop.table[rows.state, token], rows.state)
+    closed = rows.closed | (chosen & (state == stop.matched))
+    forced = rows.forced + forcing
+    forcing |= chosen & ends[token] & ~closed
+
+    def put(array: Array, column: Array) -> Array:
+        column = jnp.where(open_rows, column, 0)[..., None]
+        return jax.lax.dynamic_update_slice_in_dim(array, column, rows.slot, axis=3)
+
+    return replace(
+        rows,
+        tokens=put(rows.tokens, token),
+        logprobs=put(rows.logprobs, jnp.where(chosen, logprob, 0)),
+        lengths=rows.lengths + open_rows,
+        forced=forced,
+        forcing=forcing,
+        state=state,
+        closed=closed,
+        done=rows.done | closed | (forcing & (forced == forced_count)),
+    )

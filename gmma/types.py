@@ -1,0 +1,154 @@
+"""The data that flow along the straight line, and the legend of its axes.
+
+    B  prompts in a batch           P  prompt slots, image tokens included
+    K  thoughts per prompt          T  thought slots
+    M  answers per thought          A  answer slots
+    S  packed slots, P + K·T + K·M·A
+    V, D, L  vocabulary, width, layers
+
+All sizes are static; true lengths are data. A slot at or past its node's length is padding, and what
+stands in it never changes a result (law L4). The dataclasses are immutable pytrees.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from gmma.tree.layout import TreeShape
+
+Array = jax.Array | np.ndarray  # host arrays on their way to a device, and device arrays
+PyTree = Any
+Params = PyTree
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def pytree(cls: type[T]) -> type[T]:
+    """Frozen keyword-only dataclass whose fields are pytree children.
+
+    A field with `metadata={"static": True}` belongs to the tree's structure. Unflattening skips
+    `__init__`, so that JAX may put specs, tracers or placeholders where the shape checks of the
+    tests expect arrays.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    static = tuple(f.name for f in fields if f.metadata.get("static"))
+    names = tuple(f.name for f in fields if f.name not in static)
+
+    def flatten_with_keys(node: Any) -> tuple[list[tuple[Any, Any]], tuple[Any, ...]]:
+        children = [(jax.tree_util.GetAttrKey(name), getattr(node, name)) for name in names]
+        return children, tuple(getattr(node, name) for name in static)
+
+    def unflatten(aux: tuple[Any, ...], children: Sequence[Any]) -> T:
+        node = object.__new__(cls)
+        for name, value in zip(static + names, (*aux, *children), strict=True):
+            object.__setattr__(node, name, value)
+        return node
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten)
+    return cls
+
+
+def static_field() -> Any:
+    """A field of a `pytree` that is part of its structure and must be hashable."""
+    return dataclasses.field(metadata={"static": True})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Example:
+    """One dataset record, on the host."""
+
+    question: str
+    images: tuple[np.ndarray, ...]  # each uint8[H, W, 3]
+    columns: Mapping[str, Any]  # what the rewards receive by keyword; `answer` is the ground truth
+    id: str
+
+
+@pytree
+class PromptBatch:
+    """Tokenised prompts with their images. `images` is the family's own pytree, batch axis first."""
+
+    tokens: Int[Array, "B P"]
+    lengths: Int[Array, "B"]
+    images: PyTree = None
+
+
+@pytree
+class TreeRollout:
+    """K thoughts per prompt and M answers per thought, as sampled.
+
+    Log-probs are float32, in nats, at the sampling temperature, over the whole vocabulary. Forced
+    tokens (a closing tag appended to a thought that did not close by itself) stand at slots
+    `thought_sampled … thought_lengths − 1` and never carry loss.
+    """
+
+    thoughts: Int[Array, "B K T"]
+    thought_lengths: Int[Array, "B K"]
+    thought_sampled: Int[Array, "B K"]  # tokens that the policy chose, ≤ thought_lengths
+    thought_logprobs: Float[Array, "B K T"]
+    closed: Bool[Array, "B K"]  # the thought reached its closing tag by itself
+    answers: Int[Array, "B K M A"]
+    answer_lengths: Int[Array, "B K M"]
+    answer_logprobs: Float[Array, "B K M A"]
+    finished: Bool[Array, "B K M"]  # the answer reached its closing tag
+
+
+@pytree
+class Advantages:
+    """Credit of each thought and of each answer; dimensionless."""
+
+    thought: Float[Array, "B K"]
+    answer: Float[Array, "B K M"]
+
+
+@pytree
+class TreeInputs:
+    """What a policy's forward pass reads: every token of every tree once, in packed order.
+
+    `positions` count along the path from the root: an answer continues from the true length of its
+    prompt and its thought.
+    """
+
+    tokens: Int[Array, "B S"]
+    positions: Int[Array, "B S"]
+    valid: Bool[Array, "B S"]
+    images: PyTree
+    shape: TreeShape = static_field()
+
+
+@pytree
+class PackedTree:
+    """One training batch: the inputs, and per slot what the objective needs."""
+
+    inputs: TreeInputs
+    predecessor: Int[Array, "B S"]  # the slot whose hidden state predicts this slot's token
+    trained: Bool[Array, "B S"]  # sampled tokens of kept thoughts and answers
+    advantages: Float[Array, "B S"]
+    sampler_logprobs: Float[Array, "B S"]
+    old_logprobs: Float[Array, "B S"] | None = None  # None: on policy, the ratio is one
+    reference_logprobs: Float[Array, "B S"] | None = None  # None: no KL term
+
+
+@pytree
+class Metric:
+    """A mean kept as sum and count until it is printed, so that merging never averages averages."""
+
+    total: Float[Array, ""]
+    count: Float[Array, ""]
+
+
+Metrics = dict[str, Metric]
+
+
+@pytree
+class TrainState:
+    """What an update reads and writes; donated to it."""
+
+    params: Params  # the trained ones; nested dicts
+    frozen: Params  # the others; an update passes them through
+    opt_state: PyTree
+    step: Int[Array, ""]
