@@ -10,10 +10,27 @@ unreadable), never "wrong": a wrong or malformed answer is 0.
 
 from collections.abc import Callable
 
+from gmma.rewards.anls import anls_reward
 from gmma.rewards.boxes import box_iou_reward
+from gmma.rewards.demand import demand_reward
+from gmma.rewards.detection import detection_ap_reward, detection_reward
+from gmma.rewards.exact import exact_reward
 from gmma.rewards.format import format_reward
+from gmma.rewards.length import soft_overlong_reward
+from gmma.rewards.mathematics import math_reward
+from gmma.rewards.points import affordance_points_reward
+from gmma.rewards.trajectory import trajectory_reward
 
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
+    "affordance_points": affordance_points_reward,
+    "anls": anls_reward,
     "box_iou": box_iou_reward,
+    "demand": demand_reward,
+    "detection": detection_reward,
+    "detection_ap": detection_ap_reward,
+    "exact": exact_reward,
     "format": format_reward,
+    "math": math_reward,
+    "soft_overlong": soft_overlong_reward,
+    "trajectory": trajectory_reward,
 }

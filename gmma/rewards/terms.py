@@ -53,7 +53,7 @@ def find_reward(term: RewardTerm) -> Reward:
             "must be importable from the directory you start gmma in, or from PYTHONPATH"
         ) from error
     if not callable(reward):
-        raise UserError(f"reward '{term.name}' is a {type(reward).__name__}, not a function")
+        raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
     return reward
 
 

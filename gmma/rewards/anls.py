@@ -1,0 +1,58 @@
+"""ANLS, the average normalised Levenshtein similarity of text-in-image question answering."""
+
+from collections.abc import Sequence
+
+from gmma.rewards.exact import read_gold_texts
+
+_THRESHOLD = 0.5
+
+
+def anls_reward(
+    answers: Sequence[str],
+    *,
+    thoughts: Sequence[str],
+    answer: Sequence[object],
+    **columns: Sequence,
+) -> list[float | None]:
+    """ANLS of one answer against its accepted texts, in {0} ∪ (0.5, 1].
+
+    The column `answer` is a list of str (or one str); None where it is anything else, or empty.
+    """
+    return [
+        None if (golds := read_gold_texts(gold)) is None else anls(text, golds)
+        for text, gold in zip(answers, answer, strict=True)
+    ]
+
+
+def anls(text: str, golds: Sequence[str]) -> float:
+    """`max_j s_j` with `s_j = 1 − NL_j` if `NL_j < 0.5`, else 0.
+
+        NL_j = edit distance(text, gold_j) / max(|text|, |gold_j|)
+
+    over lower-cased texts without white space at their ends (the definition of the ST-VQA
+    benchmark). Two empty texts are equal: 1.
+    """
+    return max(_similarity(text.strip().lower(), gold.strip().lower()) for gold in golds)
+
+
+def _similarity(text: str, gold: str) -> float:
+    longest = max(len(text), len(gold))
+    if text == gold:
+        return 1.0
+    if abs(len(text) - len(gold)) >= _THRESHOLD * longest:  # the distance is at least that
+        return 0.0
+    distance = edit_distance(text, gold) / longest
+    return 1.0 - distance if distance < _THRESHOLD else 0.0
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Levenshtein distance: insertions, deletions and substitutions, each at cost 1."""
+    above = list(range(len(b) + 1))
+    for row, letter in enumerate(a, start=1):
+        left = row
+        current = [left]
+        for column, other in enumerate(b, start=1):
+            left = min(left + 1, above[column] + 1, above[column - 1] + (letter != other))
+            current.append(left)
+        above = current
+    return above[-1]

@@ -1,0 +1,80 @@
+"""Rewards of the simulator: did the answer work the joint, did it touch the right part.
+
+MuJoCo is imported at the first call, so that workers which score other tasks start without it.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gmma.errors import UserError
+
+if TYPE_CHECKING:
+    from gmma.simulator.attempt import Attempt
+
+
+def manipulation_reward(
+    answers: Sequence[str],
+    *,
+    thoughts: Sequence[str],
+    kind: Sequence[str],
+    seed: Sequence[int],
+    frame_size: Sequence[Sequence[int]],
+    **columns: Sequence,
+) -> list[float | None]:
+    """1 where the joint reached its goal, else 0: sparse, as the paper's task is said to be [R].
+
+    An answer is `{"point": [x, y], "action": "push" | "pull"}`; `gmma.simulator.attempt.attempt`
+    says what it does.
+    Frame: x right, y down from the top left corner of the image, which is `frame_size` = [w, h]
+    wide and high (its pixels, or 1000 × 1000). Text that is no such answer is 0; None where kind,
+    seed and frame name no scene.
+    """
+    return [
+        None if outcome is None else float(outcome.success)
+        for outcome in attempt_all(answers, kind, seed, frame_size)
+    ]
+
+
+def manipulation_contact_reward(
+    answers: Sequence[str],
+    *,
+    thoughts: Sequence[str],
+    kind: Sequence[str],
+    seed: Sequence[int],
+    frame_size: Sequence[Sequence[int]],
+    **columns: Sequence,
+) -> list[float | None]:
+    """1 where the point lies on the part that was asked for, else 0 (our choice): a stage bonus.
+
+    Meant as a term of small weight beside `manipulation_reward`, whose columns and frame it shares.
+    """
+    return [
+        None if outcome is None else float(outcome.contact)
+        for outcome in attempt_all(answers, kind, seed, frame_size)
+    ]
+
+
+def attempt_all(
+    answers: Sequence[str],
+    kinds: Sequence[str],
+    seeds: Sequence[int],
+    frame_sizes: Sequence[Sequence[int]],
+) -> list["Attempt | None"]:
+    """What came of each answer; None where there is no scene to try it on."""
+    rows = zip(answers, kinds, seeds, frame_sizes, strict=True)
+    return [_attempt_text(text, kind, seed, tuple(size)) for text, kind, seed, size in rows]
+
+
+@functools.lru_cache(maxsize=4096)  # two terms, and many equal answers of one group: tried once
+def _attempt_text(text: str, kind: str, seed: int, frame_size: tuple[int, int]) -> "Attempt | None":
+    from gmma.simulator.attempt import MISSED, attempt, parse_answer
+    from gmma.simulator.sight import check_frame, draw_scene
+
+    try:
+        check_frame(frame_size)
+        scene = draw_scene(kind, seed)
+    except UserError:
+        return None
+    answer = parse_answer(text)
+    return MISSED if answer is None else attempt(scene, answer, frame_size)
