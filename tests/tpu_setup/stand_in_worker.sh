@@ -1,0 +1,49 @@
+#!/usr/bin/env bash
+# The programs of a TPU VM that on_worker.sh calls, each under its own name; gmma lives the lives of the scenario.
+
+set -euo pipefail
+
+checkpoint() { mkdir -p "$1/checkpoints/$2"; }
+
+# Line n of the file `lives` says what the n-th start of the trainer on this worker does.
+live() {
+  local count run_dir='' word previous=''
+  count=$(($(cat "$STAND_IN/lives_$WORKER" 2>/dev/null || echo 0) + 1))
+  echo "$count" >"$STAND_IN/lives_$WORKER"
+  printf '%s|' "$WORKER" "$@" "token=${HF_TOKEN:-}" >>"$STAND_IN/trainer_$WORKER"
+  echo >>"$STAND_IN/trainer_$WORKER"
+  for word in "$@"; do
+    [[ $previous != --run-dir ]] || run_dir=${word/#gs:\/\//$STAND_IN/bucket/}
+    previous=$word
+  done
+  echo "life $count of worker $WORKER"
+  case $(sed -n "${count}p" "$STAND_IN/lives") in
+    preempted) checkpoint "$run_dir" "${count}0" && touch "$STAND_IN/preempted" && exit 75 ;;
+    vanished) touch "$STAND_IN/preempted" && exit 134 ;;
+    interrupted) checkpoint "$run_dir" "${count}0" && exit 75 ;;
+    crashed) echo "ValueError: no such thing" && exit 7 ;;
+    until_watched) while (($(grep -c 'on_worker.sh status' "$STAND_IN/calls") < 2)); do sleep 0.05; done ;;
+    sigterm)
+      trap 'checkpoint "$run_dir" 10; exit 75' TERM
+      echo "$$" >"$STAND_IN/trainer_pid"
+      for _ in {1..100}; do sleep 0.05; done
+      exit 1
+      ;;
+  esac
+}
+
+case $(basename "$0") in
+  curl) echo "$WORKER" ;;
+  python3)
+    mkdir -p "$HOME/.local/bin"
+    cp "$0" "$HOME/.local/bin/uv"
+    ;;
+  uv)
+    printf '%s ' "$@" >>"$STAND_IN/uv_$WORKER"
+    mkdir -p "$HOME/gmma-venv/bin"
+    cp "$0" "$HOME/gmma-venv/bin/gmma"
+    cp "$0" "$HOME/gmma-venv/bin/python"
+    ;;
+  python) echo "worker $WORKER: 4 of 16 devices" ;;
+  gmma) live "$@" ;;
+esac

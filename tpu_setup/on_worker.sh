@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# What happens on a worker: install, check, start, train, status. The verbs call it over ssh.
+# Usage: on_worker.sh install [DEVICE FOLDER] | check | start RUN_DIR EXPERIMENT [FIELDS] | status
+
+set -euo pipefail
+
+readonly PROJECT=$HOME/gmma ENVIRONMENT=$HOME/gmma-venv STATE=$HOME/gmma-run SECRETS=$HOME/gmma-secrets.env
+readonly UV=$HOME/.local/bin/uv
+
+install() {
+  mkdir -p "$STATE"
+  if training; then
+    echo "training runs on worker $(worker_number): its code is not replaced under it" >&2
+    exit 1
+  fi
+  (($# == 0)) || mount_disk "$@"
+  rm -rf "$PROJECT" && mv "$PROJECT.new" "$PROJECT"
+  # Ubuntu 22.04 has Python 3.10; uv brings 3.11 without touching the system's.
+  PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
+  "$UV" venv --quiet --allow-existing --python 3.11 "$ENVIRONMENT"
+  "$UV" pip install --quiet --python "$ENVIRONMENT/bin/python" \
+    --requirements "$PROJECT/tpu_setup/requirements.txt" --editable "$PROJECT"
+}
+
+# mount_disk DEVICE FOLDER; only a disk with no file system at all is formatted.
+mount_disk() {
+  mountpoint --quiet "$2" && return
+  [[ -b $1 ]] || { echo "there is no disk at $1: set DATA_DEVICE to what lsblk shows" >&2 && exit 1; }
+  sudo blkid "$1" || sudo mkfs.ext4 -q -m 0 "$1"
+  sudo mkdir -p "$2"
+  sudo mount -o discard,defaults "$1" "$2"
+  sudo chown "$(id -u):$(id -g)" "$2"
+}
+
+# Every worker has to be asked at once: the chips of a slice come up together.
+check() {
+  "$ENVIRONMENT/bin/python" -c '
+import jax
+jax.distributed.initialize()
+print(f"worker {jax.process_index()}: {jax.local_device_count()} of {jax.device_count()} devices,",
+      jax.devices()[0].device_kind, "jax", jax.__version__)'
+}
+
+# The lock is held as long as the trainer lives, by whoever inherited it: no stale process numbers.
+training() {
+  local code=0
+  flock --nonblock --conflict-exit-code 9 "$STATE/lock" true 2>/dev/null || code=$?
+  ((code == 9))
+}
+
+start() {
+  mkdir -p "$STATE"
+  [[ -x $ENVIRONMENT/bin/gmma ]] || { echo "gmma is not installed on worker $(worker_number): run install.sh" >&2 && exit 1; }
+  exec 9>"$STATE/lock"
+  if ! flock --timeout 1 9; then # a trainer that has just ended may hold it for a moment longer
+    [[ $(cat "$STATE/run_dir") == "$1" ]] && echo "worker $(worker_number): training already" && return
+    echo "worker $(worker_number) trains another run, $(cat "$STATE/run_dir"): run delete.sh or wait" >&2
+    exit 1
+  fi
+  rm -f "$STATE/exit_code"
+  echo "$1" >"$STATE/run_dir"
+  nohup setsid bash "$PROJECT/tpu_setup/on_worker.sh" train "$@" </dev/null >>"$STATE/train.log" 2>&1 &
+}
+
+# train RUN_DIR EXPERIMENT [FIELDS]
+train() {
+  local run_dir=$1 code=0
+  shift
+  trap : TERM # on shutdown, live long enough to note what the trainer exits with
+  cd "$PROJECT"
+  if [[ -f $SECRETS ]]; then
+    set -a
+    # shellcheck source=/dev/null
+    source "$SECRETS"
+    set +a
+  fi
+  "$ENVIRONMENT/bin/gmma" train "$@" --run-dir "$run_dir" 9>&- || code=$?
+  echo "$code" >"$STATE/exit_code.new"
+  mv "$STATE/exit_code.new" "$STATE/exit_code"
+}
+
+status() {
+  local word=gone # neither running nor finished: the VM was restarted
+  if [[ -f $STATE/exit_code ]]; then
+    word="exited $(cat "$STATE/exit_code")"
+  elif training; then
+    word=running
+  fi
+  echo "gmma-worker $(worker_number) $word"
+}
+
+worker_number() {
+  curl --silent --fail --max-time 10 --header 'Metadata-Flavor: Google' \
+    http://metadata.google.internal/computeMetadata/v1/instance/attributes/agent-worker-number || echo '?'
+}
+
+case ${1:-} in
+  install | check | start | train | status) "$@" ;;
+  *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit 2 ;;
+esac

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Trains on the slice, and brings the run back after each preemption until it is finished.
+# Usage: tpu_setup/run.sh [--dry-run] [--config FILE] [--delete-after] EXPERIMENT [-- FIELDS OF gmma train]
+# The trainer runs detached: this script may be stopped, and started again, at any moment.
+
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+# Looks in a row without an answer, before it is called an error. ssh itself tries for minutes each time.
+readonly WORKER_POLLS=3 GCLOUD_POLLS=60
+
+main() {
+  local tries code
+  for ((tries = 0; tries <= MAX_RESTARTS; tries++)); do
+    code=0
+    { bring_up && start_trainer && watch_trainer; } || code=$?
+    ((code == CODE_PREEMPTED)) || break
+    say "interrupted; restart $((tries + 1)) of at most $MAX_RESTARTS"
+  done
+  ((code != CODE_PREEMPTED)) || fail "$CODE_PREEMPTED" \
+    "still interrupted after $MAX_RESTARTS restarts: run.sh continues from the last checkpoint, delete.sh stops the charges"
+  ((code == 0)) || exit "$code"
+  say "finished: $RUN_DIR"
+  [[ $DELETE_AFTER == no ]] || verb delete
+}
+
+verb() {
+  local flags=(--config "$CONFIG_FILE")
+  [[ $DRY_RUN == no ]] || flags+=(--dry-run)
+  bash "$SETUP_DIR/$1.sh" "${flags[@]}"
+}
+
+# Leaves a healthy slice alone; creates and installs anew where it is absent or was lost.
+bring_up() {
+  local code=0
+  must_read_slice ready
+  [[ $SLICE != ready ]] || return 0
+  { verb create && { verb install || verb install; }; } || code=$? # a package index may have hiccups
+  case $code in
+    0) must_read_slice ready ;;
+    "$EXIT_LOST") return "$CODE_PREEMPTED" ;;
+    "$EXIT_USER" | "$EXIT_QUOTA" | "$EXIT_NO_SLICE") return "$code" ;;
+    *) preempted_or "$code" ;;
+  esac
+}
+
+# preempted_or CODE: the code stands only if the slice does.
+preempted_or() {
+  must_read_slice ready
+  [[ $SLICE == ready ]] && return "$1"
+  return "$CODE_PREEMPTED"
+}
+
+start_trainer() {
+  local command resume
+  resume=$(resume_flag) || {
+    preempted_or $?
+    return
+  }
+  printf -v command '%q ' "$RUN_DIR" "$EXPERIMENT" ${resume:+"$resume"} "${FIELDS[@]}"
+  say "starting $EXPERIMENT ${resume:-from the beginning}, in $RUN_DIR"
+  on_workers all "$ON_WORKER start ${command% }" && return
+  must_read_slice ready
+  [[ $SLICE == ready ]] || return "$CODE_PREEMPTED"
+  fail_if_unreachable
+  fail 1 "the trainer did not start on a worker: see the messages above"
+}
+
+# Decided once, here, so that all workers do the same.
+resume_flag() {
+  local steps
+  if [[ $RUN_DIR != gs://* ]]; then
+    steps=$(on_workers 0 "ls -p $RUN_DIR/checkpoints 2>&1 || true") || return
+  elif ! steps=$(ask '' gcloud storage ls "$RUN_DIR/checkpoints/" 2>&1); then
+    grep -q 'matched no objects' <<<"$steps" || fail 1 "cannot list $RUN_DIR: $steps"
+  fi
+  if grep -qE '(^|/)[0-9]+/$' <<<"$steps"; then echo --resume; fi
+}
+
+# 0 when finished, CODE_PREEMPTED when it can go on from a checkpoint, else what is wrong.
+watch_trainer() {
+  local verdict told='' missed=0
+  while pause; do
+    verdict=$(look) || return
+    [[ $verdict == "$told" ]] || say "$verdict"
+    told=$verdict
+    [[ $verdict == *silent ]] || missed=0
+    case $verdict in
+      finished) return 0 ;;
+      interrupted | lost*) return "$CODE_PREEMPTED" ;;
+      failed*) report_failure "$verdict" || return ;;
+      'gcloud silent') ((++missed < GCLOUD_POLLS)) || fail 1 "gcloud has not answered $missed times in a row" ;;
+      'worker silent') ((++missed < WORKER_POLLS)) || report_silence || return ;;
+    esac
+  done
+}
+
+# One look at slice and workers, in one word.
+look() {
+  if ! read_slice ready; then
+    echo 'gcloud silent'
+  elif [[ $SLICE != ready ]]; then
+    echo "lost: $SLICE_WORDS"
+  else
+    ask_workers | judge
+  fi
+}
+
+ask_workers() {
+  if [[ $DRY_RUN == yes ]]; then
+    on_workers all "$ON_WORKER status"
+    echo 'gmma-worker 0 exited 0'
+  else
+    on_workers all "$ON_WORKER status" 2>&1 || true
+  fi
+}
+
+# The workers' lines "gmma-worker NUMBER running|gone|exited CODE" in one word.
+# One preempted worker takes its peers down with other codes: its own outranks theirs.
+judge() {
+  local mark worker word code answers=0 verdict=finished
+  while read -r mark worker word code; do
+    [[ $mark == gmma-worker ]] || continue
+    ((++answers))
+    case "$verdict $word ${code:-}" in
+      *" running "*) verdict=running ;;
+      running*) ;;
+      *" gone "* | *" exited $CODE_PREEMPTED") verdict=interrupted ;;
+      interrupted* | *" exited 0") ;;
+      finished*) verdict="failed $worker $code" ;;
+    esac
+  done
+  ((answers == WORKERS)) || verdict='worker silent'
+  echo "$verdict"
+}
+
+report_silence() {
+  must_read_slice ready
+  [[ $SLICE == ready ]] || return "$CODE_PREEMPTED"
+  fail_if_unreachable
+  fail 1 "the workers answer ssh, but on_worker.sh does not say what the trainer does: look with logs.sh"
+}
+
+# A failure on a slice that is about to vanish is a preemption: look once more before believing it.
+report_failure() {
+  local worker code
+  read -r _ worker code <<<"$1"
+  pause
+  preempted_or "$code" || code=$?
+  ((code == CODE_PREEMPTED)) && return "$code"
+  say "gmma train exited with $code on worker $worker; the end of its log:"
+  on_workers "$worker" "tail -n 30 gmma-run/train.log" >&2 || true
+  say "the slice $TPU_NAME is still up and charged: correct and run again, or delete.sh"
+  return "$code"
+}
+
+parse_command() {
+  local word rest=()
+  DELETE_AFTER=no
+  for word in "$@"; do
+    if [[ $word == --delete-after ]]; then DELETE_AFTER=yes; else rest+=("$word"); fi
+  done
+  EXPERIMENT=${rest[0]:-}
+  FIELDS=("${rest[@]:1}")
+  [[ -f $PROJECT_DIR/$EXPERIMENT ]] ||
+    fail "$EXIT_USER" "there is no experiment '$EXPERIMENT' in $PROJECT_DIR: give its path from there, such as experiments/NAME.py"
+  RUN_DIR=$(run_dir "$EXPERIMENT")
+}
+
+parse_options "$@"
+parse_command "${ARGS[@]}"
+trap 'say "stopped watching; what runs goes on, and is charged: run.sh watches again, delete.sh ends it"; exit 130' INT
+main
