@@ -17,9 +17,9 @@ def manipulation_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    kind: Sequence[str],
-    seed: Sequence[int],
-    frame_size: Sequence[Sequence[int]],
+    kind: Sequence[object],
+    seed: Sequence[object],
+    frame_size: Sequence[Sequence[object]],
     **columns: Sequence,
 ) -> list[float | None]:
     """1 where the joint reached its goal, else 0: sparse, as the paper's task is said to be [R].
@@ -40,9 +40,9 @@ def manipulation_contact_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    kind: Sequence[str],
-    seed: Sequence[int],
-    frame_size: Sequence[Sequence[int]],
+    kind: Sequence[object],
+    seed: Sequence[object],
+    frame_size: Sequence[Sequence[object]],
     **columns: Sequence,
 ) -> list[float | None]:
     """1 where the point lies on the part that was asked for, else 0 (our choice): a stage bonus.
@@ -57,9 +57,9 @@ def manipulation_contact_reward(
 
 def attempt_all(
     answers: Sequence[str],
-    kinds: Sequence[str],
-    seeds: Sequence[int],
-    frame_sizes: Sequence[Sequence[int]],
+    kinds: Sequence[object],
+    seeds: Sequence[object],
+    frame_sizes: Sequence[Sequence[object]],
 ) -> list["Attempt | None"]:
     """What came of each answer; None where there is no scene to try it on."""
     rows = zip(answers, kinds, seeds, frame_sizes, strict=True)
@@ -67,14 +67,15 @@ def attempt_all(
 
 
 @functools.lru_cache(maxsize=4096)  # two terms, and many equal answers of one group: tried once
-def _attempt_text(text: str, kind: str, seed: int, frame_size: tuple[int, int]) -> "Attempt | None":
+def _attempt_text(
+    text: str, kind: object, seed: object, frame_size: tuple[object, ...]
+) -> "Attempt | None":
     from gmma.simulator.attempt import MISSED, attempt, parse_answer
-    from gmma.simulator.sight import check_frame, draw_scene
+    from gmma.simulator.sight import check_frame, check_scene, draw_scene
 
     try:
-        check_frame(frame_size)
-        scene = draw_scene(kind, seed)
+        named, frame = check_scene(kind, seed), check_frame(frame_size)
     except UserError:
         return None
     answer = parse_answer(text)
-    return MISSED if answer is None else attempt(scene, answer, frame_size)
+    return MISSED if answer is None else attempt(draw_scene(*named), answer, frame)

@@ -1,0 +1,81 @@
+"""Pictures of scenes, without a screen: MuJoCo's OpenGL renderer through OSMesa or EGL.
+
+MuJoCo chooses its OpenGL by the environment variable MUJOCO_GL when it is first imported
+(`gmma.simulator.choose_opengl`). Only pictures need OpenGL; attempts do not.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mujoco
+import numpy as np
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.simulator.attempt import IMAGE_SIZE
+from gmma.simulator.scene import Scene, set_scene
+
+OVERSAMPLING = 2  # rendered pixels along each side of a pixel of the picture
+
+
+@contextmanager
+def open_gl(image_size: tuple[int, int] = IMAGE_SIZE) -> Iterator[None]:
+    """An OpenGL context of this thread, which every picture drawn inside shares.
+
+    Raises UserError where there is no headless OpenGL.
+    """
+    width, height = image_size
+    try:
+        context = mujoco.GLContext(width * OVERSAMPLING, height * OVERSAMPLING)
+        context.make_current()
+    except Exception as error:  # each backend of MuJoCo fails in its own way
+        raise UserError(
+            f"no headless OpenGL for pictures ({type(error).__name__}: {error}); install "
+            "libosmesa6 and set MUJOCO_GL=osmesa, or a driver with EGL and set MUJOCO_GL=egl"
+        ) from error
+    try:
+        yield
+    finally:
+        context.free()
+
+
+def draw_picture(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.ndarray:
+    """The scene from its camera, uint8[H, W, 3]; call it inside `open_gl` of the same size."""
+    width, height = image_size
+    large = render(scene, (width * OVERSAMPLING, height * OVERSAMPLING), segmentation=False)
+    return np.asarray(Image.fromarray(large).resize((width, height), Image.Resampling.BOX))
+
+
+def draw_bodies(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.ndarray:
+    """The body seen in each pixel, int[H, W] (−1: none), by the renderer; call it inside `open_gl`.
+
+    A check of the ray casts on which attempts rest.
+    """
+    model = set_scene(scene)[0]
+    geoms = render(scene, image_size, segmentation=True)[..., 0].astype(int) - 1
+    return np.where(geoms >= 0, model.geom_bodyid[geoms], -1)
+
+
+def render(scene: Scene, size: tuple[int, int], *, segmentation: bool) -> np.ndarray:
+    """One pass of the renderer, uint8[H, W, 3], top row first; red is geom id + 1 in segmentation.
+
+    `mujoco.Renderer` would open one OpenGL context per model, at several times the cost.
+    """
+    model, data = set_scene(scene)
+    # The buffer that is drawn into, no larger than needed.
+    model.vis.global_.offwidth, model.vis.global_.offheight = size
+    context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_50)
+    mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, context)
+    view, camera = mujoco.MjvScene(model, 200), mujoco.MjvCamera()
+    camera.type, camera.fixedcamid = mujoco.mjtCamera.mjCAMERA_FIXED, 0
+    mujoco.mjv_updateScene(
+        model, data, mujoco.MjvOption(), None, camera, mujoco.mjtCatBit.mjCAT_ALL, view
+    )
+    view.flags[mujoco.mjtRndFlag.mjRND_SEGMENT] = segmentation
+    view.flags[mujoco.mjtRndFlag.mjRND_IDCOLOR] = segmentation
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    frame = mujoco.MjrRect(0, 0, *size)
+    mujoco.mjr_render(frame, view, context)
+    mujoco.mjr_readPixels(pixels, None, frame, context)
+    context.free()
+    return pixels[::-1]

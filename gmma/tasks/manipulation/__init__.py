@@ -1,0 +1,36 @@
+"""Task `manipulation`: work one part of an articulated object by one push or pull in a simulator.
+
+    question  Open the red drawer.                           and how to answer, see `dataset`
+    thought   The red drawer is within [30, 64, 118, 92]. It slides, and at [74, 78] its surface
+              looks the way it has to go: pull.
+    answer    {"point": [74, 78], "action": "pull"}
+
+The picture is MuJoCo's; the answer is tried in MuJoCo (`gmma.simulator`), so what counts is whether
+the joint moves past its goal, not whether the words agree with the oracle's.
+"""
+
+from pathlib import Path
+
+from gmma.tasks.manipulation.dataset import ManipulationConfig, prepare_scenes, source
+from gmma.tasks.manipulation.picture import draw
+from gmma.tasks.manipulation.teacher import demonstrate, metrics
+from gmma.tasks.manipulation.vocabulary import prepare_tokenizer, tokenizer_path
+from gmma.tasks.task import Task
+
+
+def build(config: ManipulationConfig, data_dir: Path) -> None:
+    """Draws the scenes and trains the tokenizer; returns at once where both are there."""
+    prepare_scenes(config, data_dir)
+    prepare_tokenizer(config, data_dir)
+
+
+MANIPULATION = Task(
+    config=ManipulationConfig,
+    build=build,
+    source=source,
+    demonstrate=demonstrate,
+    metrics=metrics,
+    headline="success",
+    draw=draw,
+    tokenizer_path=tokenizer_path,
+)
