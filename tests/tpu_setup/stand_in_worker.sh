@@ -5,21 +5,33 @@ set -euo pipefail
 
 checkpoint() { mkdir -p "$1/checkpoints/$2"; }
 
+# preempt LIFE: worker 0 announces it once for the slice, when every worker has come to that life.
+preempt() {
+  local other
+  [[ $WORKER == 0 ]] || return 0
+  # shellcheck source=/dev/null
+  source "$STAND_IN/scenario"
+  for ((other = 0; other < WORKERS; other++)); do
+    until (($(cat "$STAND_IN/lives_$other" 2>/dev/null || echo 0) >= $1)); do sleep 0.02; done
+  done
+  touch "$STAND_IN/preempted"
+}
+
 # Line n of the file `lives` says what the n-th start of the trainer on this worker does.
 live() {
   local count run_dir='' word previous=''
   count=$(($(cat "$STAND_IN/lives_$WORKER" 2>/dev/null || echo 0) + 1))
-  echo "$count" >"$STAND_IN/lives_$WORKER"
   printf '%s|' "$WORKER" "$@" "token=${HF_TOKEN:-}" >>"$STAND_IN/trainer_$WORKER"
   echo >>"$STAND_IN/trainer_$WORKER"
+  echo "$count" >"$STAND_IN/lives_$WORKER"
   for word in "$@"; do
     [[ $previous != --run-dir ]] || run_dir=${word/#gs:\/\//$STAND_IN/bucket/}
     previous=$word
   done
   echo "life $count of worker $WORKER"
   case $(sed -n "${count}p" "$STAND_IN/lives") in
-    preempted) checkpoint "$run_dir" "${count}0" && touch "$STAND_IN/preempted" && exit 75 ;;
-    vanished) touch "$STAND_IN/preempted" && exit 134 ;;
+    preempted) checkpoint "$run_dir" "${count}0" && preempt "$count" && exit 75 ;;
+    vanished) preempt "$count" && exit 134 ;;
     interrupted) checkpoint "$run_dir" "${count}0" && exit 75 ;;
     crashed) echo "ValueError: no such thing" && exit 7 ;;
     until_watched) while (($(grep -c 'on_worker.sh status' "$STAND_IN/calls") < 2)); do sleep 0.05; done ;;
