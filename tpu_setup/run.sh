@@ -18,7 +18,7 @@ main() {
     say "interrupted; restart $((tries + 1)) of at most $MAX_RESTARTS"
   done
   ((code != CODE_PREEMPTED)) || fail "$CODE_PREEMPTED" \
-    "still interrupted after $MAX_RESTARTS restarts: run.sh continues from the last checkpoint, delete.sh stops the charges"
+    "still interrupted after $MAX_RESTARTS restarts: run.sh goes on from the last checkpoint, delete.sh stops the charges"
   ((code == 0)) || exit "$code"
   say "finished: $RUN_DIR"
   [[ $DELETE_AFTER == no ]] || verb delete
@@ -51,30 +51,17 @@ preempted_or() {
   return "$CODE_PREEMPTED"
 }
 
+# Always with --resume: it starts anew where there is no checkpoint yet, and without it a run that was preempted
+# before its first checkpoint would be refused, as one that must not be written over.
 start_trainer() {
-  local command resume
-  resume=$(resume_flag) || {
-    preempted_or $?
-    return
-  }
-  printf -v command '%q ' "$RUN_DIR" "$EXPERIMENT" ${resume:+"$resume"} "${FIELDS[@]}"
-  say "starting $EXPERIMENT ${resume:-from the beginning}, in $RUN_DIR"
+  local command
+  printf -v command '%q ' "$RUN_DIR" "$EXPERIMENT" --resume "${FIELDS[@]}"
+  say "starting $EXPERIMENT, or going on with it, in $RUN_DIR"
   on_workers all "$ON_WORKER start ${command% }" && return
   must_read_slice ready
   [[ $SLICE == ready ]] || return "$CODE_PREEMPTED"
   fail_if_unreachable
   fail 1 "the trainer did not start on a worker: see the messages above"
-}
-
-# Decided once, here, so that all workers do the same.
-resume_flag() {
-  local steps
-  if [[ $RUN_DIR != gs://* ]]; then
-    steps=$(on_workers 0 "ls -p $RUN_DIR/checkpoints 2>&1 || true") || return
-  elif ! steps=$(ask '' gcloud storage ls "$RUN_DIR/checkpoints/" 2>&1); then
-    grep -q 'matched no objects' <<<"$steps" || fail 1 "cannot list $RUN_DIR: $steps"
-  fi
-  if grep -qE '(^|/)[0-9]+/$' <<<"$steps"; then echo --resume; fi
 }
 
 # 0 when finished, CODE_PREEMPTED when it can go on from a checkpoint, else what is wrong.

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$STAND_IN"
 # shellcheck source=/dev/null
-source ./scenario # WORKERS, UNREACHABLE, STATES, NODE, REFUSAL, BUCKET
+source ./scenario # WORKERS, UNREACHABLE, STATES, NODE, REFUSAL
 readonly QUOTA_WORDS="Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerRegionForTPUAPI' has been exceeded. Limit: 0 in region us-west4."
 
 refuse() {
@@ -94,12 +94,6 @@ scp() {
   if [[ $1 == *:* ]]; then cp -r "${1#*:}" "$2"; else on_each scp_one "$@"; fi
 }
 
-storage_ls() {
-  [[ $BUCKET != forbidden ]] || refuse 'HTTPError 403: no storage.objects.list access'
-  [[ -d bucket/${1#gs://} ]] || refuse 'One or more URLs matched no objects.'
-  find "bucket/${1#gs://}" -mindepth 1 -maxdepth 1 -printf "$1%f/\n"
-}
-
 storage_rsync() {
   local skip=()
   [[ -z $(flag --exclude) ]] || skip=(--exclude=./checkpoints)
@@ -120,7 +114,6 @@ case ${operands[*]:0:4} in
   'compute tpus tpu-vm list') list_nodes ;;
   'compute tpus tpu-vm ssh') on_each ssh_one ;;
   'compute tpus tpu-vm scp') scp "${operands[@]:4}" ;;
-  'storage ls '*) storage_ls "${operands[2]}" ;;
   'storage rsync '*) storage_rsync "${operands[@]:2}" ;;
   *) refuse "no such command: $*" ;;
 esac

@@ -44,7 +44,6 @@ class Cloud:
             "STATES": "WAITING_FOR_RESOURCES ACTIVE",
             "NODE": "READY",
             "REFUSAL": "",
-            "BUCKET": "",
         }
         self.lives = ["finished"]
 
@@ -324,7 +323,7 @@ def test_run_trains_on_every_worker_and_creates_nothing(slice_up):
     assert slice_up.count(CREATE) == 0
     for worker in range(3):
         assert slice_up.trainer_starts(worker) == [
-            ["train", EXPERIMENT, "--steps", "10", "--note", "two words; $HOME",
+            ["train", EXPERIMENT, "--resume", "--steps", "10", "--note", "two words; $HOME",
              "--run-dir", "gs://my-bucket/runs/digits_t4a4", "token="]
         ]  # fmt: skip
     assert slice_up.count(DELETE) == 0
@@ -345,11 +344,8 @@ def test_a_run_preempted_twice_is_re_created_twice_and_finishes(cloud, life):
     assert done.returncode == 0, done.stderr
     assert cloud.changes == ["create", "delete", "create", "delete", "create"]
     for worker in range(2):
-        assert ["--resume" in start for start in cloud.trainer_starts(worker)] == [
-            False,
-            True,
-            True,
-        ]
+        starts = [start[:3] for start in cloud.trainer_starts(worker)]
+        assert starts == [["train", EXPERIMENT, "--resume"]] * 3
     assert cloud.left_behind == ["request", "workers"]  # the slice, until delete.sh
 
 
@@ -358,7 +354,7 @@ def test_a_trainer_interrupted_on_a_healthy_slice_resumes_there(slice_up):
     done = slice_up.run("run", EXPERIMENT)
     assert done.returncode == 0, done.stderr
     assert slice_up.count(CREATE) == 0
-    assert ["--resume" in start for start in slice_up.trainer_starts()] == [False, True]
+    assert ["--resume" in start for start in slice_up.trainer_starts()] == [True, True]
 
 
 def test_restarts_are_bounded(cloud):
@@ -418,20 +414,13 @@ def test_run_again_watches_the_training_that_goes_on(slice_up):
     assert len(slice_up.trainer_starts()) == 1
 
 
-def test_a_bucket_that_cannot_be_listed_is_not_taken_for_an_empty_one(slice_up):
-    slice_up.scenario["BUCKET"] = "forbidden"
-    done = slice_up.run("run", EXPERIMENT)
-    assert done.returncode == 1
-    assert "403" in done.stderr
-    assert not (slice_up.folder / "trainer_0").exists()
-
-
-def test_a_run_on_a_disk_resumes_from_the_disk(cloud, tmp_path):
+def test_a_run_on_a_disk_is_kept_and_fetched_there(cloud, tmp_path):
     cloud.scenario["STATES"] = "ACTIVE"
     cloud.config |= {"RUN_ROOT": str(tmp_path / "disk"), "SPOT": "no"}
     cloud.lives = ["interrupted", "finished"]
     assert cloud.run("run", EXPERIMENT).returncode == 0
-    assert ["--resume" in start for start in cloud.trainer_starts()] == [False, True]
+    run_dir = str(tmp_path / "disk/digits_t4a4")
+    assert cloud.trainer_starts()[0][-3:-1] == ["--run-dir", run_dir]
     assert cloud.run("fetch", EXPERIMENT, str(tmp_path / "here")).returncode == 0
     assert (tmp_path / "here/checkpoints/10").is_dir()
 
