@@ -34,4 +34,11 @@ def choose_opengl() -> None:
             return
 
 
+def needs_screen() -> bool:
+    """Whether MuJoCo's OpenGL asks for a screen where there is none."""
+    screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
+    headless = os.environ.get("MUJOCO_GL") in ("osmesa", "egl")
+    return sys.platform == "linux" and not (screen or headless)
+
+
 choose_opengl()

@@ -102,18 +102,19 @@ def work_joint(
 ) -> float:
     """Pull at the asked part with a force fixed to it; the furthest displacement to the goal, ≥ 0.
 
-    `point` (m) and `force` (N) are in the world at the start. On the body's centre of mass c the
-    force f at p acts as f and the torque (p − c) × f.
+    `point` (m) and `force` (N) are in the world at the start. The force f at p reaches the joints
+    as the generalised force Jᵀf, with J the Jacobian of p (`mj_applyFT`).
     """
     body, joint = model.body(scene.part).id, model.joint(scene.part).qposadr[0]
+    no_torque = np.zeros(3)
     turn = data.xmat[body].reshape(3, 3)
     point_in_body, force_in_body = turn.T @ (point - data.xpos[body]), turn.T @ force
     way, furthest = math.copysign(1.0, scene.goal - scene.start), 0.0
     for _ in range(round(ATTEMPT_SECONDS / (STEPS_PER_FORCE * model.opt.timestep))):
         turn = data.xmat[body].reshape(3, 3)
-        pull = turn @ force_in_body
-        arm = data.xpos[body] + turn @ point_in_body - data.xipos[body]
-        data.xfrc_applied[body] = (*pull, *np.cross(arm, pull))
+        held, pull = data.xpos[body] + turn @ point_in_body, turn @ force_in_body
+        data.qfrc_applied[:] = 0
+        mujoco.mj_applyFT(model, data, pull, no_torque, held, body, data.qfrc_applied)
         mujoco.mj_step(model, data, nstep=STEPS_PER_FORCE)
         furthest = max(furthest, way * (data.qpos[joint] - scene.start))
         if furthest >= abs(scene.goal - scene.start):

@@ -4,6 +4,7 @@ MuJoCo chooses its OpenGL by the environment variable MUJOCO_GL when it is first
 (`gmma.simulator.choose_opengl`). Only pictures need OpenGL; attempts do not.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,9 +13,14 @@ import numpy as np
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.simulator import needs_screen
 from gmma.simulator.attempt import IMAGE_SIZE
 from gmma.simulator.scene import Scene, set_scene
 
+_HEADLESS = (
+    "pictures need libosmesa6 and MUJOCO_GL=osmesa, or a driver with EGL and MUJOCO_GL=egl, set "
+    "before the start"
+)
 OVERSAMPLING = 2  # rendered pixels along each side of a pixel of the picture
 
 
@@ -25,13 +31,15 @@ def open_gl(image_size: tuple[int, int] = IMAGE_SIZE) -> Iterator[None]:
     Raises UserError where there is no headless OpenGL.
     """
     width, height = image_size
+    if needs_screen():
+        raise UserError(f"no screen, and no headless OpenGL chosen; {_HEADLESS}")
     try:
         context = mujoco.GLContext(width * OVERSAMPLING, height * OVERSAMPLING)
         context.make_current()
     except Exception as error:  # each backend of MuJoCo fails in its own way
+        name = os.environ.get("MUJOCO_GL", "default")
         raise UserError(
-            f"no headless OpenGL for pictures ({type(error).__name__}: {error}); install "
-            "libosmesa6 and set MUJOCO_GL=osmesa, or a driver with EGL and set MUJOCO_GL=egl"
+            f"OpenGL ({name}) does not start ({type(error).__name__}: {error}); {_HEADLESS}"
         ) from error
     try:
         yield
