@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from gmma.rewards.anls import anls_reward
 from gmma.rewards.boxes import box_iou_reward
+from gmma.rewards.code import code_all_passed_reward, code_reward
 from gmma.rewards.demand import demand_reward
 from gmma.rewards.detection import detection_ap_reward, detection_reward
 from gmma.rewards.exact import exact_reward
@@ -25,6 +26,8 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "affordance_points": affordance_points_reward,
     "anls": anls_reward,
     "box_iou": box_iou_reward,
+    "code": code_reward,
+    "code_all_passed": code_all_passed_reward,
     "demand": demand_reward,
     "detection": detection_reward,
     "detection_ap": detection_ap_reward,

@@ -59,7 +59,7 @@ def _score(text: str, gold: object, relative_tolerance: float) -> float | None:
 
 
 def find_answer(text: str) -> str:
-    """The part of the text that is the answer, without `$` signs and commas in numbers around it."""
+    """The part of the text that is the answer, without `$` around it or commas in a number."""
     boxed = text.rfind("\\boxed{")
     if boxed >= 0:
         text = _inside_braces(text, boxed + len("\\boxed{"))

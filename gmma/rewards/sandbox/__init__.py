@@ -1,0 +1,19 @@
+"""A sandbox for untrusted Python: is what a model wrote right, and can it do no harm?
+
+    worker ── client ══ server ── supervisor ┬─ checker      holds the tests and the verdict
+                        (clean,   (new name- └─ submission   runs the model's code alone
+                         bare)     spaces)
+
+The tests never run beside the code they test. The checker executes them; a name that only the
+submission defines is a proxy, and calling it sends the arguments over a pipe and gets plain data
+back. So a submission that patches `assert`, `exit` or the runner, prints a verdict, overrides
+`__eq__`, or searches its own memory finds nothing to forge: a test passes if the values it asked
+for are right, compared where the submission has no hand.
+
+What remains: a test that asks an *object* of the submission to judge itself (`a == b` between two
+of its own objects, a method that returns True) believes it; so does a test that judges with a
+function it leaves to the submission to define.
+
+Only the standard library is imported here, and only relatively, so that the server loads these
+files without loading gmma.
+"""

@@ -1,0 +1,215 @@
+"""The clean server: a bare Python, no environment, that starts one sandbox per submission.
+
+It never reads a request. Each comes as a descriptor that only the checker reads, after the
+submission's process has parted from it, so that its memory never held the tests.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from . import isolation, kernel
+from .checker import check_submission
+from .results import CRASHED, OUT_OF_MEMORY, TIMED_OUT
+from .submission import run_submission
+
+_CHECKER_MEMORY_BYTES = 2 << 30
+_OPEN_FILES = 64
+_OUTPUT_KEPT_BYTES = 2000
+_GRACE_SECONDS = 0.2
+
+Limits = dict[str, Any]
+
+
+def serve(descriptor: int) -> None:
+    """Report which layers are missing, then run submissions until the client closes its end."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    null = os.open(os.devnull, os.O_RDWR)
+    with socket.socket(fileno=descriptor) as control:
+        missing = isolation.missing_layers()
+        control.sendall(json.dumps(missing).encode())
+        while True:
+            message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 1)
+            if not message:
+                return
+            limits = json.loads(message)
+            layers = set(isolation.LAYERS) - set(missing) - set(limits["without"])
+            control.sendall(json.dumps(_run(descriptors[0], limits, layers, null)).encode())
+
+
+def _run(request: int, limits: Limits, layers: Collection[str], null: int) -> dict[str, Any]:
+    own_scratch = tempfile.mkdtemp() if isolation.MOUNT not in layers else None
+    output, output_end = os.pipe()
+    supervisor = os.fork()
+    if supervisor == 0:
+        try:
+            _supervise(request, limits, layers, own_scratch or "/tmp", output_end, null)
+        finally:
+            os._exit(1)
+    os.close(request)
+    os.close(output_end)
+    try:
+        return _watch(supervisor, output, limits)
+    finally:
+        _end(supervisor)
+        os.close(output)
+        if own_scratch:
+            shutil.rmtree(own_scratch, ignore_errors=True)
+
+
+def _watch(supervisor: int, output: int, limits: Limits) -> dict[str, Any]:
+    """Wait for the end, the wall clock or the cap on output, whichever comes first."""
+    deadline = time.monotonic() + limits["wall_seconds"]
+    kept, written = b"", 0
+    reply = {"timed_out": False, "flooded": False, "output": ""}
+    with _descriptor_of(supervisor) as ended:
+        waiting = select.poll()
+        waiting.register(ended, select.POLLIN)
+        waiting.register(output, select.POLLIN)
+        while True:
+            left = deadline - time.monotonic()
+            ready = dict(waiting.poll(max(0.0, left) * 1000))
+            if output in ready:
+                data = os.read(output, 1 << 16)
+                written += len(data)
+                kept = (kept + data)[:_OUTPUT_KEPT_BYTES]
+                if not data:
+                    waiting.unregister(output)
+            reply["flooded"] = written > limits["output_bytes"]
+            reply["timed_out"] = left <= 0 and ended not in ready
+            if ended in ready or reply["flooded"] or reply["timed_out"]:
+                return {**reply, "output": kept.decode("utf-8", "replace")}
+
+
+@contextlib.contextmanager
+def _descriptor_of(process: int) -> Any:
+    descriptor = os.pidfd_open(process)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _end(supervisor: int) -> None:
+    """Kill the supervisor's whole group, and whatever found another way to become our child."""
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(ProcessLookupError):
+            kill(supervisor, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(supervisor, 0)
+    while orphans := _children():
+        for orphan in orphans:
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
+                os.kill(orphan, signal.SIGKILL)
+                os.waitpid(orphan, 0)
+
+
+def _children() -> list[int]:
+    with open(f"/proc/self/task/{os.getpid()}/children") as listing:
+        return [int(child) for child in listing.read().split()]
+
+
+def _supervise(
+    request: int, limits: Limits, layers: Collection[str], scratch: str, output: int, null: int
+) -> None:
+    """Enter the namespaces and wait for their first process, the checker: all die with it."""
+    os.setsid()
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    isolation.enter_namespaces(layers)
+    checker = os.fork()
+    if checker == 0:
+        kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+        _become_checker(request, limits, layers, scratch, output, null)
+        os._exit(0)
+    _keep_descriptors([null])
+    os.waitpid(checker, 0)
+    os._exit(0)
+
+
+def _become_checker(
+    request: int, limits: Limits, layers: Collection[str], scratch: str, output: int, null: int
+) -> None:
+    if isolation.MOUNT in layers:
+        isolation.confine_files(limits["file_bytes"])
+    questions, questions_end = os.pipe()
+    answers, answers_end = os.pipe()
+    submission = os.fork()
+    if submission == 0:
+        try:
+            _become_submission((questions, answers_end), limits, layers, scratch, output, null)
+        finally:
+            os._exit(1)
+    _keep_descriptors([null, null, null, answers, questions_end, request])
+    text = _read_all(5)
+    isolation.confine_process(layers, scratch, {resource.RLIMIT_AS: _CHECKER_MEMORY_BYTES})
+    check_submission((3, 4), json.loads(text), _report, lambda: _cause_of_death(submission, limits))
+
+
+def _become_submission(
+    channel: tuple[int, int],
+    limits: Limits,
+    layers: Collection[str],
+    scratch: str,
+    output: int,
+    null: int,
+) -> None:
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+    _keep_descriptors([null, output, output, *channel])
+    bounds = {
+        resource.RLIMIT_CPU: limits["cpu_seconds"],
+        resource.RLIMIT_AS: limits["memory_bytes"],
+        resource.RLIMIT_FSIZE: limits["file_bytes"],
+        resource.RLIMIT_NPROC: limits["threads"],
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    isolation.confine_process(layers, scratch, bounds)
+    run_submission((3, 4))
+
+
+def _keep_descriptors(kept: Sequence[int]) -> None:
+    """Renumber the descriptors 0, 1, 2 … in the order given, and close all others."""
+    safe = [fcntl.fcntl(descriptor, fcntl.F_DUPFD, 100) for descriptor in kept]
+    for number, descriptor in enumerate(safe):
+        os.dup2(descriptor, number)
+    os.closerange(len(kept), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+
+
+def _read_all(descriptor: int) -> bytes:
+    parts = []
+    while part := os.read(descriptor, 1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _report(line: dict[str, Any]) -> None:
+    os.write(5, json.dumps(line).encode() + b"\n")
+
+
+def _cause_of_death(submission: int, limits: Limits) -> str:
+    """Only the kernel kills here: for time, or for memory."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < deadline:
+        process, status, usage = os.wait4(submission, os.WNOHANG)
+        if process:
+            seconds = usage.ru_utime + usage.ru_stime
+            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (
+                signal.SIGKILL,
+                signal.SIGXCPU,
+            )
+            if not killed:
+                return CRASHED
+            return TIMED_OUT if seconds >= 0.9 * limits["cpu_seconds"] else OUT_OF_MEMORY
+        time.sleep(0.001)
+    return CRASHED  # it lives on, but closed the pipe

@@ -1,0 +1,210 @@
+"""The scoring service against scorers that hang, die, lie, and eat memory."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmma.errors import UserError
+from gmma.rewards.service import RewardTerm, check_rewards, open_scorer, weighted_rewards
+
+HOSTILE = ("fine", "hang", "die", "exit", "raise", "nan", "none", "memory", "swallow")
+MISBEHAVE = RewardTerm("own_rewards:misbehave")
+
+
+@pytest.fixture(autouse=True)
+def _own_rewards_importable(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def score(scorer, answers, **columns):
+    return scorer.score(answers, thoughts=["" for _ in answers], columns=columns)
+
+
+def test_terms_are_weighted_and_logged_one_by_one():
+    terms = [RewardTerm("box_iou", weight=2.0), RewardTerm("format", weight=0.5)]
+    with open_scorer(terms, workers=1) as scorer:
+        scored = score(
+            scorer,
+            ["[0, 0, 2, 2]", "[0, 0, 1, 2]", "nonsense", "[0, 0, 1, 1]"],
+            answer=[[0, 0, 2, 2], [0, 0, 2, 2], [0, 0, 2, 2], "unreadable"],
+            closed=[True, True, False, True],
+            finished=[True, False, False, True],
+        )
+    np.testing.assert_array_equal(scored.values, [[1, 1], [0.5, 0.5], [0, 0], [np.nan, 1]])
+    rewards = weighted_rewards(scored, terms)
+    assert rewards.dtype == np.float32
+    np.testing.assert_array_equal(rewards, np.float32([2.5, 1.25, 0, np.nan]))
+    assert scored.outcomes["box_iou"] == {"scored": 3, "unparsable": 1, "timeout": 0, "crash": 0}
+    assert scored.outcomes["format"]["scored"] == 4
+
+
+def test_a_term_of_weight_zero_cannot_take_the_reward_away():
+    terms = [RewardTerm("box_iou", weight=0.0), RewardTerm("exact")]
+    with open_scorer(terms, workers=0) as scorer:
+        scored = score(scorer, ["a"], answer=["a"])
+    assert np.isnan(scored.values[0, 0])
+    np.testing.assert_array_equal(weighted_rewards(scored, terms), [1.0])
+
+
+@pytest.fixture(scope="module")
+def hostile_results():
+    """The same hostile batch with 1 and with 3 workers, and the seconds it took."""
+    results = []
+    sys.path.insert(0, str(Path(__file__).parent))
+    answers = [*HOSTILE, *["x" * n for n in range(30)], *HOSTILE]
+    terms = [MISBEHAVE, RewardTerm("format")]
+    columns = {"closed": [True] * len(answers), "finished": [True] * len(answers)}
+    for workers in (1, 3):
+        with open_scorer(terms, workers=workers, timeout_seconds=0.6) as scorer:
+            began = time.monotonic()
+            scored = score(scorer, answers, **columns)
+            results.append((scored, time.monotonic() - began))
+    sys.path.remove(str(Path(__file__).parent))
+    return results
+
+
+def test_every_hostile_answer_is_counted_by_its_kind(hostile_results):
+    for scored, _ in hostile_results:
+        assert scored.outcomes["own_rewards:misbehave"] == {
+            "scored": 32,
+            "unparsable": 2,
+            "timeout": 4,
+            "crash": 10,
+        }
+        assert scored.outcomes["format"]["scored"] == 48
+        assert "answer 1: timeout: no score within 0.6 seconds" in scored.messages[0]
+
+
+def test_result_depends_neither_on_workers_nor_on_order(hostile_results):
+    (one, _), (three, _) = hostile_results
+    np.testing.assert_array_equal(one.values, three.values)
+    assert one.outcomes == three.outcomes
+    assert one.messages == three.messages
+
+
+def test_hung_answers_cost_their_limit_and_no_more(hostile_results):
+    (_, one), (_, three) = hostile_results
+    assert 4 * 0.6 < one < 12  # four limits, ten fresh processes, on a machine that may be busy
+    assert three < 12
+
+
+def test_permuted_answers_give_permuted_scores():
+    answers = ["x" * n for n in range(40)]
+    order = np.random.default_rng(0).permutation(40)
+    with open_scorer([MISBEHAVE], workers=2) as scorer:
+        straight = score(scorer, answers).values
+        permuted = score(scorer, [answers[i] for i in order]).values
+    np.testing.assert_array_equal(permuted, straight[order])
+
+
+def test_a_step_never_waits_longer_than_its_limit_and_the_next_one_is_well():
+    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=30, step_seconds=0.5) as scorer:
+        began = time.monotonic()
+        scored = score(scorer, ["hang"] * 50)
+        assert time.monotonic() - began < 5
+        assert scored.outcomes[MISBEHAVE.name]["timeout"] == 50
+    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=0.5) as scorer:
+        score(scorer, ["hang", "die"])
+        assert score(scorer, ["abc"] * 50).outcomes[MISBEHAVE.name]["scored"] == 50
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("function", "complaint"),
+    [
+        ("too_many", "returned 2 values for 1 answer"),
+        ("scalar", "returned a float"),
+        ("text", "returned '1.0', a str"),
+    ],
+)
+def test_wrong_length_or_type_stops_the_run_at_once(function, complaint, workers):
+    term = RewardTerm(f"own_rewards:{function}")
+    with (
+        open_scorer([term], workers=workers) as scorer,
+        pytest.raises(UserError, match=f"reward '{term.name}' {complaint}"),
+    ):
+        score(scorer, ["a"] * 20)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("iou", "'iou' is unknown; choose one of"),
+        ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
+        ("own_rewards:missing", "cannot be imported: AttributeError"),
+        ("own_rewards:not_a_function", "is of type int, not a function"),
+    ],
+)
+def test_unknown_reward_is_a_user_error(name, complaint, workers):
+    with (
+        pytest.raises(UserError, match=complaint),
+        open_scorer([RewardTerm(name)], workers=workers),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("answer", ["raise", "hang", "none"])
+def test_check_rewards_is_strict_before_training(answer):
+    with (
+        open_scorer([MISBEHAVE], workers=1, timeout_seconds=0.3) as scorer,
+        pytest.raises(UserError, match="own_rewards:misbehave"),
+    ):
+        check_rewards(scorer, [answer], thoughts=[""], columns={})
+
+
+def test_columns_and_options_reach_the_reward():
+    terms = [
+        RewardTerm("own_rewards:number_of_columns"),
+        RewardTerm("own_rewards:scaled", options=(("factor", 2.5),)),
+        RewardTerm("own_rewards:thinks_aloud"),
+    ]
+    with open_scorer(terms, workers=1) as scorer:
+        scored = scorer.score(["ab"], thoughts=["abc"], columns={"a": [1], "b": [2]})
+        np.testing.assert_array_equal(scored.values, [[2, 5, 3]])
+        with pytest.raises(UserError, match="factor is both an option and a column"):
+            score(scorer, ["ab"], factor=[1.0])
+        with pytest.raises(UserError, match="column 'a' has 2 entries for 1 answers"):
+            score(scorer, ["ab"], a=[1, 2])
+
+
+def test_no_answers_no_scores():
+    with open_scorer([MISBEHAVE], workers=1) as scorer:
+        assert score(scorer, []).values.shape == (0, 1)
+
+
+def test_workers_have_no_jax_and_stay_for_the_next_batch():
+    terms = [RewardTerm("own_rewards:jax_is_loaded"), RewardTerm("own_rewards:process_id")]
+    with open_scorer(terms, workers=1) as scorer:
+        first, second = score(scorer, ["a"]).values, score(scorer, ["b"]).values
+    assert first[0, 0] == 0
+    assert first[0, 1] == second[0, 1] != os.getpid()
+
+
+def test_workers_die_with_a_killed_parent(tmp_path):
+    script = (
+        "import sys\n"
+        "from gmma.rewards.service import RewardTerm, open_scorer\n"
+        "with open_scorer([RewardTerm('own_rewards:process_id')], workers=1) as scorer:\n"
+        "    scored = scorer.score(['a'], thoughts=[''], columns={})\n"
+        "    print(int(scored.values[0, 0]), flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", script], env=environment, **pipes) as parent:
+        worker = int(parent.stdout.readline())
+        os.kill(worker, 0)
+        parent.send_signal(signal.SIGKILL)
+        parent.wait()
+        for _ in range(100):
+            if not Path(f"/proc/{worker}").exists():
+                return
+            time.sleep(0.05)
+    pytest.fail("the worker outlived its parent")
