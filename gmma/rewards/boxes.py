@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]
+Number = float | int  # the tests check types at run time, where an int is no float
 
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
 _BOX = re.compile(
@@ -42,15 +43,15 @@ def read_gold_box(gold: object) -> Box | None:
         return None
 
 
-def box_iou(a: Box, b: Box) -> float:
-    """Intersection over union of two ordered boxes, in [0, 1].
+def box_iou(a: Sequence[Number], b: Sequence[Number]) -> float:
+    """Intersection over union of two ordered boxes `[x1, y1, x2, y2]`, in [0, 1].
 
         IoU(a, b) = |a ∩ b| / |a ∪ b|
 
     Continuous coordinates: a box is `x2 - x1` wide (no added pixel), so the value is the same in
     pixels, in 0-1000 and in 0-1. Two boxes without area give 1 if equal, else 0 (our choice).
     """
-    if a == b:
+    if tuple(a) == tuple(b):
         return 1.0
     # Lengths relative to the box around both, so that no area over- or underflows.
     frame_width = max(a[2], b[2]) - min(a[0], b[0])

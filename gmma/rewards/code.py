@@ -21,7 +21,7 @@ def code_reward(
     tests: Sequence[Sequence[str]],
     setup: Sequence[str | None],
     sandbox: str = STRONG,
-    wall_seconds: float = 6.0,
+    wall_seconds: float | int = 6,
     **columns: Sequence,
 ) -> list[float | None]:
     """Share of the tests passed, in [0, 1]: `passed / len(tests)`.
@@ -50,7 +50,7 @@ def code_all_passed_reward(
     tests: Sequence[Sequence[str]],
     setup: Sequence[str | None],
     sandbox: str = STRONG,
-    wall_seconds: float = 6.0,
+    wall_seconds: float | int = 6,
     **columns: Sequence,
 ) -> list[float | None]:
     """1 if every test passes, else 0; all else as in `code`."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gmma.rewards.boxes import Box
+from gmma.rewards.boxes import Number
 
 _WIDTH_SHARE = 0.05  # of the image's diagonal: the standard deviation of a point's Gaussian
 _SMALLEST = 1e-12
@@ -21,7 +21,7 @@ def render_points(points: np.ndarray, height: int, width: int) -> np.ndarray:
     return _render([(x, y, sigma, sigma) for x, y in points], height, width)
 
 
-def render_box(box: Box, height: int, width: int) -> np.ndarray:
+def render_box(box: Sequence[Number], height: int, width: int) -> np.ndarray:
     """A box as a heat map float64[H, W] that sums to 1.
 
     One Gaussian at its centre whose standard deviations are a quarter of its sides, at least half a

@@ -23,7 +23,7 @@ def math_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
-    relative_tolerance: float = 0.0,
+    relative_tolerance: float | int = 0,
     **columns: Sequence,
 ) -> list[float | None]:
     """1 if the answer equals the reference mathematically, else 0.
@@ -44,7 +44,7 @@ def math_reward(
     ]
 
 
-def _score(text: str, gold: object, relative_tolerance: float) -> float | None:
+def _score(text: str, gold: object, relative_tolerance: float | int) -> float | None:
     if not isinstance(gold, str) or not (truth := _parse_gold(find_answer(gold))):
         return None
     candidate = find_answer(text)
@@ -104,7 +104,7 @@ def _parse_gold(text: str) -> tuple[Any, ...]:
     return _parse(text) if text else ()
 
 
-def _equal(truth: tuple[Any, ...], reading: str, relative_tolerance: float) -> bool:
+def _equal(truth: tuple[Any, ...], reading: str, relative_tolerance: float | int) -> bool:
     predicted = _parse(reading)
     if not predicted:
         return False
@@ -119,7 +119,7 @@ def _equal(truth: tuple[Any, ...], reading: str, relative_tolerance: float) -> b
         return False
 
 
-def _is_near(gold: Any, predicted: Any, relative_tolerance: float) -> bool:
+def _is_near(gold: Any, predicted: Any, relative_tolerance: float | int) -> bool:
     if not (getattr(gold, "is_number", False) and getattr(predicted, "is_number", False)):
         return False
     target = float(gold)

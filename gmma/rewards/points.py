@@ -42,7 +42,7 @@ def affordance_points_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
-    grid: float = 0.0,
+    grid: float | int = 0,
     **columns: Sequence,
 ) -> list[float | None]:
     """Share of the predicted points that lie inside the true mask, in [0, 1].
@@ -67,7 +67,7 @@ def read_mask(gold: object) -> np.ndarray | None:
     return mask if mask.ndim == 2 and mask.any() else None
 
 
-def _score_points(text: str, mask: np.ndarray, grid: float) -> float:
+def _score_points(text: str, mask: np.ndarray, grid: float | int) -> float:
     points = parse_points(text)
     if points is None:
         return 0.0

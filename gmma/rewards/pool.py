@@ -57,7 +57,7 @@ class _Worker:
     recorded: int = 0  # units of the job whose outcome has arrived
     received: bytearray = field(default_factory=bytearray)
 
-    def unit_in_hand(self, timeout_seconds: float) -> tuple[int, float]:
+    def unit_in_hand(self, timeout_seconds: float | int) -> tuple[int, float]:
         """The unit being scored, and when it (or the start of the process) has taken too long.
 
         Read in the reverse of the order of writing: a unit that ends meanwhile is never late.
@@ -82,8 +82,8 @@ class Pool:
     def __init__(
         self,
         terms: tuple[RewardTerm, ...],
-        timeout_seconds: float,
-        step_seconds: float,
+        timeout_seconds: float | int,
+        step_seconds: float | int,
         memory_bytes: int,
     ) -> None:
         self.terms = terms

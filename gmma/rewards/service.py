@@ -10,7 +10,7 @@ the order in which they finish.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from gmma.rewards.terms import (
 )
 
 
+@runtime_checkable
 class Scorer(Protocol):
     """What scores a batch: the pool, or the caller's own process."""
 
@@ -42,9 +43,9 @@ def open_scorer(
     terms: Sequence[RewardTerm],
     *,
     workers: int = 2,
-    timeout_seconds: float = 10.0,
-    step_seconds: float = 120.0,
-    memory_gigabytes: float = 4.0,
+    timeout_seconds: float | int = 10,
+    step_seconds: float | int = 120,
+    memory_gigabytes: float | int = 4,
 ) -> Iterator[Scorer]:
     """Start the workers, and end them with the block.
 
@@ -108,7 +109,10 @@ def check_rewards(
 
 
 def _check_terms(
-    terms: Sequence[RewardTerm], workers: int, timeout_seconds: float, step_seconds: float
+    terms: Sequence[RewardTerm],
+    workers: int,
+    timeout_seconds: float | int,
+    step_seconds: float | int,
 ) -> None:
     names = [term.name for term in terms]
     if not names or len(set(names)) != len(names):

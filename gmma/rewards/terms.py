@@ -27,7 +27,7 @@ class RewardTerm:
 
     name: str
     _: KW_ONLY
-    weight: float = 1.0
+    weight: float | int = 1.0
     options: tuple[tuple[str, str | int | float | bool], ...] = ()
 
     def __post_init__(self) -> None:

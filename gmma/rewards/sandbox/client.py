@@ -30,7 +30,7 @@ _BOOT = (
 class Limits:
     """What one submission may use."""
 
-    wall_seconds: float = 6.0
+    wall_seconds: float | int = 6
     cpu_seconds: int = 5
     memory_megabytes: int = 512  # address space
     file_megabytes: int = 16  # all its files together, and each
