@@ -6,9 +6,9 @@ With rewards R[b, i, j] of answer j to thought i (`docs/method.md`):
     A(th_i)   = (V_i − mean_i V) / std_i V              over the K thought values      [S], [T]
     A(ans_ij) = (R_ij − mean_ij R) / std_ij R           over all K·M rewards           [S], [T]
 
-The standard deviation is the population's (our choice; the paper's convention is not known). A group
-whose deviation is 0 has advantage 0: the quotient is never padded with an ε, which would shrink
-the advantages of groups with small spreads.
+The standard deviation is the population's (our choice; the paper's convention is not known). A
+group whose deviation is 0 has advantage 0: the quotient is never padded with an ε, which would
+shrink the advantages of groups with small spreads.
 
 Differences are taken from the group's smallest value before any mean, so a large offset common to
 all rewards costs no precision.
@@ -36,8 +36,8 @@ def group_relative(
     """GRPO's advantage, `(R − mean_g R) / std_g R` (DeepSeekMath, arXiv 2402.03300).
 
     `scale` divides by the deviation of the group, of the whole batch, or not at all (Dr. GRPO).
-    Entries outside `mask` do not count and get 0. A deviation not above `resolution` is rounding, and
-    counts as 0.
+    Entries outside `mask` do not count and get 0. A deviation not above `resolution` is rounding,
+    and counts as 0.
 
     >>> import jax.numpy as jnp
     >>> group_relative(jnp.array([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]])).tolist()
@@ -84,8 +84,8 @@ def thought_advantages(
 ) -> Float[Array, "B K"]:
     """A(th_i): the thought values relative to each other ([S], [T]).
 
-    Two values closer than the rounding of a mean of M rewards are taken as equal; otherwise the order
-    of summation alone could earn a thought an advantage of ±1.
+    Two values closer than the rounding of a mean of M rewards are taken as equal; otherwise the
+    order of summation alone could earn a thought an advantage of ±1.
     """
     mask = jnp.ones(rewards.shape, bool) if mask is None else mask
     shifted = from_smallest(rewards, mask, axis=(1, 2))
@@ -101,7 +101,7 @@ def answer_advantages(
     baseline: AnswerBaseline = "tree",
     mask: Bool[Array, "B K M"] | None = None,
 ) -> Float[Array, "B K M"]:
-    """A(ans_ij): rewards relative to all K·M of the tree ([S], [T]), or to the M of their thought."""
+    """A(ans_ij): rewards relative to the K·M of the tree ([S], [T]), or the M of their thought."""
     batch, thoughts, answers = rewards.shape
     group = (batch, thoughts * answers) if baseline == "tree" else (batch * thoughts, answers)
     grouped = None if mask is None else mask.reshape(group)

@@ -7,10 +7,13 @@ field is its help text. Choices that are not the paper's are ours (`docs/method.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from gmma.errors import UserError
 from gmma.models.tiny import TinyConfig
+from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 from gmma.tasks.digits import DigitsConfig
 from gmma.tree.layout import TreeShape
@@ -78,7 +81,6 @@ class ObjectiveConfig:
     thought_weight: float = 1.0  # of the thoughts' term in J
     answer_weight: float = 1.0  # of the answers' term in J
     mask_truncated_completions: bool = False  # no loss on what ran out of slots
-    overlong_buffer_tokens: int = 0  # soft overlong penalty over the last so many slots; 0: none
     importance_cap: float | None = None  # truncated importance sampling of trainer over sampler
 
     def __post_init__(self) -> None:
@@ -87,8 +89,6 @@ class ObjectiveConfig:
         require(self.beta >= 0, "objective.beta", self.beta, "0 or more")
         iterations = self.num_iterations
         require(iterations >= 1, "objective.num_iterations", iterations, "1 or more")
-        buffer = self.overlong_buffer_tokens
-        require(buffer >= 0, "objective.overlong_buffer_tokens", buffer, "0 or more")
         for name in ("delta", "importance_cap"):
             value = getattr(self, name)
             require(value is None or value > 1, f"objective.{name}", value, "above 1, or None")
@@ -139,18 +139,10 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RewardTermConfig:
-    """One named term of the reward."""
-
-    name: str  # a key of gmma.rewards.REWARDS, or `module:function`
-    weight: float = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """A weighted sum of named terms, scored in worker processes."""
 
-    terms: tuple[RewardTermConfig, ...]
+    terms: tuple[RewardTerm, ...]
     workers: int = 1  # processes; 0 scores inside the trainer, for debugging
     timeout_seconds: float = 5.0  # per answer
 
@@ -229,7 +221,9 @@ class ExperimentConfig:
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", repr(self.name), "a non-empty string")
-        require(self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0")
+        require(
+            self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0"
+        )
         if self.objective.algorithm == "grpo" and self.tree.answers != 1:
             raise UserError(
                 f"objective.algorithm = grpo with tree.answers = {self.tree.answers}: GRPO has one "
@@ -240,3 +234,20 @@ class ExperimentConfig:
     def run_dir(self) -> Path:
         """Where the run's files are."""
         return self.runs_dir / self.name
+
+
+def config_to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """The resolved config as plain JSON values; enough to repeat the run."""
+    return TypeAdapter(ExperimentConfig).dump_python(config, mode="json")
+
+
+def config_from_json(values: dict[str, Any], origin: Path) -> ExperimentConfig:
+    """The inverse; `origin` is the file named in the error where the values make no config."""
+    try:
+        return TypeAdapter(ExperimentConfig).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(
+            f"{origin} holds no config of this version: {place}: {first['msg']}"
+        ) from error

@@ -9,11 +9,10 @@ forward pass. A loss is then a weighted sum over slots, and gradients of microba
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from gmma.config import KLEstimator, ObjectiveConfig
 from gmma.masked import masked_sum
@@ -25,7 +24,7 @@ from gmma.types import Metric, Metrics, PackedTree, Params, pytree
 
 @pytree
 class LossTerms:
-    """What the loss saw at each slot; nats where they are log-probs. Zero or one at untrained slots."""
+    """What the loss saw at each slot; log-probs in nats."""
 
     logprobs: Float[Array, "B S"]
     entropy: Float[Array, "B S"]
@@ -77,8 +76,8 @@ def sequence_sums(
 ) -> Shaped[Array, "B S"]:
     """At each slot, the sum over the sequence the slot belongs to.
 
-    A sequence is a thought or an answer; with `whole_response` (GRPO, M = 1) it is a thought together
-    with its answer.
+    A sequence is a thought or an answer; with `whole_response` (GRPO, M = 1) it is a thought
+    together with its answer.
     """
     prompt, thought, answer = split_levels(values, shape)
     of_thought, of_answer = thought.sum(-1, keepdims=True), answer.sum(-1, keepdims=True)
@@ -119,7 +118,7 @@ def token_weights(
     _, thought, answer = split_levels(one, shape)
     tokens = thought.sum(), answer.sum()
     if whole:
-        slots, tokens = (shape.thought + shape.answer,) * 2, (sum(tokens),) * 2
+        slots, tokens = (shape.thought + shape.answer,) * 2, (tokens[0] + tokens[1],) * 2
     else:
         slots = (shape.thought, shape.answer)
     match config.loss_type:
@@ -289,3 +288,14 @@ def segment_metrics(terms: LossTerms, packed: PackedTree) -> Metrics:
             total = masked_sum(level.astype(jnp.float32), mask)
             metrics[f"{segment}/{name}"] = Metric(total=total, count=mask.sum(dtype=jnp.float32))
     return metrics
+
+
+def segment_peaks(terms: LossTerms, packed: PackedTree) -> dict[str, Float[Array, ""]]:
+    """Largest gap in nats between sampler and trainer over trained tokens, per segment."""
+    gap = jnp.where(packed.trained, terms.sampler_gap, 0)
+    _, *levels = split_levels(gap, packed.inputs.shape)
+    name = "sampling/sampling_logp_difference/max"
+    return {
+        f"{segment}/{name}": level.max(initial=0).astype(jnp.float32)
+        for segment, level in zip(("thought", "answer"), levels, strict=True)
+    }

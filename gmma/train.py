@@ -1,70 +1,363 @@
-"""The straight line: record → prompt → tree → rewards → advantages → packed tree → update."""
+"""The straight line: record → prompt → tree → rewards → advantages → packed tree → update.
 
-from collections.abc import Callable
+rl_step          the line itself, one call a row: read this first
+sft_step         the same for a demonstration
+run_phase        steps, records, checkpoints
+train            a whole run: SFT, then RL, an evaluation after each
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Float
+import numpy as np
+import orbax.checkpoint as ocp
 
-from gmma.config import ExperimentConfig
-from gmma.objective import LossTerms, segment_metrics
+from gmma import checkpoint
+from gmma.assembly import Parts, assemble
+from gmma.checkpoint import Progress
+from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
+from gmma.console import open_display
+from gmma.data import (
+    ExampleBatch,
+    batch_demonstrations,
+    batch_prompts,
+    example_batches,
+    position_generator,
+)
+from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
+from gmma.metrics import Writer, compilations, compute, open_writer
+from gmma.models.stem import teach_stem
 from gmma.optimizer import join_params
-from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
+from gmma.outcome import evaluation_path, print_outcome
+from gmma.programs import Programs, Trainer, make_programs, make_rl_trainer, make_sft_trainer
+from gmma.rewards.service import Scorer, open_scorer
+from gmma.samples import ScoredTrees, write_tree
+from gmma.scoring import group_metrics, length_metrics, read_texts, score_answers
+from gmma.sharding import check_batch, put_batch, put_whole
+from gmma.types import Advantages, Metrics, Params, PromptBatch, TrainState
 
-Loss = Callable[[Params, PackedTree, Array], tuple[Array, LossTerms]]
-Weights = Callable[[PackedTree], Array]
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run's parts and open services."""
+
+    parts: Parts
+    programs: Programs
+    scorer: Scorer
+    writer: Writer
+    checkpoints: ocp.CheckpointManager
 
 
-def train_step(
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """What a step leaves: the state, metrics that may still be computing, and what to show."""
+
+    state: TrainState
+    metrics: Metrics
+    seconds: dict[str, float]  # per part of the step
+    trees: ScoredTrees | None = None
+
+
+def rl_step(
+    run: Run,
+    trainer: Trainer,
+    reference: Params | None,
     state: TrainState,
-    packed: PackedTree,
-    *,
-    loss: Loss,
-    weights: Weights,
-    optimizer: optax.GradientTransformation,
-    microbatches: int = 1,
-) -> tuple[TrainState, Metrics]:
-    """One optimiser update from one packed batch, accumulated over equal microbatches.
-
-    The weights of the tokens are fixed before the batch is cut, so gradients of the parts add up to
-    the gradient of the whole whatever the lengths.
-    """
-
-    def of_part(params: Params, part: tuple[PackedTree, Array]) -> tuple[Array, Metrics]:
-        value, terms = loss(join_params(params, state.frozen), *part)
-        metrics = segment_metrics(terms, part[0])
-        return value, metrics
-
-    def accumulate(
-        total: tuple[Params, Array], part: tuple[PackedTree, Array]
-    ) -> tuple[tuple[Params, Array], Metrics]:
-        (value, metrics), gradient = jax.value_and_grad(of_part, has_aux=True)(state.params, part)
-        return jax.tree.map(jnp.add, total, (gradient, value)), metrics
-
-    zero = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), jnp.float32))
-    parts = cut_batch((packed, weights(packed)), microbatches)
-    (gradient, value), metrics = jax.lax.scan(accumulate, zero, parts)
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-    metrics = jax.tree.map(partial(jnp.sum, axis=0), metrics)
-    one = jnp.ones((), jnp.float32)
-    metrics["loss"] = Metric(total=value, count=one)
-    metrics["grad_norm"] = Metric(total=optax.global_norm(gradient), count=one)
-    new = TrainState(
-        params=optax.apply_updates(state.params, updates),
-        frozen=state.frozen,
-        opt_state=opt_state,
-        step=state.step + 1,
+    batch: ExampleBatch,
+    step: int,
+) -> StepResult:
+    """One step of GRPO-MA; the state is donated. The reference is there where β > 0."""
+    parts, programs = run.parts, run.programs
+    started = time.monotonic()
+    prompts = put_prompts(parts, batch)
+    rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
+    held = jax.device_get(rollout)
+    grown = time.monotonic()
+    texts = read_texts(held, parts.tokenizer)
+    scores = score_answers(run.scorer, batch.examples, held, texts)
+    counted = np.isfinite(scores.rewards)
+    if parts.config.tree.unfinished == "drop":
+        counted &= held.closed[..., None]
+    scored = time.monotonic()
+    advantages = programs.credit(*put_batch((scores.rewards, counted), parts.mesh))
+    packed = programs.pack(prompts, rollout, advantages)
+    packed = programs.baselines(state, reference, packed)
+    for _ in range(parts.config.objective.num_iterations):
+        state, metrics = trainer.update(state, packed)
+    credit = jax.device_get(advantages)
+    return StepResult(
+        state=state,
+        metrics=metrics
+        | scores.metrics
+        | group_metrics(np.where(counted, scores.rewards, np.nan))
+        | length_metrics(held),
+        seconds={"rollout": grown - started, "reward": scored - grown},
+        trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
     )
-    return new, metrics
 
 
-def cut_batch(batch: PyTree, parts: int) -> PyTree:
-    """Row r goes to part r mod `parts`, so that every device keeps a share of every part."""
+def sft_step(
+    run: Run, trainer: Trainer, state: TrainState, batch: ExampleBatch, step: int
+) -> StepResult:
+    """One step of imitation: a demonstration is a tree with one thought and one answer."""
+    parts, config = run.parts, run.parts.config
+    assert parts.task.demonstrate is not None
+    demonstrations = [
+        parts.task.demonstrate(config.task, example, position_generator(config.seed, position))
+        for example, position in zip(batch.examples, batch.positions, strict=True)
+    ]
+    shown = batch_demonstrations(
+        batch.examples,
+        demonstrations,
+        parts.tokenizer,
+        thought_slots=config.tree.thought_tokens,
+        answer_slots=config.tree.answer_tokens,
+    )
+    no_credit = Advantages(
+        thought=np.zeros(shown.closed.shape, np.float32),
+        answer=np.zeros(shown.finished.shape, np.float32),
+    )
+    shown, no_credit = put_batch((shown, no_credit), parts.mesh)
+    packed = run.programs.pack(put_prompts(parts, batch), shown, no_credit)
+    state, metrics = trainer.update(state, packed)
+    return StepResult(state=state, metrics=metrics, seconds={})
 
-    def cut(array: Array) -> Array:
-        rows = array.shape[0] // parts
-        return array.reshape(rows, parts, *array.shape[1:]).swapaxes(0, 1)
 
-    return jax.tree.map(cut, batch)
+def put_prompts(parts: Parts, batch: ExampleBatch) -> PromptBatch:
+    """The batch's prompts on the devices."""
+    prompts = batch_prompts(
+        batch.examples,
+        parts.tokenizer,
+        prompt_slots=parts.config.tree.prompt_tokens,
+        processor=parts.processor,
+        template=parts.template,
+    )
+    return put_batch(prompts, parts.mesh)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """SFT or RL, ready to step."""
+
+    name: str
+    config: PhaseConfig
+    first_step: int  # the run's step at which the phase begins
+    take_step: Callable[[TrainState, ExampleBatch, int], StepResult]
+    also_saved: dict[str, Any]  # what a checkpoint holds beside the state
+    evaluate: Evaluator | None = None  # on the validation split, now and then
+
+
+def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> TrainState:
+    """The steps of a phase that are still to do, each recorded, some of them checkpointed.
+
+    While the devices still update, the next batch is read; then the step's metrics are fetched.
+    """
+    config = run.parts.config
+    source = run.parts.task.source(config.task, config.data_dir, "train")
+    seed = 2 * config.seed + (phase.name == "rl")
+    stream = example_batches(source, batch=phase.config.batch_prompts, seed=seed)
+    if progress.data:
+        stream.set_state(progress.data)
+    batch = next(stream)
+    with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
+        for step in range(progress.phase_step, phase.config.steps):
+            started, compiled, position = time.monotonic(), compilations(), stream.get_state()
+            with jax.transfer_guard("disallow"):
+                result = phase.take_step(state, batch, step)
+            state, batch = result.state, next(stream)
+            record = make_record(phase, step, result, started)
+            record["compilations"] = compilations() - compiled
+            record |= look(run, phase, state, result, step + 1)
+            run.writer.write(record)
+            if (step + 1) % config.checkpoint.every_steps == 0 or step + 1 == phase.config.steps:
+                held = Progress(phase=phase.name, phase_step=step + 1, data=position)
+                save_state(run, phase, state, held, record)
+            advance(step + 1, record)
+    return state
+
+
+def make_record(phase: Phase, step: int, result: StepResult, started: float) -> dict[str, Any]:
+    """One line of metrics; fetching them waits for the update."""
+    values = compute(jax.device_get(result.metrics))
+    seconds = time.monotonic() - started
+    parts = {**result.seconds, "update": seconds - sum(result.seconds.values())}
+    timed = {f"seconds/{part}": value for part, value in parts.items()}
+    place = {"step": phase.first_step + step, "phase": phase.name}
+    return {**place, **values, **timed, "step_time": seconds}
+
+
+def look(
+    run: Run, phase: Phase, state: TrainState, result: StepResult, done: int
+) -> dict[str, float]:
+    """Now and then: write one tree to `samples/`, and evaluate on the validation split."""
+    config = run.parts.config
+    if result.trees is not None and is_due(done, config.samples_every_steps):
+        directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
+        write_tree(run.parts, result.trees, 0, directory)
+    if phase.evaluate is None or not is_due(done, config.evaluation.every_steps):
+        return {}
+    summary = summarise(phase.evaluate(whole_params(state)), config.evaluation.bootstrap)
+    return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
+
+
+def is_due(done: int, every: int) -> bool:
+    """Whether something that happens every so many steps happens now; 0: never."""
+    return every > 0 and done % every == 0
+
+
+def save_state(
+    run: Run, phase: Phase, state: TrainState, progress: Progress, record: dict[str, Any]
+) -> None:
+    """A checkpoint under the run's step; RL ones are ranked by the configured metric."""
+    best = record.get(run.parts.config.checkpoint.best_metric) if phase.name == "rl" else None
+    step = phase.first_step + progress.phase_step
+    checkpoint.save(run.checkpoints, step, vars(state) | phase.also_saved, progress, best)
+
+
+def train(config: ExperimentConfig, *, resume: bool = False) -> None:
+    """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
+    checkpoint.check_start(config.run_dir, resume, config_to_json(config))
+    parts = assemble(config)
+    for name in ("sft", "rl"):
+        phase = getattr(config, name)
+        check_batch(parts.mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+    with open_run(parts) as (run, latest):
+        progress = Progress(phase="sft", phase_step=0, data={})
+        if latest is not None:
+            progress = checkpoint.restore_progress(run.checkpoints, latest)
+        if latest is not None and progress.phase == "rl":
+            params = continue_rl(run, progress, latest)
+        else:
+            params = imitate(run, progress, latest)
+            evaluate_after(run, "sft", params)
+            params = reinforce(run, params)
+        evaluate_after(run, "rl", params)
+    print_outcome(config)
+
+
+@contextmanager
+def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
+    """Open a run's files and workers; also the step of its newest checkpoint, if it has one."""
+    config = parts.config
+    config.run_dir.mkdir(parents=True, exist_ok=True)
+    saved = config.run_dir / "config.json"
+    if not saved.exists():
+        saved.write_text(json.dumps(config_to_json(config), indent=1) + "\n")
+    with ExitStack() as stack:
+        manager = stack.enter_context(
+            checkpoint.open_checkpoints(config.run_dir, config.checkpoint)
+        )
+        latest = manager.latest_step()
+        writer = stack.enter_context(open_writer(config.run_dir, before_step=latest or 0))
+        scorer = open_scorer(
+            config.rewards.terms,
+            workers=config.rewards.workers,
+            timeout_seconds=config.rewards.timeout_seconds,
+        )
+        yield (
+            Run(
+                parts=parts,
+                programs=make_programs(parts),
+                scorer=stack.enter_context(scorer),
+                writer=writer,
+                checkpoints=manager,
+            ),
+            latest,
+        )
+
+
+def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
+    """The SFT phase, from the newest checkpoint or from the start; whole parameters."""
+    trainer = make_sft_trainer(run.parts)
+    if latest is None:
+        state = trainer.start(first_params(run.parts))
+    else:
+        held = checkpoint.restore_state(run.checkpoints, latest, vars(trainer.abstract))
+        state = TrainState(**held)
+    phase = Phase(
+        name="sft",
+        config=run.parts.config.sft,
+        first_step=0,
+        take_step=partial(sft_step, run, trainer),
+        also_saved={},
+    )
+    return whole_params(run_phase(run, phase, state, progress))
+
+
+def reinforce(run: Run, params: Params) -> Params:
+    """The RL phase from these parameters, which with β > 0 also stay as the reference."""
+    trainer = make_rl_trainer(run.parts)
+    state = trainer.start(params)
+    # A copy of its own: the state begins with the same buffers and is donated to its update.
+    needs_reference = run.parts.config.objective.beta > 0
+    reference = jax.tree.map(jnp.copy, params) if needs_reference else None
+    progress = Progress(phase="rl", phase_step=0, data={})
+    return whole_params(run_phase(run, rl_phase(run, trainer, reference), state, progress))
+
+
+def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
+    """The RL phase from the run's newest checkpoint."""
+    trainer = make_rl_trainer(run.parts)
+    abstract = dict(vars(trainer.abstract))
+    if run.parts.config.objective.beta > 0:
+        abstract["reference"] = whole_params(trainer.abstract)
+    held = checkpoint.restore_state(run.checkpoints, latest, abstract)
+    reference = held.pop("reference", None)
+    phase = rl_phase(run, trainer, reference)
+    return whole_params(run_phase(run, phase, TrainState(**held), progress))
+
+
+def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
+    """RL, ready to step."""
+    config = run.parts.config
+    return Phase(
+        name="rl",
+        config=config.rl,
+        first_step=config.sft.steps,
+        take_step=partial(rl_step, run, trainer, reference),
+        also_saved={} if reference is None else {"reference": reference},
+        evaluate=make_evaluator(run.parts, "validation") if config.evaluation.every_steps else None,
+    )
+
+
+def whole_params(state: TrainState) -> Params:
+    """Trained and frozen parameters together."""
+    return join_params(state.params, state.frozen)
+
+
+def first_params(parts: Parts) -> Params:
+    """Where a run begins: another run's parameters, or fresh ones with a stem that can see."""
+    config = parts.config
+    if config.init_from is not None:
+        return load_params(parts, config.init_from)
+    params = parts.policy.init(jax.random.key(config.seed))
+    if parts.task.patches is not None and config.model.stem_steps:
+        draw = partial(parts.task.patches, config.task)
+        params = teach_stem(params, config.model, draw, config.seed)
+    return params
+
+
+def load_params(parts: Parts, run_dir: Path, step: int | None = None) -> Params:
+    """Whole parameters of another run's checkpoint, laid out on this mesh."""
+    abstract = make_rl_trainer(parts).abstract
+    held = checkpoint.restore_params(
+        run_dir, {"params": abstract.params, "frozen": abstract.frozen}, step
+    )
+    return join_params(held["params"], held["frozen"])
+
+
+def evaluate_after(run: Run, phase: str, params: Params) -> None:
+    """The test split after a phase, kept in `evaluation/`; a run that resumes keeps what it has."""
+    config = run.parts.config
+    path = evaluation_path(config, phase)
+    if not path.exists():
+        evaluation = make_evaluator(run.parts, "test")(params)
+        save_evaluation(path, evaluation, config.evaluation.bootstrap)

@@ -6,13 +6,13 @@
     S  packed slots, P + K·T + K·M·A
     V, D, L  vocabulary, width, layers
 
-All sizes are static; true lengths are data. A slot at or past its node's length is padding, and what
-stands in it never changes a result (law L4). The dataclasses are immutable pytrees.
+All sizes are static; true lengths are data. A slot at or past its node's length is padding, and
+what stands in it never changes a result (law L4). The dataclasses are immutable pytrees.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import jax
 import numpy as np
@@ -20,7 +20,10 @@ from jaxtyping import Bool, Float, Int
 
 from gmma.tree.layout import TreeShape
 
-Array = jax.Array | np.ndarray  # host arrays on their way to a device, and device arrays
+if TYPE_CHECKING:
+    Array = Any
+else:  # host arrays on their way to a device, and device arrays
+    Array = jax.Array | np.ndarray
 PyTree = Any
 Params = PyTree
 T = TypeVar("T")
@@ -70,7 +73,7 @@ class Example:
 
 @pytree
 class PromptBatch:
-    """Tokenised prompts with their images. `images` is the family's own pytree, batch axis first."""
+    """Tokenised prompts; `images` is the family's own pytree, batch axis first."""
 
     tokens: Int[Array, "B P"]
     lengths: Int[Array, "B"]

@@ -3,10 +3,11 @@
 A level is one depth of the tree: the prompt, the thoughts, the answers. Its keys are laid out
 `[B k m N s H]`, where (k, m) says how many nodes stand there: (1, 1) for the prompt, (K, 1) for the
 thoughts, (K, M) for the answers. Queries `[B K M q …]` reach a level by *folding*: the K/k·M/m
-branches that share a node become more queries of that node, a reshape and no copy. Each level yields
-an unnormalised softmax, and the levels are merged by their maxima, as in blockwise attention (Rabe
-and Staats, arXiv 2112.05682). The siblings of a token are never among the keys it is folded onto, so
-isolation (law L3) needs no mask; causality within a node is a comparison of path positions.
+branches that share a node become more queries of that node, a reshape and no copy. Each level
+yields an unnormalised softmax, and the levels are merged by their maxima, as in blockwise
+attention (Rabe and Staats, arXiv 2112.05682). The siblings of a token are never among the keys it
+is folded onto, so isolation (law L3) needs no mask; causality within a node is a comparison of
+path positions.
 """
 
 from collections.abc import Sequence
@@ -26,8 +27,8 @@ HIDDEN_SCORE = -1e30  # finite, so that a query with nothing to see yields numbe
 class Slots:
     """Where tokens stand: `positions` along their path, `valid` false for padding.
 
-    `image` numbers the image a token belongs to, 0 for text; where given, the tokens of one image see
-    each other in both directions.
+    `image` numbers the image a token belongs to, 0 for text; where given, the tokens of one image
+    see each other in both directions.
     """
 
     positions: Int[Array, "*nodes s"]
@@ -57,15 +58,16 @@ def visible(
 ) -> Bool[Array, "*nodes q s"]:
     """Which keys of its node a query may read: valid, not later, inside the window if there is one.
 
-    The window is measured along the path, `0 ≤ position_q − position_k < window`.
+    The tokens of one image also see what is later in it. The window is measured along the path and
+    looks back only, `position_q − position_k < window`, in an image too (as in transformers 5).
     """
     distance = query.positions[..., :, None] - key.positions[..., None, :]
     seen = distance >= 0
-    if window is not None:
-        seen &= distance < window
     if query.image is not None and key.image is not None:
         same = query.image[..., :, None] == key.image[..., None, :]
         seen |= same & (query.image[..., :, None] > 0)
+    if window is not None:
+        seen &= distance < window
     return seen & key.valid[..., None, :]
 
 
@@ -96,7 +98,9 @@ def merge(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:
     peak = jnp.stack([part.peak for part in parts]).max(axis=0)
     scales = [jnp.exp(part.peak - peak) for part in parts]
     total = sum(scale * part.total for scale, part in zip(scales, parts, strict=True))
-    weighted = sum(scale[..., None] * part.weighted for scale, part in zip(scales, parts, strict=True))
+    weighted = sum(
+        scale[..., None] * part.weighted for scale, part in zip(scales, parts, strict=True)
+    )
     return weighted / jnp.maximum(total, jnp.finfo(total.dtype).tiny)[..., None]
 
 

@@ -1,6 +1,7 @@
 """Small Linen modules that every family shares."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -12,7 +13,18 @@ from gmma.models.attention import Level, decode_attention, packed_attention
 from gmma.models.policy import Context
 
 Initializer = Callable[..., Array]
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
+    "gelu": partial(nn.gelu, approximate=False),
+    "gelu_pytorch_tanh": nn.gelu,
+    "silu": nn.silu,
+    "relu": nn.relu,
+}
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+
+
+def named(init: Initializer, *axes: str) -> Initializer:
+    """An initialiser whose parameter carries the logical names of its axes."""
+    return nn.with_logical_partitioning(init, axes)
 
 
 class Linear(nn.Module):
@@ -29,15 +41,16 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows I"]) -> Float[Array, "*rows O"]:
-        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
+        init = named(self.kernel_init, *self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         x = x.astype(self.dtype)
         y = x @ kernel.astype(self.dtype)
         if self.use_bias:
-            bias_init = nn.with_logical_partitioning(nn.initializers.zeros, self.axes[1:])
+            bias_init = named(nn.initializers.zeros, self.axes[1])
             y += self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
         if self.has_variable("lora", "a"):
-            down, up = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            down: Array = self.get_variable("lora", "a")
+            up: Array = self.get_variable("lora", "b")
             y += (x @ down.astype(self.dtype)) @ up.astype(self.dtype)
         return y
 
@@ -53,9 +66,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        init = nn.with_logical_partitioning(
-            nn.initializers.constant(1.0 - self.offset), ("norm",)
-        )
+        init = named(nn.initializers.constant(1.0 - self.offset), "norm")
         weight = self.param("scale", init, (x.shape[-1],), jnp.float32)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
@@ -63,9 +74,26 @@ class RMSNorm(nn.Module):
         return (normed * (self.offset + weight).astype(wide.dtype)).astype(x.dtype)
 
 
-def rotary_angles(
-    positions: Int[Array, "B S"], size: int, base: float
-) -> Float[Array, "B S half"]:
+class LayerNorm(nn.Module):
+    """`(x − mean) / √(var + ε) · w + b`, computed in float32 or wider (Ba et al. 2016)."""
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        def vector(name: str, initializer: Initializer) -> Array:
+            init = named(initializer, "norm")
+            return self.param(name, init, (x.shape[-1],), jnp.float32).astype(wide.dtype)
+
+        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = wide - wide.mean(axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        normed = centred * jax.lax.rsqrt(variance + self.epsilon)
+        scale, bias = vector("scale", nn.initializers.ones), vector("bias", nn.initializers.zeros)
+        return (normed * scale + bias).astype(x.dtype)
+
+
+def rotary_angles(positions: Int[Array, "B S"], size: int, base: float) -> Float[Array, "B S half"]:
     """θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
     frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
     return positions[..., None].astype(jnp.float32) * frequency
@@ -117,11 +145,15 @@ class GatedMLP(nn.Module):
 
     hidden: int
     activation: Callable[[Array], Array] = nn.silu
+    use_bias: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-        gate = Linear(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="gate")(x)
-        up = Linear(self.hidden, ("embed", "mlp"), dtype=self.dtype, name="up")(x)
-        down = Linear(x.shape[-1], ("mlp", "embed"), dtype=self.dtype, name="down")
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        def linear(name: str, features: int, axes: tuple[str, str]) -> Linear:
+            return Linear(features, axes, self.use_bias, dtype=self.dtype, name=name)
+
+        gate = linear("gate", self.hidden, ("embed", "mlp"))(x)
+        up = linear("up", self.hidden, ("embed", "mlp"))(x)
+        down = linear("down", x.shape[-1], ("mlp", "embed"))
         return down(self.activation(gate) * up)

@@ -23,8 +23,8 @@ from gmma.types import Params, PromptBatch, PyTree, TreeInputs, pytree, static_f
 class Policy:
     """A vision-language decoder as pure functions of its parameters.
 
-    `unembed` stands apart from `forward` so that log-probs can be taken a few slots at a time and no
-    `[B, S, V]` array need ever exist.
+    `unembed` stands apart from `forward` so that log-probs can be taken a few slots at a time and
+    no `[B, S, V]` array need ever exist.
     """
 
     config: Any  # the family's frozen config
@@ -33,7 +33,7 @@ class Policy:
     logical_axes: Callable[[], PyTree]  # per parameter, the logical names of its axes
     # (params, prompts) → hidden[B D] of each prompt's last token, cache holding the prompt's level
     prefill: Callable[[Params, PromptBatch], tuple[Array, TreeCache]]
-    # (params, tokens[B k m], positions[B k m], cache) → hidden[B k m D], the keys and values to write
+    # (params, tokens[B k m], positions[B k m], cache) → hidden[B k m D], keys and values to write
     decode: Callable[[Params, Array, Array, TreeCache], tuple[Array, tuple[Array, Array]]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
@@ -53,9 +53,9 @@ class Context:
     shape: TreeShape | None = static_field()
 
 
-def no_image_groups(tokens: Int[Array, "B S"]) -> None:
+def no_image_groups(inputs: TreeInputs) -> None:
     """Families whose image tokens attend causally."""
-    return None
+    return
 
 
 def no_rotary_shift(images: PyTree, batch: int) -> Int[Array, "B"]:
@@ -69,7 +69,7 @@ def policy_of(
     *,
     vocab_size: int,
     sample: TreeInputs,
-    image_groups: Callable[[Array], Array | None] = no_image_groups,
+    image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
 ) -> Policy:
     """Close a family's module into a `Policy`.
@@ -80,9 +80,7 @@ def policy_of(
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
-        slots = Slots(
-            positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs.tokens)
-        )
+        slots = Slots(positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs))
         shift = rotary_shift(inputs.images, inputs.tokens.shape[0])
         return Context(slots=slots, rotary_shift=shift, cached=None, shape=inputs.shape)
 
@@ -129,7 +127,8 @@ def policy_of(
         return hidden.reshape(*nodes, -1), (new[0], new[1])
 
     def unembed(params: Params, hidden: Array) -> Array:
-        return module.apply(params, hidden, method="unembed")
+        logits: Array = module.apply(params, hidden, method="unembed")
+        return logits
 
     return Policy(
         config=config,

@@ -18,6 +18,7 @@ from gmma.models.layers import (
     GatedMLP,
     Linear,
     RMSNorm,
+    named,
     rotary_angles,
     rotate,
     tree_attention,
@@ -44,8 +45,13 @@ class TinyConfig:
     patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
+    # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
+    # ported backbone comes with a trained vision tower; 0: none
+    stem_steps: int = 300
 
     def __post_init__(self) -> None:
+        if self.stem_steps < 0:
+            raise UserError(f"stem_steps = {self.stem_steps}; it must be 0 (none) or more")
         if self.heads % self.kv_heads:
             raise UserError(
                 f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "
@@ -61,6 +67,20 @@ class TinyConfig:
     def image_tokens(self) -> int:
         """Tokens of one image."""
         return (self.image_pixels // self.patch_pixels) ** 2
+
+
+class Stem(nn.Module):
+    """Two layers from a patch's pixels (0 … 1, flattened) to its features."""
+
+    config: TinyConfig
+
+    @nn.compact
+    def __call__(self, pixels: Float[Array, "*rows pixels"]) -> Float[Array, "*rows D"]:
+        dtype = jnp.dtype(self.config.dtype)
+        width = self.config.width
+        inner = Linear(2 * width, ("pixels", "mlp"), use_bias=True, dtype=dtype, name="inner")
+        outer = Linear(width, ("mlp", "embed"), use_bias=True, dtype=dtype, name="outer")
+        return RMSNorm(name="norm")(outer(nn.gelu(inner(2.0 * pixels))))
 
 
 class TinyBlock(nn.Module):
@@ -90,7 +110,7 @@ class TinyBlock(nn.Module):
 
 
 class TinyModel(nn.Module):
-    """Token and image embeddings, the stack, and the tied head."""
+    """Token and image embeddings, the stack, and the head."""
 
     config: TinyConfig
     vocab_size: int
@@ -102,19 +122,17 @@ class TinyModel(nn.Module):
         embed = nn.initializers.normal(c.embedding_scale)
         self.embedding = self.param(
             "embedding",
-            nn.with_logical_partitioning(embed, ("vocab", "embed")),
+            named(embed, "vocab", "embed"),
             (self.vocab_size, c.width),
             jnp.float32,
         )
         self.place = self.param(
             "place",
-            nn.with_logical_partitioning(embed, ("patch", "embed")),
+            named(embed, "patch", "embed"),
             (c.image_tokens, c.width),
             jnp.float32,
         )
-        self.stem_in = Linear(2 * c.width, ("pixels", "mlp"), use_bias=True, dtype=dtype)
-        self.stem_out = Linear(c.width, ("mlp", "embed"), use_bias=True, dtype=dtype)
-        self.stem_norm = RMSNorm()
+        self.stem = Stem(c)
         self.blocks = nn.scan(
             TinyBlock,
             variable_axes={"params": 0, "lora": 0},
@@ -124,11 +142,11 @@ class TinyModel(nn.Module):
             metadata_params={nn.PARTITION_NAME: "layers"},
         )(c)
         self.final_norm = RMSNorm()
+        self.head = Linear(self.vocab_size, ("embed", "vocab"), dtype=dtype)
 
     def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
         """Image features, I·image_tokens a row."""
-        pixels = 2.0 * patches(images, self.config.patch_pixels)
-        features = self.stem_norm(self.stem_out(nn.gelu(self.stem_in(pixels))))
+        features = self.stem(patches(images, self.config.patch_pixels))
         features += self.place.astype(features.dtype)
         return features.reshape(features.shape[0], -1, features.shape[-1])
 
@@ -148,11 +166,8 @@ class TinyModel(nn.Module):
         return self.final_norm(x), kv
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Logits from the tied embedding, scaled to order one at the start."""
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
-        scale = self.config.width**-0.5
-        kernel = self.embedding.astype(hidden.dtype)
-        return jnp.einsum("...d,vd->...v", hidden * scale, kernel, preferred_element_type=wide)
+        """Logits, in float32 or wider."""
+        return self.head(hidden).astype(jnp.promote_types(hidden.dtype, jnp.float32))
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:

@@ -1,12 +1,48 @@
 """From pixels to image tokens, and image tokens into their places in the prompt."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from gmma.models.attention import HIDDEN_SCORE
 
-def patches(
-    images: Float[Array, "B I H W C"], size: int
-) -> Float[Array, "B I patch pixels"]:
+ATTENTION_CHUNK_SLOTS = 512  # queries whose scores exist at a time
+
+
+def image_attention(
+    query: Float[Array, "B s N H"],
+    keys: Float[Array, "B s N H"],
+    values: Float[Array, "B s N H"],
+    segments: Int[Array, "B s"] | None = None,
+) -> Float[Array, "B s N H"]:
+    """Attention in both directions among the slots of one segment; without segments, of one row.
+
+    Queries come scaled; scores are float32 or wider, and recomputed in the backward pass where the
+    row is so long that they exist a chunk of queries at a time.
+    """
+
+    def of_chunk(chunk: tuple[Array, Array | None]) -> Array:
+        rows, own = chunk
+        wide = jnp.promote_types(rows.dtype, jnp.float32)
+        score = jnp.einsum("bqnh,bknh->bnqk", rows, keys, preferred_element_type=wide)
+        if own is not None and segments is not None:
+            same = own[:, None, :, None] == segments[:, None, None, :]
+            score = jnp.where(same, score, HIDDEN_SCORE)
+        weight = jax.nn.softmax(score).astype(values.dtype)
+        return jnp.einsum("bnqk,bknh->bqnh", weight, values)
+
+    slots, size = query.shape[1], ATTENTION_CHUNK_SLOTS
+    if slots <= size or slots % size:
+        return of_chunk((query, segments))
+
+    def cut(x: Array) -> Array:
+        return x.reshape(x.shape[0], -1, size, *x.shape[2:]).swapaxes(0, 1)
+
+    out = jax.lax.map(jax.checkpoint(of_chunk), jax.tree.map(cut, (query, segments)))
+    return out.swapaxes(0, 1).reshape(query.shape)
+
+
+def patches(images: Float[Array, "B I H W C"], size: int) -> Float[Array, "B I patch pixels"]:
     """Cut images into square patches of `size` pixels, row by row, each flattened."""
     batch, count, height, width, channels = images.shape
     rows, columns = height // size, width // size

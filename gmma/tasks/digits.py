@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -38,7 +38,7 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
-from gmma.tasks.task import Demonstration, ExampleSource, Task
+from gmma.tasks.task import Demonstration, ExampleSource, Patches, Task
 from gmma.tokenizer import train_sentencepiece
 from gmma.types import Example
 
@@ -56,6 +56,7 @@ _GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (1
 class DigitsConfig:
     """What is drawn, how many scenes, and how far demonstrations stray from the truth."""
 
+    name: Literal["digits"] = "digits"
     cells_per_side: int = 4  # the canvas is a square grid of cells
     cell_pixels: int = 12  # side of a cell; a digit's offset in it is 0 … cell_pixels − 8
     digits_min: int = 2  # digits in a scene, all of distinct classes; the number is uniform
@@ -383,11 +384,38 @@ def _outline(
     pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)  # last pixel inside
 
 
+def label_patches(
+    config: DigitsConfig, rng: np.random.Generator, count: int, patch_pixels: int
+) -> Patches:
+    """Single cells of the training pool with their class (10: empty) and the digit's offset.
+
+    A tenth of them is empty; those have no offset.
+    """
+    pool = digit_pools()["train"]
+    room = patch_pixels - DIGIT_PIXELS + 1
+    labels = rng.integers(0, (CLASSES, room, room), (count, 3))
+    pixels = np.zeros((count, patch_pixels, patch_pixels), np.uint8)
+    for patch, (label, x, y) in zip(pixels, labels, strict=True):
+        digit = pool.images[rng.choice(pool.rows[label])]
+        patch[y : y + DIGIT_PIXELS, x : x + DIGIT_PIXELS] = digit
+    empty = rng.random(count) < 0.1
+    pixels[empty] = 0
+    labels[empty] = (CLASSES, -1, -1)
+    return Patches(
+        pixels=np.repeat(pixels[..., None], 3, axis=-1),
+        labels=labels.astype(np.int32),
+        classes=(CLASSES + 1, room, room),
+    )
+
+
 DIGITS = Task(
     config=DigitsConfig,
     build=build,
     source=source,
     demonstrate=demonstrate,
     metrics=metrics,
+    headline="iou",
     draw=draw,
+    tokenizer_path=tokenizer_path,
+    patches=label_patches,
 )

@@ -28,6 +28,15 @@ class Demonstration:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Patches:
+    """Labelled patches on which a young vision stem learns to see, as a ported one already does."""
+
+    pixels: np.ndarray  # uint8[N, p, p, 3]
+    labels: np.ndarray  # int32[N, targets]; −1 where a target does not apply
+    classes: tuple[int, ...]  # number of classes of each target
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One dataset with its demonstrations, metrics and picture.
 
@@ -42,4 +51,10 @@ class Task:
     # (config, answers, examples) → metric name → one value per answer; an answer that cannot be
     # parsed counts at the worst value. Every task has `parsed`: 1 where the answer could be read.
     metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
+    headline: str  # the metric that sums the task up
     draw: Callable[[Any, Example, Sequence[str]], Image]  # (config, example, answers): both drawn
+    tokenizer_path: Callable[[Any, Path], Path] | None = (
+        None  # (config, data_dir): its own tokenizer
+    )
+    # (config, rng, count, patch_pixels): where the task can teach a vision stem
+    patches: Callable[[Any, np.random.Generator, int, int], Patches] | None = None

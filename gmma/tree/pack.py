@@ -31,8 +31,8 @@ def pack_tree(
     """Lay every token of every tree out once, with its position, its predecessor and its credit.
 
     Tokens that the policy chose are trained; forced closing tokens never are. `drop_unclosed` takes
-    the loss off a thought that did not close by itself and off its answers; `mask_truncated` takes it
-    off thoughts and answers that ran out of slots (TRL's `mask_truncated_completions`).
+    the loss off a thought that did not close by itself and off its answers; `mask_truncated`
+    takes it off thoughts and answers that ran out of slots (TRL's `mask_truncated_completions`).
     """
     shape = shape_of(prompts, rollout)
     kept_thought = rollout.closed | (not (drop_unclosed or mask_truncated))
@@ -83,13 +83,11 @@ def tree_inputs(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) ->
     )
 
 
-def predecessors(
-    prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape
-) -> Int[Array, "B S"]:
+def predecessors(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) -> Int[Array, "B S"]:
     """The packed slot whose hidden state predicts each token.
 
-    Within a node it is the slot before. A thought begins after the last token of its prompt, an answer
-    after the last token of its thought: not the last *slot*, so it depends on the lengths.
+    Within a node it is the slot before. A thought begins after the last token of its prompt, an
+    answer after the last token of its thought: not the last *slot*, so it depends on the lengths.
     """
     before = jnp.arange(-1, shape.packed - 1, dtype=jnp.int32)
     batch = prompts.lengths.shape[0]
@@ -123,4 +121,3 @@ def slots(count: int) -> Int[Array, "count"]:
 def below(lengths: Int[Array, "*nodes"], count: int) -> Bool[Array, "*nodes count"]:
     """Which of `count` slots stand before each node's length."""
     return slots(count) < lengths[..., None]
-

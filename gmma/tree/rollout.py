@@ -5,8 +5,8 @@
     M answers a thought      read the prompt's and the thought's; write a level of their own
 
 A decode step samples one token per open row and puts its keys into the deepest level. A level ends
-when its slots are full or every row has ended. Nothing is copied when the tree branches: the rows of
-a level are folded onto the nodes they share (`gmma/models/attention.py`).
+when its slots are full or every row has ended. Nothing is copied when the tree branches: the rows
+of a level are folded onto the nodes they share (`gmma/models/attention.py`).
 """
 
 from dataclasses import replace
@@ -55,11 +55,14 @@ def grow_tree(
     The key is consumed: prompt b has the key folded with b, so its tree depends neither on its
     neighbours nor on how the batch is cut over devices (law L7).
     """
-    rows = jnp.arange(prompts.tokens.shape[0], dtype=jnp.uint32)
-    keys = jax.vmap(partial(jax.random.fold_in, key))(rows)
-    return grow_rows(
-        policy, params, prompts, keys, shape=shape, sampling=sampling, stops=stops
-    )
+    keys = row_keys(key, prompts.tokens.shape[0])
+    return grow_rows(policy, params, prompts, keys, shape=shape, sampling=sampling, stops=stops)
+
+
+def row_keys(key: PRNGKeyArray, batch: int) -> PRNGKeyArray:
+    """A key per prompt: the given one, consumed, folded with the prompt's row."""
+    rows = jnp.arange(batch, dtype=jnp.uint32)
+    return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
 
 def grow_rows(

@@ -19,7 +19,7 @@ from gmma.types import pytree
 
 @pytree
 class StopTable:
-    """`table[state, token]` is the state after the token; the last state is the match, and stays."""
+    """`table[state, token]` is the state after the token; the last state, the match, stays."""
 
     table: Int[Array, "states V"]
 

@@ -1,0 +1,44 @@
+"""The default job: GRPO-MA with K = 4 thoughts and M = 4 answers on scenes of handwritten digits.
+
+gmma train experiments/digits_t4a4.py
+"""
+
+from gmma.config import (
+    CheckpointConfig,
+    EvalConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RewardConfig,
+    TreeConfig,
+)
+from gmma.models.tiny import TinyConfig
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks.digits import DigitsConfig
+
+
+def experiment() -> ExperimentConfig:
+    """Sizes and rates tried on two CPU cores; see experiments/LOG.md."""
+    return ExperimentConfig(
+        name="digits_t4a4",
+        task=DigitsConfig(),
+        model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256),
+        tree=TreeConfig(
+            thoughts=4, answers=4, prompt_tokens=21, thought_tokens=13, answer_tokens=7
+        ),
+        rewards=RewardConfig(
+            terms=(RewardTerm("box_iou", weight=1.0), RewardTerm("format", weight=0.1))
+        ),
+        sft=PhaseConfig(
+            steps=800,
+            batch_prompts=64,
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
+        ),
+        rl=PhaseConfig(
+            steps=200,
+            batch_prompts=32,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
+        ),
+        evaluation=EvalConfig(examples=512),
+        checkpoint=CheckpointConfig(every_steps=50),
+    )

@@ -1,0 +1,5 @@
+"""`python -m gmma` is the command `gmma`."""
+
+from gmma.cli import main
+
+main()

@@ -1,0 +1,206 @@
+"""Save a run, and find out how to start it.
+
+A checkpoint holds all that must survive: parameters (trained and frozen), optimiser, step, the
+reference where there is one, the position in the data, and the config. Its number is the global
+step, SFT and RL counted together. Orbax writes it in the background and renames it when it is
+whole.
+
+How a run starts, in this order:
+
+    1. `--resume` and the run has a checkpoint: go on from the newest one.
+    2. `--resume` without a checkpoint: start as if new.
+    3. The run's directory holds a run and `--resume` is not given: refuse; nothing is written over.
+    4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
+    5. Otherwise: parameters from the family's `init`.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from gmma.config import CheckpointConfig
+from gmma.errors import UserError
+from gmma.types import PyTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The host's part of a checkpoint."""
+
+    phase: str  # sft or rl
+    phase_step: int  # steps of the phase that are done
+    data: dict[str, Any]  # state of the phase's data stream
+
+
+@contextmanager
+def open_checkpoints(run_dir: Path, config: CheckpointConfig) -> Iterator[ocp.CheckpointManager]:
+    """The run's checkpoints: the last few, and the best by the configured metric.
+
+    On leaving, waits for what is still being written.
+    """
+    best = BestN(
+        get_metric_fn=lambda metrics: metrics["best"], n=1, keep_checkpoints_without_metrics=False
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy([LatestN(config.keep_last), best]),
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed run was writing
+    )
+    directory = (run_dir / "checkpoints").absolute()
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        yield manager
+        manager.wait_until_finished()
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: PyTree,
+    progress: Progress,
+    best: float | None = None,
+) -> None:
+    """Start writing a checkpoint; `best` ranks it, None leaves it out of the ranking."""
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(vars(progress))
+        ),
+        metrics=None if best is None else {"best": best},
+    )
+
+
+def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
+    """The host's part of a checkpoint."""
+    args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    return Progress(**manager.restore(step, args=args)["progress"])
+
+
+def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -> PyTree:
+    """The arrays of a checkpoint, laid out as `abstract` says.
+
+    Raises UserError where the checkpoint holds other names or shapes: it belongs to another model.
+    """
+    held = manager.item_metadata(step)["state"]
+    _check_same_arrays(_shapes(held), _shapes(abstract), manager.directory / str(step))
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+    return manager.restore(step, args=args)["state"]
+
+
+def restore_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> PyTree:
+    """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint."""
+    directory = (run_dir / "checkpoints").absolute()
+    steps = checkpoint_steps(run_dir)
+    if not steps or (step is not None and step not in steps):
+        found = f"it has steps {steps}" if steps else "it has none"
+        wanted = "a checkpoint" if step is None else f"checkpoint {step}"
+        raise UserError(f"{run_dir} has not {wanted}: {found}; give the directory of a run")
+    step = steps[-1] if step is None else step
+    with ocp.CheckpointManager(
+        directory, options=ocp.CheckpointManagerOptions(read_only=True)
+    ) as m:
+        held = m.item_metadata(step)["state"]
+        _check_same_arrays(
+            _shapes({name: held[name] for name in abstract}),
+            _shapes(abstract),
+            directory / str(step),
+        )
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeRestore(
+                abstract,
+                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
+                partial_restore=True,
+            )
+        )
+        return m.restore(step, args=args)["state"]
+
+
+def checkpoint_steps(run_dir: Path) -> list[int]:
+    """Whole checkpoints of a run, oldest first."""
+    directory = run_dir / "checkpoints"
+    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _check_same_arrays(
+    held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: Any
+) -> None:
+    wrong = sorted(
+        f"{name}: {held.get(name, 'absent')} in the checkpoint, {wanted.get(name, 'absent')} wanted"
+        for name in held.keys() | wanted.keys()
+        if held.get(name) != wanted.get(name)
+    )
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise UserError(
+            f"checkpoint {where} belongs to another model or optimiser: {';
+            
+            
+            
+            
+            
+             '.join(wrong[:3])}{more}; " "run with the config it was made with, or give another
+             
+             
+             
+             
+             
+             
+            
+            
+             directory"
+             
+             
+             
+             
+        )
+        
+
+
+def check_start(run_dir: Path, resume: bool, config: Mapping[str, Any]) -> None:
+    """Rules 1–3 above. Raises UserError rather than write over a run or change its config."""
+    saved = run_dir / "config.json"
+    if not saved.exists():
+        if resume and checkpoint_steps(run_dir):
+            raise UserError(f"{run_dir} has checkpoints but no config.json; it is no run of gmma")
+        return
+    if not resume:
+        raise UserError(
+            f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
+        )
+    changed = sorted(_changed_fields(json.loads(saved.read_text()), config))
+    if changed:
+        raise UserError(
+            f"{run_dir} was started with another config; fields that differ: "
+            f"{'; '.join(changed[:5])}. Resume with the same ones, or give another --name"
+        )
+
+
+FREE_ON_RESUME = ("checkpoint", "evaluation", "mesh", "runs_dir", "data_dir", "rewards/workers")
+
+
+def _changed_fields(
+    saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    for name in saved.keys() | given.keys():
+        path, old, new = f"{prefix}{name}", saved.get(name), given.get(name)
+        if path in FREE_ON_RESUME or old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_fields(old, new, f"{path}/")
+        else:
+            yield f"{path.replace('/', '.')} was {old}, is {new}"

@@ -1,0 +1,71 @@
+"""`gmma COMMAND …`: the shell around everything.
+
+    gmma train experiments/NAME.py [--field value …]     SFT warm start, then RL
+    gmma eval RUN_DIR                                    greedy and sampled, with 95 % intervals
+    gmma sample RUN_DIR                                  grow, print and draw one tree
+    gmma data experiments/NAME.py                        build a dataset and show it
+
+A mistake of the user's is one message on stderr and exit code 2; nothing is written over.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from gmma.errors import UserError
+
+EXIT_USER_ERROR = 2
+
+
+def command_train(arguments: Sequence[str]) -> None:
+    """Train an experiment, or go on with a run."""
+    from gmma.commands import train_command
+
+    train_command(arguments)
+
+
+def command_eval(arguments: Sequence[str]) -> None:
+    """Evaluate a run's checkpoint."""
+    from gmma.commands import eval_command
+
+    eval_command(arguments)
+
+
+def command_sample(arguments: Sequence[str]) -> None:
+    """Grow one tree from a run's checkpoint."""
+    from gmma.commands import sample_command
+
+    sample_command(arguments)
+
+
+def command_data(arguments: Sequence[str]) -> None:
+    """Build an experiment's dataset and show some of it."""
+    from gmma.commands import data_command
+
+    data_command(arguments)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    "train": command_train,
+    "eval": command_eval,
+    "sample": command_sample,
+    "data": command_data,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of the command `gmma`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    # Libraries below print hints meant for their own developers; a user can still ask for them.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if not given or given[0] in ("-h", "--help"):
+        print(__doc__)
+        raise SystemExit(0 if given else EXIT_USER_ERROR)
+    name, *rest = given
+    try:
+        if name not in COMMANDS:
+            raise UserError(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
+        COMMANDS[name](rest)
+    except UserError as error:
+        print(f"gmma {name}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_USER_ERROR) from None

@@ -1,0 +1,199 @@
+"""What the commands do, between their arguments and the functions of the package."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from gmma.assembly import assemble
+from gmma.config import ExperimentConfig, config_from_json, config_to_json
+from gmma.console import print_table
+from gmma.data import example_batches
+from gmma.errors import UserError
+from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summarise
+from gmma.outcome import format_interval
+from gmma.programs import make_credit, make_grow
+from gmma.rewards.service import open_scorer
+from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
+from gmma.scoring import read_texts, score_answers
+from gmma.sharding import put_batch
+from gmma.tasks import TASKS
+from gmma.train import load_params, train
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
+    """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
+    extra = {} if default is None else {"default": default}
+    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+    return tyro.cli(kind, args=list(arguments), prog=prog, config=config, **extra)
+
+
+def load_experiment(path: Path) -> ExperimentConfig:
+    """The config that an experiment file's `experiment()` returns."""
+    if not path.is_file():
+        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none there"
+        raise UserError(f"no experiment file {path}; experiments beside it: {near}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "experiment"):
+        raise UserError(f"{path} has no function experiment() that returns an ExperimentConfig")
+    config = module.experiment()
+    if not isinstance(config, ExperimentConfig):
+        raise UserError(f"experiment() of {path} returned {type(config).__name__}, not a config")
+    return config
+
+
+def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
+    """The experiment file, which comes first, and the rest."""
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(
+            f"which experiment? gmma {command} experiments/NAME.py [--field value …]; "
+            "--help after the file lists every field"
+        )
+    return Path(arguments[0]), list(arguments[1:])
+
+
+def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, bool]:
+    """The experiment with its overrides, and whether `--resume` was given."""
+    path, rest = split_experiment(arguments, command)
+    resume = "--resume" in rest
+    overrides = [argument for argument in rest if argument != "--resume"]
+    default = load_experiment(path)
+    return parse(type(default), overrides, prog=f"gmma {command} {path}", default=default), resume
+
+
+def train_command(arguments: Sequence[str]) -> None:
+    """`gmma train EXPERIMENT [--resume] [--field value …]`."""
+    config, resume = resolve(arguments, "train")
+    print(json.dumps(config_to_json(config), indent=1))
+    use_compilation_cache(config)
+    train(config, resume=resume)
+
+
+def use_compilation_cache(config: ExperimentConfig) -> None:
+    """Programs compiled once are read from disk by later processes of the same experiment."""
+    jax.config.update("jax_compilation_cache_dir", str(config.runs_dir.absolute() / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def load_run(run_dir: Path) -> ExperimentConfig:
+    """The config a run was started with."""
+    saved = run_dir / "config.json"
+    if not saved.is_file():
+        raise UserError(f"{run_dir} is no run: it has no config.json; give runs/NAME")
+    return config_from_json(json.loads(saved.read_text()), saved)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Evaluate a run's checkpoint on held-out examples."""
+
+    run_dir: tyro.conf.Positional[Path]  # runs/NAME
+    step: int | None = None  # of the checkpoint; default: the newest
+    split: str = "test"
+    examples: int = 512  # how many of the split
+    samples: int = 4  # sampled answers per example; greedy is done besides
+    temperature: float = 1.0
+    top_p: float = 1.0
+    output: Path | None = None  # JSON with every value; default: evaluation/SPLIT_STEP.json
+
+
+def eval_command(arguments: Sequence[str]) -> None:
+    """`gmma eval RUN_DIR`: a table, and JSON with every example's values."""
+    given = parse(EvalArguments, arguments, prog="gmma eval")
+    config = load_run(given.run_dir)
+    sampling = dataclasses.replace(
+        config.evaluation.sampling, temperature=given.temperature, top_p=given.top_p
+    )
+    settings = dataclasses.replace(
+        config.evaluation, examples=given.examples, samples=given.samples, sampling=sampling
+    )
+    config = dataclasses.replace(config, evaluation=settings)
+    use_compilation_cache(config)
+    parts = assemble(config)
+    params = load_params(parts, given.run_dir, given.step)
+    evaluation = make_evaluator(parts, given.split)(params)
+    summary = summarise(evaluation, settings.bootstrap)
+    rows = [[name, format_interval(figures)] for name, figures in summary.items()]
+    print_table(f"{config.name}, {given.split}", ["", "mean [95 % interval]"], rows)
+    name = f"{given.split}_{'newest' if given.step is None else given.step}.json"
+    output = given.output or given.run_dir / "evaluation" / name
+    save_evaluation(output, evaluation, settings.bootstrap)
+    print(f"every value: {output}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArguments:
+    """Grow one tree from a run's checkpoint, print it, and draw it."""
+
+    run_dir: tyro.conf.Positional[Path]  # runs/NAME
+    example: int = 0  # row of the split
+    split: str = "test"
+    step: int | None = None  # of the checkpoint; default: the newest
+    seed: int = 0  # of the sampling
+    output: Path | None = None  # directory; default: samples/SPLIT_EXAMPLE
+
+
+def sample_command(arguments: Sequence[str]) -> None:
+    """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
+    given = parse(SampleArguments, arguments, prog="gmma sample")
+    config = load_run(given.run_dir)
+    use_compilation_cache(config)
+    parts = assemble(config)
+    params = load_params(parts, given.run_dir, given.step)
+    source = parts.task.source(config.task, config.data_dir, given.split)
+    if not 0 <= given.example < len(source):
+        raise UserError(f"example {given.example} is not among the {len(source)} of {given.split}")
+    rows = parts.mesh.size  # a row a device; they are all the same example
+    examples = [source[given.example]] * rows
+    grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
+    rollout = grow_examples(parts, grow, params, examples, 0)
+    texts = read_texts(rollout, parts.tokenizer)
+    with open_scorer(config.rewards.terms, workers=0) as scorer:
+        scores = score_answers(scorer, examples, rollout, texts)
+    counted = np.isfinite(scores.rewards)
+    advantages = jax.device_get(
+        make_credit(parts)(*put_batch((scores.rewards, counted), parts.mesh))
+    )
+    trees = ScoredTrees(examples=tuple(examples), texts=texts, scores=scores, advantages=advantages)
+    print_tree(tree_record(trees, 0), Console())
+    output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
+    print(f"picture: {write_tree(parts, trees, 0, output)}")
+
+
+def data_command(arguments: Sequence[str]) -> None:
+    """`gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
+    config, _ = resolve(arguments, "data")
+    task = TASKS[config.task.name]
+    task.build(config.task, config.data_dir)
+    for split in ("train", "validation", "test"):
+        source = task.source(config.task, config.data_dir, split)
+        print(f"{split}: {len(source)} examples")
+    examples = next(
+        example_batches(
+            task.source(config.task, config.data_dir, "train"), batch=4, seed=config.seed
+        )
+    ).examples
+    for example in examples:
+        print(f"\n{example.id}\n  question  {example.question}")
+        if task.demonstrate is not None:
+            shown = task.demonstrate(config.task, example, np.random.default_rng(0))
+            print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
+        print(f"  truth     {example.columns.get('answer')}")
+        picture = config.data_dir / "shown" / f"{example.id.replace('/', '_')}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        task.draw(config.task, example, []).save(picture)
+        print(f"  picture   {picture}", file=sys.stdout)

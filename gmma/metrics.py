@@ -1,0 +1,112 @@
+"""Sums and counts until they are printed; then JSON lines, TensorBoard and one line on screen."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from tensorboardX import SummaryWriter
+
+from gmma.types import Metric
+
+Record = dict[str, Any]
+
+
+def mean(total: float, count: float) -> Metric:
+    """A metric on the host."""
+    return Metric(total=np.float32(total), count=np.float32(count))
+
+
+def mean_of(values: np.ndarray) -> Metric:
+    """The mean of an array, NaN left out, as sum and count."""
+    held = values[np.isfinite(values)]
+    return mean(held.sum(dtype=np.float64), held.size)
+
+
+def merge(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, Metric]:
+    """Add sums and counts name by name."""
+    merged = dict(first)
+    for name, metric in second.items():
+        held = merged.get(name)
+        merged[name] = metric if held is None else add(held, metric)
+    return merged
+
+
+def add(first: Metric, second: Metric) -> Metric:
+    """The metric of both together."""
+    return Metric(total=first.total + second.total, count=first.count + second.count)
+
+
+def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Names to means; a metric that counted nothing is left out."""
+    return {
+        name: float(metric.total) / float(metric.count)
+        for name, metric in sorted(metrics.items())
+        if float(metric.count) > 0
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writer:
+    """Where records go: `metrics.jsonl`, and TensorBoard events beside it."""
+
+    path: Path
+    events: SummaryWriter
+
+    def write(self, record: Record) -> None:
+        """Append one record; its `step` is the global step of the run."""
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                self.events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+
+
+def read_records(path: Path) -> list[Record]:
+    """The records of a run; a last line that a kill cut short is left out."""
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+@contextmanager
+def open_writer(run_dir: Path, *, before_step: int) -> Iterator[Writer]:
+    """Open a run's metrics, dropping records that a resumed run will write again.
+
+    Records of `step ≥ before_step` were written after the checkpoint that the run resumes from.
+    """
+    path = run_dir / "metrics.jsonl"
+    kept = [record for record in read_records(path) if record["step"] < before_step]
+    partial = path.with_suffix(".partial")
+    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+    partial.replace(path)
+    events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=before_step)
+    try:
+        yield Writer(path=path, events=events)
+    finally:
+        events.close()
+
+
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+_compile_count = [0]
+
+
+def _count_compile(event: str, duration: float, **_: Any) -> None:
+    _compile_count[0] += event == _COMPILE_EVENT
+
+
+jax.monitoring.register_event_duration_secs_listener(_count_compile)
+
+
+def compilations() -> int:
+    """Programs compiled, or read from the compilation cache, in this process so far."""
+    return _compile_count[0]

@@ -1,0 +1,61 @@
+"""The table at the end of a run: quality after SFT and after RL, seconds per phase, memory."""
+
+import resource
+from pathlib import Path
+
+from gmma.config import ExperimentConfig
+from gmma.console import print_table
+from gmma.evaluate import difference, load_evaluation, summarise
+from gmma.metrics import read_records
+from gmma.tasks import TASKS
+
+Interval = tuple[float, float, float]
+
+
+def evaluation_path(config: ExperimentConfig, phase: str) -> Path:
+    """Where the evaluation after a phase is kept."""
+    return config.run_dir / "evaluation" / f"after_{phase}.json"
+
+
+def format_interval(figures: Interval) -> str:
+    """`mean [low, high]`."""
+    mean, low, high = figures
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_outcome(config: ExperimentConfig) -> None:
+    """Print the tables and where the pictures are."""
+    after = {phase: load_evaluation(evaluation_path(config, phase)) for phase in ("sft", "rl")}
+    resamples = config.evaluation.bootstrap
+    summaries = {phase: summarise(found, resamples) for phase, found in after.items()}
+    gains = difference(after["rl"], after["sft"], resamples)
+    names = [TASKS[config.task.name].headline, "format", "parsed"]
+    rows = [
+        [
+            f"{mode} {name}",
+            *(format_interval(summaries[phase][f"{mode}/{name}"]) for phase in ("sft", "rl")),
+            format_interval(gains[f"{mode}/{name}"]),
+        ]
+        for mode in ("sampled", "greedy")
+        for name in names
+    ]
+    examples = len(next(iter(after["rl"].values["greedy"].values())))
+    title = f"{config.name}: {examples} {after['rl'].split} examples, mean [95 % interval]"
+    print_table(title, ["", "after SFT", "after RL", "difference"], rows)
+    print_seconds(config)
+    print(f"pictures and trees: {config.run_dir / 'samples'}")
+
+
+def print_seconds(config: ExperimentConfig) -> None:
+    """Seconds by phase and part, over all processes that took part in the run."""
+    records = read_records(config.run_dir / "metrics.jsonl")
+    rows = []
+    for phase in ("sft", "rl"):
+        own = [record for record in records if record["phase"] == phase]
+        for part in ("rollout", "reward", "update"):
+            spent = sum(record.get(f"seconds/{part}", 0.0) for record in own)
+            if spent:
+                rows.append([f"{phase} {part}", f"{len(own)}", f"{spent:.0f}"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append(["peak memory of this process, GiB", "", f"{peak:.2f}"])
+    print_table("where the time went", ["", "steps", "seconds"], rows)

@@ -1,0 +1,222 @@
+"""The compiled programs of a run. Each is a pure function, jitted once, at one static shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+from jaxtyping import Array, Bool, Float, Int
+
+from gmma.advantage import multi_answer
+from gmma.assembly import Parts
+from gmma.config import ObjectiveConfig, PhaseConfig
+from gmma.objective import imitation_loss, policy_loss, token_logprobs
+from gmma.optimizer import join_params, make_optimizer, split_params
+from gmma.sampling import SamplingConfig
+from gmma.sharding import BATCH, REPLICATED, param_shardings
+from gmma.tree.layout import TreeShape
+from gmma.tree.pack import pack_tree
+from gmma.tree.rollout import grow_rows, row_keys
+from gmma.types import (
+    Advantages,
+    Metrics,
+    PackedTree,
+    Params,
+    PromptBatch,
+    TrainState,
+    TreeRollout,
+)
+from gmma.update import batch_weights, train_step
+
+Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
+
+
+def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
+    """(params, prompts, step) → rollout: each device grows the trees of its own prompts.
+
+    The key of a step is the root key folded with the step, the key of a prompt is that folded with
+    its row in the whole batch. Parameters are gathered; no device waits for another inside.
+    """
+    grow_part = partial(grow_rows, parts.policy, shape=shape, sampling=sampling, stops=parts.stops)
+    grow_shards = jax.shard_map(
+        grow_part,
+        mesh=parts.mesh,
+        in_specs=(REPLICATED, BATCH, BATCH),
+        out_specs=BATCH,
+        check_vma=False,
+    )
+
+    def grow(params: Params, prompts: PromptBatch, step: Int[Array, ""]) -> TreeRollout:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return grow_shards(params, prompts, row_keys(key, prompts.tokens.shape[0]))
+
+    return jax.jit(grow)
+
+
+def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
+    """(rewards, counted) → advantages; answers that do not count get none and shift nothing."""
+    objective = parts.config.objective
+
+    def credit(rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"]) -> Advantages:
+        return multi_answer(
+            jnp.where(counted, rewards, 0),
+            scale=objective.scale_rewards,
+            answer_baseline=objective.answer_baseline,
+            mask=counted,
+        )
+
+    return jax.jit(credit)
+
+
+def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+    """(prompts, rollout, advantages) → packed tree, with the run's policy on unfinished text."""
+    pack = partial(
+        pack_tree,
+        drop_unclosed=parts.config.tree.unfinished == "drop",
+        mask_truncated=parts.config.objective.mask_truncated_completions,
+    )
+    return jax.jit(pack, out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
+    """(state, reference, packed) → packed with the log-probs that the objective will compare to.
+
+    The old policy's are needed from the second update on a rollout, or to correct for the sampler;
+    on policy they are the new ones, and one forward pass is saved.
+    """
+    objective = parts.config.objective
+    wants_old = objective.num_iterations > 1
+
+    def logprobs(params: Params, packed: PackedTree) -> Float[Array, "B S"]:
+        found, _ = token_logprobs(
+            parts.policy,
+            params,
+            packed,
+            temperature=parts.config.sampling.temperature,
+            chunk_slots=parts.config.logprob_chunk_slots,
+        )
+        return found
+
+    def baselines(state: TrainState, reference: Params | None, packed: PackedTree) -> PackedTree:
+        if wants_old:
+            now = join_params(state.params, state.frozen)
+            packed = replace(packed, old_logprobs=logprobs(now, packed))
+        if reference is not None:
+            packed = replace(packed, reference_logprobs=logprobs(reference, packed))
+        return packed
+
+    return jax.jit(baselines) if wants_old or objective.beta > 0 else lambda _s, _r, packed: packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """What a step calls between its batch and its update."""
+
+    grow: Grow
+    credit: Callable[[Array, Array], Advantages]
+    pack: Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+    baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
+
+
+def make_programs(parts: Parts) -> Programs:
+    """The programs of a run; nothing is compiled before the first call."""
+    config = parts.config
+    return Programs(
+        grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
+        credit=make_credit(parts),
+        pack=make_pack(parts),
+        baselines=make_baselines(parts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """One phase of training as programs."""
+
+    abstract: TrainState  # shapes, types and where each array lies
+    start: Callable[[Params], TrainState]  # a new optimiser on these parameters
+    update: Callable[[TrainState, PackedTree], tuple[TrainState, Metrics]]  # the state is donated
+
+
+def make_sft_trainer(parts: Parts) -> Trainer:
+    """Imitation: mean log-likelihood over the tokens of thoughts and over those of answers."""
+    chunk = parts.config.logprob_chunk_slots
+    loss = partial(imitation_loss, parts.policy, chunk_slots=chunk)
+    return _make_trainer(parts, parts.config.sft, loss, ObjectiveConfig(loss_type="dapo"), 1)
+
+
+def make_rl_trainer(parts: Parts) -> Trainer:
+    """The configured policy objective."""
+    config = parts.config
+    loss = partial(
+        policy_loss,
+        parts.policy,
+        config=config.objective,
+        temperature=config.sampling.temperature,
+        chunk_slots=config.logprob_chunk_slots,
+    )
+    return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
+
+
+def _make_trainer(
+    parts: Parts, phase: PhaseConfig, loss: Any, objective: ObjectiveConfig, iterations: int
+) -> Trainer:
+    optimizer = make_optimizer(phase.optimizer, phase.steps * iterations)
+    shapes = jax.eval_shape(partial(start_state, parts, optimizer), parts_params(parts))
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(parts, optimizer, shapes),
+    )
+    update = partial(
+        train_step,
+        loss=loss,
+        weights=partial(batch_weights, config=objective, microbatches=phase.microbatches),
+        optimizer=optimizer,
+        microbatches=phase.microbatches,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    whole = NamedSharding(parts.mesh, REPLICATED)
+    jitted = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
+    start = jax.jit(partial(start_state, parts, optimizer), out_shardings=shardings)
+    return Trainer(abstract=abstract, start=start, update=jitted)
+
+
+def start_state(
+    parts: Parts, optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+    """A phase's first state from a whole set of parameters."""
+    trained, frozen = split_params(params, parts.trained)
+    return TrainState(
+        params=trained,
+        frozen=frozen,
+        opt_state=optimizer.init(trained),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def parts_params(parts: Parts) -> Params:
+    """Shapes of all parameters."""
+    return jax.eval_shape(parts.policy.init, jax.random.key(0))
+
+
+def state_shardings(
+    parts: Parts, optimizer: optax.GradientTransformation, shapes: TrainState
+) -> TrainState:
+    """Parameters by the table; what the optimiser keeps for a parameter lies where that does."""
+    everything = param_shardings(parts.policy.logical_axes(), parts_params(parts), parts.mesh)
+    trained, frozen = split_params(everything, parts.trained)
+    whole = NamedSharding(parts.mesh, REPLICATED)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        shapes.opt_state,
+        trained,
+        transform_non_params=lambda _: whole,
+    )
+    step: Any = whole
+    return TrainState(params=trained, frozen=frozen, opt_state=opt_state, step=step)

@@ -1,0 +1,133 @@
+"""`score_answers`: from sampled tokens to rewards, on the host."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from gmma.metrics import mean, mean_of
+from gmma.rewards.outcomes import SCORED, Scored
+from gmma.rewards.service import Scorer, weighted_rewards
+from gmma.tasks.prompt import parse_answer, parse_thought
+from gmma.tokenizer import Tokenizer
+from gmma.types import Example, Metric, TreeRollout
+
+
+@dataclass(frozen=True, kw_only=True)
+class TreeTexts:
+    """What the trees of a batch say, row by row in the order (b, i, j)."""
+
+    thoughts: tuple[tuple[str, ...], ...]  # [B][K], without the closing tag
+    answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None breaks the form
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """Rewards of every answer, and each named term apart. NaN: could not be scored."""
+
+    rewards: Float[np.ndarray, "B K M"]
+    terms: dict[str, Float[np.ndarray, "B K M"]]
+    metrics: dict[str, Metric]
+
+
+def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
+    """Decode a rollout that has been fetched to the host."""
+    thoughts = tuple(
+        tuple(
+            parse_thought(tokenizer.decode(tokens[:length].tolist()))
+            for tokens, length in zip(*tree, strict=True)
+        )
+        for tree in zip(rollout.thoughts, rollout.thought_lengths, strict=True)
+    )
+    answers = tuple(
+        tuple(
+            tuple(
+                parse_answer(tokenizer.decode(tokens[:length].tolist()))
+                for tokens, length in zip(*branch, strict=True)
+            )
+            for branch in zip(*tree, strict=True)
+        )
+        for tree in zip(rollout.answers, rollout.answer_lengths, strict=True)
+    )
+    return TreeTexts(thoughts=thoughts, answers=answers)
+
+
+def score_answers(
+    scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout, texts: TreeTexts
+) -> Scores:
+    """Reward of every answer: the weighted sum of the scorer's terms.
+
+    Besides the dataset's columns a term may ask for `closed` (the thought closed by itself),
+    `finished` (the answer node is well formed) and `response_tokens` (thought and answer). An
+    answer that breaks the form reaches the terms as an empty string.
+    """
+    shape = rollout.finished.shape
+    answers = [answer for tree in texts.answers for branch in tree for answer in branch]
+    per_answer = shape[1] * shape[2]
+    columns = {
+        name: [example.columns[name] for example in examples for _ in range(per_answer)]
+        for name in examples[0].columns
+    }
+    columns["closed"] = np.repeat(rollout.closed.ravel(), shape[2]).tolist()
+    columns["finished"] = [answer is not None for answer in answers]
+    lengths = rollout.thought_lengths[..., None] + rollout.answer_lengths
+    columns["response_tokens"] = lengths.ravel().tolist()
+    scored = scorer.score(
+        [answer or "" for answer in answers],
+        thoughts=[thought for tree in texts.thoughts for thought in tree for _ in range(shape[2])],
+        columns=columns,
+    )
+    rewards = weighted_rewards(scored, scorer.terms).reshape(shape)
+    terms = {
+        term.name: scored.values[:, index].reshape(shape).astype(np.float32)
+        for index, term in enumerate(scorer.terms)
+    }
+    metrics = reward_metrics(rewards, terms, scored)
+    return Scores(rewards=rewards, terms=terms, metrics=metrics)
+
+
+def reward_metrics(
+    rewards: Float[np.ndarray, "B K M"], terms: dict[str, np.ndarray], scored: Scored
+) -> dict[str, Metric]:
+    """TRL's names: `reward`, `rewards/{name}/mean`, and the counts of what could not be scored."""
+    metrics = {"reward": mean_of(rewards)}
+    for name, values in terms.items():
+        metrics[f"rewards/{name}/mean"] = mean_of(values)
+        metrics[f"rewards/{name}/std"] = mean_of(values.reshape(len(values), -1).std(axis=1))
+        for kind, count in scored.outcomes[name].items():
+            if kind != SCORED:
+                metrics[f"rewards/{name}/{kind}"] = mean(count, 1)
+    return metrics
+
+
+def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
+    """Spread within a prompt's tree, and the share of groups that teach nothing.
+
+    `frac_reward_zero_std` counts trees whose K·M rewards are all equal, its `thought/` version
+    those whose K values are: both have advantage zero. Variances are the population's, in
+    reward²; the within-thought one is the mean over thoughts (law of total variance: they add up).
+    """
+    values = rewards.mean(axis=2)
+    flat = rewards.reshape(len(rewards), -1)
+    return {
+        "reward_std": mean_of(flat.std(axis=1)),
+        "frac_reward_zero_std": mean_of((np.ptp(flat, axis=1) == 0).astype(np.float32)),
+        "thought/frac_reward_zero_std": mean_of((np.ptp(values, axis=1) < 1e-6).astype(np.float32)),
+        "reward_variance/between_thoughts": mean_of(values.var(axis=1)),
+        "reward_variance/within_thoughts": mean_of(rewards.var(axis=2).mean(axis=1)),
+    }
+
+
+def length_metrics(rollout: TreeRollout) -> dict[str, Metric]:
+    """Lengths in tokens, and how often a thought or an answer ended by itself."""
+    thoughts, answers = rollout.thought_lengths, rollout.answer_lengths
+    return {
+        "thought/completions/mean_length": mean_of(thoughts.astype(np.float32)),
+        "thought/completions/max_length": mean(thoughts.max(), 1),
+        "thought/completions/clipped_ratio": mean_of(1.0 - rollout.closed),
+        "answer/completions/mean_length": mean_of(answers.astype(np.float32)),
+        "answer/completions/max_length": mean(answers.max(), 1),
+        "answer/completions/clipped_ratio": mean_of(1.0 - rollout.finished),
+        "num_tokens": mean(int(thoughts.sum()) + int(answers.sum()), 1),
+    }

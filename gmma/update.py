@@ -1,0 +1,79 @@
+"""`train_step`: one optimiser update from one packed batch."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from gmma.config import ObjectiveConfig
+from gmma.objective import LossTerms, segment_metrics, segment_peaks, token_weights
+from gmma.optimizer import join_params
+from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
+
+Measured = tuple[Metrics, dict[str, Array]]  # what sums up over microbatches, and maxima
+Loss = Callable[[Params, PackedTree, Array], tuple[Array, LossTerms]]
+
+
+def train_step(
+    state: TrainState,
+    packed: PackedTree,
+    *,
+    loss: Loss,
+    weights: Callable[[PackedTree], Array],
+    optimizer: optax.GradientTransformation,
+    microbatches: int = 1,
+) -> tuple[TrainState, Metrics]:
+    """One optimiser update from one packed batch, accumulated over equal microbatches.
+
+    The weights of the tokens are fixed before the batch is cut, so gradients of the parts add up to
+    the gradient of the whole whatever the lengths.
+    """
+
+    def of_part(params: Params, part: tuple[PackedTree, Array]) -> tuple[Array, Measured]:
+        value, terms = loss(join_params(params, state.frozen), *part)
+        return value, (segment_metrics(terms, part[0]), segment_peaks(terms, part[0]))
+
+    def accumulate(
+        total: tuple[Params, Array], part: tuple[PackedTree, Array]
+    ) -> tuple[tuple[Params, Array], Measured]:
+        (value, measured), gradient = jax.value_and_grad(of_part, has_aux=True)(state.params, part)
+        return jax.tree.map(jnp.add, total, (gradient, value)), measured
+
+    zero = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), jnp.float32))
+    parts = cut_batch((packed, weights(packed)), microbatches)
+    (gradient, value), (sums, peaks) = jax.lax.scan(accumulate, zero, parts)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    once = {name: values.max(axis=0) for name, values in peaks.items()}
+    once |= {"loss": value, "grad_norm": optax.global_norm(gradient)}
+    metrics = jax.tree.map(partial(jnp.sum, axis=0), sums)
+    metrics |= {n: Metric(total=v, count=jnp.ones((), jnp.float32)) for n, v in once.items()}
+    new = TrainState(
+        params=optax.apply_updates(state.params, updates),
+        frozen=state.frozen,
+        opt_state=opt_state,
+        step=state.step + 1,
+    )
+    return new, metrics
+
+
+def batch_weights(packed: PackedTree, *, config: ObjectiveConfig, microbatches: int) -> Array:
+    """Each token's share in the loss of the whole batch; for `bnpo`, of its microbatch."""
+    shape = packed.inputs.shape
+    if config.loss_type != "bnpo":
+        return token_weights(packed.trained, shape, config)
+    parts = cut_batch(packed.trained, microbatches)
+    weights = jax.vmap(lambda part: token_weights(part, shape, config))(parts) / microbatches
+    return weights.swapaxes(0, 1).reshape(packed.trained.shape)
+
+
+def cut_batch(batch: PyTree, parts: int) -> PyTree:
+    """Row r goes to part r mod `parts`, so that every device keeps a share of every part."""
+
+    def cut(array: Array) -> Array:
+        rows = array.shape[0] // parts
+        return array.reshape(rows, parts, *array.shape[1:]).swapaxes(0, 1)
+
+    return jax.tree.map(cut, batch)
