@@ -147,28 +147,10 @@ def _check_same_arrays(
     if wrong:
         more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
         raise UserError(
-            f"checkpoint {where} belongs to another model or optimiser: {';
-            
-            
-            
-            
-            
-             '.join(wrong[:3])}{more}; " "run with the config it was made with, or give another
-             
-             
-             
-             
-             
-             
-            
-            
-             directory"
-             
-             
-             
-             
+            f"checkpoint {where} belongs to another model or optimiser: "
+            f"{'; '.join(wrong[:3])}{more}; run with the config it was made with, or give another "
+            "directory"
         )
-        
 
 
 def check_start(run_dir: Path, resume: bool, config: Mapping[str, Any]) -> None:

@@ -45,7 +45,8 @@ def load_experiment(path: Path) -> ExperimentConfig:
         near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none there"
         raise UserError(f"no experiment file {path}; experiments beside it: {near}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "experiment"):

@@ -100,7 +100,7 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 _compile_count = [0]
 
 
-def _count_compile(event: str, duration: float, **_: Any) -> None:
+def _count_compile(event: str, duration_secs: float, **_: str | int) -> None:
     _compile_count[0] += event == _COMPILE_EVENT
 
 

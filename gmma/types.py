@@ -11,7 +11,7 @@ what stands in it never changes a result (law L4). The dataclasses are immutable
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
 
 import jax
@@ -46,7 +46,7 @@ def pytree(cls: type[T]) -> type[T]:
         children = [(jax.tree_util.GetAttrKey(name), getattr(node, name)) for name in names]
         return children, tuple(getattr(node, name) for name in static)
 
-    def unflatten(aux: tuple[Any, ...], children: Sequence[Any]) -> T:
+    def unflatten(aux: tuple[Any, ...], children: Iterable[Any]) -> T:
         node = object.__new__(cls)
         for name, value in zip(static + names, (*aux, *children), strict=True):
             object.__setattr__(node, name, value)

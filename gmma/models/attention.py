@@ -97,10 +97,9 @@ def merge(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:
     """Softmax over the union of the levels' keys, from their partial sums."""
     peak = jnp.stack([part.peak for part in parts]).max(axis=0)
     scales = [jnp.exp(part.peak - peak) for part in parts]
-    total = sum(scale * part.total for scale, part in zip(scales, parts, strict=True))
-    weighted = sum(
-        scale[..., None] * part.weighted for scale, part in zip(scales, parts, strict=True)
-    )
+    pairs = list(zip(scales, parts, strict=True))
+    total = jnp.stack([scale * part.total for scale, part in pairs]).sum(axis=0)
+    weighted = jnp.stack([scale[..., None] * part.weighted for scale, part in pairs]).sum(axis=0)
     return weighted / jnp.maximum(total, jnp.finfo(total.dtype).tiny)[..., None]
 
 

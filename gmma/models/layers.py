@@ -24,7 +24,8 @@ CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one 
 
 def named(init: Initializer, *axes: str) -> Initializer:
     """An initialiser whose parameter carries the logical names of its axes."""
-    return nn.with_logical_partitioning(init, axes)
+    boxed: Any = nn.with_logical_partitioning(init, axes)
+    return boxed
 
 
 class Linear(nn.Module):

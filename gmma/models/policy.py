@@ -64,7 +64,7 @@ def no_rotary_shift(images: PyTree, batch: int) -> Int[Array, "B"]:
 
 
 def policy_of(
-    module: nn.Module,
+    module: Any,  # a Linen module
     config: Any,
     *,
     vocab_size: int,

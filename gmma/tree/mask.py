@@ -31,6 +31,6 @@ def attention_mask(shape: TreeShape) -> Bool[np.ndarray, "S S"]:
     ancestor = np.eye(len(parent), dtype=bool)  # ancestor[n, a]: a is n or lies above it
     for node in range(1, len(parent)):  # parents come before their children
         ancestor[node] |= ancestor[parent[node]]
-    node = node_of_slot(shape)
+    owner = node_of_slot(shape)
     causal = np.tri(shape.packed, dtype=bool)  # a path's slots keep their order when packed
-    return ancestor[np.ix_(node, node)] & causal
+    return ancestor[np.ix_(owner, owner)] & causal
