@@ -35,7 +35,7 @@ def experiment() -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=PhaseConfig(
-            steps=200,
+            steps=250,
             batch_prompts=32,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
