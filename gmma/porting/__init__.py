@@ -1,0 +1,10 @@
+"""Ported models: Hugging Face directories in and out."""
+
+from gmma.porting.pretrained import (
+    Pretrained,
+    load_pretrained,
+    reference_logits,
+    save_pretrained,
+)
+
+__all__ = ["Pretrained", "load_pretrained", "reference_logits", "save_pretrained"]

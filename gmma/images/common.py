@@ -1,0 +1,63 @@
+"""Resizing, normalising and buckets: what both families' processors share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.types import Example
+
+POWERS_OF_TWO = tuple(2**i for i in range(13))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelConfig:
+    """How bytes become floats: `(byte · scale − mean) / std`."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    scale: float = 1 / 255
+    resample: int  # one of PIL.Image.Resampling
+
+
+def rgb_array(image: Image.Image) -> np.ndarray:
+    """`uint8[H, W, 3]` of any picture; what is transparent shows white."""
+    if "A" in image.getbands() or image.info.get("transparency") is not None:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        image = Image.alpha_composite(white, image)
+    return np.asarray(image.convert("RGB"))
+
+
+def resized(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
+    """An image `uint8[H, W, 3]` at another size, by PIL."""
+    picture = Image.fromarray(image).resize((width, height), Image.Resampling(resample))
+    return np.asarray(picture)
+
+
+def normalised(image: np.ndarray, config: PixelConfig) -> np.ndarray:
+    """Floats `float32[3, H, W]` from bytes `[H, W, 3]`, rounded where transformers rounds."""
+    unit = (image.astype(np.float64) * config.scale).astype(np.float32)
+    mean, std = np.float32(config.mean), np.float32(config.std)
+    return np.moveaxis((unit - mean) / std, -1, 0)
+
+
+def pick_bucket(needed: int, buckets: Sequence[int], record: str, what: str) -> int:
+    """The smallest bucket that holds `needed`. UserError naming the record where none does."""
+    fitting = [size for size in buckets if size >= needed]
+    if not fitting:
+        raise UserError(
+            f"record {record} has {needed} {what}, and the largest bucket holds "
+            f"{max(buckets, default=0)}; add a bucket of {needed} or make the images smaller"
+        )
+    return min(fitting)
+
+
+def batch_bucket(
+    examples: Sequence[Example], needed: Sequence[int], buckets: Sequence[int], what: str
+) -> int:
+    """The bucket of a batch: that of its record with the most."""
+    most = int(np.argmax(needed))
+    return pick_bucket(needed[most], buckets, examples[most].id, what)

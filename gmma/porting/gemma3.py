@@ -1,0 +1,325 @@
+"""Gemma 3's config.json and tensor names."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any, Literal
+
+from gmma.errors import UserError
+from gmma.models.gemma3 import NO_WINDOW, Gemma3Config
+from gmma.models.layers import ACTIVATIONS
+from gmma.models.siglip import SiglipConfig
+from gmma.porting.keys import Section
+from gmma.porting.table import Layout, Row, Table
+
+DType = Literal["float32", "bfloat16", "float64"]
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+# The defaults are transformers': a config.json holds only what differs.
+TEXT_KEYS = [
+    "attention_bias",
+    "attention_dropout",
+    "attn_logit_softcapping",
+    "final_logit_softcapping",
+    "head_dim",
+    "hidden_activation",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "query_pre_attn_scalar",
+    "rms_norm_eps",
+    "rope_local_base_freq",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "sliding_window_pattern",
+    "_sliding_window_pattern",
+    "tie_word_embeddings",
+    "use_bidirectional_attention",
+    "vocab_size",
+]
+VISION_KEYS = [
+    "attention_dropout",
+    "hidden_act",
+    "hidden_size",
+    "image_size",
+    "intermediate_size",
+    "layer_norm_eps",
+    "num_attention_heads",
+    "num_channels",
+    "num_hidden_layers",
+    "patch_size",
+    "vision_use_head",
+]
+ROTARY_KEYS = {"rope_type", "type", "factor", "rope_theta"}
+MODEL_KEYS = [
+    "image_token_index",
+    "mm_tokens_per_image",
+    "text_config",
+    "tie_word_embeddings",
+    "vision_config",
+]
+
+
+def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
+    """The config of `Gemma3ForCausalLM`."""
+    section = Section(values=values, where=where)
+    section.require_known(TEXT_KEYS)
+    section.require("attention_dropout", (0.0,))
+    section.require("use_bidirectional_attention", (False,))
+    section.require("hidden_activation", tuple(ACTIVATIONS))
+    get = section.get
+    layers = get("num_hidden_layers", 26)
+    return Gemma3Config(
+        vocab_size=get("vocab_size", 262_208),
+        layers=layers,
+        width=get("hidden_size", 2304),
+        heads=get("num_attention_heads", 8),
+        kv_heads=get("num_key_value_heads", 4),
+        head_size=get("head_dim", 256),
+        mlp=get("intermediate_size", 9216),
+        local_layers=local_layers(section, layers),
+        window=get("sliding_window", NO_WINDOW if "sliding_window" in values else 4096),
+        query_scale=get("query_pre_attn_scalar", 256) ** -0.5,
+        **rotary(section),
+        epsilon=get("rms_norm_eps", 1e-6),
+        activation=get("hidden_activation", "gelu_pytorch_tanh"),
+        final_softcap=get("final_logit_softcapping", None),
+        tied=get("tie_word_embeddings", True),
+        attention_bias=get("attention_bias", False),
+        dtype=dtype,
+    )
+
+
+def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
+    """Which layers see a window: listed, or all but every n-th."""
+    kinds = section.get("layer_types", None)
+    if kinds is None:
+        every = section.get("sliding_window_pattern", section.get("_sliding_window_pattern", 6))
+        return tuple((i + 1) % every != 0 for i in range(layers))
+    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
+        raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
+    return tuple(kind == LOCAL for kind in kinds)
+
+
+def rotary(section: Section) -> dict[str, float]:
+    """Bases and linear factors of both kinds of layers, from the old keys or the new one."""
+    both = section.get("rope_parameters", {})
+    scaling = {**both.get(GLOBAL, {}), **section.get("rope_scaling", {})}
+    local = both.get(LOCAL, {})
+    for found in (scaling, local):
+        kind = found.get("rope_type", found.get("type", "default"))
+        if kind not in ("default", "linear") or set(found) - ROTARY_KEYS:
+            raise section.refuse("rope_parameters", "rope_type default or linear there")
+    return {
+        "rotary_base": scaling.get("rope_theta", section.get("rope_theta", 1e6)),
+        "rotary_factor": scaling.get("factor", 1.0),
+        "local_rotary_base": local.get("rope_theta", section.get("rope_local_base_freq", 1e4)),
+        "local_rotary_factor": local.get("factor", 1.0),
+    }
+
+
+def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
+    """The config of the SigLIP tower."""
+    section = Section(values=values, where=where)
+    section.require_known(VISION_KEYS)
+    section.require("attention_dropout", (0.0,))
+    section.require("hidden_act", tuple(ACTIVATIONS))
+    get = section.get
+    return SiglipConfig(
+        layers=get("num_hidden_layers", 12),
+        width=get("hidden_size", 768),
+        heads=get("num_attention_heads", 12),
+        mlp=get("intermediate_size", 3072),
+        image_pixels=get("image_size", 224),
+        patch_pixels=get("patch_size", 16),
+        channels=get("num_channels", 3),
+        epsilon=get("layer_norm_eps", 1e-6),
+        activation=get("hidden_act", "gelu_pytorch_tanh"),
+        pooling_head=get("vision_use_head", True),
+    )
+
+
+def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
+    """The config of `Gemma3ForConditionalGeneration`."""
+    section = Section(values=values, where=where)
+    section.require_known(MODEL_KEYS)
+    text = dict(section.get("text_config", {}))
+    text["tie_word_embeddings"] = section.get(
+        "tie_word_embeddings", text.get("tie_word_embeddings", True)
+    )
+    text.pop("final_logit_softcapping", None)  # this class of transformers never applies it
+    vision = read_vision_config(section.get("vision_config", {}), f"{where}: vision_config")
+    tokens = section.get("mm_tokens_per_image", 256)
+    side = int(tokens**0.5)
+    if side**2 != tokens or side > vision.side or vision.side // (vision.side // side) != side:
+        raise UserError(
+            f"{where}: mm_tokens_per_image = {tokens} with {vision.side} × {vision.side} patches "
+            "an image; it must be a square that the patches pool into"
+        )
+    return replace(
+        read_text_config(text, f"{where}: text_config", dtype),
+        vision=vision,
+        image_tokens=tokens,
+        image_token=section.get("image_token_index", 262_144),
+    )
+
+
+def gemma3_table(config: Gemma3Config) -> Table:
+    """Every tensor of a Gemma 3 checkpoint."""
+    rows = text_rows(config)
+    markers = {"text": "embed_tokens.weight", "head": "lm_head.weight"}
+    prefixes = {"text": "model.", "head": ""}
+    if config.vision is not None:
+        rows += (*vision_rows(config.vision), *projector_rows(config, config.vision.width))
+        markers |= {
+            "vision": "embeddings.patch_embedding.weight",
+            "projector": "mm_soft_emb_norm.weight",
+        }
+        prefixes = {
+            "text": "language_model.model.",
+            "head": "",
+            "vision": "vision_tower.",
+            "projector": "multi_modal_projector.",
+        }
+    return Table(rows=rows, markers=markers, prefixes=prefixes)
+
+
+def text_rows(c: Gemma3Config) -> tuple[Row, ...]:
+    """The decoder and its head."""
+    query, key = c.heads * c.head_size, c.kv_heads * c.head_size
+    linears = {
+        "attention/query": ("self_attn.q_proj", (query, c.width)),
+        "attention/key": ("self_attn.k_proj", (key, c.width)),
+        "attention/value": ("self_attn.v_proj", (key, c.width)),
+        "attention/out": ("self_attn.o_proj", (c.width, query)),
+        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width)),
+        "mlp/up": ("mlp.up_proj", (c.mlp, c.width)),
+        "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
+    }
+    norms = {
+        "attention_norm": ("input_layernorm", c.width),
+        "attention_out_norm": ("post_attention_layernorm", c.width),
+        "mlp_norm": ("pre_feedforward_layernorm", c.width),
+        "mlp_out_norm": ("post_feedforward_layernorm", c.width),
+        "query_norm": ("self_attn.q_norm", c.head_size),
+        "key_norm": ("self_attn.k_norm", c.head_size),
+    }
+    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
+    embedding = (c.vocab_size, c.width)
+    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
+    rows = [
+        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
+        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
+        head(path="params/embedding", alias=True)
+        if c.tied
+        else head(path="params/head/kernel", layout="linear"),
+    ]
+    for ours, (theirs, shape) in linears.items():
+        name = ours.removeprefix("attention/")
+        rows.append(layer(f"{name}/kernel", f"{theirs}.weight", shape, "linear"))
+        if c.attention_bias and ours.startswith("attention/"):
+            rows.append(layer(f"{name}/bias", f"{theirs}.bias", shape[:1]))
+    rows += [layer(f"{ours}/scale", f"{t}.weight", (size,)) for ours, (t, size) in norms.items()]
+    return tuple(rows)
+
+
+def stacked(
+    part: str,
+    base: str,
+    their_base: str,
+    layers: int,
+    path: str,
+    name: str,
+    shape: tuple[int, ...],
+    layout: Layout = "same",
+) -> Row:
+    """A row of a stack of layers."""
+    return Row(
+        path=base + path,
+        part=part,
+        name=their_base + name,
+        shape=shape,
+        layout=layout,
+        layers=layers,
+    )
+
+
+def vision_rows(c: SiglipConfig) -> tuple[Row, ...]:
+    """The SigLIP tower, its pooling head included where the checkpoint carries one."""
+    whole = partial(Row, part="vision")
+    layer = partial(stacked, "vision", "params/vision/blocks/", "encoder.layers.{layer}.", c.layers)
+    square = (c.width, c.width)
+    linears = {
+        "query": ("self_attn.q_proj", square),
+        "key": ("self_attn.k_proj", square),
+        "value": ("self_attn.v_proj", square),
+        "out": ("self_attn.out_proj", square),
+        "mlp_in": ("mlp.fc1", (c.mlp, c.width)),
+        "mlp_out": ("mlp.fc2", (c.width, c.mlp)),
+    }
+    base, embed = "params/vision/", "embeddings.patch_embedding"
+    kernel = (c.width, c.channels, c.patch_pixels, c.patch_pixels)
+    place = (c.side**2, c.width)
+    rows = [
+        whole(
+            path=f"{base}patch_embedding/kernel",
+            name=f"{embed}.weight",
+            shape=kernel,
+            layout="linear",
+        ),
+        whole(path=f"{base}patch_embedding/bias", name=f"{embed}.bias", shape=(c.width,)),
+        whole(path=f"{base}place", name="embeddings.position_embedding.weight", shape=place),
+        whole(path=f"{base}norm/scale", name="post_layernorm.weight", shape=(c.width,)),
+        whole(path=f"{base}norm/bias", name="post_layernorm.bias", shape=(c.width,)),
+    ]
+    for ours, (theirs, shape) in linears.items():
+        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
+        rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
+    for ours, theirs in {"attention_norm": "layer_norm1", "mlp_norm": "layer_norm2"}.items():
+        rows.append(layer(f"{ours}/scale", f"{theirs}.weight", (c.width,)))
+        rows.append(layer(f"{ours}/bias", f"{theirs}.bias", (c.width,)))
+    return (*rows, *(pooling_rows(c) if c.pooling_head else ()))
+
+
+def pooling_rows(c: SiglipConfig) -> tuple[Row, ...]:
+    """The tower's pooling head, carried as it is."""
+    d, mlp = c.width, c.mlp
+    tensors = {
+        "probe": ("probe", (1, 1, d)),
+        "in_kernel": ("attention.in_proj_weight", (3 * d, d)),
+        "in_bias": ("attention.in_proj_bias", (3 * d,)),
+        "out_kernel": ("attention.out_proj.weight", (d, d)),
+        "out_bias": ("attention.out_proj.bias", (d,)),
+        "norm_scale": ("layernorm.weight", (d,)),
+        "norm_bias": ("layernorm.bias", (d,)),
+        "mlp_in_kernel": ("mlp.fc1.weight", (mlp, d)),
+        "mlp_in_bias": ("mlp.fc1.bias", (mlp,)),
+        "mlp_out_kernel": ("mlp.fc2.weight", (d, mlp)),
+        "mlp_out_bias": ("mlp.fc2.bias", (d,)),
+    }
+    return tuple(
+        Row(path=f"params/vision/head/{ours}", part="vision", name=f"head.{theirs}", shape=shape)
+        for ours, (theirs, shape) in tensors.items()
+    )
+
+
+def projector_rows(c: Gemma3Config, width: int) -> tuple[Row, ...]:
+    """From the tower to the decoder; the projection is stored input first."""
+    return (
+        Row(
+            path="params/projector/out/kernel",
+            part="projector",
+            name="mm_input_projection_weight",
+            shape=(width, c.width),
+        ),
+        Row(
+            path="params/projector/norm/scale",
+            part="projector",
+            name="mm_soft_emb_norm.weight",
+            shape=(width,),
+        ),
+    )

@@ -1,0 +1,139 @@
+"""Read a config.json strictly: every key is used, known not to change the forward pass, or refused.
+
+A key that we do not know is refused by name unless it is absent in effect (null, false, empty): a
+config that asks for more than we compute must not load.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gmma.errors import UserError
+
+NOT_COMPUTED = frozenset(
+    [
+        "_name_or_path",
+        "architectures",
+        "auto_map",
+        "boi_token_index",
+        "bos_token_id",
+        "cache_implementation",
+        "dtype",
+        "eoi_token_index",
+        "eos_token_id",
+        "id2label",
+        "initializer_range",
+        "label2id",
+        "max_position_embeddings",
+        "max_window_layers",
+        "model_type",
+        "pad_token_id",
+        "tokens_per_second",
+        "torch_dtype",
+        "transformers.js_config",
+        "transformers_version",
+        "use_cache",
+        "video_token_id",
+        "vision_end_token_id",
+        "vision_start_token_id",
+        "vision_token_id",
+    ]
+) | frozenset(  # what transformers before 5 wrote into every config, of generation and of outputs
+    [
+        "bad_words_ids",
+        "begin_suppress_tokens",
+        "chunk_size_feed_forward",
+        "decoder_start_token_id",
+        "diversity_penalty",
+        "do_sample",
+        "early_stopping",
+        "encoder_no_repeat_ngram_size",
+        "finetuning_task",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "length_penalty",
+        "max_length",
+        "min_length",
+        "no_repeat_ngram_size",
+        "num_beam_groups",
+        "num_beams",
+        "num_return_sequences",
+        "output_attentions",
+        "output_hidden_states",
+        "output_scores",
+        "prefix",
+        "problem_type",
+        "pruned_heads",
+        "remove_invalid_values",
+        "repetition_penalty",
+        "return_dict",
+        "return_dict_in_generate",
+        "sep_token_id",
+        "suppress_tokens",
+        "task_specific_params",
+        "temperature",
+        "tf_legacy_loss",
+        "tokenizer_class",
+        "top_k",
+        "top_p",
+        "torchscript",
+        "typical_p",
+        "use_bfloat16",
+    ]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """One dictionary of a config.json, and where it stands."""
+
+    values: Mapping[str, Any]
+    where: str  # file and section, for messages
+
+    def get(self, key: str, default: Any) -> Any:
+        """The value of a key; null counts as absent."""
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def need(self, key: str) -> Any:
+        """The value of a key that has no default."""
+        if self.values.get(key) is None:
+            raise UserError(f"{self.where} has no {key!r}; the directory's config is incomplete")
+        return self.values[key]
+
+    def refuse(self, key: str, rule: str) -> UserError:
+        """The error for a value that we do not implement."""
+        return UserError(f"{self.where}: {key} = {self.values.get(key)!r}; gmma implements {rule}")
+
+    def require(self, key: str, allowed: Sequence[Any]) -> None:
+        """Refuse a value outside `allowed`; an absent key is allowed."""
+        if self.values.get(key) is not None and self.values[key] not in allowed:
+            raise self.refuse(key, f"only {', '.join(map(repr, allowed))} there")
+
+    def require_known(self, known: Sequence[str]) -> None:
+        """Refuse the keys that stand for something we do not compute."""
+        unknown = sorted(
+            key
+            for key, value in self.values.items()
+            if key not in known and key not in NOT_COMPUTED and value not in (None, False, [], {})
+        )
+        if unknown:
+            raise UserError(
+                f"{self.where} asks for {', '.join(unknown)}, which gmma does not implement; "
+                "remove the key if it changes nothing, or use another model"
+            )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file. UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"there is no {path}; give a Hugging Face model directory")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}); copy the file again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}, not a JSON object")
+    return value

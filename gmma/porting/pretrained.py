@@ -1,0 +1,223 @@
+"""A Hugging Face model directory in and out, and the plain forward that is compared with theirs."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+from PIL import Image
+
+from gmma.data import ImageProcessor
+from gmma.errors import UserError
+from gmma.images.common import rgb_array
+from gmma.models.gemma3 import gemma3_policy
+from gmma.models.policy import Policy
+from gmma.models.qwen2_5_vl import qwen_policy
+from gmma.porting import gemma3, qwen2_5_vl
+from gmma.porting.gemma3 import DType
+from gmma.porting.keys import read_json
+from gmma.porting.processors import gemma_image_processor, qwen_image_processor
+from gmma.porting.table import Table, check_names, find_prefixes
+from gmma.porting.weights import read_params, shard_files, tensor_shapes, write_params
+from gmma.tokenizer import Tokenizer
+from gmma.tree.layout import prompt_only
+from gmma.types import Example, Params, PyTree, TreeInputs
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What porting needs to know of one `model_type`."""
+
+    read_config: Callable[[Mapping[str, Any], str, DType], Any]
+    table: Callable[[Any], Table]
+    policy: Callable[[Any], Policy]
+    processor: Callable[..., ImageProcessor | None]
+
+
+FAMILIES: dict[str, Family] = {  # by config.json's model_type
+    "gemma3_text": Family(
+        read_config=gemma3.read_text_config,
+        table=gemma3.gemma3_table,
+        policy=gemma3_policy,
+        processor=gemma_image_processor,
+    ),
+    "gemma3": Family(
+        read_config=gemma3.read_model_config,
+        table=gemma3.gemma3_table,
+        policy=gemma3_policy,
+        processor=gemma_image_processor,
+    ),
+    "qwen2_5_vl": Family(
+        read_config=qwen2_5_vl.read_model_config,
+        table=qwen2_5_vl.qwen_table,
+        policy=qwen_policy,
+        processor=qwen_image_processor,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model came from: what the way back needs beside the parameters."""
+
+    directory: Path
+    config: Mapping[str, Any]  # config.json
+    prefixes: Mapping[str, str]  # of the checkpoint's names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """A model directory, loaded."""
+
+    policy: Policy
+    params: Params
+    tokenizer: Tokenizer | None  # None where the directory has none
+    processor: ImageProcessor | None  # None for a model without images
+    source: Source
+
+
+def family_of(config: Mapping[str, Any], where: str) -> Family:
+    """The family of a config.json. UserError where we have none."""
+    kind = config.get("model_type")
+    if kind not in FAMILIES:
+        raise UserError(
+            f"{where}: model_type = {kind!r}; gmma implements {', '.join(sorted(FAMILIES))}"
+        )
+    return FAMILIES[kind]
+
+
+def load_pretrained(
+    directory: str | Path,
+    dtype: DType = "float32",
+    *,
+    shardings: Callable[[Policy], PyTree] | None = None,
+    image_buckets: Sequence[int] | None = None,
+) -> Pretrained:
+    """A model from a Hugging Face directory: config.json, *.safetensors, tokenizer, processor.
+
+    `dtype` is that of parameters and activations. `shardings` turns the policy into a tree of
+    shardings like its parameters; each tensor is read straight to its devices. `image_buckets` are
+    the sizes that the images of a row are padded to (images for Gemma, windows for Qwen). UserError
+    for a config that we do not implement, a missing or truncated file, names that do not match.
+    """
+    directory = Path(directory)
+    config = read_json(directory / CONFIG)
+    family = family_of(config, str(directory / CONFIG))
+    model = family.read_config(config, str(directory / CONFIG), dtype)
+    policy, table = family.policy(model), family.table(model)
+    files = shard_files(directory)
+    shapes = tensor_shapes(files)
+    prefixes = find_prefixes(table, shapes)
+    places = table.places(prefixes)
+    check_names(places, shapes, str(directory))
+    placed = None if shardings is None else shardings(policy)
+    return Pretrained(
+        policy=policy,
+        params=read_params(files, places, dtype, placed),
+        tokenizer=None,
+        processor=family.processor(directory, model, image_buckets),
+        source=Source(directory=directory, config=config, prefixes=prefixes),
+    )
+
+
+def save_pretrained(directory: str | Path, pretrained: Pretrained) -> None:
+    """A directory that transformers loads: the source's config and tokenizer, our parameters.
+
+    Tensors keep the source's names; their type is that of the parameters.
+    """
+    directory = Path(directory)
+    source = pretrained.source
+    if directory.resolve() == source.directory.resolve():
+        raise UserError(f"{directory} is where the model came from; export to another directory")
+    directory.mkdir(parents=True, exist_ok=True)
+    family = family_of(source.config, str(source.directory / CONFIG))
+    table = family.table(pretrained.policy.config)
+    write_params(directory, pretrained.params, table.places(source.prefixes))
+    dtype = str(jax.tree.leaves(pretrained.params["params"])[0].dtype)
+    config = dict(source.config)
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for path in companion_files(source.directory):
+        shutil.copyfile(path, directory / path.name)
+
+
+def companion_files(directory: Path) -> list[Path]:
+    """Tokenizer, processor, template and generation files of a model directory."""
+    kept = (".json", ".model", ".txt", ".jinja", ".tiktoken")
+    return [
+        path
+        for path in sorted(directory.iterdir())
+        if path.suffix in kept and path.name != CONFIG and "safetensors" not in path.name
+    ]
+
+
+def reference_logits(
+    pretrained: Pretrained,
+    tokens: Int[np.ndarray, "B N"],
+    images: Sequence[Sequence[Image.Image]] | None = None,
+    lengths: Int[np.ndarray, "B"] | None = None,
+) -> Float[np.ndarray, "B N V"]:
+    """The plain forward of one sequence a row, left-aligned; float32.
+
+    `images` holds a list of PIL images per row, whose placeholder tokens the row already holds;
+    `lengths` the true lengths, all N by default. UserError where placeholders and images disagree.
+    """
+    tokens = np.asarray(tokens, np.int32)
+    batch, slots = tokens.shape
+    lengths = np.full(batch, slots) if lengths is None else np.asarray(lengths)
+    rows = images if images is not None else [[] for _ in range(batch)]
+    examples = [image_example(row, i) for i, row in enumerate(rows)]
+    check_placeholders(pretrained, tokens, examples)
+    arrays = None
+    if pretrained.processor is not None:
+        arrays = pretrained.processor.to_arrays(examples)
+    positions = np.broadcast_to(np.arange(slots, dtype=np.int32), (batch, slots))
+    inputs = TreeInputs(
+        tokens=jnp.asarray(tokens),
+        positions=jnp.asarray(positions),
+        valid=jnp.asarray(positions < lengths[:, None]),
+        images=arrays,
+        shape=prompt_only(slots),
+    )
+    return np.asarray(plain_logits(pretrained.policy, pretrained.params, inputs), np.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def plain_logits(policy: Policy, params: Params, inputs: TreeInputs) -> Float[Array, "B S V"]:
+    """Logits of every slot."""
+    return policy.unembed(params, policy.forward(params, inputs))
+
+
+def image_example(images: Sequence[Image.Image], row: int) -> Example:
+    """A record with nothing but images."""
+    pixels = tuple(rgb_array(image) for image in images)
+    return Example(question="", images=pixels, columns={}, id=f"row {row}")
+
+
+def check_placeholders(
+    pretrained: Pretrained, tokens: Int[np.ndarray, "B N"], examples: Sequence[Example]
+) -> None:
+    """Every row must hold as many placeholders as its images have tokens."""
+    if len(examples) != len(tokens):
+        raise UserError(f"{len(tokens)} rows of tokens but {len(examples)} rows of images")
+    for row, example in zip(tokens, examples, strict=True):
+        if not example.images:
+            continue
+        if pretrained.processor is None:
+            raise UserError(f"{example.id} has images, but this model has no image tower")
+        needed = sum(pretrained.processor.count_tokens(image) for image in example.images)
+        held = int((row == pretrained.policy.config.image_token).sum())
+        if needed != held:
+            raise UserError(
+                f"{example.id} holds {held} image placeholders and its {len(example.images)} "
+                f"images have {needed} tokens; repeat the placeholder once per token"
+            )

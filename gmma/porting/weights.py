@@ -1,0 +1,163 @@
+"""Safetensors in and out, a piece at a time.
+
+Reading never holds more on the host than the shard that is open (mapped) and one piece of a tensor:
+leaves are made on their devices, in their sharding and type, and pieces are written into them.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from gmma.errors import UserError
+from gmma.porting.keys import read_json
+from gmma.porting.table import Place, Row
+from gmma.types import Params, PyTree
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+PIECE_BYTES = 64 * 2**20  # of a tensor on the host at a time
+SHARD_BYTES = 5 * 10**9  # of one file written, as transformers cuts them
+
+
+def shard_files(directory: Path) -> list[Path]:
+    """The files of a checkpoint. UserError where there is none or one is missing."""
+    index = directory / INDEX
+    if index.is_file():
+        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        missing = [name for name in names if not (directory / name).is_file()]
+        if missing or not names:
+            raise UserError(
+                f"{index} names {len(names)} shards and {directory} lacks "
+                f"{', '.join(missing) or 'all of them'}; download the missing files"
+            )
+        return [directory / name for name in names]
+    if not (directory / SINGLE).is_file():
+        raise UserError(
+            f"{directory} has neither {SINGLE} nor {INDEX}; give a directory with weights"
+        )
+    return [directory / SINGLE]
+
+
+def open_shard(path: Path) -> Any:
+    """A safetensors file, mapped. UserError where it is truncated or broken."""
+    try:
+        return safe_open(path, framework="numpy")
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{path} ({path.stat().st_size} bytes) is no whole safetensors file ({error}); "
+            "download it again"
+        ) from error
+
+
+def names_of(shard: Any) -> list[str]:
+    """Tensor names of an open file."""
+    return list(shard.keys())
+
+
+def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors; reads only headers."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in files:
+        with open_shard(path) as shard:
+            shapes |= {name: tuple(shard.get_slice(name).get_shape()) for name in names_of(shard)}
+    return shapes
+
+
+def read_params(
+    files: list[Path], places: Mapping[str, Place], dtype: str, shardings: PyTree | None
+) -> Params:
+    """Our parameter tree from a checkpoint whose names were checked."""
+    rows = {place.row.path: place.row for place in places.values() if not place.row.alias}
+    placed = {} if shardings is None else flatten_dict(shardings, sep="/")
+    leaves = {path: empty_leaf(row, dtype, placed.get(path)) for path, row in rows.items()}
+    for path in files:
+        with open_shard(path) as shard:
+            for name in names_of(shard):
+                place = places[name]
+                if not place.row.alias:
+                    read_tensor(shard.get_slice(name), place, leaves)
+    return unflatten_dict(leaves, sep="/")
+
+
+def empty_leaf(row: Row, dtype: str, sharding: Any) -> jax.Array:
+    """Zeros where the leaf will stand."""
+    return jax.jit(partial(jnp.zeros, row.leaf_shape, dtype), out_shardings=sharding)()
+
+
+def read_tensor(tensor: Any, place: Place, leaves: dict[str, jax.Array]) -> None:
+    """Write a tensor into its leaf, piece by piece along the tensor's first axis."""
+    row = place.row
+    linear = row.layout == "linear"
+    for start, piece in pieces(tensor, row.shape):
+        at = (0, start) if linear else (start, *(0 for _ in row.shape[1:]))
+        at = at if place.layer is None else (place.layer, *at)
+        leaves[row.path] = write_piece(leaves[row.path], piece, at, linear=linear)
+
+
+def pieces(tensor: Any, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
+    """Parts of a tensor along its first axis, each with its start."""
+    row_bytes = 4 * math.prod(shape[1:])
+    step = max(1, PIECE_BYTES // row_bytes)
+    for start in range(0, shape[0], step):
+        yield start, tensor[start : min(start + step, shape[0])]
+
+
+@partial(jax.jit, static_argnames="linear", donate_argnums=0)
+def write_piece(
+    leaf: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...], *, linear: bool
+) -> jax.Array:
+    """Put a piece into a leaf, in the leaf's layout and type."""
+    own = piece.reshape(piece.shape[0], -1).T if linear else piece
+    own = own.reshape((1,) * (leaf.ndim - own.ndim) + own.shape)
+    return jax.lax.dynamic_update_slice(leaf, own.astype(leaf.dtype), at)
+
+
+def write_params(directory: Path, params: Params, places: Mapping[str, Place]) -> None:
+    """A checkpoint that transformers loads: one file, or shards with an index."""
+    leaves = flatten_dict(params, sep="/")
+    written = {name: place for name, place in places.items() if not place.row.alias}
+    width = {name: leaves[place.row.path].dtype.itemsize for name, place in written.items()}
+    sizes = {name: width[name] * math.prod(place.row.shape) for name, place in written.items()}
+    shards = cut_shards(sizes)
+    files = [SINGLE]
+    if len(shards) > 1:
+        files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    for file, names in zip(files, shards, strict=True):
+        tensors = {name: tensor_of(leaves, written[name]) for name in names}
+        save_file(tensors, directory / file, metadata={"format": "pt"})
+    if len(shards) > 1:
+        weight_map = {n: file for file, names in zip(files, shards, strict=True) for n in names}
+        index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
+        (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
+
+
+def cut_shards(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Names in order, cut so that no file exceeds `SHARD_BYTES` unless by a single tensor."""
+    shards: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if shards[-1] and filled + size > SHARD_BYTES:
+            shards.append([])
+            filled = 0
+        shards[-1].append(name)
+        filled += size
+    return shards
+
+
+def tensor_of(leaves: Mapping[str, jax.Array], place: Place) -> np.ndarray:
+    """One tensor as transformers has it, on the host."""
+    leaf = leaves[place.row.path]
+    own = np.asarray(leaf if place.layer is None else leaf[place.layer])
+    if place.row.layout == "linear":
+        own = own.T.reshape(place.row.shape)
+    return np.ascontiguousarray(own)
