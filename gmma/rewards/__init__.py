@@ -18,6 +18,7 @@ from gmma.rewards.detection import detection_ap_reward, detection_reward
 from gmma.rewards.exact import exact_reward
 from gmma.rewards.format import format_reward
 from gmma.rewards.length import soft_overlong_reward
+from gmma.rewards.manipulation import manipulation_contact_reward, manipulation_reward
 from gmma.rewards.mathematics import math_reward
 from gmma.rewards.points import affordance_points_reward
 from gmma.rewards.trajectory import trajectory_reward
@@ -33,6 +34,8 @@ REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "detection_ap": detection_ap_reward,
     "exact": exact_reward,
     "format": format_reward,
+    "manipulation": manipulation_reward,
+    "manipulation_contact": manipulation_contact_reward,
     "math": math_reward,
     "soft_overlong": soft_overlong_reward,
     "trajectory": trajectory_reward,

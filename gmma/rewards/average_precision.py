@@ -5,6 +5,8 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gmma.rewards.boxes import Number
+
 COCO_FIGURES = (
     "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
     "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
@@ -79,6 +81,6 @@ def coco_results(
     ]
 
 
-def _extent(box: Sequence[float]) -> dict[str, Any]:
+def _extent(box: Sequence[Number]) -> dict[str, Any]:
     x1, y1, x2, y2 = box
     return {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}

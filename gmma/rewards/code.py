@@ -4,6 +4,7 @@ import ast
 import atexit
 import functools
 import re
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,8 +19,8 @@ def code_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    tests: Sequence[Sequence[str]],
-    setup: Sequence[str | None],
+    tests: Sequence[object],
+    setup: Sequence[object],
     sandbox: str = STRONG,
     wall_seconds: float | int = 6,
     **columns: Sequence,
@@ -35,11 +36,10 @@ def code_reward(
     """
     box = _open_sandbox(sandbox)  # also for no answers: that is how a worker gets ready
     limits = Limits(wall_seconds=wall_seconds)
+    records = map(read_tests, tests, setup)
     return [
-        _share(box.run(find_code(text), cases, prelude or "", limits))
-        if are_tests(cases, prelude)
-        else None
-        for text, cases, prelude in zip(answers, tests, setup, strict=True)
+        None if record is None else _share(box.run(find_code(text), *record, limits))
+        for text, record in zip(answers, records, strict=True)
     ]
 
 
@@ -47,8 +47,8 @@ def code_all_passed_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    tests: Sequence[Sequence[str]],
-    setup: Sequence[str | None],
+    tests: Sequence[object],
+    setup: Sequence[object],
     sandbox: str = STRONG,
     wall_seconds: float | int = 6,
     **columns: Sequence,
@@ -65,16 +65,21 @@ def code_all_passed_reward(
     return [None if share is None else float(share == 1.0) for share in shares]
 
 
-def are_tests(cases: object, prelude: object) -> bool:
-    """Whether a record has at least one test, and its tests and setup are Python."""
-    if isinstance(cases, str) or not isinstance(cases, Sequence | np.ndarray) or not len(cases):
-        return False
+def read_tests(tests: object, setup: object) -> tuple[list[str], str] | None:
+    """The tests and the setup of a record; None without tests, or where one is no Python."""
+    if isinstance(tests, str | bytes) or not isinstance(tests, Sequence | np.ndarray):
+        return None
+    sources = [*tests, setup or ""]
     try:
-        for source in (*cases, prelude or ""):
-            ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a test is not our concern
+            for source in sources:
+                ast.parse(source)
     except (SyntaxError, TypeError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
+    if not len(tests) or not all(isinstance(source, str) for source in sources):
+        return None
+    return sources[:-1], sources[-1]
 
 
 def find_code(text: str) -> str:

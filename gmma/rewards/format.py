@@ -7,8 +7,8 @@ def format_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    closed: Sequence[bool],
-    finished: Sequence[bool],
+    closed: Sequence[object],
+    finished: Sequence[object],
     **columns: Sequence,
 ) -> list[float | None]:
     """`0.5·closed + 0.5·finished`: 0, 0.5 or 1 (our choice: no peer separates the two halves).

@@ -1,13 +1,14 @@
 """Length shaping that needs nothing but the answer's own length."""
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def soft_overlong_reward(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    response_tokens: Sequence[int],
+    response_tokens: Sequence[Any],
     limit_tokens: int = 1024,
     buffer_tokens: int = 128,
     **columns: Sequence,
@@ -20,7 +21,7 @@ def soft_overlong_reward(
 
     ℓ is the column `response_tokens` (thought and answer), L `limit_tokens`, C `buffer_tokens`.
     """
-    return [_penalty(length, limit_tokens, buffer_tokens) for length in response_tokens]
+    return [_penalty(int(length), limit_tokens, buffer_tokens) for length in response_tokens]
 
 
 def _penalty(length_tokens: int, limit_tokens: int, buffer_tokens: int) -> float:

@@ -106,7 +106,7 @@ class Pool:
         self.workers = []
 
     def score(
-        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Sequence]
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
         selected = [
@@ -147,7 +147,7 @@ class Pool:
         waiting: deque[_Job],
         answers: Sequence[str],
         thoughts: Sequence[str],
-        selected: Sequence[Mapping[str, Sequence]],
+        selected: Sequence[Mapping[str, Any]],
     ) -> None:
         job = waiting.popleft()
         span = slice(job.first, job.last)

@@ -10,7 +10,7 @@ the order in which they finish.
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class Scorer(Protocol):
     terms: tuple[RewardTerm, ...]
 
     def score(
-        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Sequence]
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored: ...
 
 
@@ -84,7 +84,7 @@ def check_rewards(
     answers: Sequence[str],
     *,
     thoughts: Sequence[str],
-    columns: Mapping[str, Sequence],
+    columns: Mapping[str, Any],
 ) -> Scored:
     """Score one batch before training starts, and be strict about it.
 
@@ -133,7 +133,7 @@ class _InlineScorer:
         self.wanted = [columns_read(term) for term in terms]
 
     def score(
-        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Sequence]
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
         tally = Tally(len(answers), self.names)

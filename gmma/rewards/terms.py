@@ -114,7 +114,7 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
 
 
 def check_lengths(
-    answers: Sequence[str], thoughts: Sequence[str], columns: Mapping[str, Sequence]
+    answers: Sequence[str], thoughts: Sequence[str], columns: Mapping[str, Any]
 ) -> None:
     for name, column in {"thoughts": thoughts, **columns}.items():
         if len(column) != len(answers):
@@ -125,8 +125,8 @@ def check_lengths(
 
 
 def select_columns(
-    term: RewardTerm, wanted: frozenset[str] | None, columns: Mapping[str, Sequence]
-) -> dict[str, Sequence]:
+    term: RewardTerm, wanted: frozenset[str] | None, columns: Mapping[str, Any]
+) -> dict[str, Any]:
     selected = {name: c for name, c in columns.items() if wanted is None or name in wanted}
     clash = sorted(set(selected) & dict(term.options).keys())
     if clash:

@@ -41,7 +41,7 @@ class Chunk:
 
     answers: Sequence[str]
     thoughts: Sequence[str]
-    columns: Sequence[Mapping[str, Sequence]]  # per term, the columns it reads
+    columns: Sequence[Mapping[str, Any]]  # per term, the columns it reads
     units: Sequence[tuple[int, int]]
 
 

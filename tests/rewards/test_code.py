@@ -1,0 +1,149 @@
+"""The code reward: shares, fences, and every reference solution of HumanEval and MBPP."""
+
+import ast
+import time
+import warnings
+
+import pytest
+
+from gmma.errors import UserError
+from gmma.rewards import REWARDS
+from gmma.rewards.code import find_code
+from gmma.rewards.sandbox.client import Sandbox
+from gmma.rewards.service import RewardTerm, open_scorer
+
+TESTS = ["assert f(1) == 2", "assert f(2) == 4", "assert f(3) == 4"]
+
+
+@pytest.fixture(scope="module")
+def _sandbox_works():
+    try:
+        Sandbox().close()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+pytestmark = pytest.mark.usefixtures("_sandbox_works")
+
+
+def score(answers, tests=TESTS, setup="", name="code"):
+    count = len(answers)
+    return REWARDS[name](
+        answers, thoughts=[""] * count, tests=[tests] * count, setup=[setup] * count
+    )
+
+
+def test_share_of_tests_and_all_or_nothing():
+    answers = [
+        "def f(x): return x + 1",
+        "Here:\n```python\ndef f(x): return 2 * x\n```\nDone.",
+        "```\ndef f(x): return [2, 4, 4][x - 1]",
+        "def f(x): return 0",
+        "def f(x) return 0",
+        "",
+        "import os; os._exit(0)",
+    ]
+    assert score(answers) == [2 / 3, 2 / 3, 1, 0, 0, 0, 0]
+    assert score(answers, name="code_all_passed") == [0, 0, 1, 0, 0, 0, 0]
+
+
+def test_find_code_takes_the_last_block():
+    assert find_code("```\na\n```\n```python\nb\n```") == "b\n"
+    assert find_code("no fence") == "no fence"
+
+
+@pytest.mark.parametrize("tests", [None, [], "assert True", [3], ["assert ("], [b"assert True"]])
+def test_a_reference_that_cannot_be_read_is_none(tests):
+    assert score(["def f(x): return x"], tests) == [None]
+    assert score(["def f(x): return x"], TESTS, setup="def (") == [None]
+
+
+def test_fault_of_the_tests_is_no_zero():
+    with pytest.raises(RuntimeError, match="No module named 'no_such_module'"):
+        score(["def f(x): return x"], ["import no_such_module"])
+
+
+def test_code_in_the_pool():
+    answers = ["def f(x): return x + 1", "while True: pass", "import os; os._exit(0)"] * 2
+    columns = {"tests": [TESTS] * 6, "setup": [""] * 6}
+    term = RewardTerm("code", options=(("wall_seconds", 1.0),))
+    with open_scorer([term], workers=2) as scorer:
+        scored = scorer.score(answers, thoughts=[""] * 6, columns=columns)
+        faulty = scorer.score(
+            answers[:1],
+            thoughts=[""],
+            columns={"tests": [["import no_such_module"]], "setup": [""]},
+        )
+    assert scored.values[:, 0].tolist() == [2 / 3, 0, 0] * 2
+    assert faulty.outcomes["code"]["crash"] == 1
+
+
+def test_a_machine_without_a_sandbox_stops_the_run():
+    term = RewardTerm("code", options=(("sandbox", "none"),))
+    with pytest.raises(UserError, match="choose 'strong' or 'weak'"), open_scorer([term]):
+        pass
+
+
+@pytest.fixture(scope="module")
+def references(read_real):
+    """(name, solution, setup, tests, entry point) of every problem."""
+    problems = [
+        (p["task_id"], p["prompt"] + p["canonical_solution"], "", p["test"], p["entry_point"])
+        for p in read_real("humaneval/HumanEval.jsonl")
+    ]
+    found = [(n, code, setup, [f"{t}\ncheck({e})"], e) for n, code, setup, t, e in problems]
+    for p in read_real("mbpp/mbpp.jsonl"):
+        tests = p["test_list"] + p["challenge_test_list"]
+        entry = next(
+            node.func.id
+            for node in ast.walk(ast.parse(tests[0]))
+            if isinstance(node, ast.Call)
+            and isinstance(node.func, ast.Name)
+            and f"def {node.func.id}" in p["code"].replace("  ", " ")
+        )
+        found.append((p["task_id"], p["code"], p["test_setup_code"], tests, entry))
+    return found
+
+
+def break_first_line(code, entry):
+    """The first statement of the function returns None instead."""
+    lines = code.splitlines()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes in the references
+        functions = [n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef)]
+    body = next(f for f in functions if f.name == entry).body
+    docstring = isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant)
+    first = body[int(docstring and len(body) > 1)]
+    line = lines[first.lineno - 1]
+    lines[first.lineno - 1] = line[: first.col_offset] + "return None"
+    return "\n".join(lines)
+
+
+def judge(references, change):
+    answers = [change(code, entry) for _, code, _, _, entry in references]
+    columns = {"tests": [r[3] for r in references], "setup": [r[2] for r in references]}
+    with open_scorer([RewardTerm("code")], workers=2, step_seconds=500) as scorer:
+        began = time.monotonic()
+        scored = scorer.score(answers, thoughts=[""] * len(answers), columns=columns)
+    per_minute = 60 * len(answers) / (time.monotonic() - began)
+    return scored.values[:, 0], per_minute
+
+
+SOME_OR_ALL = pytest.mark.parametrize(
+    "every", [6, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"]
+)
+
+
+@SOME_OR_ALL
+def test_references_pass_and_200_a_minute_are_easy(references, every):
+    references = references[::every]
+    values, per_minute = judge(references, lambda code, entry: code)
+    assert [r[0] for r, value in zip(references, values, strict=True) if value != 1] == []
+    assert per_minute >= 200
+
+
+@SOME_OR_ALL
+def test_references_with_one_line_broken_fail(references, every):
+    references = references[::every]
+    values, _ = judge(references, break_first_line)
+    assert [r[0] for r, value in zip(references, values, strict=True) if not value < 1] == []
