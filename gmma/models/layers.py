@@ -28,6 +28,11 @@ def named(init: Initializer, *axes: str) -> Initializer:
     return boxed
 
 
+def along_last(vector: Float[Array, "D"], like: Array) -> Array:
+    """A vector with as many axes as `like`, to be broadcast along its last one."""
+    return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + vector.shape)
+
+
 class Linear(nn.Module):
     """`x·W (+ b)`, with the low-rank term `(x·a)·b` where the collection `lora` holds one.
 
@@ -48,7 +53,7 @@ class Linear(nn.Module):
         y = x @ kernel.astype(self.dtype)
         if self.use_bias:
             bias_init = named(nn.initializers.zeros, self.axes[1])
-            y += self.param("bias", bias_init, (self.features,), jnp.float32).astype(self.dtype)
+            y += along_last(self.param("bias", bias_init, (self.features,), jnp.float32), y)
         if self.has_variable("lora", "a"):
             down: Array = self.get_variable("lora", "a")
             up: Array = self.get_variable("lora", "b")
@@ -72,7 +77,7 @@ class RMSNorm(nn.Module):
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
-        return (normed * (self.offset + weight).astype(wide.dtype)).astype(x.dtype)
+        return (normed * along_last(self.offset + weight, wide)).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):
@@ -84,7 +89,7 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         def vector(name: str, initializer: Initializer) -> Array:
             init = named(initializer, "norm")
-            return self.param(name, init, (x.shape[-1],), jnp.float32).astype(wide.dtype)
+            return along_last(self.param(name, init, (x.shape[-1],), jnp.float32), wide)
 
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         centred = wide - wide.mean(axis=-1, keepdims=True)
@@ -97,7 +102,8 @@ class LayerNorm(nn.Module):
 def rotary_angles(positions: Int[Array, "B S"], size: int, base: float) -> Float[Array, "B S half"]:
     """θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
     frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    return positions[..., None].astype(jnp.float32) * frequency
+    angles = positions[..., None].astype(jnp.float32)
+    return angles * along_last(frequency, angles)
 
 
 def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Float[Array, "B S N H"]:
