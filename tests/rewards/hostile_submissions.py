@@ -20,10 +20,10 @@ HOSTILE = {
         "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=[9]).start()",
         {FAILED, OUT_OF_MEMORY},
     ),
-    "memory bomb": ("x = []\nwhile True: x.append(bytearray(10**7))", {OUT_OF_MEMORY}),
+    "memory bomb": ("x = []\nwhile True: x.append(bytearray(3 * 10**7))", {OUT_OF_MEMORY}),
     "one huge allocation": ("x = 'a' * 10**12", {OUT_OF_MEMORY}),
     "memory bomb in the call": (
-        "def add(a, b):\n x = []\n while True: x.append(bytearray(10**7))",
+        "def add(a, b):\n x = []\n while True: x.append(bytearray(3 * 10**7))",
         {OUT_OF_MEMORY},
     ),
     "huge power": ("x = 9 ** 9 ** 9", {TIMED_OUT, OUT_OF_MEMORY}),
@@ -114,7 +114,7 @@ HOSTILE = {
     "deep recursion in C": (
         "import sys\nsys.setrecursionlimit(10**9)\nx = ()\nfor _ in range(10**6): x = (x,)\n"
         "hash(x)",
-        {CRASHED},
+        {CRASHED, TIMED_OUT},
     ),
     "patches assert": (
         "import builtins\nclass Never(Exception): pass\nbuiltins.AssertionError = Never\n"
@@ -151,10 +151,13 @@ HOSTILE = {
         {FAILED, CRASHED},
     ),
     "searches its memory for the tests": (
-        "import gc, sys\nfound = [o for o in gc.get_objects() if 'add(2' in str(o)[:10**4]]\n"
-        "frame = sys._getframe()\nwhile frame:\n found += ['add(2' in str(frame.f_locals)]\n"
-        " frame = frame.f_back\n"
-        "def add(a, b): return 5 if any(f is True for f in found) else 4",
+        "import gc, re\nkey = ''.join(['ass', 'ert ad', 'd.2, 3. == (.)'])\n"
+        "def seek():\n for o in gc.get_objects():\n"
+        "  if isinstance(o, (dict, list, tuple)) and o is not globals():\n"
+        "   try: found = re.search(key, repr(o))\n"
+        "   except Exception: continue\n"
+        "   if found: return int(found[1])\n return 4\n"
+        "expected = seek()\ndef add(a, b): return expected",
         {FAILED},
     ),
     "is equal to everything": (

@@ -18,7 +18,7 @@ from gmma.rewards.sandbox.client import Limits, Sandbox
 from gmma.rewards.sandbox.values import decode, encode, overwrite
 
 NAMESPACES = tuple(layer for layer in isolation.LAYERS if layer.endswith("namespace"))
-TIGHT = Limits(wall_seconds=1.5, cpu_seconds=10, memory_megabytes=256)
+TIGHT = Limits(wall_seconds=2, cpu_seconds=10, memory_megabytes=128)
 HONEST = "def add(a, b):\n    return a + b"
 TESTS = ["assert abs(add(2, 3) - 5) < 1e-9", "assert add(2, 3) == 5"]
 
