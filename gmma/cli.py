@@ -4,6 +4,7 @@
     gmma eval RUN_DIR                                    greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma data experiments/NAME.py                        build a dataset and show it
+    gmma bench                                           time the tree against flat rows
 
 A mistake of the user's is one message on stderr and exit code 2; nothing is written over.
 """
@@ -45,11 +46,19 @@ def command_data(arguments: Sequence[str]) -> None:
     data_command(arguments)
 
 
+def command_bench(arguments: Sequence[str]) -> None:
+    """Time the tree against prompt-shared and flat rows."""
+    from gmma.commands import bench_command
+
+    bench_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
     "eval": command_eval,
     "sample": command_sample,
     "data": command_data,
+    "bench": command_bench,
 }
 
 

@@ -15,6 +15,7 @@ import tyro
 from rich.console import Console
 
 from gmma.assembly import assemble
+from gmma.bench import BenchArguments, bench
 from gmma.config import ExperimentConfig, config_from_json, config_to_json
 from gmma.console import print_table
 from gmma.data import example_batches
@@ -198,3 +199,8 @@ def data_command(arguments: Sequence[str]) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         task.draw(config.task, example, []).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
+
+
+def bench_command(arguments: Sequence[str]) -> None:
+    """`gmma bench`: one table for the layouts, one for T4A1, T4A4 and T16A1."""
+    bench(parse(BenchArguments, arguments, prog="gmma bench"))
