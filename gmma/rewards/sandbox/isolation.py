@@ -97,11 +97,13 @@ def confine_files(scratch_bytes: int) -> None:
     kernel.make_read_only("/", recursive=False)
 
 
-def confine_process(layers: Collection[str], scratch: str, limits: dict[int, int]) -> None:
-    """Resource limits, no privileges, and no way to gain any. Nothing of it can be undone."""
+def confine_process(
+    layers: Collection[str], scratch: str, limits: dict[int, tuple[int, int]]
+) -> None:
+    """Limits (soft, hard), no privileges, and no way to gain any. Nothing of it can be undone."""
     os.chdir(scratch)
-    for which, bound in limits.items():
-        resource.setrlimit(which, (bound, bound))
+    for which, bounds in limits.items():
+        resource.setrlimit(which, bounds)
     if USER in layers:
         kernel.drop_capabilities()
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)

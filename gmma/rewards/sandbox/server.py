@@ -153,7 +153,8 @@ def _become_checker(
     _keep_descriptors([null, null, null, answers, questions_end, request])
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # not to be traced, even where the filter is missing
     text = _read_all(5)
-    isolation.confine_process(layers, scratch, {resource.RLIMIT_AS: _CHECKER_MEMORY_BYTES})
+    memory = (_CHECKER_MEMORY_BYTES, _CHECKER_MEMORY_BYTES)
+    isolation.confine_process(layers, scratch, {resource.RLIMIT_AS: memory})
     check_submission((3, 4), json.loads(text), _report, lambda: _cause_of_death(submission, limits))
 
 
@@ -168,14 +169,16 @@ def _become_submission(
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
     _keep_descriptors([null, output, output, *channel])
     bounds = {
-        resource.RLIMIT_CPU: limits["cpu_seconds"],
         resource.RLIMIT_AS: limits["memory_bytes"],
         resource.RLIMIT_FSIZE: limits["file_bytes"],
         resource.RLIMIT_NPROC: limits["threads"],
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
-    isolation.confine_process(layers, scratch, bounds)
+    both = {which: (bound, bound) for which, bound in bounds.items()}
+    seconds = limits["cpu_seconds"]  # then SIGXCPU, which tells time from memory; then SIGKILL
+    both[resource.RLIMIT_CPU] = (seconds, seconds + 1)
+    isolation.confine_process(layers, scratch, both)
     run_submission((3, 4))
 
 
@@ -204,13 +207,15 @@ def _cause_of_death(submission: int, limits: Limits) -> str:
     while time.monotonic() < deadline:
         process, status, usage = os.wait4(submission, os.WNOHANG)
         if process:
-            seconds = usage.ru_utime + usage.ru_stime
-            killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (
-                signal.SIGKILL,
-                signal.SIGXCPU,
-            )
-            if not killed:
-                return CRASHED
-            return TIMED_OUT if seconds >= 0.9 * limits["cpu_seconds"] else OUT_OF_MEMORY
+            return _read_status(status, usage.ru_utime + usage.ru_stime, limits)
         time.sleep(0.001)
     return CRASHED  # it lives on, but closed the pipe
+
+
+def _read_status(status: int, cpu_seconds: float, limits: Limits) -> str:
+    signal_number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if signal_number == signal.SIGXCPU:
+        return TIMED_OUT
+    if signal_number != signal.SIGKILL:
+        return CRASHED
+    return TIMED_OUT if cpu_seconds > 0.5 * limits["cpu_seconds"] else OUT_OF_MEMORY
