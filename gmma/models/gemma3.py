@@ -20,6 +20,7 @@ from gmma.models.layers import (
     GatedMLP,
     Linear,
     RMSNorm,
+    named,
     rotary_angles,
     rotate,
     tree_attention,
@@ -139,7 +140,7 @@ class Gemma3Model(nn.Module):
         c = self.config
         self.embedding = self.param(
             "embedding",
-            nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")),
+            named(nn.initializers.normal(0.02), "vocab", "embed"),
             (c.vocab_size, c.width),
             jnp.float32,
         )
@@ -211,7 +212,7 @@ def image_runs(inputs: TreeInputs, image_token: int) -> Int[Array, "B S"]:
 
     An image is a run of placeholders in the prompt; one that a policy samples is an ordinary token.
     """
-    in_prompt = jnp.arange(inputs.tokens.shape[1]) < inputs.shape.prompt
+    in_prompt = jnp.arange(inputs.tokens.shape[1])[None] < inputs.shape.prompt
     is_image = (inputs.tokens == image_token) & in_prompt
     begins = is_image & ~jnp.pad(is_image, ((0, 0), (1, 0)))[:, :-1]
     return jnp.where(is_image, jnp.cumsum(begins, axis=1, dtype=jnp.int32), 0)

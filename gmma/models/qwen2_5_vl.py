@@ -11,7 +11,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gmma.models.layers import (
     ACTIVATIONS,
@@ -19,6 +19,7 @@ from gmma.models.layers import (
     GatedMLP,
     Linear,
     RMSNorm,
+    named,
     rotary_angles,
     rotate,
     tree_attention,
@@ -27,7 +28,7 @@ from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.qwen_vision import QwenImages, QwenTower, QwenVisionConfig
 from gmma.models.vision import place_images
 from gmma.tree.layout import prompt_only
-from gmma.types import TreeInputs
+from gmma.types import Array, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
 
@@ -104,7 +105,7 @@ class QwenModel(nn.Module):
         c = self.config
         self.embedding = self.param(
             "embedding",
-            nn.with_logical_partitioning(nn.initializers.normal(0.02), ("vocab", "embed")),
+            named(nn.initializers.normal(0.02), "vocab", "embed"),
             (c.vocab_size, c.width),
             jnp.float32,
         )
@@ -160,8 +161,8 @@ def prompt_positions(
     """
     is_image = tokens == image_token
     count = jnp.cumsum(is_image, axis=1, dtype=jnp.int32)
-    before = count - is_image  # image tokens before the slot
-    text = jnp.arange(tokens.shape[1], dtype=jnp.int32) - before
+    before = count - is_image.astype(jnp.int32)  # image tokens before the slot
+    text = jnp.arange(tokens.shape[1], dtype=jnp.int32)[None] - before
     last = images.feature.shape[1] - 1
     index = jnp.clip(before, 0, last)
     offset = jnp.take_along_axis(images.offset, index[..., None], axis=1)

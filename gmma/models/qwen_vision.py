@@ -12,11 +12,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float, Int
 
 from gmma.models.layers import ACTIVATIONS, GatedMLP, Linear, RMSNorm, rotary_angles, rotate
 from gmma.models.vision import image_attention
-from gmma.types import pytree
+from gmma.types import Array, pytree
 
 
 @dataclass(frozen=True, kw_only=True)

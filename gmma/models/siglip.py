@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gmma.models.layers import ACTIVATIONS, LayerNorm, Linear
+from gmma.models.layers import ACTIVATIONS, LayerNorm, Linear, named
 from gmma.models.vision import image_attention
 
 
@@ -77,11 +77,11 @@ class SiglipTower(nn.Module):
         )
         place = self.param(
             "place",
-            nn.with_logical_partitioning(nn.initializers.normal(c.width**-0.5), ("patch", "embed")),
+            named(nn.initializers.normal(c.width**-0.5), "patch", "embed"),
             (c.side**2, c.width),
             jnp.float32,
         )
-        x = embed(channel_patches(pixels, c.patch_pixels)) + place.astype(self.dtype)
+        x = embed(channel_patches(pixels, c.patch_pixels)) + place.astype(self.dtype)[None]
         blocks = nn.scan(
             SiglipBlock,
             variable_axes={"params": 0, "lora": 0},

@@ -1,0 +1,131 @@
+"""Image processors equal transformers', on photographs and on random sizes."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.images.common import PixelConfig
+from gmma.images.gemma3 import GemmaImageConfig, PanAndScan, crops, gemma_arrays, gemma_pixels
+from gmma.images.qwen2_5_vl import QwenImageConfig, qwen_arrays, qwen_patches, smart_size
+from gmma.models.qwen_vision import QwenVisionConfig
+from gmma.porting.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
+from gmma.types import Example
+from tests.porting import theirs
+
+PHOTOS = sorted((Path(os.environ["GMMA_REAL_DATA"]) / "photos").glob("*.jpg"))
+SIZES = [(30, 50), (224, 100), (57, 401), (333, 333), (20, 900)]
+TOLERANCE = 1e-5
+TOWER = QwenVisionConfig(layers=1, width=8, heads=1, mlp=8, full_layers=(False,))
+QWEN = QwenImageConfig(
+    pixels=PixelConfig(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC), vision=TOWER
+)
+GEMMA = GemmaImageConfig(pixels=PixelConfig(mean=HALF, std=HALF, resample=BILINEAR), side=224)
+
+
+def images() -> list[Image.Image]:
+    rng = np.random.default_rng(0)
+    photos = [Image.open(path).convert("RGB") for path in PHOTOS]
+    return photos + [theirs.picture(rng, *size) for size in SIZES]
+
+
+def example(*pictures: Image.Image, name: str = "r7") -> Example:
+    pixels = tuple(np.asarray(p) for p in pictures)
+    return Example(question="", images=pixels, columns={}, id=name)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_gemma_pixels_equal_transformers() -> None:
+    theirs.quiet()
+    processor = theirs.gemma_processor(224)
+    for image in images():
+        expected = np.array(processor(image)["pixel_values"])[0]
+        assert np.abs(gemma_pixels(np.asarray(image), GEMMA) - expected).max() <= TOLERANCE
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_pan_and_scan_equals_transformers() -> None:
+    theirs.quiet()
+    options = {
+        "pan_and_scan_min_crop_size": 64,
+        "pan_and_scan_max_num_crops": 4,
+        "pan_and_scan_min_ratio_to_activate": 1.2,
+    }
+    processor = theirs.gemma_processor(56, do_pan_and_scan=True, **options)
+    config = PanAndScan(min_crop_pixels=64, max_crops=4, min_ratio=1.2)
+    ours = GemmaImageConfig(pixels=GEMMA.pixels, side=56, pan_and_scan=config)
+    for image in images():
+        expected = np.array(processor(image)["pixel_values"])
+        found = gemma_arrays([example(image)], ours)
+        assert found is not None
+        assert np.abs(found[0, : len(expected)] - expected).max() <= TOLERANCE
+        assert not found[0, len(expected) :].any()
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_qwen_patches_equal_transformers() -> None:
+    theirs.quiet()
+    processor = theirs.qwen_processor()
+    for image in images():
+        expected = processor(image)
+        patches, grid = qwen_patches(np.asarray(image), QWEN)
+        assert grid == tuple(np.array(expected["image_grid_thw"])[0])
+        assert np.abs(patches - np.array(expected["pixel_values"])).max() <= TOLERANCE
+
+
+def test_smart_size_by_hand() -> None:
+    """The first is transformers' own test; then the budget binds above, and below."""
+    assert smart_size(561, 278, 28, 3136, 1003520) == (560, 280)
+    assert smart_size(1024, 1024, 28, 3136, 1003520) == (980, 980)  # ⌊1024/√(1024²/1003520)/28⌋·28
+    assert smart_size(28, 28, 28, 3136, 1003520) == (56, 56)
+    with pytest.raises(UserError, match="201 × 1 pixels"):
+        smart_size(1, 201, 28, 3136, 1003520)
+
+
+def test_crops_of_a_wide_image() -> None:
+    """1000 × 400: ratio 2.5 rounds half up to 3 crops of ⌈1000/3⌉ = 334 pixels."""
+    image = np.zeros((400, 1000, 3), np.uint8)
+    found = crops(image, PanAndScan())
+    assert [c.shape[:2] for c in found] == [(400, 334), (400, 334), (400, 332)]
+    assert crops(image[:, :450], PanAndScan()) == []
+
+
+def test_windows_hold_every_patch_once() -> None:
+    """56 × 140 pixels are 2 × 5 cells: two windows, the second with one column of cells."""
+    rng = np.random.default_rng(0)
+    image = theirs.picture(rng, 140, 56)
+    found = qwen_arrays([example(image), example()], QWEN)
+    assert found is not None
+    assert found.image.shape == (2, 2, 64)
+    assert found.image.sum(axis=2).tolist() == [[32, 8], [0, 0]]
+    patches, _ = qwen_patches(np.asarray(image), QWEN)
+    cells = found.patches[0].reshape(-1, 4, 588)[found.feature[0, :10]]
+    still = patches.reshape(10, 4, 3, 2, 196)[:, :, :, 0].reshape(10, 4, 588)
+    assert np.array_equal(cells, still)
+    assert found.shift.tolist() == [5 - 10, 0]
+    assert found.offset[0, 9].tolist() == [0, 1, 4]
+
+
+def test_image_that_fits_no_bucket_is_named() -> None:
+    rng = np.random.default_rng(0)
+    many = example(*(theirs.picture(rng, 60, 60) for _ in range(3)))
+    with pytest.raises(UserError, match="record r7 has 3 images, and the largest bucket holds 2"):
+        gemma_arrays([many], GEMMA, (1, 2))
+    with pytest.raises(UserError, match="record r7 has 3 image windows"):
+        qwen_arrays([many], QWEN, (1, 2))
+
+
+def test_buckets_are_the_only_shapes() -> None:
+    rng = np.random.default_rng(0)
+    for count in range(1, 6):
+        batch = [example(*(theirs.picture(rng, 20, 20) for _ in range(count))), example()]
+        found = gemma_arrays(batch, GEMMA, (2, 6))
+        assert found is not None
+        assert found.shape[1] == (2 if count <= 2 else 6)
+    assert gemma_arrays([example()], GEMMA, (2, 6)) is None

@@ -1,0 +1,117 @@
+"""Our logits are transformers' on random models: text, one image, several, mixed rows, padding."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gmma.porting import load_pretrained, reference_logits, save_pretrained
+from tests.porting import theirs
+
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+TOLERANCE = 1e-4  # absolute, float32; written once, never relaxed
+
+
+@pytest.fixture(autouse=True)
+def _quiet() -> None:
+    theirs.quiet()
+
+
+def require_close(ours: np.ndarray, reference: np.ndarray, lengths: np.ndarray) -> None:
+    """Equal on every valid position, and not because all is zero."""
+    valid = np.arange(ours.shape[1]) < lengths[:, None]
+    assert np.abs(reference[valid]).max() > 0.5
+    worst = np.abs(ours - reference)[valid].max()
+    print(f"largest difference {worst:.1e} of {np.abs(reference[valid]).max():.1f}")
+    assert worst <= TOLERANCE
+
+
+@pytest.mark.parametrize("options", theirs.GEMMA_TEXTS)
+def test_gemma_text(options: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    model = theirs.gemma_text(tmp_path, options)
+    tokens, lengths = rng.integers(3, 80, (3, 17)), np.array([17, 9, 2])
+    ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
+@pytest.mark.parametrize("options", theirs.GEMMA_IMAGES)
+def test_gemma_images(options: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    model = theirs.gemma_images(tmp_path, options)
+    sizes = [[(40, 60)], [], [(70, 30), (56, 56), (20, 90)]]
+    rows = [[theirs.picture(rng, *size) for size in row] for row in sizes]
+    counts = [[options["tokens"]] * len(row) for row in rows]
+    tokens, lengths = theirs.lay_out(rng, counts, theirs.GEMMA_IMAGE)
+    processor = theirs.gemma_processor(14 * options["patches"])
+    pixels = np.concatenate([np.array(processor(row)["pixel_values"]) for row in rows if row])
+    reference = theirs.logits(
+        model,
+        tokens,
+        lengths,
+        pixel_values=pixels,
+        token_type_ids=(tokens == theirs.GEMMA_IMAGE).astype(int),
+    )
+    pretrained = load_pretrained(tmp_path)
+    require_close(reference_logits(pretrained, tokens, rows, lengths), reference, lengths)
+
+
+@pytest.mark.parametrize("options", theirs.QWENS)
+def test_qwen(options: dict, tmp_path: Path) -> None:
+    rng = np.random.default_rng(2)
+    model = theirs.qwen(tmp_path, options)
+    vision = model.config.vision_config
+    processor = theirs.qwen_processor(
+        patch_size=vision.patch_size, merge_size=vision.spatial_merge_size
+    )
+    processor.save_pretrained(tmp_path)
+    sizes = [[(100, 160)], [(60, 60), (57, 200), (84, 130)], []]
+    rows = [[theirs.picture(rng, *size) for size in row] for row in sizes]
+    found = [[processor([image]) for image in row] for row in rows]
+    grids = [[np.array(f["image_grid_thw"])[0] for f in row] for row in found]
+    counts = [[int(g.prod()) // vision.spatial_merge_size**2 for g in row] for row in grids]
+    tokens, lengths = theirs.lay_out(rng, counts, theirs.QWEN_IMAGE)
+    reference = theirs.logits(
+        model,
+        tokens,
+        lengths,
+        pixel_values=np.concatenate([np.array(f["pixel_values"]) for row in found for f in row]),
+        image_grid_thw=np.concatenate([np.stack(row) for row in grids if row]),
+        mm_token_type_ids=(tokens == theirs.QWEN_IMAGE).astype(int),
+    )
+    pretrained = load_pretrained(tmp_path)
+    require_close(reference_logits(pretrained, tokens, rows, lengths), reference, lengths)
+    text = rng.integers(3, 80, (2, 9))
+    lengths = np.array([9, 4])
+    require_close(
+        reference_logits(pretrained, text, lengths=lengths),
+        theirs.logits(model, text, lengths),
+        lengths,
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (theirs.gemma_text, theirs.GEMMA_TEXTS[3]),
+        (theirs.gemma_images, theirs.GEMMA_IMAGES[1]),
+        (theirs.qwen, theirs.QWENS[1]),
+        (theirs.qwen, theirs.QWENS[3]),
+    ],
+)
+def test_export_loads(write, options: dict, tmp_path: Path) -> None:  # noqa: ANN001
+    """import → export → transformers loads → the same logits; the files hold the same tensors."""
+    from safetensors.numpy import load_file
+
+    rng = np.random.default_rng(3)
+    first, second = tmp_path / "first", tmp_path / "second"
+    model = write(first, options)
+    save_pretrained(second, load_pretrained(first))
+    before, after = (load_file(d / "model.safetensors") for d in (first, second))
+    assert {n: t.shape for n, t in before.items()} == {n: t.shape for n, t in after.items()}
+    assert all(np.array_equal(before[n], after[n]) for n in before)
+    again, info = type(model).from_pretrained(second, output_loading_info=True)
+    assert not any(info[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    tokens, lengths = rng.integers(3, 80, (2, 11)), np.array([11, 5])
+    reference = theirs.logits(model, tokens, lengths)
+    require_close(theirs.logits(again.eval(), tokens, lengths), reference, lengths)

@@ -1,0 +1,227 @@
+"""Tiny random models written and run by transformers, to compare ours with."""
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+GEMMA_IMAGE, QWEN_IMAGE = 90, 91  # placeholder ids
+VOCAB = 96
+
+# layers, heads, kv heads, head size, width, kind of layers, window, options
+GEMMA_TEXTS = [
+    {"layers": 1, "heads": 4, "kv": 1, "head": 16, "width": 32, "window": 3},
+    {"layers": 3, "heads": 4, "kv": 2, "head": 24, "width": 32, "window": 5, "pattern": 2},
+    {"layers": 5, "heads": 2, "kv": 2, "head": 8, "width": 24, "window": 2, "pattern": 3},
+    {"layers": 2, "heads": 6, "kv": 3, "head": 10, "width": 36, "window": 64, "tied": False},
+    {"layers": 3, "heads": 4, "kv": 4, "head": 12, "width": 20, "window": 4, "final_softcap": 5.0},
+    {"layers": 7, "heads": 2, "kv": 1, "head": 16, "width": 16, "window": 7, "factor": 8.0},
+    {"layers": 2, "heads": 4, "kv": 2, "head": 16, "width": 32, "window": 1, "bias": True},
+    {"layers": 3, "heads": 8, "kv": 2, "head": 6, "width": 24, "window": 6, "scalar": 20},
+]
+GEMMA_IMAGES = [
+    {**GEMMA_TEXTS[0], "tokens": 4, "patches": 4, "tower": 1},
+    {**GEMMA_TEXTS[1], "tokens": 16, "patches": 4, "tower": 2, "head_kept": True},
+    {**GEMMA_TEXTS[2], "tokens": 9, "patches": 7, "tower": 3},
+    {**GEMMA_TEXTS[3], "tokens": 4, "patches": 6, "tower": 1},
+    {**GEMMA_TEXTS[5], "tokens": 1, "patches": 3, "tower": 2},
+    {**GEMMA_TEXTS[7], "tokens": 25, "patches": 5, "tower": 1},
+]
+QWENS = [
+    {"layers": 1, "heads": 2, "kv": 1, "width": 24, "sections": [2, 2, 2], "full": [0], "tower": 1},
+    {"layers": 3, "heads": 4, "kv": 2, "width": 48, "sections": [1, 2, 3], "full": [1], "tower": 3},
+    {"layers": 2, "heads": 4, "kv": 4, "width": 32, "sections": [2, 1, 1], "full": [], "tower": 2},
+    {"layers": 5, "heads": 2, "kv": 1, "width": 32, "sections": [2, 3, 3], "tied": True},
+    {"layers": 3, "heads": 6, "kv": 3, "width": 36, "sections": [1, 1, 1], "full": [0, 2]},
+    {"layers": 2, "heads": 4, "kv": 1, "width": 40, "sections": [1, 2, 2], "window": 84},
+    {"layers": 3, "heads": 3, "kv": 3, "width": 24, "sections": [2, 1, 1], "patch": 8, "merge": 3},
+    {"layers": 4, "heads": 8, "kv": 2, "width": 64, "sections": [2, 1, 1], "epsilon": 1e-3},
+]
+
+
+def quiet() -> None:
+    """transformers speaks of everything; a test is strict about warnings."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    warnings.simplefilter("ignore")
+
+
+def gemma_text_keys(o: dict[str, Any]) -> dict[str, Any]:
+    """Keys of Gemma3TextConfig."""
+    keys = {
+        "vocab_size": VOCAB,
+        "hidden_size": o["width"],
+        "intermediate_size": 40,
+        "num_hidden_layers": o["layers"],
+        "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["kv"],
+        "head_dim": o["head"],
+        "query_pre_attn_scalar": o.get("scalar", o["head"]),
+        "sliding_window": o["window"],
+        "sliding_window_pattern": o.get("pattern", 2),
+        "final_logit_softcapping": o.get("final_softcap"),
+        "attention_bias": o.get("bias", False),
+        "tie_word_embeddings": o.get("tied", True),
+        "max_position_embeddings": 512,
+        "initializer_range": 0.2,
+    }
+    if "factor" in o:
+        keys["rope_scaling"] = {"rope_type": "linear", "factor": o["factor"]}
+    return keys
+
+
+def save_random(model: Any, directory: Path, seed: int) -> Any:
+    """Fill every parameter at random, norms and biases too, and write the directory."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim < 2:
+                parameter += 0.2 * noise
+            elif "embed" in name or "lm_head" in name or "proj_weight" in name:
+                parameter.copy_(0.3 * noise)
+            else:
+                parameter.copy_(noise * parameter[0].numel() ** -0.5)
+    model.tie_weights()
+    model.save_pretrained(directory)
+    return model.eval()
+
+
+def gemma_text(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Gemma 3 text model."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    model = Gemma3ForCausalLM(Gemma3TextConfig(**gemma_text_keys(options)))
+    return save_random(model, directory, seed)
+
+
+def gemma_images(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Gemma 3 model with images."""
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration, SiglipVisionConfig
+
+    vision = SiglipVisionConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        num_hidden_layers=options["tower"],
+        num_attention_heads=2,
+        image_size=14 * options["patches"],
+        patch_size=14,
+        vision_use_head=options.get("head_kept", False),
+    )
+    config = Gemma3Config(
+        text_config=gemma_text_keys(options),
+        vision_config=vision,
+        mm_tokens_per_image=options["tokens"],
+        boi_token_index=88,
+        eoi_token_index=89,
+        image_token_index=GEMMA_IMAGE,
+        tie_word_embeddings=options.get("tied", True),
+    )
+    return save_random(Gemma3ForConditionalGeneration(config), directory, seed)
+
+
+def qwen(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen2.5-VL model."""
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+
+    o = {"tower": 2, "full": [1], "window": 56, "patch": 14, "merge": 2} | options
+    text = {
+        "vocab_size": VOCAB,
+        "hidden_size": o["width"],
+        "intermediate_size": 40,
+        "num_hidden_layers": o["layers"],
+        "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["kv"],
+        "max_position_embeddings": 512,
+        "rms_norm_eps": o.get("epsilon", 1e-5),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": o["sections"],
+        },
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vision = {
+        "depth": o["tower"],
+        "hidden_size": 32,
+        "intermediate_size": 28,
+        "num_heads": 2,
+        "out_hidden_size": o["width"],
+        "fullatt_block_indexes": o["full"],
+        "patch_size": o["patch"],
+        "spatial_merge_size": o["merge"],
+        "window_size": o["window"] if o["patch"] == 14 else 48,
+    }
+    config = Qwen2_5_VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=QWEN_IMAGE,
+        video_token_id=92,
+        vision_start_token_id=93,
+        vision_end_token_id=94,
+        tie_word_embeddings=o.get("tied", False),
+    )
+    return save_random(Qwen2_5_VLForConditionalGeneration(config), directory, seed)
+
+
+def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:
+    """A smooth random picture, so that resizing matters."""
+    coarse = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    fine = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    noise = rng.integers(-20, 20, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(fine) + noise, 0, 255).astype(np.uint8))
+
+
+def lay_out(
+    rng: np.random.Generator, placeholders: Sequence[Sequence[int]], image_token: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of random text with runs of placeholders in it, left-aligned, and their lengths."""
+    rows = []
+    for counts in placeholders:
+        row = list(rng.integers(3, 80, rng.integers(1, 6)))
+        for count in counts:
+            row += [88, *[image_token] * count, *rng.integers(3, 80, rng.integers(1, 4))]
+        rows.append(row + list(rng.integers(3, 80, rng.integers(1, 9))))
+    lengths = np.array([len(row) for row in rows])
+    tokens = np.zeros((len(rows), lengths.max() + 2), np.int64)
+    for filled, row in zip(tokens, rows, strict=True):
+        filled[: len(row)] = row
+    return tokens, lengths
+
+
+def logits(model: Any, tokens: np.ndarray, lengths: np.ndarray, **inputs: Any) -> np.ndarray:
+    """What transformers computes, rows padded on the right."""
+    import torch
+
+    mask = np.arange(tokens.shape[1]) < lengths[:, None]
+    with torch.no_grad():
+        out = model(
+            input_ids=torch.tensor(tokens),
+            attention_mask=torch.tensor(mask.astype(np.int64)),
+            **{name: torch.tensor(np.asarray(value)) for name, value in inputs.items()},
+        )
+    return out.logits.float().numpy()
+
+
+def gemma_processor(side: int, **options: Any) -> Any:
+    """transformers' image processor of Gemma 3, PIL backend."""
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    half = [0.5, 0.5, 0.5]
+    size = {"height": side, "width": side}
+    return Gemma3ImageProcessorPil(size=size, image_mean=half, image_std=half, **options)
+
+
+def qwen_processor(**options: Any) -> Any:
+    """transformers' image processor of Qwen2.5-VL, PIL backend."""
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    return Qwen2VLImageProcessorPil(**options)
