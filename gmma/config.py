@@ -16,12 +16,13 @@ from gmma.models.tiny import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 from gmma.tasks.digits import DigitsConfig
+from gmma.tasks.manipulation.dataset import ManipulationConfig
 from gmma.tree.layout import TreeShape
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
-TaskConfig = DigitsConfig
+TaskConfig = DigitsConfig | ManipulationConfig
 ModelConfig = TinyConfig
 
 

@@ -13,9 +13,7 @@ The text is made to be cheap: each class and each coordinate is one token, and t
 is spelt with the very tokens of the thought.
 """
 
-import contextlib
 import io
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -38,13 +36,13 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
+from gmma.tasks.storage import SPLITS, Storage, dataset_directory, encode_png, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Patches, Task
 from gmma.tokenizer import train_sentencepiece
 from gmma.types import Example
 
 DIGIT_PIXELS = 8
 CLASSES = 10
-SPLITS = ("train", "validation", "test")
 _HELD_OUT_SHARE = 0.1  # of each class's digit images, for validation and for test each
 _POOL_SEED = 0  # the pools stay the same for every config, so that no held-out digit ever leaks
 _PICTURE_SCALE = 8
@@ -139,7 +137,7 @@ def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
     asked = int(rng.integers(count))
     return {
         "id": f"{split}/{index}",
-        "image": _png(canvas),
+        "image": encode_png(np.repeat(canvas[:, :, None], 3, axis=2)),
         "question": f"Where is the {labels[asked]}?",
         "answer": np.asarray(_box(points[asked]), np.int32),
         "labels": labels.astype(np.int32),
@@ -148,33 +146,27 @@ def draw_scene(config: DigitsConfig, split: str, index: int) -> dict[str, Any]:
     }
 
 
-def _png(canvas: np.ndarray) -> io.BytesIO:
-    buffer = io.BytesIO()
-    Image.fromarray(np.repeat(canvas[:, :, None], 3, axis=2)).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
 def _box(corner: np.ndarray) -> list[int]:
     return [*corner.tolist(), *(corner + DIGIT_PIXELS).tolist()]
 
 
-class _DigitsBuilder(
-    tfds.core.GeneratorBasedBuilder,
-    skip_registration=True,  # type: ignore[call-arg]  # known to TFDS's __init_subclass__
-):
+def storage(config: DigitsConfig, data_dir: Path) -> Storage:
     """The dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
+    side = config.canvas_pixels
+    name = (  # all that the stored scenes depend on
+        f"digits_{config.cells_per_side}x{config.cells_per_side}_{config.cell_pixels}px"
+        f"_{config.digits_min}to{config.digits_max}digits_{config.train_scenes}"
+        f"_{config.validation_scenes}_{config.test_scenes}scenes_seed{config.seed}"
+    )
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it when draw_scene or the text changes
-    name = "digits"
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        for index in range(getattr(config, f"{split}_scenes")):
+            yield draw_scene(config, split, index)
 
-    def __init__(self, *, scenes: DigitsConfig, data_dir: Path) -> None:
-        self.scenes = scenes
-        super().__init__(data_dir=data_dir)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        side = self.scenes.canvas_pixels
-        features = {
+    return Storage(
+        name="digits",
+        directory=Path(data_dir) / name,
+        features={
             "id": tfds.features.Text(),
             "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
             "question": tfds.features.Text(),
@@ -182,68 +174,25 @@ class _DigitsBuilder(
             "labels": tfds.features.Tensor(shape=(None,), dtype=np.int32),
             "points": tfds.features.Tensor(shape=(None, 2), dtype=np.int32),
             "digits": tfds.features.Tensor(shape=(None,), dtype=np.int32),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        return {split: self._generate_examples(split) for split in SPLITS}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        for index in range(getattr(self.scenes, f"{split}_scenes")):
-            yield index, draw_scene(self.scenes, split, index)
-
-
-def _builder(config: DigitsConfig, data_dir: Path) -> _DigitsBuilder:
-    name = (  # all that the stored scenes depend on
-        f"digits_{config.cells_per_side}x{config.cells_per_side}_{config.cell_pixels}px"
-        f"_{config.digits_min}to{config.digits_max}digits_{config.train_scenes}"
-        f"_{config.validation_scenes}_{config.test_scenes}scenes_seed{config.seed}"
+        },
+        records=records,
+        description=__doc__ or "",
     )
-    return _DigitsBuilder(scenes=config, data_dir=Path(data_dir) / name)
 
 
 def tokenizer_path(config: DigitsConfig, data_dir: Path) -> Path:
     """Where `build` puts the SentencePiece model of this config."""
-    return Path(_builder(config, data_dir).data_dir) / f"tokenizer_{config.vocab_size}.model"
+    directory = dataset_directory(storage(config, data_dir))
+    return directory / f"tokenizer_{config.vocab_size}.model"
 
 
 def build(config: DigitsConfig, data_dir: Path) -> None:
-    """Draws the scenes and trains the tokenizer; returns at once where both are there.
-
-    TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
-    could be taken for whole.
-    """
-    builder = _builder(config, data_dir)
-    if not _is_prepared(builder):
-        _prepare(builder)
+    """Draws the scenes and trains the tokenizer; returns at once where both are there."""
+    prepare(storage(config, data_dir))
     path = tokenizer_path(config, data_dir)
     if not path.exists():
         pieces = number_pieces(config.canvas_pixels)
         train_sentencepiece(_corpus(config), path, vocab_size=config.vocab_size, pieces=pieces)
-
-
-def _is_prepared(builder: _DigitsBuilder) -> bool:
-    return (Path(builder.data_dir) / "dataset_info.json").exists()
-
-
-def _prepare(builder: _DigitsBuilder) -> None:
-    tfds.disable_progress_bar()
-    with (
-        tempfile.TemporaryDirectory() as downloads,  # TFDS wants a place even for no download
-        contextlib.redirect_stdout(io.StringIO()),  # and announces it
-    ):
-        try:
-            builder.download_and_prepare(file_format="array_record", download_dir=downloads)
-        except OSError:
-            if not _is_prepared(builder):  # else another process was faster
-                raise
-    if not _is_prepared(builder):
-        raise UserError(f"{builder.data_dir} is not a whole dataset; delete it and build again")
 
 
 def number_pieces(canvas_pixels: int) -> list[str]:
@@ -300,13 +249,8 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
     Columns: `answer` is the box asked for; `labels`, `points` ([x1, y1]) and `digits` (rows of
     scikit-learn's array) have one entry per digit, in reading order of the cells.
     """
-    if split not in SPLITS:
-        raise UserError(f"digits has no split {split!r}; choose one of {', '.join(SPLITS)}")
-    builder = _builder(config, data_dir)
-    if not builder.is_prepared():
-        raise UserError(f"no dataset at {builder.data_dir}; build it first (gmma data digits)")
     as_stored = {"image": tfds.decode.SkipDecoding()}
-    return _Source(builder.as_data_source(split, decoders=as_stored))
+    return _Source(read_split(storage(config, data_dir), split, as_stored))
 
 
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:

@@ -11,16 +11,17 @@ the joint moves past its goal, not whether the words agree with the oracle's.
 
 from pathlib import Path
 
-from gmma.tasks.manipulation.dataset import ManipulationConfig, prepare_scenes, source
+from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.picture import draw
 from gmma.tasks.manipulation.teacher import demonstrate, metrics
 from gmma.tasks.manipulation.vocabulary import prepare_tokenizer, tokenizer_path
+from gmma.tasks.storage import prepare
 from gmma.tasks.task import Task
 
 
 def build(config: ManipulationConfig, data_dir: Path) -> None:
-    """Draws the scenes and trains the tokenizer; returns at once where both are there."""
-    prepare_scenes(config, data_dir)
+    """Draws the scenes, some ten a second on one core, and trains the tokenizer, where missing."""
+    prepare(storage(config, data_dir))
     prepare_tokenizer(config, data_dir)
 
 

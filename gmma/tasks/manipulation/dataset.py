@@ -5,9 +5,7 @@ no scene is in two splits, whatever their sizes. Stored are the picture, the que
 oracle's point and action; all else is drawn again from kind and seed when an answer is tried.
 """
 
-import contextlib
 import io
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +21,10 @@ from gmma.simulator.policies import know_answer
 from gmma.simulator.render import draw_picture, open_gl
 from gmma.simulator.scene import KINDS
 from gmma.simulator.sight import draw_scene
+from gmma.tasks.storage import SPLITS, Storage, encode_png, read_split
 from gmma.tasks.task import ExampleSource
 from gmma.types import Example
 
-SPLITS = ("train", "validation", "test")
 _SEEDS_PER_SPLIT = 10**9
 _SEEDS_PER_SET = 10**6
 _HOW_TO_ANSWER = (
@@ -102,92 +100,31 @@ def draw_record(config: ManipulationConfig, split: str, index: int) -> dict[str,
     }
 
 
-def encode_png(picture: np.ndarray) -> io.BytesIO:
-    """The PNG file of uint8[H, W, 3]."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    buffer.seek(0)
-    return buffer
-
-
-class _ManipulationBuilder(
-    tfds.core.GeneratorBasedBuilder,
-    skip_registration=True,  # type: ignore[call-arg]  # known to TFDS's __init_subclass__
-):
+def storage(config: ManipulationConfig, data_dir: Path) -> Storage:
     """The dataset on disk; the frame of the answers is chosen when it is read."""
+    side = config.image_pixels
+    counts = "_".join(str(config.count(split)) for split in SPLITS)
+    name = (  # all that the stored scenes depend on
+        f"manipulation_{'-'.join(config.kinds)}_{side}px_{counts}scenes_seed{config.seed}"
+    )
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it when a scene of the same seed changes
-    name = "manipulation"
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        with open_gl((side, side)):
+            for index in range(config.count(split)):
+                yield draw_record(config, split, index)
 
-    def __init__(self, *, scenes: ManipulationConfig, data_dir: Path) -> None:
-        self.scenes = scenes
-        super().__init__(data_dir=data_dir)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        side = self.scenes.image_pixels
-        texts = ("id", "question", "kind", "part", "action")
-        features = {
-            **{name: tfds.features.Text() for name in texts},
+    return Storage(
+        name="manipulation",
+        directory=Path(data_dir) / name,
+        features={
+            **{text: tfds.features.Text() for text in ("id", "question", "kind", "part", "action")},
             "image": tfds.features.Image(shape=(side, side, 3), encoding_format="png"),
             "seed": tfds.features.Scalar(dtype=np.int64),
             "point": tfds.features.Tensor(shape=(2,), dtype=np.int32),
-        }
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=__doc__,
-            features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,
-        )
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        return {split: self._generate_examples(split) for split in SPLITS}
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        with open_gl((self.scenes.image_pixels, self.scenes.image_pixels)):
-            for index in range(self.scenes.count(split)):
-                yield index, draw_record(self.scenes, split, index)
-
-
-def _builder(config: ManipulationConfig, data_dir: Path) -> _ManipulationBuilder:
-    counts = "_".join(str(config.count(split)) for split in SPLITS)
-    name = (  # all that the stored scenes depend on
-        f"manipulation_{'-'.join(config.kinds)}_{config.image_pixels}px_{counts}scenes"
-        f"_seed{config.seed}"
+        },
+        records=records,
+        description=__doc__ or "",
     )
-    return _ManipulationBuilder(scenes=config, data_dir=Path(data_dir) / name)
-
-
-def is_prepared(builder: _ManipulationBuilder) -> bool:
-    """Whether the whole dataset is on disk."""
-    return (Path(builder.data_dir) / "dataset_info.json").exists()
-
-
-def prepare_scenes(config: ManipulationConfig, data_dir: Path) -> Path:
-    """Draws the scenes, some ten a second on one core, where they are not there; their directory.
-
-    TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
-    could be taken for whole. Raises UserError where pictures cannot be drawn.
-    """
-    builder = _builder(config, data_dir)
-    if not is_prepared(builder):
-        tfds.disable_progress_bar()
-        with (
-            tempfile.TemporaryDirectory() as downloads,  # TFDS wants a place even for no download
-            contextlib.redirect_stdout(io.StringIO()),  # and announces it
-        ):
-            try:
-                builder.download_and_prepare(file_format="array_record", download_dir=downloads)
-            except OSError:
-                if not is_prepared(builder):  # else another process was faster
-                    raise
-    if not is_prepared(builder):
-        raise UserError(f"{builder.data_dir} is not a whole dataset; delete it and build again")
-    return Path(builder.data_dir)
-
-
-def scenes_directory(config: ManipulationConfig, data_dir: Path) -> Path:
-    """Where `prepare_scenes` puts the dataset of this config."""
-    return Path(_builder(config, data_dir).data_dir)
 
 
 @dataclass(frozen=True)
@@ -239,12 +176,5 @@ def source(config: ManipulationConfig, data_dir: Path, split: str) -> ExampleSou
     Columns: `kind` and `seed` name the scene, `frame_size` [w, h] is the picture's size in the
     units of an answer, `part` the colour asked for, and `answer` one right answer of many.
     """
-    if split not in SPLITS:
-        raise UserError(f"manipulation has no split {split!r}; choose one of {', '.join(SPLITS)}")
-    builder = _builder(config, data_dir)
-    if not is_prepared(builder):
-        raise UserError(
-            f"no dataset at {builder.data_dir}; build it first (gmma data manipulation)"
-        )
     as_stored = {"image": tfds.decode.SkipDecoding()}
-    return _Source(config, builder.as_data_source(split, decoders=as_stored))
+    return _Source(config, read_split(storage(config, data_dir), split, as_stored))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gmma.tasks.manipulation.dataset import ManipulationConfig, scenes_directory, source
+from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.teacher import demonstrate
 from gmma.tasks.prompt import (
     ANSWER_CLOSE,
@@ -16,6 +16,7 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
+from gmma.tasks.storage import dataset_directory
 from gmma.tokenizer import train_sentencepiece
 
 _CORPUS_SCENES = 240
@@ -24,7 +25,7 @@ _CORPUS_SCENES = 240
 def tokenizer_path(config: ManipulationConfig, data_dir: Path) -> Path:
     """Where `build` puts the SentencePiece model of this config."""
     form = f"{config.frame}_{'explained' if config.explain else 'bare'}_{config.vocab_size}"
-    return scenes_directory(config, data_dir) / f"tokenizer_{form}.model"
+    return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 
 
 def prepare_tokenizer(config: ManipulationConfig, data_dir: Path) -> None:
