@@ -79,6 +79,8 @@ class _Worker:
 
 
 class Pool:
+    """The workers, each replaced when it fails; `score` runs one batch through them."""
+
     def __init__(
         self,
         terms: tuple[RewardTerm, ...],

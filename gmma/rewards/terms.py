@@ -1,9 +1,12 @@
 """A named term of the reward: how it is found, and how it is asked for one answer."""
 
+import functools
 import importlib
 import inspect
 import math
 import numbers
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -45,6 +48,8 @@ def find_reward(term: RewardTerm) -> Reward:
             "or give your own as a path 'module:function'"
         )
     module_name, _, function_name = term.name.partition(":")
+    if os.getcwd() not in sys.path:  # a console script does not look where it was started
+        sys.path.append(os.getcwd())
     try:
         reward = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # whatever the user's module raises on import
@@ -57,14 +62,24 @@ def find_reward(term: RewardTerm) -> Reward:
     return reward
 
 
-def columns_read(term: RewardTerm) -> frozenset[str] | None:
-    """The dataset columns a term needs; None means all of them (it takes `**columns`).
+@functools.cache
+def parameters_named(reward: Reward) -> frozenset[str] | None:
+    """The columns a function takes; None if it takes all (`**columns`)."""
+    parameters = inspect.signature(reward).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
 
-    Gmma's own rewards read only the columns they name, so that images stay out of the pipe.
+
+def columns_read(term: RewardTerm) -> frozenset[str] | None:
+    """The columns to send to a worker for a term; None means all of them.
+
+    Gmma's own rewards read only what they name, so that images stay out of the pipe. A user's
+    function is not looked at: it is imported in the workers alone.
     """
-    parameters = inspect.signature(find_reward(term)).parameters
-    takes_all = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
-    return None if takes_all and term.name not in REWARDS else frozenset(parameters)
+    if term.name not in REWARDS:
+        return None
+    return frozenset(inspect.signature(REWARDS[term.name]).parameters)
 
 
 def score_one(
@@ -76,7 +91,8 @@ def score_one(
     answer which breaks its scorer is known. An exception is a `crash`, as is a value that is not
     finite. Raises UserError for a wrong length or type: that is a mistake in the reward itself.
     """
-    singles = {name: [value] for name, value in columns.items()}
+    named = parameters_named(reward)
+    singles = {name: [v] for name, v in columns.items() if named is None or name in named}
     try:
         values = reward([answer], thoughts=[thought], **singles, **dict(term.options))
     except UserError:

@@ -64,4 +64,8 @@ def process_id(answers, *, thoughts, **columns):
     return [float(os.getpid())]
 
 
+def takes_one_column(answers, *, thoughts, a):
+    return [float(value) for value in a]
+
+
 not_a_function = 3

@@ -159,15 +159,17 @@ def test_check_rewards_is_strict_before_training(answer):
         check_rewards(scorer, [answer], thoughts=[""], columns={})
 
 
-def test_columns_and_options_reach_the_reward():
+@pytest.mark.parametrize("workers", [0, 1])
+def test_columns_and_options_reach_the_reward(workers):
     terms = [
         RewardTerm("own_rewards:number_of_columns"),
         RewardTerm("own_rewards:scaled", options=(("factor", 2.5),)),
         RewardTerm("own_rewards:thinks_aloud"),
+        RewardTerm("own_rewards:takes_one_column"),
     ]
-    with open_scorer(terms, workers=1) as scorer:
+    with open_scorer(terms, workers=workers) as scorer:
         scored = scorer.score(["ab"], thoughts=["abc"], columns={"a": [1], "b": [2]})
-        np.testing.assert_array_equal(scored.values, [[2, 5, 3]])
+        np.testing.assert_array_equal(scored.values, [[2, 5, 3, 1]])
         with pytest.raises(UserError, match="factor is both an option and a column"):
             score(scorer, ["ab"], factor=[1.0])
         with pytest.raises(UserError, match="column 'a' has 2 entries for 1 answers"):

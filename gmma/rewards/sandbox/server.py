@@ -6,6 +6,7 @@ submission's process has parted from it, so that its memory never held the tests
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import resource
@@ -16,6 +17,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from . import isolation, kernel
@@ -27,6 +29,7 @@ _CHECKER_MEMORY_BYTES = 2 << 30
 _OPEN_FILES = 64
 _OUTPUT_KEPT_BYTES = 2000
 _GRACE_SECONDS = 0.2
+_CHANNEL, _VERDICT = (3, 4), 5  # descriptors, once renumbered
 
 Limits = dict[str, Any]
 
@@ -48,13 +51,33 @@ def serve(descriptor: int) -> None:
             control.sendall(json.dumps(_run(descriptors[0], limits, layers, null)).encode())
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Room:
+    """What one submission is given: descriptors, a directory to write in, layers and limits."""
+
+    request: int
+    output: int
+    null: int
+    scratch: str
+    layers: Collection[str]
+    limits: Limits
+
+
 def _run(request: int, limits: Limits, layers: Collection[str], null: int) -> dict[str, Any]:
     own_scratch = tempfile.mkdtemp() if isolation.MOUNT not in layers else None
     output, output_end = os.pipe()
+    room = _Room(
+        request=request,
+        output=output_end,
+        null=null,
+        scratch=own_scratch or "/tmp",
+        layers=layers,
+        limits=limits,
+    )
     supervisor = os.fork()
     if supervisor == 0:
         try:
-            _supervise(request, limits, layers, own_scratch or "/tmp", output_end, null)
+            _supervise(room)
         finally:
             os._exit(1)
     os.close(request)
@@ -120,66 +143,56 @@ def _children() -> list[int]:
         return [int(child) for child in listing.read().split()]
 
 
-def _supervise(
-    request: int, limits: Limits, layers: Collection[str], scratch: str, output: int, null: int
-) -> None:
+def _supervise(room: _Room) -> None:
     """Enter the namespaces and wait for their first process, the checker: all die with it."""
     os.setsid()
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    isolation.enter_namespaces(layers)
+    isolation.enter_namespaces(room.layers)
     checker = os.fork()
     if checker == 0:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-        _become_checker(request, limits, layers, scratch, output, null)
+        _become_checker(room)
         os._exit(0)
-    _keep_descriptors([null])
+    _keep_descriptors([room.null])
     os.waitpid(checker, 0)
     os._exit(0)
 
 
-def _become_checker(
-    request: int, limits: Limits, layers: Collection[str], scratch: str, output: int, null: int
-) -> None:
-    if isolation.MOUNT in layers:
-        isolation.confine_files(limits["file_bytes"])
+def _become_checker(room: _Room) -> None:
+    if isolation.MOUNT in room.layers:
+        isolation.confine_files(room.limits["file_bytes"])
     questions, questions_end = os.pipe()
     answers, answers_end = os.pipe()
     submission = os.fork()
     if submission == 0:
         try:
-            _become_submission((questions, answers_end), limits, layers, scratch, output, null)
+            _become_submission(room, (questions, answers_end))
         finally:
             os._exit(1)
-    _keep_descriptors([null, null, null, answers, questions_end, request])
+    _keep_descriptors([room.null] * 3 + [answers, questions_end, room.request])
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # not to be traced, even where the filter is missing
-    text = _read_all(5)
+    text = _read_all(_VERDICT)
     memory = (_CHECKER_MEMORY_BYTES, _CHECKER_MEMORY_BYTES)
-    isolation.confine_process(layers, scratch, {resource.RLIMIT_AS: memory})
-    check_submission((3, 4), json.loads(text), _report, lambda: _cause_of_death(submission, limits))
+    isolation.confine_process(room.layers, room.scratch, {resource.RLIMIT_AS: memory})
+    cause = functools.partial(_cause_of_death, submission, room.limits)
+    check_submission(_CHANNEL, json.loads(text), _report, cause)
 
 
-def _become_submission(
-    channel: tuple[int, int],
-    limits: Limits,
-    layers: Collection[str],
-    scratch: str,
-    output: int,
-    null: int,
-) -> None:
+def _become_submission(room: _Room, channel: tuple[int, int]) -> None:
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
-    _keep_descriptors([null, output, output, *channel])
+    _keep_descriptors([room.null, room.output, room.output, *channel])
     bounds = {
-        resource.RLIMIT_AS: limits["memory_bytes"],
-        resource.RLIMIT_FSIZE: limits["file_bytes"],
-        resource.RLIMIT_NPROC: limits["threads"],
+        resource.RLIMIT_AS: room.limits["memory_bytes"],
+        resource.RLIMIT_FSIZE: room.limits["file_bytes"],
+        resource.RLIMIT_NPROC: room.limits["threads"],
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }
     both = {which: (bound, bound) for which, bound in bounds.items()}
-    seconds = limits["cpu_seconds"]  # then SIGXCPU, which tells time from memory; then SIGKILL
+    seconds = room.limits["cpu_seconds"]  # then SIGXCPU, which tells time from memory; then SIGKILL
     both[resource.RLIMIT_CPU] = (seconds, seconds + 1)
-    isolation.confine_process(layers, scratch, both)
-    run_submission((3, 4))
+    isolation.confine_process(room.layers, room.scratch, both)
+    run_submission(_CHANNEL)
 
 
 def _keep_descriptors(kept: Sequence[int]) -> None:
@@ -198,7 +211,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _report(line: dict[str, Any]) -> None:
-    os.write(5, json.dumps(line).encode() + b"\n")
+    os.write(_VERDICT, json.dumps(line).encode() + b"\n")
 
 
 def _cause_of_death(submission: int, limits: Limits) -> str:
