@@ -65,7 +65,8 @@ def write_slot(
 def seal_level(cache: TreeCache, lengths: Int[Array, "B k m"]) -> TreeCache:
     """Hide the slots that rows wrote after their node had ended."""
     *above, level = cache.levels
-    held = jnp.arange(level.slots.valid.shape[-1], dtype=lengths.dtype) < lengths[..., None]
+    slot = jax.lax.broadcasted_iota(lengths.dtype, level.slots.valid.shape, 3)
+    held = slot < lengths[..., None]
     sealed = Level(
         slots=Slots(positions=level.slots.positions, valid=level.slots.valid & held),
         keys=level.keys,

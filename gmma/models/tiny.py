@@ -147,7 +147,7 @@ class TinyModel(nn.Module):
     def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
         """Image features, I·image_tokens a row."""
         features = self.stem(patches(images, self.config.patch_pixels))
-        features += self.place.astype(features.dtype)
+        features += jnp.broadcast_to(self.place.astype(features.dtype), features.shape)
         return features.reshape(features.shape[0], -1, features.shape[-1])
 
     def __call__(

@@ -63,7 +63,7 @@ def place_images(
     Only the first `prompt_slots` slots count: an image token that a policy happens to sample into a
     thought is an ordinary token.
     """
-    in_prompt = jnp.arange(tokens.shape[1]) < prompt_slots
+    in_prompt = jnp.arange(tokens.shape[1])[None] < prompt_slots
     is_image = (tokens == image_token) & in_prompt
     order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
     placed = jnp.take_along_axis(features, order[..., None], axis=1)

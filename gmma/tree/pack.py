@@ -1,5 +1,6 @@
 """`pack_tree`: from a rollout to the one row per prompt that the update reads."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
@@ -65,13 +66,12 @@ def tree_inputs(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) ->
     """Tokens, path positions and validity in packed order."""
     thought_start = prompts.lengths[:, None, None]
     answer_start = (prompts.lengths[:, None] + rollout.thought_lengths)[..., None, None]
-    batch = prompts.lengths.shape[0]
     return TreeInputs(
         tokens=join_levels(prompts.tokens, rollout.thoughts, rollout.answers),
         positions=join_levels(
-            jnp.broadcast_to(slots(shape.prompt), (batch, shape.prompt)),
-            jnp.broadcast_to(thought_start + slots(shape.thought), rollout.thoughts.shape),
-            jnp.broadcast_to(answer_start + slots(shape.answer), rollout.answers.shape),
+            slots(prompts.tokens.shape),
+            thought_start + slots(rollout.thoughts.shape),
+            answer_start + slots(rollout.answers.shape),
         ),
         valid=join_levels(
             below(prompts.lengths, shape.prompt),
@@ -89,11 +89,11 @@ def predecessors(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) -
     Within a node it is the slot before. A thought begins after the last token of its prompt, an
     answer after the last token of its thought: not the last *slot*, so it depends on the lengths.
     """
-    before = jnp.arange(-1, shape.packed - 1, dtype=jnp.int32)
     batch = prompts.lengths.shape[0]
+    before = slots((batch, shape.packed)) - 1
     first = first_slots(shape)
     prompt_end = prompts.lengths - 1
-    thought_end = first[1 : 1 + shape.thoughts] + rollout.thought_lengths - 1
+    thought_end = first[None, 1 : 1 + shape.thoughts] + rollout.thought_lengths - 1
     parent_end = jnp.concatenate(
         [
             jnp.zeros((batch, 1), jnp.int32),
@@ -103,7 +103,7 @@ def predecessors(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) -
         axis=1,
     )
     starts = np.isin(np.arange(shape.packed), first)
-    return jnp.where(starts, parent_end[:, node_of_slot(shape)], before)
+    return jnp.where(starts[None], parent_end[:, node_of_slot(shape)], before)
 
 
 def first_slots(shape: TreeShape) -> Int[np.ndarray, "nodes"]:
@@ -113,11 +113,11 @@ def first_slots(shape: TreeShape) -> Int[np.ndarray, "nodes"]:
     return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)
 
 
-def slots(count: int) -> Int[Array, "count"]:
-    """0, 1, … count − 1."""
-    return jnp.arange(count, dtype=jnp.int32)
+def slots(shape: tuple[int, ...]) -> Int[Array, "*nodes count"]:
+    """0, 1, … along the last axis."""
+    return jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
 
 
 def below(lengths: Int[Array, "*nodes"], count: int) -> Bool[Array, "*nodes count"]:
     """Which of `count` slots stand before each node's length."""
-    return slots(count) < lengths[..., None]
+    return slots((*lengths.shape, count)) < lengths[..., None]

@@ -14,7 +14,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from gmma.models.cache import TreeCache, open_level, seal_level, write_slot
 from gmma.models.policy import Policy
@@ -59,7 +59,7 @@ def grow_tree(
     return grow_rows(policy, params, prompts, keys, shape=shape, sampling=sampling, stops=stops)
 
 
-def row_keys(key: PRNGKeyArray, batch: int) -> PRNGKeyArray:
+def row_keys(key: PRNGKeyArray, batch: int) -> Key[Array, "B"]:
     """A key per prompt: the given one, consumed, folded with the prompt's row."""
     rows = jnp.arange(batch, dtype=jnp.uint32)
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
@@ -69,7 +69,7 @@ def grow_rows(
     policy: Policy,
     params: Params,
     prompts: PromptBatch,
-    keys: PRNGKeyArray,
+    keys: Key[Array, "B"],
     *,
     shape: TreeShape,
     sampling: SamplingConfig,
@@ -114,16 +114,18 @@ def grow_rows(
     )
 
 
-def node_keys(keys: PRNGKeyArray, shape: TreeShape) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+def node_keys(
+    keys: Key[Array, "B"], shape: TreeShape
+) -> tuple[Key[Array, "B K 1"], Key[Array, "B K M"]]:
     """A key per thought `[B K 1]` and per answer `[B K M]`; `keys[B]` is consumed.
 
     Node (i, j) has the same key whatever K and M are, so that sweeps over them share their samples.
     """
 
-    def fold_range(key: PRNGKeyArray, count: int) -> PRNGKeyArray:
+    def fold_range(key: PRNGKeyArray, count: int) -> Key[Array, "count"]:
         return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(count, dtype=jnp.uint32))
 
-    def of_prompt(key: PRNGKeyArray) -> tuple[PRNGKeyArray, PRNGKeyArray]:
+    def of_prompt(key: PRNGKeyArray) -> tuple[Key[Array, "K 1"], Key[Array, "K M"]]:
         for_thoughts, for_answers = jax.random.split(key)
         thoughts = fold_range(for_thoughts, shape.thoughts)[:, None]
         branches = fold_range(for_answers, shape.thoughts)
@@ -138,7 +140,7 @@ def sample_level(
     hidden: Float[Array, "B k m D"],
     start: Int[Array, "B k m"],
     cache: TreeCache,
-    keys: PRNGKeyArray,
+    keys: Key[Array, "B k m"],
     *,
     sampling: SamplingConfig,
     stop: StopTable,
@@ -192,7 +194,7 @@ def draw_tokens(
     policy: Policy,
     params: Params,
     hidden: Float[Array, "B k m D"],
-    keys: PRNGKeyArray,
+    keys: Key[Array, "B k m"],
     slot: Int[Array, ""],
     sampling: SamplingConfig,
 ) -> tuple[Int[Array, "B k m"], Float[Array, "B k m"]]:
@@ -228,7 +230,7 @@ def append(
     chosen = open_rows & ~forcing
     state = jnp.where(chosen, stop.table[rows.state, token], rows.state)
     closed = rows.closed | (chosen & (state == stop.matched))
-    forced = rows.forced + forcing
+    forced = rows.forced + forcing.astype(jnp.int32)
     forcing |= chosen & ends[token] & ~closed
 
     def put(array: Array, column: Array) -> Array:
@@ -239,7 +241,7 @@ def append(
         rows,
         tokens=put(rows.tokens, token),
         logprobs=put(rows.logprobs, jnp.where(chosen, logprob, 0)),
-        lengths=rows.lengths + open_rows,
+        lengths=rows.lengths + open_rows.astype(jnp.int32),
         forced=forced,
         forcing=forcing,
         state=state,
