@@ -2,10 +2,10 @@
 
     answers ─▶ chunks ─▶ workers ─▶ one outcome per (answer, term) ─▶ Scored
 
-A worker holds one chunk at a time, the rest wait here. Outcomes stream back one by one: an answer
-that shows none within its limit takes its worker down, counts as `timeout`, and the rest of the
-chunk goes to another worker. What an answer scores depends neither on the number of workers nor on
-the order in which they finish.
+A worker holds one chunk at a time, the rest wait here. Every worker shows which answer it has in
+hand and since when: one that exceeds its limit takes its worker down, counts as `timeout`, and the
+rest of the chunk goes to another worker. What an answer scores depends neither on the number of
+workers nor on the order in which they finish.
 """
 
 import contextlib

@@ -14,6 +14,9 @@ What remains: a test that asks an *object* of the submission to judge itself (`a
 of its own objects, a method that returns True) believes it; so does a test that judges with a
 function it leaves to the submission to define.
 
+It needs Linux 5.12, unprivileged user namespaces and x86-64 (whose calls the seccomp filter names);
+`client.Sandbox` says what is missing elsewhere.
+
 Only the standard library is imported here, and only relatively, so that the server loads these
 files without loading gmma.
 """
