@@ -9,7 +9,8 @@ How a run starts, in this order:
 
     1. `--resume` and the run has a checkpoint: go on from the newest one.
     2. `--resume` without a checkpoint: start as if new.
-    3. The run's directory holds a run and `--resume` is not given: refuse; nothing is written over.
+    3. The run's directory holds a run and `--resume` is not given, or files of a run without its
+       config: refuse; nothing is written over.
     4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
     5. Otherwise: parameters from the family's `init`.
 """
@@ -27,6 +28,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gmma.config import CheckpointConfig
 from gmma.errors import UserError
+from gmma.files import read_json, write_whole
 from gmma.types import PyTree
 
 
@@ -95,30 +97,42 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
 
 def restore_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> PyTree:
     """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint."""
-    directory = (run_dir / "checkpoints").absolute()
+    step = find_params(run_dir, abstract, step)
+    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
+    with _open_reader(run_dir) as manager:
+        return manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+
+
+def find_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> int:
+    """The number of the newest or given checkpoint of a run.
+
+    Raises UserError where there is none, or where it holds other parameters.
+    """
+    step = find_step(run_dir, step)
+    with _open_reader(run_dir) as manager:
+        held = manager.item_metadata(step)["state"]
+    where = manager.directory / str(step)
+    if held is None:
+        raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run")
+    held = {name: held.get(name, {}) for name in abstract}
+    _check_same_arrays(_shapes(held), _shapes(abstract), where)
+    return step
+
+
+def find_step(run_dir: Path, step: int | None = None) -> int:
+    """The newest checkpoint's number, or the given one; raises UserError where it is not there."""
     steps = checkpoint_steps(run_dir)
     if not steps or (step is not None and step not in steps):
         found = f"it has steps {steps}" if steps else "it has none"
         wanted = "a checkpoint" if step is None else f"checkpoint {step}"
         raise UserError(f"{run_dir} has not {wanted}: {found}; give the directory of a run")
-    step = steps[-1] if step is None else step
-    with ocp.CheckpointManager(
-        directory, options=ocp.CheckpointManagerOptions(read_only=True)
-    ) as m:
-        held = m.item_metadata(step)["state"]
-        _check_same_arrays(
-            _shapes({name: held[name] for name in abstract}),
-            _shapes(abstract),
-            directory / str(step),
-        )
-        args = ocp.args.Composite(
-            state=ocp.args.PyTreeRestore(
-                abstract,
-                restore_args=ocp.checkpoint_utils.construct_restore_args(abstract),
-                partial_restore=True,
-            )
-        )
-        return m.restore(step, args=args)["state"]
+    return steps[-1] if step is None else step
+
+
+def _open_reader(run_dir: Path) -> ocp.CheckpointManager:
+    directory = (run_dir / "checkpoints").absolute()
+    return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
 
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
@@ -155,24 +169,46 @@ def _check_same_arrays(
 
 def check_start(run_dir: Path, resume: bool, config: Mapping[str, Any]) -> None:
     """Rules 1–3 above. Raises UserError rather than write over a run or change its config."""
-    saved = run_dir / "config.json"
+    saved = run_dir / CONFIG_FILE
     if not saved.exists():
-        if resume and checkpoint_steps(run_dir):
-            raise UserError(f"{run_dir} has checkpoints but no config.json; it is no run of gmma")
+        found = [name for name in RUN_FILES if (run_dir / name).exists()]
+        if found:
+            raise UserError(
+                f"{run_dir} has {', '.join(found)} but no {CONFIG_FILE}, so it is no run that can "
+                "be resumed; give another --name, or move it away"
+            )
         return
     if not resume:
         raise UserError(
             f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
         )
-    changed = sorted(_changed_fields(json.loads(saved.read_text()), config))
+    changed = sorted(_changed_fields(read_json(saved), config))
     if changed:
+        more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
         raise UserError(
             f"{run_dir} was started with another config; fields that differ: "
-            f"{'; '.join(changed[:5])}. Resume with the same ones, or give another --name"
+            f"{'; '.join(changed[:5])}{more}. Resume with the same ones, or give another --name"
         )
 
 
-FREE_ON_RESUME = ("checkpoint", "evaluation", "mesh", "runs_dir", "data_dir", "rewards/workers")
+def save_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """Keep the config that a run is started with; a run that is resumed has it."""
+    saved = run_dir / CONFIG_FILE
+    if not saved.exists():
+        write_whole(saved, json.dumps(config, indent=1) + "\n")
+
+
+CONFIG_FILE = "config.json"
+RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
+FREE_ON_RESUME = (
+    "checkpoint",
+    "data_dir",
+    "evaluation/every_steps",
+    "mesh",
+    "rewards/workers",
+    "runs_dir",
+    "samples_every_steps",
+)
 
 
 def _changed_fields(

@@ -6,7 +6,8 @@
     gmma data experiments/NAME.py                        build a dataset and show it
     gmma bench                                           time the tree against flat rows
 
-A mistake of the user's is one message on stderr and exit code 2; nothing is written over.
+A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
+that SIGTERM has ended exits with code 75, and `--resume` goes on with it.
 """
 
 import os
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gmma.errors import UserError
+from gmma.preemption import CODE_PREEMPTED, Preempted
 
 EXIT_USER_ERROR = 2
 
@@ -78,3 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"gmma {name}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
+    except Preempted as notice:
+        print(f"gmma {name}: {notice}", file=sys.stderr)
+        raise SystemExit(CODE_PREEMPTED) from None

@@ -16,11 +16,13 @@ from rich.console import Console
 
 from gmma.assembly import assemble
 from gmma.bench import BenchArguments, bench
+from gmma.checkpoint import CONFIG_FILE, find_step
 from gmma.config import ExperimentConfig, config_from_json, config_to_json
 from gmma.console import print_table
 from gmma.data import example_batches
 from gmma.errors import UserError
 from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summarise
+from gmma.files import read_json
 from gmma.outcome import format_interval
 from gmma.programs import make_credit, make_grow
 from gmma.rewards.service import open_scorer
@@ -93,10 +95,10 @@ def use_compilation_cache(config: ExperimentConfig) -> None:
 
 def load_run(run_dir: Path) -> ExperimentConfig:
     """The config a run was started with."""
-    saved = run_dir / "config.json"
+    saved = run_dir / CONFIG_FILE
     if not saved.is_file():
-        raise UserError(f"{run_dir} is no run: it has no config.json; give runs/NAME")
-    return config_from_json(json.loads(saved.read_text()), saved)
+        raise UserError(f"{run_dir} is no run: it has no {CONFIG_FILE}; give runs/NAME")
+    return config_from_json(read_json(saved), saved)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,35 +106,38 @@ class EvalArguments:
     """Evaluate a run's checkpoint on held-out examples."""
 
     run_dir: tyro.conf.Positional[Path]  # runs/NAME
-    step: int | None = None  # of the checkpoint; default: the newest
-    split: str = "test"
-    examples: int = 512  # how many of the split
-    samples: int = 4  # sampled answers per example; greedy is done besides
-    temperature: float = 1.0
-    top_p: float = 1.0
-    output: Path | None = None  # JSON with every value; default: evaluation/SPLIT_STEP.json
+    step: int | None = None  # of the checkpoint; None: the newest
+    split: str = "test"  # train, validation or test
+    examples: int | None = None  # how many of the split, from its start; None: as in the run
+    samples: int | None = None  # sampled answers per example; greedy is done besides
+    temperature: float | None = None  # of the sampled answers
+    top_p: float | None = None  # of the sampled answers
+    output: Path | None = None  # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json
+
+
+def override(config: T, **values: Any) -> T:
+    """A dataclass with those fields replaced that are given, None being not given."""
+    return dataclasses.replace(config, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
 def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: a table, and JSON with every example's values."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
     config = load_run(given.run_dir)
-    sampling = dataclasses.replace(
-        config.evaluation.sampling, temperature=given.temperature, top_p=given.top_p
-    )
-    settings = dataclasses.replace(
-        config.evaluation, examples=given.examples, samples=given.samples, sampling=sampling
-    )
+    step = find_step(given.run_dir, given.step)
+    settings = config.evaluation
+    sampling = override(settings.sampling, temperature=given.temperature, top_p=given.top_p)
+    settings = override(settings, examples=given.examples, samples=given.samples, sampling=sampling)
     config = dataclasses.replace(config, evaluation=settings)
     use_compilation_cache(config)
     parts = assemble(config)
-    params = load_params(parts, given.run_dir, given.step)
-    evaluation = make_evaluator(parts, given.split)(params)
+    evaluate = make_evaluator(parts)
+    evaluation = evaluate(load_params(parts, given.run_dir, step), given.split)
     summary = summarise(evaluation, settings.bootstrap)
     rows = [[name, format_interval(figures)] for name, figures in summary.items()]
-    print_table(f"{config.name}, {given.split}", ["", "mean [95 % interval]"], rows)
-    name = f"{given.split}_{'newest' if given.step is None else given.step}.json"
-    output = given.output or given.run_dir / "evaluation" / name
+    title = f"{config.name}, step {step}, {given.split}"
+    print_table(title, ["", "mean [95 % interval]"], rows)
+    output = given.output or given.run_dir / "evaluation" / f"{given.split}_{step}.json"
     save_evaluation(output, evaluation, settings.bootstrap)
     print(f"every value: {output}")
 
@@ -143,10 +148,10 @@ class SampleArguments:
 
     run_dir: tyro.conf.Positional[Path]  # runs/NAME
     example: int = 0  # row of the split
-    split: str = "test"
-    step: int | None = None  # of the checkpoint; default: the newest
+    split: str = "test"  # train, validation or test
+    step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
-    output: Path | None = None  # directory; default: samples/SPLIT_EXAMPLE
+    output: Path | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
 
 
 def sample_command(arguments: Sequence[str]) -> None:

@@ -5,6 +5,7 @@ field; the resolved config is printed and saved, and is enough to repeat the run
 field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +78,7 @@ class ObjectiveConfig:
     epsilon_high: float | None = None  # and at 1 + epsilon_high; None: epsilon
     delta: float | None = None  # dual clip: upper bound of the unclipped ratio; None: no bound
     beta: float = 0.0  # weight of the KL to the reference; 0 loads no reference
-    kl_estimator: KLEstimator = "k3"
+    kl_estimator: KLEstimator = "k3"  # of the KL to the reference, per token
     num_iterations: int = 1  # updates per rollout
     thought_weight: float = 1.0  # of the thoughts' term in J
     answer_weight: float = 1.0  # of the answers' term in J
@@ -106,11 +107,11 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-4  # peak
     warmup_steps: int = 0  # updates of linear warm-up
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    adam_b1: float = 0.9
-    adam_b2: float = 0.999
-    adam_epsilon: float = 1e-8
-    weight_decay: float = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "constant"  # after it; to 0 at the end
+    adam_b1: float = 0.9  # decay of the mean of gradients
+    adam_b2: float = 0.999  # decay of the mean of their squares
+    adam_epsilon: float = 1e-8  # added to the root of that mean
+    weight_decay: float = 0.0  # per update, times the learning rate
     max_grad_norm: float = 1.0  # gradients are scaled down to this global norm; 0: no clipping
 
     def __post_init__(self) -> None:
@@ -123,7 +124,7 @@ class OptimizerConfig:
 class PhaseConfig:
     """One phase of training: so many steps of so many prompts."""
 
-    steps: int
+    steps: int  # 0: no such phase
     batch_prompts: int  # B, over all devices
     microbatches: int = 1  # gradients are accumulated over so many equal parts of a batch
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -143,7 +144,7 @@ class PhaseConfig:
 class RewardConfig:
     """A weighted sum of named terms, scored in worker processes."""
 
-    terms: tuple[RewardTerm, ...]
+    terms: tuple[RewardTerm, ...]  # the command line changes a term by its place, from 0 on
     workers: int = 1  # processes; 0 scores inside the trainer, for debugging
     timeout_seconds: float = 5.0  # per answer
 
@@ -158,7 +159,7 @@ class EvalConfig:
     """Evaluation on held-out examples, apart from training samples."""
 
     examples: int = 512  # how many of the split, from its start
-    batch_prompts: int = 64
+    batch_prompts: int = 64  # examples at a time, over all devices
     samples: int = 4  # sampled answers per example, each after a thought of its own
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # greedy is done besides
     every_steps: int = 0  # RL steps between evaluations on the validation split; 0: none
@@ -175,7 +176,7 @@ class CheckpointConfig:
     """When a run can be resumed from, and what it keeps."""
 
     every_steps: int = 50  # steps between checkpoints, SFT and RL alike
-    keep_last: int = 2
+    keep_last: int = 2  # so many of the newest checkpoints stay
     best_metric: str = "reward"  # the checkpoint with the highest value is kept too
 
     def __post_init__(self) -> None:
@@ -213,12 +214,12 @@ class ExperimentConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    seed: int = 0
+    seed: int = 0  # root of every random choice but the dataset's
     init_from: Path | None = None  # a run directory whose parameters replace a fresh start
     samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
     logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
-    data_dir: Path = Path("data")
-    runs_dir: Path = Path("runs")
+    data_dir: Path = Path("data")  # datasets are built and read here
+    runs_dir: Path = Path("runs")  # every run has a directory here
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", repr(self.name), "a non-empty string")
@@ -245,10 +246,28 @@ def config_to_json(config: ExperimentConfig) -> dict[str, Any]:
 def config_from_json(values: dict[str, Any], origin: Path) -> ExperimentConfig:
     """The inverse; `origin` is the file named in the error where the values make no config."""
     try:
-        return TypeAdapter(ExperimentConfig).validate_python(values)
+        config = TypeAdapter(ExperimentConfig).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(
             f"{origin} holds no config of this version: {place}: {first['msg']}"
         ) from error
+    unknown = sorted(unknown_fields(values, config_to_json(config)))
+    if unknown:
+        raise UserError(
+            f"{origin} holds no config of this version: it has no field {', '.join(unknown)}; "
+            "use the version of gmma that wrote it"
+        )
+    return config
+
+
+def unknown_fields(
+    given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    """Paths of the fields that one JSON config has and the other has not."""
+    for name, value in given.items():
+        if name not in known:
+            yield prefix + name
+        elif isinstance(value, Mapping):
+            yield from unknown_fields(value, known[name], f"{prefix}{name}.")

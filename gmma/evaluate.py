@@ -7,7 +7,8 @@ percentiles over examples, so that the answers to one example count as one obser
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import jax
@@ -15,12 +16,12 @@ import numpy as np
 from jaxtyping import Float
 
 from gmma.assembly import Parts
-from gmma.data import batch_prompts
+from gmma.feed import read_prompts
+from gmma.files import read_json, write_whole
 from gmma.programs import Grow, make_grow
-from gmma.sampling import GREEDY
+from gmma.sampling import GREEDY, SamplingConfig
 from gmma.scoring import read_texts
-from gmma.sharding import put_batch, put_whole
-from gmma.tree.layout import TreeShape
+from gmma.sharding import check_batch, put_batch, put_whole
 from gmma.types import Example, Params, TreeRollout
 
 EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
@@ -34,37 +35,35 @@ class Evaluation:
     values: dict[str, dict[str, list[float]]]
 
 
-Evaluator = Callable[[Params], Evaluation]
+Evaluator = Callable[[Params, str], Evaluation]
 
 
-def make_evaluator(parts: Parts, split: str) -> Evaluator:
-    """params → evaluation on the first examples of a split; two compiled rollouts."""
+def make_evaluator(parts: Parts) -> Evaluator:
+    """(params, split) → evaluation on the split's first examples; two compiled rollouts."""
     settings = parts.config.evaluation
-    tree = parts.config.tree
-    source = parts.task.source(parts.config.task, parts.config.data_dir, split)
-    count = min(settings.examples, len(source))
-    examples = [source[index] for index in range(count)]
-
-    def grow_with(thoughts: int, sampling: object) -> Grow:
-        shape = TreeShape(
-            prompt=tree.prompt_tokens,
-            thought=tree.thought_tokens,
-            answer=tree.answer_tokens,
-            thoughts=thoughts,
-            answers=1,
-        )
-        return make_grow(parts, shape, sampling, EVALUATION_SEED)  # type: ignore[arg-type]
-
+    check_batch(parts.mesh, "evaluation.batch_prompts", settings.batch_prompts)
     modes = {
-        "greedy": grow_with(1, GREEDY),
-        "sampled": grow_with(settings.samples, settings.sampling),
+        "greedy": make_eval_grow(parts, 1, GREEDY),
+        "sampled": make_eval_grow(parts, settings.samples, settings.sampling),
     }
 
-    def evaluate(params: Params) -> Evaluation:
+    @cache
+    def examples_of(split: str) -> list[Example]:
+        source = parts.task.source(parts.config.task, parts.config.data_dir, split)
+        return [source[index] for index in range(min(settings.examples, len(source)))]
+
+    def evaluate(params: Params, split: str) -> Evaluation:
+        examples = examples_of(split)
         values = {mode: measure(parts, grow, params, examples) for mode, grow in modes.items()}
         return Evaluation(split=split, values=values)
 
     return evaluate
+
+
+def make_eval_grow(parts: Parts, thoughts: int, sampling: SamplingConfig) -> Grow:
+    """Rollouts of so many thoughts, one answer each, with keys of evaluation's own."""
+    shape = replace(parts.config.tree.shape, thoughts=thoughts, answers=1)
+    return make_grow(parts, shape, sampling, EVALUATION_SEED)
 
 
 def measure(
@@ -86,15 +85,8 @@ def grow_examples(
     parts: Parts, grow: Grow, params: Params, examples: list[Example], step: int
 ) -> TreeRollout:
     """Trees of a batch of examples, fetched to the host."""
-    prompts = batch_prompts(
-        examples,
-        parts.tokenizer,
-        prompt_slots=parts.config.tree.prompt_tokens,
-        processor=parts.processor,
-        template=parts.template,
-    )
-    device_step = put_whole(np.uint32(step), parts.mesh)
-    return jax.device_get(grow(params, put_batch(prompts, parts.mesh), device_step))
+    prompts = put_batch(read_prompts(parts, examples), parts.mesh)
+    return jax.device_get(grow(params, prompts, put_whole(np.uint32(step), parts.mesh)))
 
 
 def measure_rollout(
@@ -150,12 +142,11 @@ def save_evaluation(path: Path, evaluation: Evaluation, resamples: int) -> None:
         name: {"mean": mean, "low": low, "high": high}
         for name, (mean, low, high) in summarise(evaluation, resamples).items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     payload = {"split": evaluation.split, "summary": summary, "values": evaluation.values}
-    path.write_text(json.dumps(payload))
+    write_whole(path, json.dumps(payload))
 
 
 def load_evaluation(path: Path) -> Evaluation:
     """The inverse of `save_evaluation`."""
-    payload: Mapping = json.loads(path.read_text())
+    payload: Mapping = read_json(path)
     return Evaluation(split=payload["split"], values=payload["values"])

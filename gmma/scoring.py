@@ -90,11 +90,14 @@ def score_answers(
 def reward_metrics(
     rewards: Float[np.ndarray, "B K M"], terms: dict[str, np.ndarray], scored: Scored
 ) -> dict[str, Metric]:
-    """TRL's names: `reward`, `rewards/{name}/mean`, and the counts of what could not be scored."""
+    """TRL's names: `reward`, each term's mean and standard deviation over the batch (population),
+    and how many answers could not be scored, by kind.
+    """
     metrics = {"reward": mean_of(rewards)}
     for name, values in terms.items():
+        held = values[np.isfinite(values)].astype(np.float64)
         metrics[f"rewards/{name}/mean"] = mean_of(values)
-        metrics[f"rewards/{name}/std"] = mean_of(values.reshape(len(values), -1).std(axis=1))
+        metrics[f"rewards/{name}/std"] = mean(held.std() if held.size else 0, held.size > 0)
         for kind, count in scored.outcomes[name].items():
             if kind != SCORED:
                 metrics[f"rewards/{name}/{kind}"] = mean(count, 1)
@@ -104,19 +107,25 @@ def reward_metrics(
 def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
     """Spread within a prompt's tree, and the share of groups that teach nothing.
 
-    `frac_reward_zero_std` counts trees whose K·M rewards are all equal, its `thought/` version
-    those whose K values are: both have advantage zero. Variances are the population's, in
-    reward²; the within-thought one is the mean over thoughts (law of total variance: they add up).
+    An answer whose reward is NaN does not count, nor does a tree where none does. A thought's value
+    is the mean of its answers that count. `frac_reward_zero_std` counts trees whose rewards are all
+    equal, its `thought/` version those whose values are: both have advantage zero. Variances are
+    the population's, in reward²; the within-thought one is the mean over thoughts, so that the two
+    add up to the whole variance where every answer counts.
     """
-    values = rewards.mean(axis=2)
-    flat = rewards.reshape(len(rewards), -1)
-    return {
-        "reward_std": mean_of(flat.std(axis=1)),
-        "frac_reward_zero_std": mean_of((np.ptp(flat, axis=1) == 0).astype(np.float32)),
-        "thought/frac_reward_zero_std": mean_of((np.ptp(values, axis=1) < 1e-6).astype(np.float32)),
-        "reward_variance/between_thoughts": mean_of(values.var(axis=1)),
-        "reward_variance/within_thoughts": mean_of(rewards.var(axis=2).mean(axis=1)),
+    held = np.ma.masked_invalid(rewards.astype(np.float64))
+    flat, values = held.reshape(len(rewards), -1), held.mean(axis=2)
+    spread = flat.max(axis=1) - flat.min(axis=1)
+    value_spread = values.max(axis=1) - values.min(axis=1)
+    rounding = 4 * np.finfo(np.float32).eps * spread  # as in thought_advantages
+    metrics = {
+        "reward_std": flat.std(axis=1),
+        "frac_reward_zero_std": spread == 0,
+        "thought/frac_reward_zero_std": value_spread <= rounding,
+        "reward_variance/between_thoughts": values.var(axis=1),
+        "reward_variance/within_thoughts": held.var(axis=2).mean(axis=1),
     }
+    return {n: mean_of(np.ma.filled(v.astype(np.float64), np.nan)) for n, v in metrics.items()}
 
 
 def length_metrics(rollout: TreeRollout) -> dict[str, Metric]:

@@ -6,7 +6,6 @@ run_phase        steps, records, checkpoints
 train            a whole run: SFT, then RL, an evaluation after each
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,29 +19,30 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gmma import checkpoint
+from gmma import checkpoint, preemption
 from gmma.assembly import Parts, assemble
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
 from gmma.console import open_display
-from gmma.data import (
-    ExampleBatch,
-    batch_demonstrations,
-    batch_prompts,
-    example_batches,
-    position_generator,
-)
+from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
+from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
 from gmma.metrics import Writer, compilations, compute, open_writer
 from gmma.models.stem import teach_stem
 from gmma.optimizer import join_params
 from gmma.outcome import evaluation_path, print_outcome
+from gmma.preflight import check_origin, check_run
 from gmma.programs import Programs, Trainer, make_programs, make_rl_trainer, make_sft_trainer
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.samples import ScoredTrees, write_tree
-from gmma.scoring import group_metrics, length_metrics, read_texts, score_answers
-from gmma.sharding import check_batch, put_batch, put_whole
-from gmma.types import Advantages, Metrics, Params, PromptBatch, TrainState
+from gmma.scoring import (
+    group_metrics,
+    length_metrics,
+    read_texts,
+    score_answers,
+)
+from gmma.sharding import put_batch, put_whole
+from gmma.types import Advantages, Metrics, Params, TrainState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +52,7 @@ class Run:
     parts: Parts
     programs: Programs
     scorer: Scorer
+    evaluate: Evaluator
     writer: Writer
     checkpoints: ocp.CheckpointManager
 
@@ -77,7 +78,7 @@ def rl_step(
     """One step of GRPO-MA; the state is donated. The reference is there where β > 0."""
     parts, programs = run.parts, run.programs
     started = time.monotonic()
-    prompts = put_prompts(parts, batch)
+    prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
     rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
     held = jax.device_get(rollout)
     grown = time.monotonic()
@@ -108,62 +109,40 @@ def sft_step(
     run: Run, trainer: Trainer, state: TrainState, batch: ExampleBatch, step: int
 ) -> StepResult:
     """One step of imitation: a demonstration is a tree with one thought and one answer."""
-    parts, config = run.parts, run.parts.config
-    assert parts.task.demonstrate is not None
-    demonstrations = [
-        parts.task.demonstrate(config.task, example, position_generator(config.seed, position))
-        for example, position in zip(batch.examples, batch.positions, strict=True)
-    ]
-    shown = batch_demonstrations(
-        batch.examples,
-        demonstrations,
-        parts.tokenizer,
-        thought_slots=config.tree.thought_tokens,
-        answer_slots=config.tree.answer_tokens,
-    )
+    parts = run.parts
+    shown = read_demonstrations(parts, batch)
     no_credit = Advantages(
         thought=np.zeros(shown.closed.shape, np.float32),
         answer=np.zeros(shown.finished.shape, np.float32),
     )
     shown, no_credit = put_batch((shown, no_credit), parts.mesh)
-    packed = run.programs.pack(put_prompts(parts, batch), shown, no_credit)
+    packed = run.programs.pack(
+        put_batch(read_prompts(parts, batch.examples), parts.mesh), shown, no_credit
+    )
     state, metrics = trainer.update(state, packed)
     return StepResult(state=state, metrics=metrics, seconds={})
-
-
-def put_prompts(parts: Parts, batch: ExampleBatch) -> PromptBatch:
-    """The batch's prompts on the devices."""
-    prompts = batch_prompts(
-        batch.examples,
-        parts.tokenizer,
-        prompt_slots=parts.config.tree.prompt_tokens,
-        processor=parts.processor,
-        template=parts.template,
-    )
-    return put_batch(prompts, parts.mesh)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
     """SFT or RL, ready to step."""
 
-    name: str
+    name: PhaseName
     config: PhaseConfig
     first_step: int  # the run's step at which the phase begins
     take_step: Callable[[TrainState, ExampleBatch, int], StepResult]
     also_saved: dict[str, Any]  # what a checkpoint holds beside the state
-    evaluate: Evaluator | None = None  # on the validation split, now and then
+    evaluate_every_steps: int = 0  # on the validation split; 0: never
 
 
 def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> TrainState:
     """The steps of a phase that are still to do, each recorded, some of them checkpointed.
 
     While the devices still update, the next batch is read; then the step's metrics are fetched.
+    Raises Preempted behind a checkpoint where SIGTERM has come.
     """
     config = run.parts.config
-    source = run.parts.task.source(config.task, config.data_dir, "train")
-    seed = 2 * config.seed + (phase.name == "rl")
-    stream = example_batches(source, batch=phase.config.batch_prompts, seed=seed)
+    stream = read_batches(run.parts, phase.name)
     if progress.data:
         stream.set_state(progress.data)
     batch = next(stream)
@@ -177,10 +156,13 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
             run.writer.write(record)
-            if (step + 1) % config.checkpoint.every_steps == 0 or step + 1 == phase.config.steps:
+            ends, stops = step + 1 == phase.config.steps, preemption.requested()
+            if ends or stops or is_due(step + 1, config.checkpoint.every_steps):
                 held = Progress(phase=phase.name, phase_step=step + 1, data=position)
                 save_state(run, phase, state, held, record)
             advance(step + 1, record)
+            if stops:
+                preemption.stop(f"after {phase.name} step {step + 1}, which is checkpointed")
     return state
 
 
@@ -202,9 +184,10 @@ def look(
     if result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
         write_tree(run.parts, result.trees, 0, directory)
-    if phase.evaluate is None or not is_due(done, config.evaluation.every_steps):
+    if not is_due(done, phase.evaluate_every_steps):
         return {}
-    summary = summarise(phase.evaluate(whole_params(state)), config.evaluation.bootstrap)
+    evaluation = run.evaluate(whole_params(state), "validation")
+    summary = summarise(evaluation, config.evaluation.bootstrap)
     return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
 
 
@@ -218,6 +201,7 @@ def save_state(
 ) -> None:
     """A checkpoint under the run's step; RL ones are ranked by the configured metric."""
     best = record.get(run.parts.config.checkpoint.best_metric) if phase.name == "rl" else None
+    run.writer.events.flush()  # or a kill would lose events that are not written again
     step = phase.first_step + progress.phase_step
     checkpoint.save(run.checkpoints, step, vars(state) | phase.also_saved, progress, best)
 
@@ -226,10 +210,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
     parts = assemble(config)
-    for name in ("sft", "rl"):
-        phase = getattr(config, name)
-        check_batch(parts.mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
-    with open_run(parts) as (run, latest):
+    with preemption.watch(), open_run(parts) as (run, latest):
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
             progress = checkpoint.restore_progress(run.checkpoints, latest)
@@ -245,33 +226,36 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
 
 @contextmanager
 def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
-    """Open a run's files and workers; also the step of its newest checkpoint, if it has one."""
+    """Open a run's workers and files; also the step of its newest checkpoint, if it has one.
+
+    Nothing is written before everything that can be checked has been.
+    """
     config = parts.config
-    config.run_dir.mkdir(parents=True, exist_ok=True)
-    saved = config.run_dir / "config.json"
-    if not saved.exists():
-        saved.write_text(json.dumps(config_to_json(config), indent=1) + "\n")
     with ExitStack() as stack:
+        scorer = stack.enter_context(
+            open_scorer(
+                config.rewards.terms,
+                workers=config.rewards.workers,
+                timeout_seconds=config.rewards.timeout_seconds,
+            )
+        )
+        check_run(parts, scorer)
+        if not checkpoint.checkpoint_steps(config.run_dir):
+            check_origin(parts)
+        checkpoint.save_config(config.run_dir, config_to_json(config))
         manager = stack.enter_context(
             checkpoint.open_checkpoints(config.run_dir, config.checkpoint)
         )
         latest = manager.latest_step()
-        writer = stack.enter_context(open_writer(config.run_dir, before_step=latest or 0))
-        scorer = open_scorer(
-            config.rewards.terms,
-            workers=config.rewards.workers,
-            timeout_seconds=config.rewards.timeout_seconds,
+        run = Run(
+            parts=parts,
+            programs=make_programs(parts),
+            scorer=scorer,
+            evaluate=make_evaluator(parts),
+            writer=stack.enter_context(open_writer(config.run_dir, before_step=latest or 0)),
+            checkpoints=manager,
         )
-        yield (
-            Run(
-                parts=parts,
-                programs=make_programs(parts),
-                scorer=stack.enter_context(scorer),
-                writer=writer,
-                checkpoints=manager,
-            ),
-            latest,
-        )
+        yield run, latest
 
 
 def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
@@ -324,7 +308,7 @@ def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
         first_step=config.sft.steps,
         take_step=partial(rl_step, run, trainer, reference),
         also_saved={} if reference is None else {"reference": reference},
-        evaluate=make_evaluator(run.parts, "validation") if config.evaluation.every_steps else None,
+        evaluate_every_steps=config.evaluation.every_steps,
     )
 
 
@@ -338,7 +322,7 @@ def first_params(parts: Parts) -> Params:
     config = parts.config
     if config.init_from is not None:
         return load_params(parts, config.init_from)
-    params = parts.policy.init(jax.random.key(config.seed))
+    params = jax.jit(parts.policy.init)(jax.random.key(config.seed))
     if parts.task.patches is not None and config.model.stem_steps:
         draw = partial(parts.task.patches, config.task)
         params = teach_stem(params, config.model, draw, config.seed)
@@ -359,5 +343,5 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     config = run.parts.config
     path = evaluation_path(config, phase)
     if not path.exists():
-        evaluation = make_evaluator(run.parts, "test")(params)
+        evaluation = run.evaluate(params, "test")
         save_evaluation(path, evaluation, config.evaluation.bootstrap)

@@ -1,0 +1,65 @@
+"""What can be found wrong before a run has written anything is found here.
+
+A run that fails on its first batch would leave a directory behind, and the next attempt would meet
+"already holds a run".
+"""
+
+from gmma import checkpoint
+from gmma.assembly import Parts
+from gmma.errors import UserError
+from gmma.feed import read_batches, read_demonstrations, read_prompts
+from gmma.programs import make_rl_trainer
+from gmma.rewards.service import Scorer, check_rewards
+from gmma.sharding import check_batch
+from gmma.types import Example
+
+TRIAL_ANSWERS = 8  # rewards are tried on so many records
+
+
+def check_run(parts: Parts, scorer: Scorer) -> None:
+    """Raise UserError for batches, prompts, demonstrations or rewards that cannot work.
+
+    The first batch of each phase stands for the others: a record further on can still be too long.
+    """
+    check_batches(parts)
+    if parts.config.sft.steps:
+        if parts.task.demonstrate is None:
+            raise UserError(
+                f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
+                "demonstrations to imitate; set sft.steps to 0"
+            )
+        batch = next(read_batches(parts, "sft"))
+        read_prompts(parts, batch.examples)
+        read_demonstrations(parts, batch)
+    batch = next(read_batches(parts, "rl"))
+    read_prompts(parts, batch.examples)
+    try_rewards(scorer, batch.examples[:TRIAL_ANSWERS])
+
+
+def check_batches(parts: Parts) -> None:
+    """Every device gets the same number of rows."""
+    config = parts.config
+    for name, phase in (("sft", config.sft), ("rl", config.rl)):
+        check_batch(parts.mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+    check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
+
+
+def check_origin(parts: Parts) -> None:
+    """`init_from`, where it is given, holds parameters of this model."""
+    if parts.config.init_from is not None:
+        abstract = make_rl_trainer(parts).abstract
+        wanted = {"params": abstract.params, "frozen": abstract.frozen}
+        checkpoint.find_params(parts.config.init_from, wanted)
+
+
+def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> None:
+    """Score the ground truth itself, as text: a reward must read its columns, not like the answer.
+
+    Raises UserError for a reward that crashes, hangs, or returns the wrong length or type.
+    """
+    count = len(examples)
+    columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}
+    columns |= dict.fromkeys(("closed", "finished"), [True] * count)
+    columns["response_tokens"] = [1] * count
+    answers = [str(example.columns.get("answer", "")) for example in examples]
+    check_rewards(scorer, answers, thoughts=[""] * count, columns=columns)
