@@ -16,6 +16,7 @@ How a run starts, in this order:
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,18 +48,20 @@ def open_checkpoints(run_dir: Path, config: CheckpointConfig) -> Iterator[ocp.Ch
 
     On leaving, waits for what is still being written.
     """
-    best = BestN(
-        get_metric_fn=lambda metrics: metrics["best"], n=1, keep_checkpoints_without_metrics=False
-    )
+    best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
+        best_fn=_rank,  # without it Orbax writes no metrics, and a resumed run forgets its best
         preservation_policy=AnyPreservationPolicy([LatestN(config.keep_last), best]),
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,  # what a killed run was writing
     )
-    directory = (run_dir / "checkpoints").absolute()
-    with ocp.CheckpointManager(directory, options=options) as manager:
+    with ocp.CheckpointManager(checkpoints_dir(run_dir), options=options) as manager:
         yield manager
         manager.wait_until_finished()
+
+
+def _rank(metrics: Mapping[str, float]) -> float:
+    return metrics["best"]
 
 
 def save(
@@ -68,13 +71,13 @@ def save(
     progress: Progress,
     best: float | None = None,
 ) -> None:
-    """Start writing a checkpoint; `best` ranks it, None leaves it out of the ranking."""
+    """Start writing a checkpoint; `best` ranks it, None or NaN puts it below all others."""
     manager.save(
         step,
         args=ocp.args.Composite(
             state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(vars(progress))
         ),
-        metrics=None if best is None else {"best": best},
+        metrics={"best": -math.inf if best is None or math.isnan(best) else best},
     )
 
 
@@ -89,35 +92,29 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
 
     Raises UserError where the checkpoint holds other names or shapes: it belongs to another model.
     """
-    held = manager.item_metadata(step)["state"]
-    _check_same_arrays(_shapes(held), _shapes(abstract), manager.directory / str(step))
+    where = Path(manager.directory) / str(step)
+    _check_same_arrays(_shapes(_read_metadata(where)), _shapes(abstract), where)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     return manager.restore(step, args=args)["state"]
 
 
 def restore_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> PyTree:
     """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint."""
-    step = find_params(run_dir, abstract, step)
+    where = find_params(run_dir, abstract, step)
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
-    with _open_reader(run_dir) as manager:
-        return manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+    return ocp.PyTreeCheckpointHandler().restore(where / "state", args=args)
 
 
-def find_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> int:
-    """The number of the newest or given checkpoint of a run.
+def find_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> Path:
+    """The directory of a run's newest or given checkpoint.
 
     Raises UserError where there is none, or where it holds other parameters.
     """
-    step = find_step(run_dir, step)
-    with _open_reader(run_dir) as manager:
-        held = manager.item_metadata(step)["state"]
-    where = manager.directory / str(step)
-    if held is None:
-        raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run")
-    held = {name: held.get(name, {}) for name in abstract}
-    _check_same_arrays(_shapes(held), _shapes(abstract), where)
-    return step
+    where = checkpoints_dir(run_dir) / str(find_step(run_dir, step))
+    held = _read_metadata(where)
+    _check_same_arrays(_shapes({n: held.get(n, {}) for n in abstract}), _shapes(abstract), where)
+    return where
 
 
 def find_step(run_dir: Path, step: int | None = None) -> int:
@@ -130,9 +127,17 @@ def find_step(run_dir: Path, step: int | None = None) -> int:
     return steps[-1] if step is None else step
 
 
-def _open_reader(run_dir: Path) -> ocp.CheckpointManager:
-    directory = (run_dir / "checkpoints").absolute()
-    return ocp.CheckpointManager(directory, options=ocp.CheckpointManagerOptions(read_only=True))
+def _read_metadata(where: Path) -> PyTree:
+    """Names and shapes of a checkpoint's arrays."""
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
+    except FileNotFoundError:
+        raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run") from None
+
+
+def checkpoints_dir(run_dir: Path) -> Path:
+    """Where a run's checkpoints are; Orbax wants it absolute."""
+    return (run_dir / "checkpoints").absolute()
 
 
 def checkpoint_steps(run_dir: Path) -> list[int]:
