@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gmma.tree.layout import TreeShape, join_levels, split_levels
@@ -79,7 +80,7 @@ def attend_level(
     softcap: float | None = None,
 ) -> Partial:
     """Attention of folded queries to one level; scores and sums in float32 or wider."""
-    wide = jnp.promote_types(query.dtype, jnp.float32)
+    wide = np.promote_types(query.dtype, np.float32)
     score = jnp.einsum("bkmqngh,bkmnsh->bkmngqs", query, keys, preferred_element_type=wide)
     if softcap is not None:
         score = softcap * jnp.tanh(score / softcap)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gmma.models.layers import (
@@ -196,7 +197,7 @@ class Gemma3Model(nn.Module):
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Logits in float32 or wider."""
         c = self.config
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        wide = np.promote_types(hidden.dtype, np.float32)
         if c.tied:
             kernel = self.embedding.astype(hidden.dtype)
             logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)

@@ -7,6 +7,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import Level, decode_attention, packed_attention
@@ -74,7 +75,7 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
         init = named(nn.initializers.constant(1.0 - self.offset), "norm")
         weight = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(np.promote_types(x.dtype, np.float32))
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
         return (normed * along_last(self.offset + weight, wide)).astype(x.dtype)
@@ -91,7 +92,7 @@ class LayerNorm(nn.Module):
             init = named(initializer, "norm")
             return along_last(self.param(name, init, (x.shape[-1],), jnp.float32), wide)
 
-        wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        wide = x.astype(np.promote_types(x.dtype, np.float32))
         centred = wide - wide.mean(axis=-1, keepdims=True)
         variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
         normed = centred * jax.lax.rsqrt(variance + self.epsilon)
@@ -108,7 +109,7 @@ def rotary_angles(positions: Int[Array, "B S"], size: int, base: float) -> Float
 
 def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Float[Array, "B S N H"]:
     """Rotate the pairs (x_i, x_{i + H/2}) by their angle, in float32 or wider."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = np.promote_types(x.dtype, np.float32)
     cos, sin = (f(angles)[:, :, None].astype(wide) for f in (jnp.cos, jnp.sin))
     first, second = jnp.split(x.astype(wide), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.errors import UserError
@@ -167,7 +168,7 @@ class TinyModel(nn.Module):
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Logits, in float32 or wider."""
-        return self.head(hidden).astype(jnp.promote_types(hidden.dtype, jnp.float32))
+        return self.head(hidden).astype(np.promote_types(hidden.dtype, np.float32))
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import HIDDEN_SCORE
@@ -23,7 +24,7 @@ def image_attention(
 
     def of_chunk(chunk: tuple[Array, Array | None]) -> Array:
         rows, own = chunk
-        wide = jnp.promote_types(rows.dtype, jnp.float32)
+        wide = np.promote_types(rows.dtype, np.float32)
         score = jnp.einsum("bqnh,bknh->bnqk", rows, keys, preferred_element_type=wide)
         if own is not None and segments is not None:
             same = own[:, None, :, None] == segments[:, None, None, :]

@@ -14,6 +14,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from gmma.models.cache import TreeCache, open_level, seal_level, write_slot
@@ -180,7 +181,7 @@ def empty_rows(hidden: Float[Array, "B k m D"], slots: int) -> Rows:
         slot=jnp.zeros((), jnp.int32),
         hidden=hidden,
         tokens=jnp.zeros((*nodes, slots), jnp.int32),
-        logprobs=jnp.zeros((*nodes, slots), jnp.promote_types(hidden.dtype, jnp.float32)),
+        logprobs=jnp.zeros((*nodes, slots), np.promote_types(hidden.dtype, np.float32)),
         lengths=zeros,
         forced=zeros,
         forcing=no,
