@@ -13,11 +13,11 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("GMMA_REAL_DATA", str(ROOT.parent / "shared" / "data"))
-sys.path.insert(0, str(ROOT))  # so that an unpacked archive tests itself
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]  # an unpacked archive tests itself
 
 from jaxtyping import install_import_hook  # noqa: E402
 
-install_import_hook("gmma", "beartype.beartype")
+install_import_hook("gmma", "strict_types.checked")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
