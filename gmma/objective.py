@@ -106,7 +106,7 @@ def token_weights(
     """
     whole = config.algorithm == "grpo"
     batch = trained.shape[0]
-    one = trained.astype(jnp.float32)
+    one = trained.astype(float)  # float32, or float64 where JAX is told so
     lengths = jnp.maximum(sequence_sums(one, shape, whole_response=whole), 1)
     thoughts = batch * shape.thoughts
     answers = thoughts * shape.answers

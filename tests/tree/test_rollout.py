@@ -1,0 +1,129 @@
+"""`grow_tree`: decode = packed (L2), padding (L4), reproducibility (L7), and where nodes end."""
+
+import jax
+import laws
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import ANSWER_TAG, CLOSING, END, PIECES, THOUGHT_TAG, Growth
+
+from gmma.sampling import GREEDY, SamplingConfig
+from gmma.tree import TreeShape
+
+GROWTHS = {
+    "tempered": Growth(
+        TreeShape(8, 6, 4, thoughts=2, answers=2), SamplingConfig(temperature=0.7)
+    ),
+    "top_k, drop": Growth(
+        TreeShape(6, 4, 5, thoughts=1, answers=3), SamplingConfig(temperature=1.5, top_k=6), ()
+    ),
+    "top_p": Growth(
+        TreeShape(7, 8, 3, thoughts=3, answers=1), SamplingConfig(temperature=2.0, top_p=0.8)
+    ),
+    "greedy": Growth(TreeShape(6, 7, 4, thoughts=1, answers=1), GREEDY),
+}
+over_growths = pytest.mark.parametrize("growth", GROWTHS.values(), ids=GROWTHS.keys())
+often = laws.examples(12)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@over_growths
+@often
+@given(st.data(), seeds)
+def test_decode_equals_packed(growth: Growth, data: st.DataObject, seed: int) -> None:
+    subject = laws.tiny_subject()
+    prompts = data.draw(laws.prompt_batches(subject, growth.shape.prompt))
+    rollout = laws.grow(subject, growth, prompts, seed)
+    laws.check_decode_equals_packed(subject, growth, prompts, rollout)
+
+
+@over_growths
+@often
+@given(st.data(), seeds)
+def test_unused_prompt_slots_change_nothing(
+    growth: Growth, data: st.DataObject, seed: int
+) -> None:
+    subject = laws.tiny_subject()
+    prompts = data.draw(laws.prompt_batches(subject, growth.shape.prompt))
+    rollout = laws.grow(subject, growth, prompts, seed)
+    tree = laws.Tree(prompts, rollout, laws.no_credit(rollout))
+    garbled = laws.with_garbage(subject, tree, data.draw(laws.generators())).prompts
+    jax.tree.map(np.testing.assert_array_equal, rollout, laws.grow(subject, growth, garbled, seed))
+
+
+@over_growths
+@often
+@given(st.data(), seeds)
+def test_the_same_seed_grows_the_same_tree(
+    growth: Growth, data: st.DataObject, seed: int
+) -> None:
+    subject = laws.tiny_subject()
+    prompts = data.draw(laws.prompt_batches(subject, growth.shape.prompt))
+    first, again = (laws.grow(subject, growth, prompts, seed) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+
+
+@over_growths
+@often
+@given(st.data(), seeds)
+def test_nodes_end_where_their_text_closes(
+    growth: Growth, data: st.DataObject, seed: int
+) -> None:
+    subject = laws.tiny_subject()
+    prompts = data.draw(laws.prompt_batches(subject, growth.shape.prompt))
+    r = laws.grow(subject, growth, prompts, seed)
+    for b, i in np.ndindex(r.closed.shape):
+        length, sampled = r.thought_lengths[b, i], r.thought_sampled[b, i]
+        check_end(r.thoughts[b, i], sampled, r.closed[b, i], THOUGHT_TAG, growth.closing)
+        forced = () if r.closed[b, i] else growth.closing
+        assert tuple(r.thoughts[b, i, sampled:length]) == forced
+        assert not r.thoughts[b, i, length:].any()
+        assert not r.thought_logprobs[b, i, sampled:].any()
+        assert (r.thought_logprobs[b, i, :sampled] < 0).all()
+    for leaf in np.ndindex(r.finished.shape):
+        check_end(r.answers[leaf], r.answer_lengths[leaf], r.finished[leaf], ANSWER_TAG, ())
+        assert not r.answers[leaf][r.answer_lengths[leaf] :].any()
+
+
+def check_end(
+    tokens: np.ndarray, sampled: int, closed: bool, tag: str, closing: tuple[int, ...]
+) -> None:
+    """The policy's own tokens end at the first one after which the text holds the tag, at an
+    end-of-text token, or where only room for the closing tokens is left."""
+    held = [tag.encode() in b"".join(PIECES[t] for t in tokens[:n]) for n in range(sampled + 1)]
+    assert not any(held[:-1])
+    assert held[-1] == closed
+    assert END not in tokens[: sampled - 1]
+    assert closed or tokens[sampled - 1] == END or sampled == len(tokens) - len(closing)
+
+
+def test_the_pool_of_growths_meets_every_end() -> None:
+    """Closed by itself, by force for want of room, by force after an end token; and not at all."""
+    subject = laws.tiny_subject()
+    met = set()
+    for growth in GROWTHS.values():
+        rng = np.random.default_rng(0)
+        prompts = laws.random_prompts(subject, rng, np.array([6, 5], np.int32), growth.shape.prompt)
+        for seed in range(40):
+            r = laws.grow(subject, growth, prompts, seed)
+            last = np.take_along_axis(r.thoughts, r.thought_sampled[..., None] - 1, axis=2)[..., 0]
+            ends = np.where(last == END, "end token", "no room")
+            kinds = np.where(r.closed, "closed", ends)
+            met |= {(kind, bool(growth.closing)) for kind in kinds.flat}
+    kinds = ("closed", "end token", "no room")
+    assert met == {(kind, forced) for kind in kinds for forced in (True, False)}
+    assert CLOSING
+
+
+@laws.examples(6)
+@given(st.data(), seeds)
+def test_a_prompt_grows_alone(data: st.DataObject, seed: int) -> None:
+    """A tree depends on its row and prompt, not on its neighbours."""
+    subject, growth = laws.tiny_subject(), GROWTHS["tempered"]
+    first, second = (
+        data.draw(laws.prompt_batches(subject, growth.shape.prompt)) for _ in range(2)
+    )
+    mixed = jax.tree.map(lambda a, b: np.stack([a[0], b[1]]), first, second)
+    alone, beside = (laws.grow(subject, growth, p, seed) for p in (first, mixed))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[0], b[0]), alone, beside)
