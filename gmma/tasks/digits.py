@@ -6,7 +6,7 @@ canvas's top-left corner, x runs right, y down, and the box `[x1, y1, x2, y2]` o
 patch `canvas[y1:y2, x1:x2]`, so x2 = x1 + 8 and y2 = y1 + 8. One record:
 
     question  Where is the 7?
-    thought   3 at 12, 0; 7 at 25, 38        top-left corners, in reading order of the cells
+    thought   7 at 25, 38; 3 at 12, 0        top-left corners, the asked digit's first
     answer    [25, 38, 33, 46]
 
 The text is made to be cheap: each class and each coordinate is one token, and the answer's corner
@@ -256,9 +256,10 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
     """A thought and an answer as an imprecise teacher would give them; ours, not the paper's.
 
-    The thought's points are off by uniform noise, sometimes two names are exchanged, and the answer
-    is the box at the point that the thought gives to the asked digit, off by noise of its own: so
-    a right answer takes a right thought, and the same thought has better and worse answers.
+    The thought names the asked digit first, then the others in reading order. Its points are off
+    by uniform noise, sometimes two names are exchanged, and the answer is the box at the point that
+    the thought gives to the asked digit, off by noise of its own: so a right answer takes a right
+    thought, and the same thought has better and worse answers.
     """
     points = np.asarray(example.columns["points"])
     labels = list(example.columns["labels"])
@@ -269,11 +270,9 @@ def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator
         labels[asked], labels[other] = labels[other], labels[asked]
         asked = other
     corner = _shift(config, points[asked], config.box_noise_pixels, rng)
-    named = zip(labels, points.tolist(), strict=True)
-    return Demonstration(
-        thought="; ".join(f"{label} at {x}, {y}" for label, (x, y) in named),
-        answer=str(_box(corner)),
-    )
+    order = [asked, *(i for i in range(len(labels)) if i != asked)]
+    named = [f"{labels[i]} at {points[i][0]}, {points[i][1]}" for i in order]
+    return Demonstration(thought="; ".join(named), answer=str(_box(corner)))
 
 
 def asked_label(example: Example) -> int:

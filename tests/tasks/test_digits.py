@@ -157,7 +157,8 @@ def test_exact_demonstrations_say_the_truth(train):
     for example in train:
         shown = demonstrate(EXACT, example, np.random.default_rng(0))
         assert parse_box(shown.answer) == tuple(example.columns["answer"])
-        named = zip(example.columns["labels"], example.columns["points"], strict=True)
+        named = list(zip(example.columns["labels"], example.columns["points"], strict=True))
+        named.sort(key=lambda pair: pair[0] != asked_label(example))  # stable: the others in order
         assert shown.thought == "; ".join(f"{label} at {x}, {y}" for label, (x, y) in named)
 
 
