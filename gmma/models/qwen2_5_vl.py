@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -144,7 +145,7 @@ class QwenModel(nn.Module):
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Logits in float32 or wider."""
-        wide = jnp.promote_types(hidden.dtype, jnp.float32)
+        wide = np.promote_types(hidden.dtype, np.float32)
         if self.config.tied:
             kernel = self.embedding.astype(hidden.dtype)
             return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
@@ -210,7 +211,7 @@ def qwen_policy(config: QwenConfig) -> Policy:
         tokens=jnp.full((1, slots), config.image_token, jnp.int32),
         positions=jnp.arange(slots, dtype=jnp.int32)[None],
         valid=jnp.ones((1, slots), bool),
-        images=empty_images(config.vision, 1, 1),
+        images=jax.tree.map(jnp.asarray, empty_images(config.vision, 1, 1)),
         shape=prompt_only(slots),
     )
     return policy_of(

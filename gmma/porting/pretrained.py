@@ -25,7 +25,14 @@ from gmma.porting.gemma3 import DType
 from gmma.porting.keys import read_json
 from gmma.porting.processors import gemma_image_processor, qwen_image_processor
 from gmma.porting.table import Table, check_names, find_prefixes
+from gmma.porting.tokenizers import (
+    GEMMA_TOKENIZER,
+    QWEN_TOKENIZER,
+    TokenizerFiles,
+    load_tokenizer,
+)
 from gmma.porting.weights import read_params, shard_files, tensor_shapes, write_params
+from gmma.tasks.prompt import PromptTemplate
 from gmma.tokenizer import Tokenizer
 from gmma.tree.layout import prompt_only
 from gmma.types import Example, Params, PyTree, TreeInputs
@@ -41,6 +48,7 @@ class Family:
     table: Callable[[Any], Table]
     policy: Callable[[Any], Policy]
     processor: Callable[..., ImageProcessor | None]
+    tokenizer: TokenizerFiles
 
 
 FAMILIES: dict[str, Family] = {  # by config.json's model_type
@@ -49,18 +57,21 @@ FAMILIES: dict[str, Family] = {  # by config.json's model_type
         table=gemma3.gemma3_table,
         policy=gemma3_policy,
         processor=gemma_image_processor,
+        tokenizer=GEMMA_TOKENIZER,
     ),
     "gemma3": Family(
         read_config=gemma3.read_model_config,
         table=gemma3.gemma3_table,
         policy=gemma3_policy,
         processor=gemma_image_processor,
+        tokenizer=GEMMA_TOKENIZER,
     ),
     "qwen2_5_vl": Family(
         read_config=qwen2_5_vl.read_model_config,
         table=qwen2_5_vl.qwen_table,
         policy=qwen_policy,
         processor=qwen_image_processor,
+        tokenizer=QWEN_TOKENIZER,
     ),
 }
 
@@ -82,6 +93,7 @@ class Pretrained:
     params: Params
     tokenizer: Tokenizer | None  # None where the directory has none
     processor: ImageProcessor | None  # None for a model without images
+    template: PromptTemplate
     source: Source
 
 
@@ -123,7 +135,8 @@ def load_pretrained(
     return Pretrained(
         policy=policy,
         params=read_params(files, places, dtype, placed),
-        tokenizer=None,
+        tokenizer=load_tokenizer(directory, family.tokenizer, config, model),
+        template=family.tokenizer.template,
         processor=family.processor(directory, model, image_buckets),
         source=Source(directory=directory, config=config, prefixes=prefixes),
     )

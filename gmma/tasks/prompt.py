@@ -45,21 +45,28 @@ def prompt_tokens(
 ) -> list[int]:
     """The prompt's ids; `image_tokens` holds the number of placeholders of each image.
 
-    Raises UserError where there are images but the tokenizer has no image token.
+    Raises UserError where there are images but the tokenizer has no image token, and where the
+    question itself spells a placeholder.
     """
     if image_tokens and tokenizer.image_token is None:
         raise UserError(
             f"the record has {len(image_tokens)} images but the tokenizer has no image token; "
             "use a task without images or a vision-language tokenizer"
         )
-    begin = [] if tokenizer.bos is None else [tokenizer.bos]
-    images: list[int] = []
-    for count in image_tokens:
-        images += tokenizer.encode(template.image_open)
-        images += [tokenizer.image_token] * count  # type: ignore[list-item]
-        images += tokenizer.encode(template.image_close)
-    text = tokenizer.encode(f"{question}{template.closing}")
-    return begin + tokenizer.encode(template.opening) + images + text
+    texts = [template.opening]  # what stands between images is encoded in one piece
+    for _ in image_tokens:
+        texts[-1] += template.image_open
+        texts.append(template.image_close)
+    texts[-1] += f"{question}{template.closing}"
+    first, *others = (tokenizer.encode(text) for text in texts)
+    if any(tokenizer.image_token in ids for ids in (first, *others)):
+        raise UserError(
+            f"the question {question!r} holds the text of an image placeholder; remove it"
+        )
+    ids = [*([] if tokenizer.bos is None else [tokenizer.bos]), *first]
+    for count, text in zip(image_tokens, others, strict=True):
+        ids += [tokenizer.image_token] * count + text  # type: ignore[list-item]
+    return ids
 
 
 def thought_text(thought: str) -> str:
