@@ -30,7 +30,7 @@ def experiment() -> ExperimentConfig:
             terms=(RewardTerm("box_iou", weight=1.0), RewardTerm("format", weight=0.1))
         ),
         sft=PhaseConfig(
-            steps=800,
+            steps=600,
             batch_prompts=64,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
