@@ -19,7 +19,7 @@ from typing import Literal
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from gmma.masked import masked_mean
+from gmma.masked import Axis, masked_mean
 from gmma.types import Advantages
 
 Scale = Literal["group", "batch", "none"]
@@ -27,41 +27,52 @@ AnswerBaseline = Literal["tree", "thought"]
 
 
 def group_relative(
-    rewards: Float[Array, "B G"],
-    *,
-    scale: Scale = "group",
-    mask: Bool[Array, "B G"] | None = None,
-    resolution: Float[Array, "B 1"] | None = None,
+    rewards: Float[Array, "B G"], *, scale: Scale = "group", mask: Bool[Array, "B G"] | None = None
 ) -> Float[Array, "B G"]:
     """GRPO's advantage, `(R − mean_g R) / std_g R` (DeepSeekMath, arXiv 2402.03300).
 
     `scale` divides by the deviation of the group, of the whole batch, or not at all (Dr. GRPO).
-    Entries outside `mask` do not count and get 0. A deviation not above `resolution` is rounding,
-    and counts as 0.
+    Entries outside `mask` do not count and get 0.
 
     >>> import jax.numpy as jnp
     >>> group_relative(jnp.array([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]])).tolist()
     [[-1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
     mask = jnp.ones(rewards.shape, bool) if mask is None else mask
-    resolution = jnp.zeros_like(rewards[:, :1]) if resolution is None else resolution
-    shifted = from_smallest(rewards, mask, axis=1)
-    centred = jnp.where(mask, shifted - masked_mean(shifted, mask, axis=1, keepdims=True), 0)
-    variance = masked_mean(jnp.square(centred), mask, axis=1, keepdims=True)
-    constant = jnp.sqrt(variance) <= resolution
-    centred = jnp.where(constant, 0, centred)
+    return rescale(from_mean(rewards, mask, axis=1), rewards, mask, scale)
+
+
+def rescale(
+    centred: Float[Array, "B G"],
+    values: Float[Array, "B G"],
+    mask: Bool[Array, "B G"],
+    scale: Scale,
+) -> Float[Array, "B G"]:
+    """Centred values over the deviation of their group or of the batch; 0 where that is 0."""
     if scale == "none":
         return centred
-    if scale == "batch":
-        shifted = from_smallest(rewards, mask, axis=(0, 1))
-        spread = shifted - masked_mean(shifted, mask, keepdims=True)
-        variance = masked_mean(jnp.square(spread), mask, keepdims=True)
-        constant = variance == 0
-    return centred / jnp.sqrt(jnp.where(constant, 1, variance))
+    axis = 1 if scale == "group" else (0, 1)
+    spread = centred if scale == "group" else from_mean(values, mask, axis=axis)
+    variance = masked_mean(jnp.square(spread), mask, axis=axis, keepdims=True)
+    return centred / jnp.sqrt(jnp.where(variance == 0, 1, variance))
+
+
+def from_mean(
+    values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis
+) -> Float[Array, "*s"]:
+    """Differences from the mean along `axis`; 0 where the mask does not hold.
+
+    The mean that is left after subtracting the mean is rounding; it is subtracted too.
+    """
+    centred = from_smallest(values, mask, axis)
+    for _ in range(2):
+        mean = masked_mean(centred, mask, axis=axis, keepdims=True)
+        centred = jnp.where(mask, centred - mean, 0)
+    return centred
 
 
 def from_smallest(
-    values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: int | tuple[int, ...]
+    values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis
 ) -> Float[Array, "*s"]:
     """Differences from the smallest counted value along `axis`; 0 where the mask does not hold."""
     smallest = jnp.where(mask, values, jnp.inf).min(axis=axis, keepdims=True)
@@ -84,14 +95,45 @@ def thought_advantages(
 ) -> Float[Array, "B K"]:
     """A(th_i): the thought values relative to each other ([S], [T]).
 
-    Two values closer than the rounding of a mean of M rewards are taken as equal; otherwise the
-    order of summation alone could earn a thought an advantage of ±1.
+    Values that differ by less than the rounding of the rewards are taken as equal; otherwise ⅓ + ⅔
+    against 1 + 0 could earn a thought an advantage of ±1.
     """
     mask = jnp.ones(rewards.shape, bool) if mask is None else mask
-    shifted = from_smallest(rewards, mask, axis=(1, 2))
-    rounding = 4 * jnp.finfo(rewards.dtype).eps * shifted.max(axis=(1, 2))[:, None]
-    values = thought_values(shifted, mask)
-    return group_relative(values, scale=scale, mask=mask.any(axis=2), resolution=rounding)
+    counted = mask.any(axis=2)
+    centred = from_mean(value_differences(rewards, mask), counted, axis=1)
+    deviation = jnp.sqrt(masked_mean(jnp.square(centred), counted, axis=1, keepdims=True))
+    largest = from_smallest(rewards, mask, axis=(1, 2)).max(axis=(1, 2))[:, None]
+    rounding = 4 * jnp.finfo(rewards.dtype).eps * largest
+    centred = jnp.where(deviation <= rounding, 0, centred)
+    values = thought_values(from_smallest(rewards, mask, axis=(0, 1, 2)), mask)
+    return rescale(centred, values, counted, scale)
+
+
+def value_differences(
+    rewards: Float[Array, "B K M"], mask: Bool[Array, "B K M"]
+) -> Float[Array, "B K"]:
+    """V(th_i) − V(th_p) for one thought p that counts, without the rounding of the two means.
+
+    Where answers differ more than thoughts do, that rounding would be most of an advantage. Each
+    reward is cut into a multiple of 2⁻¹² of the power of two above the largest, and a rest, so that
+    sums over answers, and their products with counts, are exact.
+    """
+    rewards = jnp.where(mask, rewards, 0)
+    count = mask.sum(axis=2, dtype=rewards.dtype)
+    pivot = jnp.argmax(count > 0, axis=1, keepdims=True)
+    _, exponent = jnp.frexp(jnp.abs(rewards).max(axis=(1, 2), keepdims=True))
+    unit = jnp.ldexp(jnp.ones((), rewards.dtype), exponent - 12)
+    coarse = jnp.round(rewards / unit) * unit
+
+    def numerators(part: Float[Array, "B K M"]) -> Float[Array, "B K"]:
+        total = part.sum(axis=2)
+        return total * at_pivot(count) - at_pivot(total) * count
+
+    def at_pivot(values: Float[Array, "B K"]) -> Float[Array, "B 1"]:
+        return jnp.take_along_axis(values, pivot, axis=1)
+
+    exact = numerators(coarse) + numerators(rewards - coarse)
+    return exact / jnp.maximum(count * at_pivot(count), 1)
 
 
 def answer_advantages(
