@@ -40,7 +40,7 @@ def resized(image: np.ndarray, height: int, width: int, resample: int) -> np.nda
 def normalised(image: np.ndarray, config: PixelConfig) -> np.ndarray:
     """Floats `float32[3, H, W]` from bytes `[H, W, 3]`, rounded where transformers rounds."""
     unit = (image.astype(np.float64) * config.scale).astype(np.float32)
-    mean, std = np.float32(config.mean), np.float32(config.std)
+    mean, std = (np.asarray(values, np.float32) for values in (config.mean, config.std))
     return np.moveaxis((unit - mean) / std, -1, 0)
 
 

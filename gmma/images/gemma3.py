@@ -1,4 +1,4 @@
-"""Gemma 3's image processor: all images at one square size; pan and scan adds crops of long ones."""
+"""Gemma 3's image processor: one square size for all; pan and scan adds crops of long ones."""
 
 import math
 from collections.abc import Sequence

@@ -54,7 +54,8 @@ def smart_size(
 def image_size(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
     """Height and width in pixels at which the network sees an image."""
     factor = config.vision.patch_pixels * config.vision.merge
-    return smart_size(*image.shape[:2], factor, config.min_pixels, config.max_pixels)
+    height, width = image.shape[:2]
+    return smart_size(height, width, factor, config.min_pixels, config.max_pixels)
 
 
 def cells_of(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:

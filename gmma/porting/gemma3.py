@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gmma.errors import UserError
 from gmma.models.gemma3 import NO_WINDOW, Gemma3Config
@@ -73,6 +73,7 @@ def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gem
     section.require("hidden_activation", tuple(ACTIVATIONS))
     get = section.get
     layers = get("num_hidden_layers", 26)
+    everywhere, inside = rotaries(section)
     return Gemma3Config(
         vocab_size=get("vocab_size", 262_208),
         layers=layers,
@@ -84,7 +85,10 @@ def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gem
         local_layers=local_layers(section, layers),
         window=get("sliding_window", NO_WINDOW if "sliding_window" in values else 4096),
         query_scale=get("query_pre_attn_scalar", 256) ** -0.5,
-        **rotary(section),
+        rotary_base=everywhere.base,
+        rotary_factor=everywhere.factor,
+        local_rotary_base=inside.base,
+        local_rotary_factor=inside.factor,
         epsilon=get("rms_norm_eps", 1e-6),
         activation=get("hidden_activation", "gelu_pytorch_tanh"),
         final_softcap=get("final_logit_softcapping", None),
@@ -105,8 +109,15 @@ def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
     return tuple(kind == LOCAL for kind in kinds)
 
 
-def rotary(section: Section) -> dict[str, float]:
-    """Bases and linear factors of both kinds of layers, from the old keys or the new one."""
+class Rotary(NamedTuple):
+    """Base of the rotary frequencies, and what positions are divided by."""
+
+    base: float
+    factor: float
+
+
+def rotaries(section: Section) -> tuple[Rotary, Rotary]:
+    """Of global and of local layers, from the old keys or the new one."""
     both = section.get("rope_parameters", {})
     scaling = {**both.get(GLOBAL, {}), **section.get("rope_scaling", {})}
     local = both.get(LOCAL, {})
@@ -114,12 +125,12 @@ def rotary(section: Section) -> dict[str, float]:
         kind = found.get("rope_type", found.get("type", "default"))
         if kind not in ("default", "linear") or set(found) - ROTARY_KEYS:
             raise section.refuse("rope_parameters", "rope_type default or linear there")
-    return {
-        "rotary_base": scaling.get("rope_theta", section.get("rope_theta", 1e6)),
-        "rotary_factor": scaling.get("factor", 1.0),
-        "local_rotary_base": local.get("rope_theta", section.get("rope_local_base_freq", 1e4)),
-        "local_rotary_factor": local.get("factor", 1.0),
-    }
+    base = scaling.get("rope_theta", section.get("rope_theta", 1e6))
+    local_base = local.get("rope_theta", section.get("rope_local_base_freq", 1e4))
+    return (
+        Rotary(base, scaling.get("factor", 1.0)),
+        Rotary(local_base, local.get("factor", 1.0)),
+    )
 
 
 def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:

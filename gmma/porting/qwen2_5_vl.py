@@ -15,16 +15,46 @@ from gmma.porting.table import Row, Table
 
 # The defaults are transformers': a config.json holds only what differs.
 TEXT_KEYS = (
-    "attention_dropout hidden_act hidden_size intermediate_size layer_types num_attention_heads "
-    "num_hidden_layers num_key_value_heads rms_norm_eps rope_parameters rope_scaling rope_theta "
-    "sliding_window tie_word_embeddings use_sliding_window vocab_size"
-).split()
+    "attention_dropout",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "vocab_size",
+)
 VISION_KEYS = (
-    "depth fullatt_block_indexes hidden_act hidden_size in_channels in_chans intermediate_size "
-    "num_heads out_hidden_size patch_size rope_parameters spatial_merge_size spatial_patch_size "
-    "temporal_patch_size window_size"
-).split()
-MODEL_KEYS = "image_token_id text_config tie_word_embeddings vision_config".split()
+    "depth",
+    "fullatt_block_indexes",
+    "hidden_act",
+    "hidden_size",
+    "in_channels",
+    "in_chans",
+    "intermediate_size",
+    "num_heads",
+    "out_hidden_size",
+    "patch_size",
+    "rope_parameters",
+    "spatial_merge_size",
+    "spatial_patch_size",
+    "temporal_patch_size",
+    "window_size",
+)
+MODEL_KEYS = (
+    "image_token_id",
+    "text_config",
+    "tie_word_embeddings",
+    "vision_config",
+)
 ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section"}
 
 
@@ -59,10 +89,10 @@ def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> Qwe
 
 
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> QwenConfig:
-    """The config of `Qwen2_5_VLForConditionalGeneration`; its text keys are nested, or flat of old."""
+    """The config of `Qwen2_5_VLForConditionalGeneration`; text keys nested, or flat as of old."""
     text = values.get("text_config")
     nested = Section(values=values, where=where)
-    nested.require_known(MODEL_KEYS if text else [*MODEL_KEYS, *TEXT_KEYS])
+    nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS))
     section = nested
     if text:
         section = Section(values=text, where=f"{where}: text_config")

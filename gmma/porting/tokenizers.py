@@ -8,6 +8,7 @@ import base64
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -288,8 +289,8 @@ def tiktoken_pairs(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """
     ranks: dict[bytes, int] = {}
     for line in path.read_bytes().splitlines():
-        token, rank = line.split()
-        ranks[base64.b64decode(token)] = int(rank)
+        encoded, number = line.split()
+        ranks[base64.b64decode(encoded)] = int(number)
 
     def spell(token: bytes) -> str:
         return "".join(CHARACTER_OF[byte] for byte in token)
@@ -306,7 +307,7 @@ def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[byte
     """The two parts that merging below `rank` leaves of a token."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
-        pairs = [ranks.get(a + b, rank) for a, b in zip(parts, parts[1:], strict=False)]
+        pairs = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
         best = min(range(len(pairs)), key=pairs.__getitem__)
         if pairs[best] >= rank:
             raise UserError(f"token {token!r} of rank {rank} is no merge of two earlier tokens")

@@ -65,7 +65,8 @@ def prompt_tokens(
         )
     ids = [*([] if tokenizer.bos is None else [tokenizer.bos]), *first]
     for count, text in zip(image_tokens, others, strict=True):
-        ids += [tokenizer.image_token] * count + text  # type: ignore[list-item]
+        ids += [tokenizer.image_token] * count  # type: ignore[list-item]
+        ids += text
     return ids
 
 

@@ -20,6 +20,8 @@ from gmma.tree.rollout import grow_tree
 from gmma.tree.stops import tree_stops
 from gmma.types import Advantages, PackedTree, Params, PromptBatch, TreeInputs, TreeRollout
 
+QUICK: Any = {"xla_backend_optimization_level": 0}  # compilation is nearly all that a law costs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -146,7 +148,8 @@ def check_packed_equals_flat(case: Case, tolerance: float) -> None:
         def of(params: Params) -> Any:
             return objective(case, params)
 
-        return jax.jit(jax.value_and_grad(of, has_aux=True))(case.params)
+        run = jax.jit(jax.value_and_grad(of, has_aux=True), compiler_options=QUICK)
+        return run(case.params)
 
     (value, packed), tree_gradient = gradient(packed_objective)
     (flat_value, flat), flat_gradient = gradient(flat_objective)
@@ -192,12 +195,14 @@ def check_decode_equals_packed(case: Case, tolerance: float = 1e-4) -> None:
             shape=case.shape,
             sampling=SamplingConfig(temperature=1.5),
             stops=stops,
-        )
+        ),
+        compiler_options=QUICK,
     )
     rollout = grow(case.params, case.prompts)
     packed = packed_of(replace(case, rollout=rollout))
     logprobs = jax.jit(
-        lambda params, packed: token_logprobs(case.policy, params, packed, temperature=1.5)[0]
+        lambda params, packed: token_logprobs(case.policy, params, packed, temperature=1.5)[0],
+        compiler_options=QUICK,
     )(case.params, packed)
     trained = np.asarray(packed.trained)
     assert trained.any()
@@ -211,7 +216,9 @@ def logprobs_of(case: Case) -> jax.Array:
 
 
 PACKED_LOGPROBS = jax.jit(
-    lambda policy, params, packed: token_logprobs(policy, params, packed)[0], static_argnums=0
+    lambda policy, params, packed: token_logprobs(policy, params, packed)[0],
+    static_argnums=0,
+    compiler_options=QUICK,
 )
 
 

@@ -1,4 +1,4 @@
-"""Laws L1–L4 for Gemma 3 and Qwen2.5-VL, with several images, one and none in the rows of a batch."""
+"""Laws L1–L4 for Gemma 3 and Qwen2.5-VL; the rows of a batch have several images, none, one."""
 
 from dataclasses import replace
 from typing import Any

@@ -99,7 +99,7 @@ def test_qwen(options: dict, tmp_path: Path) -> None:
         (theirs.qwen, theirs.QWENS[3]),
     ],
 )
-def test_export_loads(write, options: dict, tmp_path: Path) -> None:  # noqa: ANN001
+def test_export_loads(write, options: dict, tmp_path: Path) -> None:
     """import → export → transformers loads → the same logits; the files hold the same tensors."""
     from safetensors.numpy import load_file
 
