@@ -79,14 +79,6 @@ def from_smallest(
     return jnp.where(mask, values - smallest, 0)
 
 
-def thought_values(
-    rewards: Float[Array, "B K M"], mask: Bool[Array, "B K M"] | None = None
-) -> Float[Array, "B K"]:
-    """V(th_i) = mean_j R_ij over the answers that count ([R]; equation [S]); 0 where none does."""
-    mask = jnp.ones(rewards.shape, bool) if mask is None else mask
-    return masked_mean(rewards, mask, axis=2)
-
-
 def thought_advantages(
     rewards: Float[Array, "B K M"],
     *,
@@ -105,24 +97,25 @@ def thought_advantages(
     largest = from_smallest(rewards, mask, axis=(1, 2)).max(axis=(1, 2))[:, None]
     rounding = 4 * jnp.finfo(rewards.dtype).eps * largest
     centred = jnp.where(deviation <= rounding, 0, centred)
-    values = thought_values(from_smallest(rewards, mask, axis=(0, 1, 2)), mask)
-    return rescale(centred, values, counted, scale)
+    as_one = (1, -1, rewards.shape[2])  # tree: the deviation of the batch is over all its thoughts
+    values = value_differences(rewards.reshape(as_one), mask.reshape(as_one))
+    return rescale(centred, values.reshape(counted.shape), counted, scale)
 
 
 def value_differences(
     rewards: Float[Array, "B K M"], mask: Bool[Array, "B K M"]
 ) -> Float[Array, "B K"]:
-    """V(th_i) − V(th_p) for one thought p that counts, without the rounding of the two means.
+    """V(th_i) − V(th_p) for one thought p that counts ([R]; equation of V [S]).
 
-    Where answers differ more than thoughts do, that rounding would be most of an advantage. Each
-    reward is cut into a multiple of 2⁻¹² of the power of two above the largest, and a rest, so that
-    sums over answers, and their products with counts, are exact.
+    Where answers differ more than thoughts do, the rounding of two means would be most of their
+    difference. So each reward is cut into a multiple of 2⁻¹² of the power of two above the largest,
+    and a rest: sums of either over the answers, and their products with counts, are exact.
     """
     rewards = jnp.where(mask, rewards, 0)
     count = mask.sum(axis=2, dtype=rewards.dtype)
     pivot = jnp.argmax(count > 0, axis=1, keepdims=True)
     _, exponent = jnp.frexp(jnp.abs(rewards).max(axis=(1, 2), keepdims=True))
-    unit = jnp.ldexp(jnp.ones((), rewards.dtype), exponent - 12)
+    unit = jnp.ldexp(jnp.ones((), rewards.dtype), jnp.maximum(exponent, -100) - 12)
     coarse = jnp.round(rewards / unit) * unit
 
     def numerators(part: Float[Array, "B K M"]) -> Float[Array, "B K"]:

@@ -115,7 +115,9 @@ def tiny_subject(dtype: str = "float32") -> Subject:
     def draw_images(rng: np.random.Generator, batch: int) -> np.ndarray:
         return rng.uniform(size=(batch, 1, 4, 4, 3)).astype(dtype)
 
-    return Subject(policy, params, (IMAGE,) * config.image_tokens, draw_images, np.dtype(dtype).type)
+    return Subject(
+        policy, params, (IMAGE,) * config.image_tokens, draw_images, np.dtype(dtype).type
+    )
 
 
 # Random trees
@@ -258,7 +260,9 @@ class FlatRows(NamedTuple):
     lengths: np.ndarray  # int[R]
     path: np.ndarray  # int[R 3]: the b, i, j that a row was cut out for
     slot: np.ndarray  # int[R N]: the packed slot a token stands in; −1 past the row's end
-    segment: np.ndarray  # int[R N]: what is trained there, 1 of the thought, 2 of the answer, else 0
+    segment: (
+        np.ndarray
+    )  # int[R N]: what is trained there, 1 of the thought, 2 of the answer, else 0
 
 
 FLAT_ROWS, FLAT_SLOTS = 16, 16  # at least; so that small shapes share one compilation
@@ -285,7 +289,7 @@ def flat_rows(tree: Tree) -> FlatRows:
     size = (rows, max(FLAT_SLOTS, shape.prompt + shape.thought + shape.answer))
     tokens, segment = np.zeros(size, np.int32), np.zeros(size, np.int32)
     slot = np.full(size, -1)
-    path, lengths = np.zeros((rows, 3), int), np.ones(rows, np.int32)
+    path, lengths = np.zeros((rows, 3), int), np.zeros(rows, np.int32)
     for r, node in enumerate(nodes):
         cut = np.array(list(slots_of_path(tree, *node)))
         path[r], lengths[r] = node, len(cut)
@@ -387,7 +391,7 @@ def assert_close(actual: Any, expected: Any, bound: float, name: str = "") -> No
 
 
 def assert_gradients_close(actual: PyTree, expected: PyTree, bound: float) -> None:
-    """‖Δ‖ ≤ bound · ‖expected‖, leaf by leaf; a leaf below a millionth of the whole counts as that."""
+    """‖Δ‖ ≤ bound · ‖expected‖, leaf by leaf; no leaf counts below a millionth of the whole."""
     whole = np.linalg.norm(ravel_pytree(expected)[0])
 
     def compare(path: Any, a: np.ndarray, e: np.ndarray) -> None:
@@ -480,7 +484,11 @@ def scorer(subject: Subject, temperature: float) -> Callable[..., tuple[Any, Any
 
 
 def check_decode_equals_packed(
-    subject: Subject, growth: Growth, prompts: PromptBatch, rollout: TreeRollout, bound: float = 1e-4
+    subject: Subject,
+    growth: Growth,
+    prompts: PromptBatch,
+    rollout: TreeRollout,
+    bound: float = 1e-4,
 ) -> None:
     """L2: the log-probs that the sampler recorded are the trainer's."""
     score = scorer(subject, growth.sampling.temperature)
@@ -577,9 +585,7 @@ def check_symmetry(
     shape, moved = shape_of(tree), permuted(tree, thoughts, answers)
     before, after = (evaluate(subject, t, *zeros(subject, t)) for t in (tree, moved))
     nodes = (shape.thoughts, shape.answers, shape.answer)
-    prompt, thought, answer = np.split(
-        np.arange(shape.packed), [shape.prompt, shape.answers_start]
-    )
+    prompt, thought, answer = np.split(np.arange(shape.packed), [shape.prompt, shape.answers_start])
     origin = joined(
         prompt[None],
         thought.reshape(nodes[0], -1)[None, thoughts],

@@ -29,7 +29,7 @@ def test_packed_equals_flat(shape: TreeShape, data: st.DataObject) -> None:
     laws.check_packed_equals_flat(subject, tree, data.draw(laws.generators()), 1e-5)
 
 
-@pytest.mark.parametrize("shape", (SHAPES[0], SHAPES[2]), ids=lambda shape: shape.label)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]], ids=lambda shape: shape.label)
 @often
 @given(st.data())
 def test_packed_equals_flat_in_float64(shape: TreeShape, data: st.DataObject) -> None:
