@@ -390,19 +390,25 @@ def assert_close(actual: Any, expected: Any, bound: float, name: str = "") -> No
     np.testing.assert_allclose(actual, expected, rtol=bound, atol=bound, err_msg=name)
 
 
-def assert_gradients_close(actual: PyTree, expected: PyTree, bound: float) -> None:
-    """‖Δ‖ ≤ bound · ‖expected‖, leaf by leaf; no leaf counts below a millionth of the whole."""
+def assert_gradients_close(
+    actual: PyTree, expected: PyTree, bound: float, floor: float = 1e-6
+) -> None:
+    """‖Δ‖ ≤ bound · ‖expected‖, leaf by leaf; no leaf counts below `floor` of the whole.
+
+    A softmax hardly feels the bias of its keys: such a gradient is a difference of terms as large as
+    the whole, and carries their rounding.
+    """
     whole = np.linalg.norm(ravel_pytree(expected)[0])
 
     def compare(path: Any, a: np.ndarray, e: np.ndarray) -> None:
-        error, norm = np.linalg.norm(a - e), max(np.linalg.norm(e), 1e-6 * whole)
+        error, norm = np.linalg.norm(a - e), max(np.linalg.norm(e), floor * whole)
         assert error <= bound * norm, f"{jax.tree_util.keystr(path)}: {error:.3g} of {norm:.3g}"
 
     jax.tree_util.tree_map_with_path(compare, actual, expected)
 
 
 def check_packed_equals_flat(
-    subject: Subject, tree: Tree, rng: np.random.Generator, bound: float
+    subject: Subject, tree: Tree, rng: np.random.Generator, bound: float, floor: float = 1e-6
 ) -> None:
     """L1: log-probs, loss and gradients of the packed tree are those of K·M separate sequences."""
     rows = flat_rows(tree)
@@ -426,7 +432,7 @@ def check_packed_equals_flat(
     assert_close(to_flat(rows, packed.logprobs)[behind_prompt], flat[behind_prompt], bound)
     loss, scale = -np.sum(weights * values), np.sum(weights * np.abs(values))
     assert abs(packed.loss - loss) <= bound * scale
-    assert_gradients_close(packed.gradient, gradient, bound)
+    assert_gradients_close(packed.gradient, gradient, bound, floor)
 
 
 @dataclass(frozen=True)
