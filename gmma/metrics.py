@@ -17,9 +17,9 @@ from gmma.types import Metric
 Record = dict[str, Any]
 
 
-def mean(total: float, count: float) -> Metric:
+def mean(total: float | np.number, count: float | np.number) -> Metric:
     """A metric on the host."""
-    return Metric(total=np.float32(total), count=np.float32(count))
+    return Metric(total=np.asarray(total, np.float32), count=np.asarray(count, np.float32))
 
 
 def mean_of(values: np.ndarray) -> Metric:
@@ -29,7 +29,7 @@ def mean_of(values: np.ndarray) -> Metric:
 
 
 def merge(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str, Metric]:
-    """Add sums and counts name by name."""
+    """Add sums and counts name by name, on the host."""
     merged = dict(first)
     for name, metric in second.items():
         held = merged.get(name)
@@ -38,8 +38,10 @@ def merge(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str
 
 
 def add(first: Metric, second: Metric) -> Metric:
-    """The metric of both together."""
-    return Metric(total=first.total + second.total, count=first.count + second.count)
+    """The metric of both together, on the host."""
+    return Metric(
+        total=np.asarray(first.total + second.total), count=np.asarray(first.count + second.count)
+    )
 
 
 def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, UInt
 
 from gmma.advantage import multi_answer
 from gmma.assembly import Parts
@@ -50,7 +50,7 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
         check_vma=False,
     )
 
-    def grow(params: Params, prompts: PromptBatch, step: Int[Array, ""]) -> TreeRollout:
+    def grow(params: Params, prompts: PromptBatch, step: UInt[Array, ""]) -> TreeRollout:
         key = jax.random.fold_in(jax.random.key(seed), step)
         return grow_shards(params, prompts, row_keys(key, prompts.tokens.shape[0]))
 
@@ -218,5 +218,7 @@ def state_shardings(
         trained,
         transform_non_params=lambda _: whole,
     )
-    step: Any = whole
-    return TrainState(params=trained, frozen=frozen, opt_state=opt_state, step=step)
+    # Leaves in the order of TrainState's fields; its constructor wants arrays.
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes), jax.tree.leaves((trained, frozen, opt_state, whole))
+    )

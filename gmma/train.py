@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from gmma.console import open_display
 from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
-from gmma.metrics import Writer, compilations, compute, open_writer
+from gmma.metrics import Writer, compilations, compute, merge, open_writer
 from gmma.models.stem import teach_stem
 from gmma.optimizer import join_params
 from gmma.outcome import evaluation_path, print_outcome
@@ -62,7 +62,7 @@ class StepResult:
     """What a step leaves: the state, metrics that may still be computing, and what to show."""
 
     state: TrainState
-    metrics: Metrics
+    metrics: tuple[Metrics, ...]  # of each update, and the host's
     seconds: dict[str, float]  # per part of the step
     trees: ScoredTrees | None = None
 
@@ -91,15 +91,15 @@ def rl_step(
     advantages = programs.credit(*put_batch((scores.rewards, counted), parts.mesh))
     packed = programs.pack(prompts, rollout, advantages)
     packed = programs.baselines(state, reference, packed)
+    updates = []
     for _ in range(parts.config.objective.num_iterations):
         state, metrics = trainer.update(state, packed)
+        updates.append(metrics)
+    spread = group_metrics(np.where(counted, scores.rewards, np.nan))
     credit = jax.device_get(advantages)
     return StepResult(
         state=state,
-        metrics=metrics
-        | scores.metrics
-        | group_metrics(np.where(counted, scores.rewards, np.nan))
-        | length_metrics(held),
+        metrics=(*updates, scores.metrics, spread, length_metrics(held)),
         seconds={"rollout": grown - started, "reward": scored - grown},
         trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
     )
@@ -120,7 +120,7 @@ def sft_step(
         put_batch(read_prompts(parts, batch.examples), parts.mesh), shown, no_credit
     )
     state, metrics = trainer.update(state, packed)
-    return StepResult(state=state, metrics=metrics, seconds={})
+    return StepResult(state=state, metrics=(metrics,), seconds={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,7 +168,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
 
 def make_record(phase: Phase, step: int, result: StepResult, started: float) -> dict[str, Any]:
     """One line of metrics; fetching them waits for the update."""
-    values = compute(jax.device_get(result.metrics))
+    values = compute(reduce(merge, jax.device_get(result.metrics)))
     seconds = time.monotonic() - started
     parts = {**result.seconds, "update": seconds - sum(result.seconds.values())}
     timed = {f"seconds/{part}": value for part, value in parts.items()}

@@ -47,7 +47,7 @@ def train_step(
     (gradient, value), (sums, peaks) = jax.lax.scan(accumulate, zero, parts)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     once = {name: values.max(axis=0) for name, values in peaks.items()}
-    once |= {"loss": value, "grad_norm": optax.global_norm(gradient)}
+    once |= {"loss": value, "grad_norm": optax.tree.norm(gradient)}
     metrics = jax.tree.map(partial(jnp.sum, axis=0), sums)
     metrics |= {n: Metric(total=v, count=jnp.ones((), jnp.float32)) for n, v in once.items()}
     new = TrainState(

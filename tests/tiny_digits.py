@@ -3,8 +3,6 @@
 gmma train tests/tiny_digits.py
 """
 
-from pathlib import Path
-
 from gmma.config import (
     CheckpointConfig,
     EvalConfig,
@@ -31,9 +29,8 @@ def experiment() -> ExperimentConfig:
         ),
         rewards=RewardConfig(terms=(RewardTerm("box_iou"), RewardTerm("format", weight=0.1))),
         sft=PhaseConfig(steps=5, batch_prompts=8),
-        rl=PhaseConfig(steps=7, batch_prompts=8),
+        rl=PhaseConfig(steps=9, batch_prompts=8),
         evaluation=EvalConfig(examples=8, batch_prompts=8, samples=2, bootstrap=20),
         checkpoint=CheckpointConfig(every_steps=2),
         samples_every_steps=3,
-        data_dir=Path("data"),
     )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt8
 
 from gmma.models.tiny import Stem, TinyConfig
 from gmma.tasks.task import Patches
@@ -57,7 +57,7 @@ def teach_stem(
 def patch_loss(
     learner: Params,
     config: TinyConfig,
-    pixels: Int[Array, "N p p C"],
+    pixels: UInt8[Array, "N p p C"],
     labels: Int[Array, "N targets"],
 ) -> Float[Array, ""]:
     """Σ over targets of the mean cross-entropy; a label of −1 does not count."""

@@ -1,0 +1,178 @@
+"""The loop on eight devices: what it compiles, moves and records, and that it resumes."""
+
+import json
+import os
+import shutil
+import signal
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+import pytest
+from tiny_digits import experiment
+from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
+
+from gmma import preemption, train
+from gmma.assembly import assemble
+from gmma.checkpoint import Progress, restore_progress
+from gmma.config import ObjectiveConfig
+from gmma.metrics import read_records
+from gmma.preemption import Preempted
+
+STEPS, EVERY = 6, 3  # of SFT and of RL; checkpoints at 3 and 6, and at 9 and 12
+START = Progress(phase="sft", phase_step=0, data={})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_in_a_hurry():
+    """Also with JAX's own promotion: optax raises a float to an integer power."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """SFT, then RL with a reference and two updates a rollout, and what ran them."""
+    root = tmp_path_factory.mktemp("lab")
+    config = experiment()
+    config = replace(
+        config,
+        name="straight",
+        sft=replace(config.sft, steps=STEPS),
+        rl=replace(config.rl, steps=STEPS),
+        rewards=replace(config.rewards, workers=0),
+        objective=ObjectiveConfig(beta=0.1, num_iterations=2),
+        checkpoint=replace(config.checkpoint, every_steps=EVERY, keep_last=9),
+        data_dir=root / "data",
+        runs_dir=root / "runs",
+    )
+    parts = assemble(config)
+    trainers = {"sft": train.make_sft_trainer(parts), "rl": train.make_rl_trainer(parts)}
+    lab = SimpleNamespace(parts=parts, trainers=trainers, programs=train.make_programs(parts))
+    with pytest.MonkeyPatch.context() as patch:
+        share_programs(patch, lab)
+        with train.open_run(parts) as (run, latest):
+            assert latest is None
+            lab.imitated = train.imitate(run, START, None)
+            lab.imitated_copy = jax.tree.map(np.array, lab.imitated)
+            lab.reinforced = train.reinforce(run, lab.imitated)
+    lab.run_dir = config.run_dir
+    return lab
+
+
+def share_programs(patch, lab):
+    """Let every run use the programs that are compiled already."""
+    patch.setattr(train, "make_sft_trainer", lambda parts: lab.trainers["sft"])
+    patch.setattr(train, "make_rl_trainer", lambda parts: lab.trainers["rl"])
+    patch.setattr(train, "make_programs", lambda parts: lab.programs)
+
+
+def copy_of_run(lab, name, *, up_to):
+    """Parts of a run that has the checkpoints up to that step, as if killed behind the last."""
+    config = replace(lab.parts.config, name=name)
+    shutil.copytree(lab.run_dir, config.run_dir)
+    for path in (config.run_dir / "checkpoints").iterdir():
+        if int(path.name) > up_to:
+            shutil.rmtree(path)
+    return replace(lab.parts, config=config)
+
+
+def leave_debris(run_dir):
+    """What a process can be writing when it is killed."""
+    with (run_dir / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "phase": "r')
+    unfinished = run_dir / "checkpoints/15.orbax-checkpoint-tmp/state"
+    unfinished.mkdir(parents=True)
+    (unfinished / "half").write_text("half a checkpoint")
+    (run_dir / "config.json.partial").write_text('{"name": ')
+
+
+def test_nothing_is_compiled_in_the_five_steps_after_the_first(lab):
+    found = read_records(lab.run_dir / "metrics.jsonl")
+    assert [record["step"] for record in found] == list(range(2 * STEPS))
+    for phase in ("sft", "rl"):
+        compiled = [record["compilations"] for record in found if record["phase"] == phase]
+        assert compiled[0] > 0
+        assert compiled[1:] == [0] * 5
+
+
+def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):
+    """The same loop with a batch that nobody put on the devices."""
+    parts = copy_of_run(lab, "careless", up_to=EVERY)
+    share_programs(monkeypatch, lab)
+    monkeypatch.setattr(train, "put_batch", lambda tree, mesh: tree)
+    with train.open_run(parts) as (run, latest):
+        progress = restore_progress(run.checkpoints, latest)
+        with pytest.raises(Exception, match="Disallowed host-to-device transfer"):
+            train.imitate(run, progress, latest)
+
+
+def test_records_have_the_metrics_of_the_field(lab):
+    first, last = (read_records(lab.run_dir / "metrics.jsonl")[step] for step in (STEPS, -1))
+    named = {"reward", "rewards/box_iou/mean", "rewards/format/mean", "reward_std", "grad_norm"}
+    named |= {"frac_reward_zero_std", "num_tokens", "seconds/rollout", "seconds/reward"}
+    for segment in ("thought", "answer"):
+        named |= {f"{segment}/{n}" for n in ("kl", "entropy", "clip_ratio/region_mean")}
+        named |= {f"{segment}/completions/{n}" for n in ("mean_length", "clipped_ratio")}
+        named |= {f"{segment}/sampling/sampling_logp_difference/{n}" for n in ("mean", "max")}
+    assert named <= first.keys()
+    assert named <= last.keys()
+    assert first["thought/sampling/sampling_logp_difference/max"] < 1e-4
+    assert 0 < last["thought/kl"] < 1  # the policy has left its reference
+
+
+def test_training_moves_every_array(lab):
+    before, after = by_path(lab.imitated_copy), by_path(lab.reinforced)
+    assert_same_arrays(before, by_path(lab.imitated))  # the donated state had buffers of its own
+    assert all(not np.array_equal(before[name], after[name]) for name in before)
+
+
+def test_rl_resumes_from_the_middle_with_its_reference(lab, monkeypatch):
+    parts = copy_of_run(lab, "resumed_rl", up_to=STEPS + EVERY)
+    run_dir = parts.config.run_dir
+    leave_debris(run_dir)
+    share_programs(monkeypatch, lab)
+    with train.open_run(parts) as (run, latest):
+        progress = restore_progress(run.checkpoints, latest)
+        assert (latest, progress.phase, progress.phase_step) == (STEPS + EVERY, "rl", EVERY)
+        params = train.continue_rl(run, progress, latest)
+    assert_same_arrays(by_path(params), by_path(lab.reinforced))
+    assert records(run_dir) == records(lab.run_dir)
+    reference = {n: a for n, a in saved_arrays(run_dir, 2 * STEPS).items() if "reference" in n}
+    assert reference
+    assert_same_arrays(saved_arrays(run_dir, 2 * STEPS), saved_arrays(lab.run_dir, 2 * STEPS))
+    assert tree_of(run_dir / "samples") == tree_of(lab.run_dir / "samples")
+    assert not list((run_dir / "checkpoints").glob("*tmp*"))
+
+
+def test_sigterm_ends_sft_behind_a_checkpoint_and_resuming_repeats_the_rest(lab, monkeypatch):
+    parts = copy_of_run(lab, "resumed_sft", up_to=EVERY)
+    share_programs(monkeypatch, lab)
+    with preemption.watch(), train.open_run(parts) as (run, latest):
+        os.kill(os.getpid(), signal.SIGTERM)
+        progress = restore_progress(run.checkpoints, latest)
+        with pytest.raises(Preempted, match=r"after sft step 4.*--resume"):
+            train.imitate(run, progress, latest)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    with preemption.watch(), train.open_run(parts) as (run, latest):
+        assert latest == EVERY + 1
+        params = train.imitate(run, restore_progress(run.checkpoints, latest), latest)
+    assert_same_arrays(by_path(params), by_path(lab.imitated))
+    assert records(parts.config.run_dir) == records(lab.run_dir)[:STEPS]
+
+
+def test_samples_show_prompt_answers_rewards_and_advantages(lab):
+    shown = lab.run_dir / "samples" / f"step_{STEPS + 3:06d}"
+    assert (shown / "image.png").stat().st_size > 0
+    tree = json.loads((shown / "tree.json").read_text())
+    assert tree["question"].startswith("Where is the ")
+    assert len(tree["truth"]) == 4
+    assert [len(thought["answers"]) for thought in tree["thoughts"]] == [2, 2]
+    answer = tree["thoughts"][0]["answers"][0]
+    assert answer["reward"] == pytest.approx(
+        answer["terms"]["box_iou"] + 0.1 * answer["terms"]["format"]
+    )
+    assert abs(sum(thought["advantage"] for thought in tree["thoughts"])) < 1e-6
