@@ -182,10 +182,15 @@ def time_programs(programs: dict[str, Program], repeats: int) -> dict[str, Timin
     return {
         name: Timing(
             seconds=tuple(seconds[name]),
-            temporary_bytes=compiled[name].memory_analysis().temp_size_in_bytes,
+            temporary_bytes=temporary_bytes(compiled[name]),
         )
         for name in programs
     }
+
+
+def temporary_bytes(compiled: Any) -> int:
+    """Bytes that the compiler allocates beside arguments and results."""
+    return compiled.memory_analysis().temp_size_in_bytes
 
 
 def ratio(first: Timing, second: Timing) -> float:

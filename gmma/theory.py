@@ -1,4 +1,4 @@
-"""Variance of the thought advantage, and gradient spikes: the quantities that the paper argues with.
+"""Variance of the thought advantage, and gradient spikes: what the paper argues with.
 
 The paper states its variance result in words ([P]: rate 1/M, and a floor that more thoughts do not
 remove). The formula here is a derivation that fits those words, not the paper's own ([I]).
@@ -18,9 +18,9 @@ def thought_advantage_variance(
         ∂A_i/∂V_k = (δ_ik − (1 + A_i A_k)/K) / S
         Var A_i   ≈ 1/(M S²) Σ_k σ_k² (δ_ik − (1 + A_i A_k)/K)²      A and S at the means
 
-    It falls to zero as 1/M; as K grows at fixed M it tends to σ_i²/(M S²) > 0. `means` and `variances`
-    are those of one answer's reward given each thought; all `means` equal gives 0, as the advantage
-    of a constant group is 0 by definition. K = 2 gives 0: A_i = ±1 whatever the values.
+    It falls to zero as 1/M; as K grows at fixed M it tends to σ_i²/(M S²) > 0. `means` and
+    `variances` are those of one answer's reward given each thought; all `means` equal gives 0, as
+    the advantage of a constant group is 0 by definition. K = 2 gives 0: A_i = ±1 whatever the values.
 
     >>> import jax.numpy as jnp
     >>> v = thought_advantage_variance(jnp.array([0.0, 1.0]), jnp.array([0.25, 0.25]), 4)
@@ -42,8 +42,8 @@ def thought_advantage_variance(
 def gradient_spike_score(norms: Float[Array, "N"]) -> Float[Array, "N"]:
     """g_t / mean_{s ≤ t} g_s for a run's global gradient norms, the current step included.
 
-    After SPAM (arXiv 2501.06842 [B]). The paper reports "GSS@10" without, as far as is known, saying
-    which mean ([R], [?]); the running mean is our choice, and a spike is a score above 10.
+    After SPAM (arXiv 2501.06842 [B]). The paper reports "GSS@10" without, as far as is known,
+    saying which mean ([R], [?]); the running mean is our choice, and a spike is a score above 10.
 
     >>> import jax.numpy as jnp
     >>> gradient_spike_score(jnp.array([1.0, 1.0, 4.0])).tolist()

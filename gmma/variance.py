@@ -28,8 +28,8 @@ def draw_values(
 ) -> Float[Array, "trees K"]:
     """V_i of so many trees; the key is consumed.
 
-    The mean of M rewards is drawn at once: exactly normal with variance σ²/M, or a binomial count over
-    M for rewards of 0 and 1, whose variance is μ(1 − μ) whatever `variances` says.
+    The mean of M rewards is drawn at once: exactly normal with variance σ²/M, or a binomial count
+    over M for rewards of 0 and 1, whose variance is μ(1 − μ) whatever `variances` says.
     """
     shape = (trees, means.shape[0])
     count = answers.astype(means.dtype)

@@ -395,8 +395,8 @@ def assert_gradients_close(
 ) -> None:
     """‖Δ‖ ≤ bound · ‖expected‖, leaf by leaf; no leaf counts below `floor` of the whole.
 
-    A softmax hardly feels the bias of its keys: such a gradient is a difference of terms as large as
-    the whole, and carries their rounding.
+    A softmax hardly feels the bias of its keys: such a gradient is a difference of terms as large
+    as the whole, and carries their rounding.
     """
     whole = np.linalg.norm(ravel_pytree(expected)[0])
 
