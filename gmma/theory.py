@@ -20,7 +20,7 @@ def thought_advantage_variance(
 
     It falls to zero as 1/M; as K grows at fixed M it tends to σ_i²/(M S²) > 0. `means` and
     `variances` are those of one answer's reward given each thought; all `means` equal gives 0, as
-    the advantage of a constant group is 0 by definition. K = 2 gives 0: A_i = ±1 whatever the values.
+    the advantage of a constant group is 0 by definition. K = 2 gives 0: A_i = ±1 whatever they are.
 
     >>> import jax.numpy as jnp
     >>> v = thought_advantage_variance(jnp.array([0.0, 1.0]), jnp.array([0.25, 0.25]), 4)
