@@ -175,5 +175,5 @@ def _require_fit(record: str, node: str, row: Sequence[Any], slots: int, note: s
     if len(row) > slots:
         raise UserError(
             f"the {node} of record {record} has {len(row)} tokens{note}, but there are {slots} "
-            f"{node} slots; set {node}_slots to at least {len(row)}"
+            f"{node} slots; set tree.{node}_tokens to at least {len(row)}"
         )

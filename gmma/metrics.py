@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
+from gmma.files import write_whole
 from gmma.types import Metric
 
 Record = dict[str, Any]
@@ -88,10 +90,12 @@ def open_writer(run_dir: Path, *, before_step: int) -> Iterator[Writer]:
     """
     path = run_dir / "metrics.jsonl"
     kept = [record for record in read_records(path) if record["step"] < before_step]
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-    partial.replace(path)
-    events = SummaryWriter(str(run_dir / "tensorboard"), purge_step=before_step)
+    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+    # The name has the second alone: a run resumed at once would write over its own file.
+    suffix = f".{time.time_ns()}"
+    events = SummaryWriter(
+        str(run_dir / "tensorboard"), purge_step=before_step, filename_suffix=suffix
+    )
     try:
         yield Writer(path=path, events=events)
     finally:

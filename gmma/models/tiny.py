@@ -34,14 +34,14 @@ from gmma.types import TreeInputs
 class TinyConfig:
     """Sizes of the tiny family."""
 
-    family: Literal["tiny"] = "tiny"
+    family: Literal["tiny"] = "tiny"  # which network this is
     layers: int = 4  # L
     width: int = 128  # D
     heads: int = 4  # query heads
     kv_heads: int = 2  # key and value heads, shared by heads/kv_heads query heads each
-    head_size: int = 32
+    head_size: int = 32  # width of a head, of queries, keys and values alike
     mlp: int = 384  # hidden width of the gated MLP
-    rotary_base: float = 10_000.0
+    rotary_base: float = 10_000.0  # the slowest rotation takes about so many positions a turn
     image_pixels: int = 48  # side of the square image
     patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start

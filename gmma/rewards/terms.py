@@ -28,10 +28,10 @@ class RewardTerm:
     keyword arguments handed to every call, such as `(("relative_tolerance", 0.01),)`.
     """
 
-    name: str
+    name: str  # a reward of gmma, or your own as module:function
     _: KW_ONLY
-    weight: float | int = 1.0
-    options: tuple[tuple[str, str | int | float | bool], ...] = ()
+    weight: float | int = 1.0  # in the sum; 0 only logs the term
+    options: tuple[tuple[str, str | int | float | bool], ...] = ()  # handed to every call
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):

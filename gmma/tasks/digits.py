@@ -54,14 +54,14 @@ _GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (1
 class DigitsConfig:
     """What is drawn, how many scenes, and how far demonstrations stray from the truth."""
 
-    name: Literal["digits"] = "digits"
+    name: Literal["digits"] = "digits"  # which task this is
     cells_per_side: int = 4  # the canvas is a square grid of cells
     cell_pixels: int = 12  # side of a cell; a digit's offset in it is 0 … cell_pixels − 8
     digits_min: int = 2  # digits in a scene, all of distinct classes; the number is uniform
-    digits_max: int = 3
-    train_scenes: int = 16384
-    validation_scenes: int = 512
-    test_scenes: int = 512
+    digits_max: int = 3  # digits in a scene at most
+    train_scenes: int = 16384  # scenes drawn for training
+    validation_scenes: int = 512  # scenes drawn for evaluation during training
+    test_scenes: int = 512  # scenes drawn for evaluation after it
     seed: int = 0  # of the scenes
     point_noise_pixels: int = 1  # each point of a demonstration's thought is off by up to ±this
     box_noise_pixels: int = 2  # its answer is off by up to ±this more, on x and y, uniformly

@@ -1,0 +1,206 @@
+"""How a run starts, what it keeps, and what it refuses; states are a few numbers."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+import pytest
+from tiny_run import assert_same_arrays, by_path, tree_of
+
+from gmma import checkpoint
+from gmma.checkpoint import Progress
+from gmma.config import CheckpointConfig
+from gmma.errors import UserError
+from gmma.files import read_json, write_whole
+
+KEEP_TWO = CheckpointConfig(every_steps=1, keep_last=2)
+CONFIG = {"name": "a", "seed": 0, "rl": {"steps": 5, "batch_prompts": 8}, "rewards": {"workers": 1}}
+
+
+def state_at(step):
+    """Parameters, an optimiser and a step, all different at every step."""
+    params = {"layer": {"kernel": jnp.full((2, 3), float(step)), "bias": jnp.arange(3.0) * step}}
+    return {
+        "params": params,
+        "frozen": {},
+        "opt_state": optax.adam(0.1).init(params),
+        "step": jnp.int32(step),
+    }
+
+
+ABSTRACT = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state_at(0)
+)
+PARAMS = {name: ABSTRACT[name] for name in ("params", "frozen")}
+
+
+def save_steps(run_dir, bests, first=1):
+    """Checkpoints first, first + 1, … of one RL phase with these values of the best metric."""
+    with checkpoint.open_checkpoints(run_dir, KEEP_TWO) as manager:
+        for step, best in enumerate(bests, first):
+            progress = Progress(phase="rl", phase_step=step, data={"next": step})
+            checkpoint.save(manager, step, state_at(step), progress, best)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("saved")
+    save_steps(run_dir, [None, 0.9, 0.1, float("nan"), 0.2])
+    return run_dir
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    return shutil.copytree(saved, tmp_path / "run")
+
+
+def test_the_last_two_and_the_best_stay_through_a_resume(copied):
+    """Best of all is step 2; neither None nor NaN is ever best."""
+    assert checkpoint.checkpoint_steps(copied) == [2, 4, 5]
+    save_steps(copied, [0.3, 0.4], first=6)
+    assert checkpoint.checkpoint_steps(copied) == [2, 6, 7]
+
+
+def test_what_was_saved_comes_back(saved):
+    with checkpoint.open_checkpoints(saved, KEEP_TWO) as manager:
+        progress = checkpoint.restore_progress(manager, 5)
+        state = checkpoint.restore_state(manager, 5, ABSTRACT)
+    assert progress == Progress(phase="rl", phase_step=5, data={"next": 5})
+    assert jax.tree.structure(state) == jax.tree.structure(state_at(5))
+    assert_same_arrays(by_path(state), by_path(state_at(5)))
+
+
+def test_parameters_alone_come_back_of_the_newest_or_a_given_step(saved):
+    newest, second = (checkpoint.restore_params(saved, PARAMS, step) for step in (None, 2))
+    assert newest.keys() == {"params", "frozen"}
+    np.testing.assert_array_equal(newest["params"]["layer"]["kernel"], np.full((2, 3), 5.0))
+    np.testing.assert_array_equal(second["params"]["layer"]["bias"], [0, 2, 4])
+
+
+@pytest.mark.parametrize("victim", ["_CHECKPOINT_METADATA", "commit_success.txt", "state", "."])
+def test_a_checkpoint_that_was_being_deleted_does_no_harm(copied, victim):
+    """Orbax deletes an old one file by file, and a kill can come between any two."""
+    path = copied / "checkpoints/4" / victim
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    (copied / "checkpoints/4").mkdir(exist_ok=True)
+    with checkpoint.open_checkpoints(copied, KEEP_TWO) as manager:
+        assert manager.latest_step() == 5
+        assert checkpoint.restore_progress(manager, 5).phase_step == 5
+        checkpoint.restore_state(manager, 5, ABSTRACT)
+    save_steps(copied, [0.3], first=6)
+    assert checkpoint.checkpoint_steps(copied)[-2:] == [5, 6]
+
+
+def test_a_checkpoint_that_was_being_written_is_cleared_away(copied):
+    unfinished = copied / "checkpoints/6.orbax-checkpoint-tmp"
+    shutil.copytree(copied / "checkpoints/5", unfinished)
+    (unfinished / "commit_success.txt").unlink()
+    assert checkpoint.checkpoint_steps(copied) == [2, 4, 5]
+    save_steps(copied, [0.3], first=6)
+    assert checkpoint.checkpoint_steps(copied) == [2, 5, 6]
+    assert not list((copied / "checkpoints").glob("*tmp*"))
+
+
+def other_model():
+    wider = jax.ShapeDtypeStruct((2, 4), jnp.float32)
+    return {"params": {"layer": {"kernel": wider, "gate": wider}}, "frozen": {}}
+
+
+def test_another_model_is_refused_by_the_names_and_shapes_that_differ(saved):
+    with pytest.raises(
+        UserError, match=r"kernel: \(2, 3\) in the checkpoint, \(2, 4\) wanted"
+    ) as e:
+        checkpoint.restore_params(saved, other_model())
+    assert "params/layer/bias: (3,) in the checkpoint, absent wanted" in str(e.value)
+    assert "params/layer/gate: absent in the checkpoint, (2, 4) wanted" in str(e.value)
+    abstract = ABSTRACT | {"opt_state": optax.sgd(0.1).init(state_at(0)["params"])}
+    with (
+        checkpoint.open_checkpoints(saved, KEEP_TWO) as manager,
+        pytest.raises(UserError, match=r"another model or optimiser: opt_state.*and \d more"),
+    ):
+        checkpoint.restore_state(manager, 5, abstract)
+
+
+def test_a_checkpoint_that_is_not_there_is_named_with_those_that_are(saved, tmp_path):
+    with pytest.raises(UserError, match=r"has not checkpoint 3: it has steps \[2, 4, 5\]"):
+        checkpoint.restore_params(saved, PARAMS, 3)
+    with pytest.raises(UserError, match="has not a checkpoint: it has none"):
+        checkpoint.find_params(tmp_path, PARAMS)
+
+
+def test_a_foreign_checkpoint_is_refused(tmp_path):
+    (tmp_path / "empty/checkpoints/3").mkdir(parents=True)
+    with ocp.CheckpointManager(tmp_path / "other/checkpoints") as manager:
+        manager.save(3, args=ocp.args.StandardSave({"weights": jnp.zeros(3)}))
+    for name in ("empty", "other"):
+        with pytest.raises(UserError, match="checkpoints/3 is no checkpoint of gmma"):
+            checkpoint.find_params(tmp_path / name, PARAMS)
+
+
+def start(run_dir, resume=False, **changed):
+    """`check_start`, which must write nothing."""
+    before = tree_of(run_dir)
+    try:
+        checkpoint.check_start(run_dir, resume, CONFIG | changed)
+    finally:
+        assert tree_of(run_dir) == before
+
+
+@pytest.fixture
+def started(tmp_path):
+    run_dir = tmp_path / "run"
+    checkpoint.save_config(run_dir, CONFIG)
+    return run_dir
+
+
+def test_a_new_run_starts_with_resume_or_without(tmp_path):
+    for resume in (False, True):
+        start(tmp_path / "new", resume)
+    (tmp_path / "killed").mkdir()
+    write_whole(tmp_path / "killed/config.json.partial", "{")  # killed as it wrote its config
+    start(tmp_path / "killed")
+
+
+def test_a_run_is_gone_on_with_only_if_asked(started):
+    start(started, resume=True)
+    with pytest.raises(UserError, match="already holds a run; give --resume"):
+        start(started)
+
+
+def test_files_of_a_run_without_a_config_are_not_written_over(copied):
+    for resume in (False, True):
+        with pytest.raises(UserError, match=r"has checkpoints but no config\.json"):
+            start(copied, resume)
+
+
+def test_another_config_is_refused_by_the_fields_that_differ(started):
+    rl = {"steps": 5, "batch_prompts": 16}
+    with pytest.raises(UserError, match=r"rl\.batch_prompts was 8, is 16; seed was 0, is 1") as e:
+        start(started, resume=True, seed=1, rl=rl)
+    assert "steps" not in str(e.value)
+
+
+def test_what_changes_no_result_may_change(started):
+    start(started, resume=True, rewards={"workers": 4}, mesh={"data": 4}, runs_dir="elsewhere")
+
+
+def test_the_first_config_stays(started):
+    checkpoint.save_config(started, CONFIG | {"seed": 7})
+    assert json.loads((started / "config.json").read_text()) == CONFIG
+
+
+def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "deep/values.json"
+    write_whole(path, "[1]")
+    with monkeypatch.context() as patch:
+        patch.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            write_whole(path, "[1, 2]")
+    assert read_json(path) == [1]
+    path.write_text("[1, ")
+    with pytest.raises(UserError, match=r"values\.json is not JSON"):
+        read_json(path)

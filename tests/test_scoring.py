@@ -1,0 +1,162 @@
+"""From sampled tokens to rewards, and what a batch's rewards say about its groups."""
+
+import numpy as np
+import pytest
+
+from gmma.metrics import compute
+from gmma.rewards.service import RewardTerm, open_scorer
+from gmma.scoring import group_metrics, length_metrics, read_texts, score_answers
+from gmma.tokenizer import Tokenizer
+from gmma.types import Example, TreeRollout
+
+NAN = np.nan
+LETTERS = Tokenizer(  # a token is a character
+    encode=lambda text: [ord(c) for c in text],
+    decode=lambda ids: "".join(map(chr, ids)),
+    token_bytes=tuple(bytes([i]) for i in range(128)),
+    vocab_size=128,
+    pad=0,
+    bos=None,
+    stop_tokens=(),
+    image_token=None,
+)
+
+
+def rollout_of(trees):
+    """Trees as [(thought, closed, [answer, …]), …] of text; slots beyond the text hold rubbish."""
+    shape = len(trees), len(trees[0]), len(trees[0][0][2])
+    thoughts = [thought for tree in trees for thought, _, _ in tree]
+    answers = [answer for tree in trees for _, _, branch in tree for answer in branch]
+    thought_tokens, answer_tokens = (slots_of(texts) for texts in (thoughts, answers))
+    lengths = np.int32([len(text) for text in thoughts]).reshape(shape[:2])
+    finished = np.array([a.endswith("</answer>") for a in answers]).reshape(shape)
+    return TreeRollout(
+        thoughts=thought_tokens.reshape(*shape[:2], -1),
+        thought_lengths=lengths,
+        thought_sampled=lengths,
+        thought_logprobs=np.zeros((*shape[:2], thought_tokens.shape[1]), np.float32),
+        closed=np.array([closed for tree in trees for _, closed, _ in tree]).reshape(shape[:2]),
+        answers=answer_tokens.reshape(*shape, -1),
+        answer_lengths=np.int32([len(text) for text in answers]).reshape(shape),
+        answer_logprobs=np.zeros((*shape, answer_tokens.shape[1]), np.float32),
+        finished=finished,
+    )
+
+
+def slots_of(texts):
+    slots = max(map(len, texts)) + 2
+    rows = [LETTERS.encode(text) + [ord("?")] * (slots - len(text)) for text in texts]
+    return np.int32(rows)
+
+
+@pytest.fixture(scope="module")
+def rollout():
+    """Two prompts, two thoughts each, two answers each."""
+    box, half, broken = (f"<answer>[0, 0, {x}</answer>" for x in ("2, 2]", "1, 2]", "2"))
+    first = [("it is here</think>", True, [box, half]), ("hm", False, [broken, "<answer>[0, 0"])]
+    second = [("a</think>", True, [half, half]), ("bc</think>", True, [box, "no tag"])]
+    return rollout_of([first, second])
+
+
+def examples_with(*truths):
+    return [
+        Example(question="?", images=(), columns={"answer": truth}, id=f"train/{row}")
+        for row, truth in enumerate(truths)
+    ]
+
+
+def test_texts_lose_their_tags_and_padding(rollout):
+    texts = read_texts(rollout, LETTERS)
+    assert texts.thoughts == (("it is here", "hm"), ("a", "bc"))
+    first, second = texts.answers
+    assert first == (("[0, 0, 2, 2]", "[0, 0, 1, 2]"), ("[0, 0, 2", None))
+    assert second == (("[0, 0, 1, 2]", "[0, 0, 1, 2]"), ("[0, 0, 2, 2]", None))
+
+
+def test_rewards_are_weighted_sums_in_the_order_of_the_tree(rollout):
+    """IoU 1 and ½ of what is a box; format: half for a closed thought, half for a whole answer."""
+    terms = (RewardTerm("box_iou"), RewardTerm("format", weight=0.1))
+    examples = examples_with([0, 0, 2, 2], [0, 0, 2, 2])
+    with open_scorer(terms, workers=0) as scorer:
+        scores = score_answers(scorer, examples, rollout, read_texts(rollout, LETTERS))
+    iou = [[[1, 0.5], [0, 0]], [[0.5, 0.5], [1, 0]]]
+    form = [[[1, 1], [0.5, 0]], [[1, 1], [1, 0.5]]]
+    np.testing.assert_array_equal(scores.terms["box_iou"], iou)
+    np.testing.assert_array_equal(scores.terms["format"], form)
+    expected = np.array(iou) + 0.1 * np.array(form)
+    np.testing.assert_allclose(scores.rewards, expected, rtol=1e-6)
+    found = compute(scores.metrics)
+    assert found["reward"] == pytest.approx(expected.mean())
+    assert found["rewards/box_iou/mean"] == pytest.approx(3.5 / 8)
+    assert found["rewards/box_iou/std"] == pytest.approx(np.std(iou))
+    assert found["rewards/box_iou/crash"] == 0
+
+
+def test_answers_without_a_readable_truth_have_no_reward_and_are_counted(rollout):
+    examples = examples_with([0, 0, 2, 2], "nonsense")
+    with open_scorer((RewardTerm("box_iou"),), workers=0) as scorer:
+        scores = score_answers(scorer, examples, rollout, read_texts(rollout, LETTERS))
+    assert np.isnan(scores.rewards[1]).all()
+    found = compute(scores.metrics)
+    assert found["rewards/box_iou/unparsable"] == 4
+    assert found["reward"] == pytest.approx(1.5 / 4)  # of the four that count
+
+
+def test_lengths_and_clipped_shares(rollout):
+    found = compute(length_metrics(rollout))
+    assert found["thought/completions/mean_length"] == (18 + 2 + 9 + 10) / 4
+    assert found["thought/completions/max_length"] == 18
+    assert found["thought/completions/clipped_ratio"] == 0.25
+    assert found["answer/completions/clipped_ratio"] == 2 / 8
+    assert found["num_tokens"] == rollout.thought_lengths.sum() + rollout.answer_lengths.sum()
+
+
+def measured(*trees):
+    return compute(group_metrics(np.float32(trees)))
+
+
+def test_spread_of_groups_by_hand():
+    """A tree whose thoughts differ, one whose answers do, and one where nothing does."""
+    found = measured([[1, 1], [0, 0]], [[1, 0], [0, 1]], [[0.3, 0.3], [0.3, 0.3]])
+    assert found == pytest.approx(
+        {
+            "reward_std": 1 / 3,
+            "frac_reward_zero_std": 1 / 3,
+            "thought/frac_reward_zero_std": 2 / 3,
+            "reward_variance/between_thoughts": 0.25 / 3,
+            "reward_variance/within_thoughts": 0.25 / 3,
+        }
+    )
+
+
+def test_variances_between_and_within_add_up_to_the_whole():
+    rewards = np.random.default_rng(0).random((1, 5, 3)).astype(np.float32)
+    found = measured(*rewards)
+    parts = found["reward_variance/between_thoughts"] + found["reward_variance/within_thoughts"]
+    assert parts == pytest.approx(rewards.astype(float).var())
+
+
+def test_answers_that_do_not_count_change_nothing():
+    """As if they were not there; a tree with none that counts is no group at all."""
+    full, nothing = [[1, 1], [0, 0]], [[NAN, NAN], [NAN, NAN]]
+    assert measured([[NAN, 1], [0, NAN]]) == measured(full)
+    assert measured(full, nothing) == measured(full)
+    assert measured(nothing) == {}
+    constant = measured([[NAN, 0.5], [0.5, NAN]])
+    assert constant["frac_reward_zero_std"] == constant["thought/frac_reward_zero_std"] == 1
+
+
+def test_rounding_of_a_mean_is_no_spread():
+    """0.1 + 0.2 + 0.7 in two orders."""
+    found = measured([[0.1, 0.2, 0.7], [0.7, 0.1, 0.2]])
+    assert found["thought/frac_reward_zero_std"] == 1
+    assert found["frac_reward_zero_std"] == 0
+
+
+def test_dropped_thoughts_count_in_no_group(rollout):
+    """What `unfinished = drop` masks: the rewards of thoughts that did not close."""
+    rewards = np.float32([[[1, 0], [5, 7]], [[1, 0], [1, 0]]])
+    dropped = np.where(rollout.closed[..., None], rewards, NAN)
+    found = compute(group_metrics(dropped))
+    assert found["reward_std"] == 0.5
+    assert found["thought/frac_reward_zero_std"] == 1
