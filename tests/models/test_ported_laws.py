@@ -69,7 +69,9 @@ SHAPES = (
 )
 over_families = pytest.mark.parametrize("family", ["gemma3", "qwen2_5_vl"])
 over_shapes = pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.label)
-KEY_BIAS = 0.02  # share of the gradient below which a leaf may be rounding alone
+# In float32 a leaf of a smaller share of the gradient is too much rounding to be judged by itself;
+# in float64 every leaf is.
+JUDGED_SHARE = 0.05
 often = laws.examples(5)
 
 
@@ -127,7 +129,7 @@ def subject_of(family: str, dtype: Any = "float32") -> laws.Subject:
 def test_packed_equals_flat(family: str, shape: TreeShape, data: st.DataObject) -> None:
     subject = subject_of(family)
     tree = data.draw(laws.trees(subject, shape))
-    laws.check_packed_equals_flat(subject, tree, data.draw(laws.generators()), 1e-5, KEY_BIAS)
+    laws.check_packed_equals_flat(subject, tree, data.draw(laws.generators()), 1e-5, JUDGED_SHARE)
 
 
 @over_families
