@@ -183,7 +183,7 @@ def gemma3_table(config: Gemma3Config) -> Table:
     """Every tensor of a Gemma 3 checkpoint."""
     rows = text_rows(config)
     markers = {"text": "embed_tokens.weight", "head": "lm_head.weight"}
-    prefixes = {"text": "model.", "head": ""}
+    prefixes = modules = {"text": "model.", "head": ""}
     if config.vision is not None:
         rows += (*vision_rows(config.vision), *projector_rows(config, config.vision.width))
         markers |= {
@@ -196,7 +196,13 @@ def gemma3_table(config: Gemma3Config) -> Table:
             "vision": "vision_tower.",
             "projector": "multi_modal_projector.",
         }
-    return Table(rows=rows, markers=markers, prefixes=prefixes)
+        modules = {
+            "text": "model.language_model.",
+            "head": "",
+            "vision": "model.vision_tower.",
+            "projector": "model.multi_modal_projector.",
+        }
+    return Table(rows=rows, markers=markers, prefixes=prefixes, modules=modules)
 
 
 def text_rows(c: Gemma3Config) -> tuple[Row, ...]:

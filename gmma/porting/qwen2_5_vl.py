@@ -164,6 +164,7 @@ def qwen_table(config: QwenConfig) -> Table:
             "vision": "patch_embed.proj.weight",
         },
         prefixes={"text": "model.", "head": "", "vision": "visual."},
+        modules={"text": "model.language_model.", "head": "", "vision": "model.visual."},
     )
 
 

@@ -56,6 +56,7 @@ class Table:
     rows: tuple[Row, ...]
     markers: Prefixes  # per part, a name within it that no other part ends with
     prefixes: Prefixes  # what transformers 5 writes, for a model that was not imported
+    modules: Prefixes  # of the modules in transformers' memory, which differ
 
     def places(self, prefixes: Prefixes) -> dict[str, Place]:
         """Every tensor name and where the tensor goes."""

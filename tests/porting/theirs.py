@@ -111,8 +111,8 @@ def gemma_images(directory: Path, options: dict[str, Any], seed: int = 0) -> Any
         intermediate_size=40,
         num_hidden_layers=options["tower"],
         num_attention_heads=2,
-        image_size=14 * options["patches"],
-        patch_size=14,
+        image_size=options.get("patch", 14) * options["patches"],
+        patch_size=options.get("patch", 14),
         vision_use_head=options.get("head_kept", False),
     )
     config = Gemma3Config(
@@ -151,7 +151,7 @@ def qwen(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
     }
     vision = {
         "depth": o["tower"],
-        "hidden_size": 32,
+        "hidden_size": o.get("tower_width", 32),
         "intermediate_size": 28,
         "num_heads": 2,
         "out_hidden_size": o["width"],

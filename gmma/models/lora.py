@@ -1,0 +1,83 @@
+"""Low-rank adapters (Hu et al., arXiv 2106.09685) as a parameter collection of their own.
+
+`Linear` adds `(x·a)·b` where the collection `lora` holds a pair for it, so leaving the collection
+away switches the adapters off: the reference policy needs no second copy of the base. Our own code
+and not Qwix: what is needed is these few lines, and stacked layers under scan need nothing more.
+"""
+
+import re
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from gmma.errors import UserError
+from gmma.types import Params
+
+KERNEL = "/kernel"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Which linear layers get adapters, and how large."""
+
+    rank: int = 16
+    # α: the adapter's share is α / rank, multiplied into `a` at the start (our choice), so that
+    # exported adapters have α = rank.
+    alpha: float = 16.0
+    # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`.
+    patterns: tuple[str, ...] = (r"blocks/(query|key|value|out)", r"blocks/mlp/(gate|up|down)")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UserError(f"lora.rank = {self.rank}; it must be 1 or more")
+
+
+def adapted_paths(params: Params, config: LoraConfig) -> list[str]:
+    """Paths of the linear layers that match. UserError for a pattern that matches none."""
+    flat = flatten_dict(params["params"], sep="/")
+    linears = sorted(path.removesuffix(KERNEL) for path in flat if path.endswith(KERNEL))
+    found: set[str] = set()
+    for pattern in config.patterns:
+        matched = [path for path in linears if re.fullmatch(pattern, path)]
+        if not matched:
+            raise UserError(
+                f"lora pattern {pattern!r} matches no linear layer; there are {', '.join(linears)}"
+            )
+        found |= set(matched)
+    return sorted(found)
+
+
+def add_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
+    """The parameters with a collection `lora`; b = 0, so nothing changes yet. The key is consumed.
+
+    a is uniform within ±1/√inputs, as PEFT starts it, times α / rank; float32.
+    """
+    flat = flatten_dict(params["params"], sep="/")
+    adapters: dict[str, jax.Array] = {}
+    for path in adapted_paths(params, config):
+        key, own = jax.random.split(key)
+        *stack, inputs, outputs = flat[path + KERNEL].shape
+        bound = config.alpha / config.rank * inputs**-0.5
+        shape = (*stack, inputs, config.rank)
+        adapters[f"{path}/a"] = jax.random.uniform(own, shape, jnp.float32, -bound, bound)
+        adapters[f"{path}/b"] = jnp.zeros((*stack, config.rank, outputs), jnp.float32)
+    return {**params, "lora": unflatten_dict(adapters, sep="/")}
+
+
+def without_adapters(params: Params) -> Params:
+    """The base policy's parameters: the same arrays."""
+    return {name: value for name, value in params.items() if name != "lora"}
+
+
+def merge_adapters(params: Params) -> Params:
+    """W + a·b in place of W, summed in float32; no collection `lora` is left."""
+    flat = flatten_dict(params["params"], sep="/")
+    adapters = flatten_dict(params.get("lora", {}), sep="/")
+    for path in (name.removesuffix("/a") for name in adapters if name.endswith("/a")):
+        kernel = flat[path + KERNEL]
+        change = jnp.matmul(adapters[f"{path}/a"], adapters[f"{path}/b"])
+        merged = kernel.astype(jnp.float32) + change
+        flat[path + KERNEL] = merged.astype(kernel.dtype)
+    return {"params": unflatten_dict(flat, sep="/")}

@@ -1,0 +1,174 @@
+"""The name table against the real parameter tree of Gemma 3 4B, and prefixes old and new."""
+
+import json
+import os
+from pathlib import Path
+
+import jax
+import pytest
+from flax.traverse_util import flatten_dict
+
+from gmma.models.gemma3 import gemma3_policy
+from gmma.models.qwen2_5_vl import qwen_policy
+from gmma.porting.gemma3 import gemma3_table, read_model_config, read_text_config
+from gmma.porting.qwen2_5_vl import qwen_table
+from gmma.porting.qwen2_5_vl import read_model_config as read_qwen_config
+from gmma.porting.table import check_names, find_prefixes
+
+GEMMA_4B = {  # config.json of google/gemma-3-4b-it: what it leaves out has transformers' default
+    "architectures": ["Gemma3ForConditionalGeneration"],
+    "boi_token_index": 255999,
+    "eoi_token_index": 256000,
+    "eos_token_id": [1, 106],
+    "image_token_index": 262144,
+    "initializer_range": 0.02,
+    "mm_tokens_per_image": 256,
+    "model_type": "gemma3",
+    "text_config": {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    },
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.50.0.dev0",
+    "vision_config": {
+        "hidden_size": 1152,
+        "image_size": 896,
+        "intermediate_size": 4304,
+        "model_type": "siglip_vision_model",
+        "num_attention_heads": 16,
+        "num_hidden_layers": 27,
+        "patch_size": 14,
+        "vision_use_head": False,
+    },
+}
+GEMMA_1B = {  # google/gemma-3-1b-it, with the keys of its time
+    "attention_bias": False,
+    "attn_logit_softcapping": None,
+    "cache_implementation": "hybrid",
+    "final_logit_softcapping": None,
+    "head_dim": 256,
+    "hidden_activation": "gelu_pytorch_tanh",
+    "hidden_size": 1152,
+    "intermediate_size": 6912,
+    "model_type": "gemma3_text",
+    "num_attention_heads": 4,
+    "num_hidden_layers": 26,
+    "num_key_value_heads": 1,
+    "query_pre_attn_scalar": 256,
+    "rms_norm_eps": 1e-06,
+    "rope_local_base_freq": 10000,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": 512,
+    "sliding_window_pattern": 6,
+    "use_cache": True,
+    "vocab_size": 262144,
+}
+QWEN_3B = {  # Qwen/Qwen2.5-VL-3B-Instruct: flat, as of old
+    "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "vision_start_token_id": 151652,
+    "vision_end_token_id": 151653,
+    "vision_token_id": 151654,
+    "image_token_id": 151655,
+    "video_token_id": 151656,
+    "hidden_act": "silu",
+    "hidden_size": 2048,
+    "initializer_range": 0.02,
+    "intermediate_size": 11008,
+    "max_position_embeddings": 128000,
+    "max_window_layers": 70,
+    "model_type": "qwen2_5_vl",
+    "num_attention_heads": 16,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 32768,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vision_config": {
+        "depth": 32,
+        "hidden_act": "silu",
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "in_chans": 3,
+        "out_hidden_size": 2048,
+        "patch_size": 14,
+        "spatial_merge_size": 2,
+        "spatial_patch_size": 14,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+        "tokens_per_second": 2,
+        "temporal_patch_size": 2,
+    },
+    "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+    "vocab_size": 151936,
+}
+
+
+def test_every_name_of_gemma_4b_is_mapped() -> None:
+    path = Path(os.environ["GMMA_REAL_DATA"]) / "hf_param_trees" / "gemma3_4b_hf_params.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    shapes = {name: tuple(shape) for name, shape in json.loads(path.read_text()).items()}
+    table = gemma3_table(read_model_config(GEMMA_4B, "config.json", "bfloat16"))
+    places = table.places(find_prefixes(table, shapes))
+    assert len(shapes) == 884
+    assert places.keys() == shapes.keys()
+    check_names(places, shapes, str(path))
+
+
+@pytest.mark.parametrize("name", ["gemma 4b", "gemma 1b", "qwen 3b"])
+def test_table_covers_every_leaf_of_real_sizes(name: str) -> None:
+    """The table's leaves are those of the network, with their shapes; nothing is allocated."""
+    if name == "qwen 3b":
+        config = read_qwen_config(QWEN_3B, "config.json", "bfloat16")
+        policy, table = qwen_policy(config), qwen_table(config)
+    else:
+        read = read_model_config if name == "gemma 4b" else read_text_config
+        config = read(GEMMA_4B if name == "gemma 4b" else GEMMA_1B, "config.json", "bfloat16")
+        policy, table = gemma3_policy(config), gemma3_table(config)
+    leaves = flatten_dict(jax.eval_shape(policy.init, jax.random.key(0)), sep="/")
+    mapped = {row.path: row.leaf_shape for row in table.rows if not row.alias}
+    assert mapped == {path: leaf.shape for path, leaf in leaves.items()}
+    axes = flatten_dict(policy.logical_axes(), sep="/")
+    assert axes.keys() == leaves.keys()
+    assert all(len(axes[path]) == leaves[path].ndim for path in leaves)
+
+
+def test_real_configs_are_read() -> None:
+    gemma = read_model_config(GEMMA_4B, "", "bfloat16")
+    assert (gemma.heads, gemma.kv_heads, gemma.head_size, gemma.window) == (8, 4, 256, 1024)
+    assert (gemma.rotary_factor, gemma.local_rotary_factor) == (8.0, 1.0)
+    assert [i for i, local in enumerate(gemma.local_layers) if not local] == [5, 11, 17, 23, 29]
+    qwen = read_qwen_config(QWEN_3B, "", "bfloat16")
+    assert qwen.tied
+    assert not any(qwen.local_layers)
+    assert (qwen.vision.window_patches, qwen.vision.window_cells) == (64, 4)
+    assert [i for i, full in enumerate(qwen.vision.full_layers) if full] == [7, 15, 23, 31]
+
+
+@pytest.mark.parametrize(
+    ("text", "vision"),
+    [
+        ("language_model.model.", "vision_tower.vision_model."),
+        ("language_model.model.", "vision_tower."),
+        ("model.language_model.", "model.vision_tower.vision_model."),
+    ],
+)
+def test_prefixes_are_found(text: str, vision: str) -> None:
+    table = gemma3_table(read_model_config(GEMMA_4B, "", "float32"))
+    names = [f"{text}embed_tokens.weight", f"{vision}embeddings.patch_embedding.weight"]
+    found = find_prefixes(table, names)
+    assert (found["text"], found["vision"]) == (text, vision)
+    assert found["projector"] == "multi_modal_projector."  # absent: as transformers 5 writes it

@@ -1,0 +1,266 @@
+"""Tokenizers against golden encodings of real files, and against transformers on random text."""
+
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sentencepiece
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer as Library
+from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+
+from gmma.errors import UserError
+from gmma.porting.tokenizers import (
+    GEMMA_TOKENIZER,
+    QWEN_SPECIAL,
+    QWEN_SPLIT,
+    QWEN_TOKENIZER,
+    load_tokenizer,
+    read_gemma,
+    read_qwen,
+)
+from gmma.tasks.prompt import prompt_tokens
+from gmma.tokenizer import Tokenizer
+from tests.porting import theirs
+
+DATA = Path(os.environ["GMMA_REAL_DATA"])
+CORPUS = [
+    "Where is the cup? It stands left of the 12 plates, behind the door.",
+    "<answer>[10, 20.5, 300, 480]</answer> was wrong; the box is [11, 20, 310, 470].",
+    "def f(x):\n    return x**2 + 1\n\n\nÄpfel, naïve café, 数学は楽しい, 🙂 привет",
+] * 8
+GEMMA_SPECIAL = {
+    "<start_of_turn>": 105,
+    "<end_of_turn>": 106,
+    "<start_of_image>": 107,
+    "<end_of_image>": 108,
+    "<image_soft_token>": 109,
+}
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+@pytest.fixture(scope="session")
+def real_qwen() -> Tokenizer:
+    if not (DATA / "qwen_bpe").is_dir():
+        pytest.skip(f"{DATA / 'qwen_bpe'} is not there")
+    found = read_qwen(DATA / "qwen_bpe")
+    assert found is not None
+    return found
+
+
+def test_qwen_golden_encodings(real_qwen: Tokenizer) -> None:
+    golden = json.loads((DATA / "qwen_bpe" / "golden.json").read_text())
+    for case in golden["cases"]:
+        assert real_qwen.encode(case["text"]) == case["ids"]
+        assert real_qwen.decode(case["ids"]) == case["text"]
+        joined = b"".join(real_qwen.token_bytes[i] for i in case["ids"])
+        assert joined.decode() == case["text"]
+    for token, number in (golden["special_tokens"] | golden["qwen2_5_vl_extra_ids"]).items():
+        assert real_qwen.encode(token) == [number]
+        assert real_qwen.token_bytes[number] == b""
+    check = golden["hf_transformers_check"]
+    assert real_qwen.encode(check["prompt"])[:14] == check["ids_prefix"]
+    assert real_qwen.encode("") == []
+    assert real_qwen.decode([]) == ""
+
+
+def test_qwen_prompt_with_images(real_qwen: Tokenizer, tmp_path: Path) -> None:
+    """System, user, vision start, placeholders, vision end, as transformers' own test has it."""
+    golden = json.loads((DATA / "qwen_bpe" / "golden.json").read_text())
+    tokenizer = prepared(real_qwen, QWEN_TOKENIZER, image_token=151655, vocab_size=152064)
+    row = prompt_tokens("Where?", [3, 2], tokenizer, QWEN_TOKENIZER.template)
+    assert row[:14] == golden["hf_transformers_check"]["ids_prefix"]
+    assert row[14:23] == [151652, *[151655] * 3, 151653, 151652, *[151655] * 2, 151653]
+    assert tokenizer.decode(row[23:]).startswith("Where?\n")
+    assert tokenizer.decode(row).endswith("assistant\n<think>")
+    assert len(tokenizer.token_bytes) == 152064
+    assert tokenizer.stop_tokens == (151645,)
+    with pytest.raises(UserError, match="image placeholder"):
+        prompt_tokens("Where is <|image_pad|>?", [3], tokenizer, QWEN_TOKENIZER.template)
+
+
+def prepared(found: Tokenizer, files: Any, *, image_token: int, vocab_size: int) -> Tokenizer:
+    """What `load_tokenizer` makes of a tokenizer that was read."""
+    from dataclasses import replace
+
+    model = SimpleNamespace(vision=True, image_token=image_token, vocab_size=vocab_size)
+    read = replace(files, read=lambda directory: found)
+    made = load_tokenizer(Path("nowhere"), read, {}, model)
+    assert made is not None
+    return made
+
+
+def test_sentencepiece_model_of_the_library() -> None:
+    path = DATA / "sentencepiece_test" / "test_model.model"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    from gmma.tokenizer import load_sentencepiece
+
+    tokenizer = load_sentencepiece(path)
+    library = sentencepiece.SentencePieceProcessor(model_file=str(path))
+    botchan = (path.parent / "botchan.txt").read_text(encoding="utf-8-sig").splitlines()
+    for line in botchan[:400]:
+        known = "".join(c for c in line if library.unk_id() not in library.encode(c))
+        assert tokenizer.encode(known) == library.encode(known)
+        assert tokenizer.decode(tokenizer.encode(known)).strip() == " ".join(known.split())
+    assert tokenizer.encode("") == []
+
+
+@pytest.fixture(scope="session")
+def small_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SentencePiece model as Gemma's: BPE, byte fallback, identity, no dummy prefix."""
+    directory = tmp_path_factory.mktemp("gemma")
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_prefix=str(directory / "tokenizer"),
+        model_type="bpe",
+        vocab_size=420,
+        byte_fallback=True,
+        character_coverage=1.0,
+        normalization_rule_name="identity",
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        pad_piece="<pad>",
+        eos_piece="<eos>",
+        bos_piece="<bos>",
+        user_defined_symbols=["\n\n", "\n"],
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    size = sentencepiece.SentencePieceProcessor(
+        model_file=str(directory / "tokenizer.model")
+    ).vocab_size()
+    added = {
+        str(size + i): {"content": token, "special": True} for i, token in enumerate(GEMMA_SPECIAL)
+    }
+    (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    return directory
+
+
+@given(text=ANY_TEXT)
+def test_gemma_round_trip(small_gemma: Path, text: str) -> None:
+    tokenizer = read_gemma(small_gemma)
+    assert tokenizer is not None
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == text.replace("▁", " ")
+    assert b"".join(tokenizer.token_bytes[i] for i in ids).decode() == text.replace("▁", " ")
+
+
+def test_gemma_prompt(small_gemma: Path) -> None:
+    """Begin, turn, image between its markers, question; what adjoins is encoded in one piece."""
+    tokenizer = read_gemma(small_gemma)
+    assert tokenizer is not None
+    ids = {token: tokenizer.encode(token)[0] for token in GEMMA_SPECIAL}
+    image = ids["<image_soft_token>"]
+    ready = prepared(tokenizer, GEMMA_TOKENIZER, image_token=image, vocab_size=600)
+    row = prompt_tokens("Where?", [2], ready, GEMMA_TOKENIZER.template)
+    head = [2, ids["<start_of_turn>"], *ready.encode("user\n\n\n"), ids["<start_of_image>"]]
+    assert row[: len(head) + 3] == [*head, image, image, ids["<end_of_image>"]]
+    assert ready.decode(row).endswith("model\n<think>")
+    assert ready.stop_tokens == (1, ids["<end_of_turn>"])
+
+
+@pytest.fixture(scope="session")
+def small_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A byte-level BPE as Qwen's, with its special tokens."""
+    directory = tmp_path_factory.mktemp("qwen")
+    library = Library(models.BPE())
+    library.normalizer = normalizers.NFC()
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(__import__("tokenizers").Regex(QWEN_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    library.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    library.train_from_iterator(CORPUS, trainer)
+    library.add_special_tokens(list(QWEN_SPECIAL))
+    library.add_tokens(["<tool_call>"])
+    library.save(str(directory / "tokenizer.json"))
+    return directory
+
+
+@given(text=ANY_TEXT)
+def test_qwen_round_trip(small_qwen: Path, text: str) -> None:
+    from unicodedata import normalize
+
+    tokenizer = read_qwen(small_qwen)
+    assert tokenizer is not None
+    ids = tokenizer.encode(text)
+    assert tokenizer.decode(ids) == normalize("NFC", text)
+    assert b"".join(tokenizer.token_bytes[i] for i in ids).decode() == normalize("NFC", text)
+
+
+def test_added_tokens_that_are_text_add_their_text(small_qwen: Path) -> None:
+    tokenizer = read_qwen(small_qwen)
+    assert tokenizer is not None
+    (token,) = tokenizer.encode("<tool_call>")
+    assert tokenizer.token_bytes[token] == b"<tool_call>"
+
+
+def test_missing_special_tokens_are_named(small_qwen: Path, tmp_path: Path) -> None:
+    values = json.loads((small_qwen / "tokenizer.json").read_text())
+    kept = [t for t in values["added_tokens"] if t["content"] != "<|vision_start|>"]
+    values["added_tokens"] = kept
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    model = SimpleNamespace(vision=True, image_token=0, vocab_size=600)
+    with pytest.raises(UserError, match=r"lacks <\|vision_start\|>; add the special tokens"):
+        load_tokenizer(tmp_path, QWEN_TOKENIZER, {}, model)
+    with pytest.raises(UserError, match=r"has <\|image_pad\|> at id \d+, config.json at 0"):
+        load_tokenizer(small_qwen, QWEN_TOKENIZER, {}, model)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(UserError, match="is no tokenizer"):
+        load_tokenizer(tmp_path, QWEN_TOKENIZER, {}, model)
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_qwen_equals_transformers(small_qwen: Path) -> None:
+    theirs.quiet()
+    from transformers import PreTrainedTokenizerFast
+
+    reference = PreTrainedTokenizerFast(tokenizer_file=str(small_qwen / "tokenizer.json"))
+    tokenizer = read_qwen(small_qwen)
+    assert tokenizer is not None
+
+    @given(st.lists(st.one_of(ANY_TEXT, st.sampled_from(QWEN_SPECIAL)), max_size=5))
+    def check(parts: list[str]) -> None:
+        text = "".join(parts)
+        ids = tokenizer.encode(text)
+        assert ids == reference(text, add_special_tokens=False)["input_ids"]
+        assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+
+    check()
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_gemma_equals_transformers(small_gemma: Path, tmp_path: Path) -> None:
+    """transformers turns the SentencePiece file into its own kind; ids must be the same."""
+    theirs.quiet()
+    from transformers import GemmaTokenizer
+
+    reference = GemmaTokenizer.from_pretrained(small_gemma)
+    reference.save_pretrained(tmp_path)
+    by_library, by_model = read_gemma(tmp_path), read_gemma(small_gemma)
+    assert by_library is not None
+    assert by_model is not None
+
+    @given(st.lists(st.one_of(ANY_TEXT, st.sampled_from(list(GEMMA_SPECIAL))), max_size=5))
+    def check(parts: list[str]) -> None:
+        text = "".join(parts)
+        ids = reference(text, add_special_tokens=False)["input_ids"]
+        assert by_library.encode(text) == ids
+        assert by_model.encode(text) == ids
+
+    check()
