@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 from gmma.errors import UserError
 from gmma.porting.pretrained import Pretrained, family_of
 from gmma.porting.table import Row
+from gmma.types import Array
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -40,7 +40,7 @@ def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def adapter_tensors(row: Row, prefix: str, a: jax.Array, b: jax.Array) -> dict[str, np.ndarray]:
+def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.ndarray]:
     """The tensors of one of our adapters, one pair per layer."""
     if row.layout != "linear" or len(row.shape) != 2:
         raise UserError(
