@@ -1,0 +1,207 @@
+"""The command line: what users get wrong is one message and exit code 2; the commands work."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from PIL import Image
+from tiny_run import TINY, open_tiny, tree_of
+
+from gmma import cli, commands
+from gmma.evaluate import load_evaluation
+
+OWN_REWARDS = """
+def crashes(answers, *, thoughts, answer, **columns):
+    return [1.0 / len(label) for label in answer[0][5:]] or [answers[0].nothing]
+
+def too_many(answers, *, thoughts, **columns):
+    return [0.0, 1.0]
+
+def cannot_read(answers, *, thoughts, **columns):
+    return [None for _ in answers]
+"""
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """(directory with a finished run, function that runs gmma there in a process of its own)."""
+    with open_tiny(tmp_path_factory) as opened:
+        yield opened
+
+
+@pytest.fixture
+def refuse(tiny, capsys, monkeypatch):
+    """Run gmma where the finished run is; it must end with code 2, a message, and no new file."""
+    directory, _ = tiny
+    monkeypatch.chdir(directory)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)
+
+    def run(*arguments):
+        before = tree_of(directory / "runs/whole"), sorted((directory / "runs").iterdir())
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(argument) for argument in arguments])
+        assert end.value.code == cli.EXIT_USER_ERROR
+        assert before == (tree_of(directory / "runs/whole"), sorted((directory / "runs").iterdir()))
+        message = capsys.readouterr().err
+        assert "Traceback" not in message
+        return " ".join(message.split())
+
+    return run
+
+
+def train(*arguments):
+    return ("train", TINY, "--name", "refused", "--rewards.workers", "0", *arguments)
+
+
+WRONG_OPTIONS = [
+    ("--tree.thoghts 3", "Unrecognized options: --tree.thoghts", "--tree.thoughts INT"),
+    ("--tree.thoughts many", "Error parsing --tree.thoughts", "'many'"),
+    ("--tree.thoughts 0", "tree.thoughts = 0; it must be 1 or more"),
+    ("--tree.answers 0", "tree.answers = 0; it must be 1 or more"),
+    ("--objective.algorithm grpo", "tree.answers = 2", "set tree.answers to 1"),
+    ("--sft.batch-prompts 12", "sft.batch_prompts = 12", "8 devices; set it to a multiple of 8"),
+    ("--rl.microbatches 2", "rl.batch_prompts = 8", "8 devices × 2 microbatches", "of 16"),
+    ("--rl.microbatches 3", "batch_prompts = 8 is not divisible by microbatches = 3"),
+    ("--evaluation.batch-prompts 6", "evaluation.batch_prompts = 6", "8 devices"),
+    ("--mesh.data 3", "mesh (data, fsdp, tensor) = (3, 1, 1)", "8 devices"),
+    ("--tree.prompt-tokens 20", "prompt of record train/", "21 tokens (16 of images)", "20 prompt"),
+    ("--tree.prompt-tokens 20", "set tree.prompt_tokens to at least 21"),
+    ("--tree.answer-tokens 5", "answer of record train/", "set tree.answer_tokens to at least"),
+    ("--rewards.terms.0.name box_uoi", "reward 'box_uoi' is unknown; choose one of", "box_iou"),
+    ("--rewards.terms.0.name nowhere:reward", "'nowhere:reward' cannot be imported"),
+    ("--init-from runs/nowhere", "runs/nowhere has not a checkpoint: it has none"),
+    ("--init-from runs/whole --model.width 32", "belongs to another model", "(and 15 more)"),
+]
+
+
+@pytest.mark.parametrize(("options", "messages"), [(o, m) for o, *m in WRONG_OPTIONS])
+def test_a_wrong_option_is_refused(refuse, options, messages):
+    found = refuse(*train(*options.split()))
+    for message in messages:
+        assert message in found
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("crashes", "failed on 8 and exceeded its time limit on 0 of 8 trial answers"),
+        ("too_many", "returned 2 values for 1 answer"),
+        ("cannot_read", "scored none of 8 trial answers"),
+    ],
+)
+def test_an_own_reward_is_tried_on_real_records_before_anything_is_written(
+    refuse, tmp_path, monkeypatch, name, message
+):
+    (tmp_path / "tried_rewards.py").write_text(OWN_REWARDS)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert message in refuse(*train("--rewards.terms.0.name", f"tried_rewards:{name}"))
+    del sys.modules["tried_rewards"]
+
+
+def test_a_run_is_not_written_over(refuse):
+    whole = ("train", TINY, "--name", "whole", "--rewards.workers", "0")
+    assert "already holds a run; give --resume to go on with it" in refuse(*whole)
+    found = refuse(*whole, "--resume", "--rl.optimizer.learning-rate", "1e-3", "--seed", "1")
+    assert "rl.optimizer.learning_rate was 0.0001, is 0.001; seed was 0, is 1" in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("", "gmma COMMAND"),
+        ("trian x.py", "no command 'trian'; choose one of train, eval"),
+        ("train", "which experiment? gmma train experiments/NAME.py"),
+        ("train nowhere.py", "no experiment file nowhere.py"),
+        ("data nowhere.py", "no experiment file nowhere.py"),
+        ("eval runs/nowhere", "runs/nowhere is no run: it has no config.json; give runs/NAME"),
+        ("eval data", "data is no run: it has no config.json"),
+        ("sample runs/nowhere", "runs/nowhere is no run"),
+        ("eval runs/whole --step 7", "has not checkpoint 7: it has steps [9, 13, 14]"),
+        ("eval runs/whole --split exam", "no split 'exam'; choose one of train, validation, test"),
+        ("eval runs/whole --examples 0", "evaluation.examples = 0; it must be 1 or more"),
+        ("sample runs/whole --example 8", "example 8 is not among the 8 of test"),
+    ],
+)
+def test_a_wrong_command_is_refused(refuse, capsys, arguments, message):
+    if not arguments:
+        with pytest.raises(SystemExit) as end:
+            cli.main([])
+        assert end.value.code == cli.EXIT_USER_ERROR
+        assert message in capsys.readouterr().out
+    else:
+        assert message in refuse(*arguments.split())
+
+
+def test_a_broken_run_is_refused(refuse, tmp_path):
+    (tmp_path / "config.json").write_text('{"name": ')
+    assert "config.json is not JSON" in refuse("eval", tmp_path)
+    (tmp_path / "config.json").write_text('{"name": "x"}')
+    assert "holds no config of this version: task" in refuse("eval", tmp_path)
+
+
+def test_help_is_no_error(capsys):
+    for arguments in (["--help"], ["train", str(TINY), "--help"], ["eval", "--help"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert end.value.code == 0
+        assert capsys.readouterr().out
+
+
+def finish(tiny, *arguments):
+    """Run gmma in a process of its own; what it prints."""
+    directory, start = tiny
+    log = directory / "log.txt"
+    before = log.stat().st_size
+    code = start(*arguments).wait()
+    printed = log.read_bytes()[before:].decode()
+    assert code == 0, printed
+    return printed
+
+
+def test_eval_repeats_the_figures_of_the_run(tiny):
+    """The same checkpoint, examples and keys in another process, with every value kept."""
+    directory, _ = tiny
+    printed = finish(tiny, "eval", "runs/whole", "--output", "again.json")
+    assert "whole, step 14, test" in printed
+    assert "sampled/iou" in printed
+    again = load_evaluation(directory / "again.json")
+    assert again == load_evaluation(directory / "runs/whole/evaluation/after_rl.json")
+    summary = json.loads((directory / "again.json").read_text())["summary"]
+    assert summary["greedy/iou"].keys() == {"mean", "low", "high"}
+    assert len(again.values["sampled"]["format"]) == 8
+
+
+def test_sample_prints_a_tree_and_draws_it(tiny):
+    directory, _ = tiny
+    printed = finish(tiny, "sample", "runs/whole", "--example", "3", "--output", "tree")
+    assert printed.count("advantage") == 2 + 2 * 2  # thoughts and answers
+    assert "picture: tree/image.png" in printed
+    with Image.open(directory / "tree/image.png") as picture:
+        assert picture.size == (384, 384)
+    assert json.loads((directory / "tree/tree.json").read_text())["id"] == "test/3"
+
+
+def test_data_shows_records_and_draws_them(tiny):
+    directory, _ = tiny
+    printed = finish(tiny, "data", TINY)
+    assert "train: 24 examples" in printed
+    assert printed.count("question  Where is the ") == 4
+    pictures = [line.split()[1] for line in printed.splitlines() if "picture" in line]
+    assert all((directory / picture).exists() for picture in pictures)
+
+
+def test_a_finished_run_that_is_resumed_prints_its_table_again(tiny):
+    directory, _ = tiny
+    shutil.copytree(directory / "runs/whole", directory / "runs/again")
+    saved = directory / "runs/again/config.json"
+    saved.write_text(saved.read_text().replace('"whole"', '"again"'))
+    before = tree_of(directory / "runs/again")
+    arguments = ("train", TINY, "--name", "again", "--resume", "--rewards.workers", "0")
+    printed = finish(tiny, *arguments)
+    assert "after SFT" in printed
+    assert "where the time went" in printed
+    after = tree_of(directory / "runs/again")
+    assert before == {name: content for name, content in after.items() if name in before}
+    shutil.rmtree(directory / "runs/again")

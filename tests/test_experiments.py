@@ -1,0 +1,81 @@
+"""Every experiment loads, and its steps fit together at the sizes it names."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from gmma.assembly import assemble
+from gmma.commands import load_experiment
+from gmma.config import config_from_json, config_to_json
+from gmma.errors import UserError
+from gmma.feed import read_batches, read_demonstrations, read_prompts
+from gmma.programs import make_programs, make_rl_trainer, make_sft_trainer
+from gmma.types import Advantages
+
+ROOT = Path(__file__).resolve().parent.parent
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+FEW_SCENES = {"train_scenes": 64, "validation_scenes": 4, "test_scenes": 4}
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_has_the_shapes_of_a_run(path, tmp_path_factory):
+    """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
+
+    With JAX's own promotion: optax raises a float to an integer power.
+    """
+    config = load_experiment(path)
+    assert config.name == path.stem
+    assert config_from_json(config_to_json(config), path) == config
+    data_dir = tmp_path_factory.getbasetemp() / "experiments_data"
+    config = replace(config, task=replace(config.task, **FEW_SCENES), data_dir=data_dir)
+    parts = assemble(config)
+    sft, rl, programs = make_sft_trainer(parts), make_rl_trainer(parts), make_programs(parts)
+    sft_batch, batch = next(read_batches(parts, "sft")), next(read_batches(parts, "rl"))
+
+    shown = read_demonstrations(parts, sft_batch)
+    nothing = Advantages(
+        thought=np.zeros(shown.closed.shape, np.float32),
+        answer=np.zeros(shown.finished.shape, np.float32),
+    )
+    packed = jax.eval_shape(programs.pack, read_prompts(parts, sft_batch.examples), shown, nothing)
+    with jax.numpy_dtype_promotion("standard"):
+        state, _ = jax.eval_shape(sft.update, sft.abstract, packed)
+    assert shapes_of(state) == shapes_of(sft.abstract)
+
+    prompts, shape = read_prompts(parts, batch.examples), config.tree.shape
+    rollout = jax.eval_shape(programs.grow, rl.abstract.params, prompts, np.uint32(0))
+    rewards = jax.ShapeDtypeStruct(rollout.finished.shape, np.float32)
+    counted = jax.ShapeDtypeStruct(rollout.finished.shape, bool)
+    credit = jax.eval_shape(programs.credit, rewards, counted)
+    packed = jax.eval_shape(programs.pack, prompts, rollout, credit)
+    assert packed.advantages.shape == (config.rl.batch_prompts, shape.packed)
+    with jax.numpy_dtype_promotion("standard"):
+        state, metrics = jax.eval_shape(rl.update, rl.abstract, packed)
+    assert shapes_of(state) == shapes_of(rl.abstract)
+    assert metrics["loss"].total.shape == ()
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def test_there_is_an_experiment():
+    assert [path.stem for path in EXPERIMENTS if path.stem.startswith("digits")]
+
+
+def test_a_file_that_is_not_there_is_named_with_its_neighbours():
+    with pytest.raises(UserError, match=r"no experiment file .*none\.py.*digits_t4a4\.py"):
+        load_experiment(ROOT / "experiments/none.py")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("x = 1", "has no function experiment"), ("def experiment(): return {}", "returned dict")],
+)
+def test_a_file_that_makes_no_config_is_refused(tmp_path, source, message):
+    (tmp_path / "odd.py").write_text(source)
+    with pytest.raises(UserError, match=message):
+        load_experiment(tmp_path / "odd.py")
