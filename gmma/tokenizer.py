@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import sentencepiece
 
@@ -68,6 +69,36 @@ def train_sentencepiece(
     `vocab_size` is an upper bound: a small corpus runs out of pairs to merge. Raises UserError if
     it cannot hold the pieces and the characters.
     """
+    _train(corpus, path, vocab_size=vocab_size, pieces=pieces, split_by_whitespace=False)
+
+
+def train_free_text_sentencepiece(
+    corpus: Iterable[str], path: Path, *, vocab_size: int, pieces: Sequence[str] = ()
+) -> None:
+    """The same for text of any kind: what no piece spells is spelt by its UTF-8 bytes.
+
+    So decode(encode(text)) == text for any Unicode. Pieces stay within words, and every digit is a
+    token of its own, as arithmetic wants it.
+    """
+    _train(
+        corpus,
+        path,
+        vocab_size=vocab_size,
+        pieces=pieces,
+        split_by_whitespace=True,
+        split_digits=True,
+        byte_fallback=True,
+    )
+
+
+def _train(
+    corpus: Iterable[str],
+    path: Path,
+    *,
+    vocab_size: int,
+    pieces: Sequence[str],
+    **options: Any,  # SentencePiece's own
+) -> None:
     ascii_needed = "".join(c for c in map(chr, range(0x21, 0x7F)) if c not in pieces)
     buffer = io.BytesIO()
     try:
@@ -90,9 +121,9 @@ def train_sentencepiece(
             add_dummy_prefix=False,
             remove_extra_whitespaces=False,
             normalization_rule_name="identity",
-            split_by_whitespace=False,
             num_threads=1,
             minloglevel=2,
+            **options,
         )
     except RuntimeError as error:
         raise UserError(
@@ -128,6 +159,18 @@ def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> byt
 
 
 def _encode_known(model: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
+    """Ids of the text; SentencePiece's own sign for a space is spelt by its bytes where it can be.
+
+    A lone surrogate is no Unicode text: it has no bytes.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{text!r} is not Unicode text: it holds a lone surrogate") from error
+    mark = [model.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
+    if _SPACE in text and all(map(model.is_byte, mark)):
+        first, *others = (_encode_known(model, part) for part in text.split(_SPACE))
+        return first + [token for part in others for token in (*mark, *part)]
     ids = model.encode(text)
     if model.unk_id() in ids:
         unknown = sorted({c for c in text if model.unk_id() in model.encode(c)})

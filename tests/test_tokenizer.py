@@ -6,7 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.tokenizer import load_sentencepiece, train_sentencepiece
+from gmma.tokenizer import (
+    load_sentencepiece,
+    train_free_text_sentencepiece,
+    train_sentencepiece,
+)
+from gmma.tree.stops import stop_table
 
 CORPUS = ["Where is the 7?", "3 at 12, 0; 7 at 25, 38</think>", "a b  c"] * 4
 PIECES = ["</think>", "12", "25", ", 38", "7 at "]
@@ -76,7 +81,7 @@ def test_unknown_stop_piece(model_path):
 
 
 @settings(max_examples=50, deadline=None)
-@given(text=st.text(st.characters(exclude_characters="▁", exclude_categories=("Cs",))))
+@given(text=st.text(st.characters(exclude_categories=("Cs",))) | st.text("▁ a"))
 def test_byte_fallback_spells_any_text(byte_tokenizer, text):
     assert byte_tokenizer.decode(byte_tokenizer.encode(text)) == text
 
@@ -105,3 +110,59 @@ def byte_tokenizer(tmp_path_factory):
         minloglevel=2,
     )
     return load_sentencepiece(prefix.with_suffix(".model"))
+
+
+@pytest.fixture(scope="module")
+def free_path(tmp_path_factory):
+    path = tmp_path_factory.mktemp("free") / "free.model"
+    corpus = [*CORPUS, "def f(x):\n    return x + 12", "naïve café"]
+    train_free_text_sentencepiece(corpus, path, vocab_size=420, pieces=["</think>", "\n    "])
+    return path
+
+
+@pytest.fixture(scope="module")
+def free_tokenizer(free_path):
+    return load_sentencepiece(free_path)
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=("Cs",)))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text=ANY_TEXT | st.text("▁ \n\t\r\x00<>0xE2a1") | st.sampled_from(["<image>", "<0xE2>", "</s>"])
+)
+def test_free_text_survives_whatever_it_is(free_tokenizer, text):
+    ids = free_tokenizer.encode(text)
+    assert free_tokenizer.decode(ids) == text
+    assert b"".join(free_tokenizer.token_bytes[i] for i in ids) == text.encode()
+    assert free_tokenizer.image_token not in ids
+
+
+def test_free_text_has_one_token_a_digit_and_keeps_its_pieces(free_tokenizer):
+    ids = free_tokenizer.encode("x + 12\n    </think>")
+    tail = [free_tokenizer.token_bytes[i] for i in ids[-4:]]
+    assert tail == [b"1", b"2", b"\n    ", b"</think>"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(before=ANY_TEXT, inside=st.sampled_from(["", "é", "\n"]), after=ANY_TEXT)
+def test_a_stop_string_is_found_among_byte_pieces(free_tokenizer, stops, before, inside, after):
+    """The table over tokens ends in the match if and only if the text contains the stop string."""
+    for stop, (table, matched) in stops.items():
+        text = f"{before}{stop[:3]}{inside}{stop[3:]}{after}"
+        state = 0
+        for token in free_tokenizer.encode(text):
+            state = table[state][token]
+        assert (state == matched) == (stop in text)
+
+
+@pytest.fixture(scope="module")
+def stops(free_tokenizer):
+    tables = {stop: stop_table(stop, free_tokenizer.token_bytes) for stop in ("</think>", "ß→é")}
+    return {stop: (table.table.tolist(), table.matched) for stop, table in tables.items()}
+
+
+def test_a_lone_surrogate_is_no_text(free_tokenizer):
+    with pytest.raises(UserError, match="lone surrogate"):
+        free_tokenizer.encode("a\ud800")
