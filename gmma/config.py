@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gmma.errors import UserError
+from gmma.models.pretrained import PretrainedConfig
 from gmma.models.tiny import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
@@ -24,7 +25,7 @@ Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
 TaskConfig = DigitsConfig | ManipulationConfig
-ModelConfig = TinyConfig
+ModelConfig = TinyConfig | PretrainedConfig
 
 
 def require(holds: bool, field_name: str, value: object, rule: str) -> None:

@@ -15,6 +15,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from gmma.data import ImageProcessor
 from gmma.metrics import Record
 
 LINE_EVERY_SECONDS = 15.0  # where the output is no terminal
@@ -54,6 +55,16 @@ def open_display(phase: str, done: int, total: int) -> Iterator[Callable[[int, R
                 console.print(f"{phase} {step}/{total}  {rate}  {left}  {shown}", highlight=False)
 
         yield advance
+
+
+def print_buckets(processor: ImageProcessor) -> None:
+    """Say what the images of a prompt are padded to, and so how often programs are compiled."""
+    if processor.buckets:
+        sizes = ", ".join(map(str, processor.buckets))
+        print(
+            f"images of a prompt are padded to {sizes} {processor.bucket_unit} "
+            "(0: the program without a tower); each program compiles once for each size it meets"
+        )
 
 
 def wide_console() -> Console:

@@ -26,6 +26,8 @@ class ImageProcessor:
 
     count_tokens: Callable[[np.ndarray], int]  # uint8[H, W, 3] → placeholder tokens in the prompt
     to_arrays: Callable[[Sequence[Example]], PyTree]  # host arrays, batch axis first
+    buckets: tuple[int, ...] = ()  # sizes that the images of a row are padded to; (): one shape
+    bucket_unit: str = ""  # what they count
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from gmma import checkpoint
 from gmma.assembly import Parts
 from gmma.errors import UserError
 from gmma.feed import read_batches, read_demonstrations, read_prompts
-from gmma.programs import make_rl_trainer
+from gmma.programs import kept_params
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
 from gmma.types import Example
@@ -47,9 +47,7 @@ def check_batches(parts: Parts) -> None:
 def check_origin(parts: Parts) -> None:
     """`init_from`, where it is given, holds parameters of this model."""
     if parts.config.init_from is not None:
-        abstract = make_rl_trainer(parts).abstract
-        wanted = {"params": abstract.params, "frozen": abstract.frozen}
-        checkpoint.find_params(parts.config.init_from, wanted)
+        checkpoint.find_params(parts.config.init_from, kept_params(parts))
 
 
 def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> None:

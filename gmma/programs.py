@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt
 from gmma.advantage import multi_answer
 from gmma.assembly import Parts
 from gmma.config import ObjectiveConfig, PhaseConfig
+from gmma.models.lora import without_adapters
 from gmma.objective import imitation_loss, policy_loss, token_logprobs
 from gmma.optimizer import join_params, make_optimizer, split_params
 from gmma.sampling import SamplingConfig
@@ -89,7 +90,7 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
     on policy they are the new ones, and one forward pass is saved.
     """
     objective = parts.config.objective
-    wants_old = objective.num_iterations > 1
+    wants_old, wants_reference = objective.num_iterations > 1, objective.beta > 0
 
     def logprobs(params: Params, packed: PackedTree) -> Float[Array, "B S"]:
         found, _ = token_logprobs(
@@ -102,14 +103,20 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
         return found
 
     def baselines(state: TrainState, reference: Params | None, packed: PackedTree) -> PackedTree:
+        now = join_params(state.params, state.frozen)
         if wants_old:
-            now = join_params(state.params, state.frozen)
             packed = replace(packed, old_logprobs=logprobs(now, packed))
-        if reference is not None:
-            packed = replace(packed, reference_logprobs=logprobs(reference, packed))
+        if wants_reference:
+            held = without_adapters(now) if parts.adapted else reference
+            packed = replace(packed, reference_logprobs=logprobs(held, packed))
         return packed
 
-    return jax.jit(baselines) if wants_old or objective.beta > 0 else lambda _s, _r, packed: packed
+    return jax.jit(baselines) if wants_old or wants_reference else lambda _s, _r, packed: packed
+
+
+def needs_reference(parts: Parts) -> bool:
+    """Whether a run holds a second set of parameters: for the KL term, unless adapters come off."""
+    return parts.config.objective.beta > 0 and not parts.adapted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +145,9 @@ class Trainer:
     """One phase of training as programs."""
 
     abstract: TrainState  # shapes, types and where each array lies
-    start: Callable[[Params], TrainState]  # a new optimiser on these parameters
+    # A new optimiser on these parameters. What already lies where it should is not copied: the
+    # state is donated to its update, and the parameters go with it.
+    start: Callable[[Params], TrainState]
     update: Callable[[TrainState, PackedTree], tuple[TrainState, Metrics]]  # the state is donated
 
 
@@ -182,7 +191,14 @@ def _make_trainer(
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     whole = NamedSharding(parts.mesh, REPLICATED)
     jitted = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
-    start = jax.jit(partial(start_state, parts, optimizer), out_shardings=shardings)
+    init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
+    zero = jax.jit(partial(jnp.zeros, (), jnp.int32), out_shardings=whole)
+
+    def start(params: Params) -> TrainState:
+        placed = shardings.params, shardings.frozen
+        trained, frozen = jax.device_put(split_params(params, parts.trained), placed)
+        return TrainState(params=trained, frozen=frozen, opt_state=init(trained), step=zero())
+
     return Trainer(abstract=abstract, start=start, update=jitted)
 
 
@@ -202,6 +218,15 @@ def start_state(
 def parts_params(parts: Parts) -> Params:
     """Shapes of all parameters."""
     return jax.eval_shape(parts.policy.init, jax.random.key(0))
+
+
+def kept_params(parts: Parts) -> dict[str, Params]:
+    """Shapes and places of the parameters that a checkpoint keeps: `params`, and `frozen` unless
+    that is a base under adapters, which its directory keeps.
+    """
+    abstract = make_rl_trainer(parts).abstract
+    kept = {"params": abstract.params, "frozen": abstract.frozen}
+    return {"params": abstract.params} if parts.adapted else kept
 
 
 def state_shardings(

@@ -23,16 +23,23 @@ from gmma import checkpoint, preemption
 from gmma.assembly import Parts, assemble
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
-from gmma.console import open_display
+from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
 from gmma.metrics import Writer, compilations, compute, merge, open_writer
-from gmma.models.stem import teach_stem
-from gmma.optimizer import join_params
+from gmma.optimizer import join_params, split_params
 from gmma.outcome import evaluation_path, print_outcome
 from gmma.preflight import check_origin, check_run
-from gmma.programs import Programs, Trainer, make_programs, make_rl_trainer, make_sft_trainer
+from gmma.programs import (
+    Programs,
+    Trainer,
+    kept_params,
+    make_programs,
+    make_rl_trainer,
+    make_sft_trainer,
+    needs_reference,
+)
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.samples import ScoredTrees, write_tree
 from gmma.scoring import (
@@ -203,13 +210,16 @@ def save_state(
     best = record.get(run.parts.config.checkpoint.best_metric) if phase.name == "rl" else None
     run.writer.events.flush()  # or a kill would lose events that are not written again
     step = phase.first_step + progress.phase_step
-    checkpoint.save(run.checkpoints, step, vars(state) | phase.also_saved, progress, best)
+    checkpoint.save(
+        run.checkpoints, step, kept(run.parts, state) | phase.also_saved, progress, best
+    )
 
 
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
     parts = assemble(config)
+    print_buckets(parts.processor)
     with preemption.watch(), open_run(parts) as (run, latest):
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
@@ -264,8 +274,7 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
     if latest is None:
         state = trainer.start(first_params(run.parts))
     else:
-        held = checkpoint.restore_state(run.checkpoints, latest, vars(trainer.abstract))
-        state = TrainState(**held)
+        state, _ = restore(run, trainer, latest, {})
     phase = Phase(
         name="sft",
         config=run.parts.config.sft,
@@ -277,12 +286,11 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
 
 
 def reinforce(run: Run, params: Params) -> Params:
-    """The RL phase from these parameters, which with β > 0 also stay as the reference."""
+    """The RL phase from these parameters, which also stay as the reference where one is needed."""
     trainer = make_rl_trainer(run.parts)
     state = trainer.start(params)
     # A copy of its own: the state begins with the same buffers and is donated to its update.
-    needs_reference = run.parts.config.objective.beta > 0
-    reference = jax.tree.map(jnp.copy, params) if needs_reference else None
+    reference = jax.tree.map(jnp.copy, params) if needs_reference(run.parts) else None
     progress = Progress(phase="rl", phase_step=0, data={})
     return whole_params(run_phase(run, rl_phase(run, trainer, reference), state, progress))
 
@@ -290,13 +298,12 @@ def reinforce(run: Run, params: Params) -> Params:
 def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
     """The RL phase from the run's newest checkpoint."""
     trainer = make_rl_trainer(run.parts)
-    abstract = dict(vars(trainer.abstract))
-    if run.parts.config.objective.beta > 0:
-        abstract["reference"] = whole_params(trainer.abstract)
-    held = checkpoint.restore_state(run.checkpoints, latest, abstract)
-    reference = held.pop("reference", None)
-    phase = rl_phase(run, trainer, reference)
-    return whole_params(run_phase(run, phase, TrainState(**held), progress))
+    also = {}
+    if needs_reference(run.parts):
+        also["reference"] = whole_params(trainer.abstract)
+    state, also = restore(run, trainer, latest, also)
+    phase = rl_phase(run, trainer, also.get("reference"))
+    return whole_params(run_phase(run, phase, state, progress))
 
 
 def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
@@ -318,24 +325,35 @@ def whole_params(state: TrainState) -> Params:
 
 
 def first_params(parts: Parts) -> Params:
-    """Where a run begins: another run's parameters, or fresh ones with a stem that can see."""
-    config = parts.config
-    if config.init_from is not None:
-        return load_params(parts, config.init_from)
-    params = jax.jit(parts.policy.init)(jax.random.key(config.seed))
-    if parts.task.patches is not None and config.model.stem_steps:
-        draw = partial(parts.task.patches, config.task)
-        params = teach_stem(params, config.model, draw, config.seed)
-    return params
+    """Where a run begins: another run's parameters, or those that the backbone starts from."""
+    origin = parts.config.init_from
+    return parts.start(parts.mesh) if origin is None else load_params(parts, origin)
+
+
+def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint keeps of a state: not a base under adapters, which its directory keeps."""
+    return {n: value for n, value in vars(state).items() if n != "frozen" or not parts.adapted}
+
+
+def restore(
+    run: Run, trainer: Trainer, step: int, also: dict[str, Any]
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state of one of the run's checkpoints, and what was saved beside it."""
+    abstract = kept(run.parts, trainer.abstract) | also
+    held = checkpoint.restore_state(run.checkpoints, step, abstract)
+    beside = {name: held.pop(name) for name in also}
+    return TrainState(**{"frozen": base_params(run.parts), **held}), beside
+
+
+def base_params(parts: Parts) -> Params:
+    """The frozen parameters that no checkpoint keeps: a base under adapters, from its directory."""
+    return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
 
 
 def load_params(parts: Parts, run_dir: Path, step: int | None = None) -> Params:
     """Whole parameters of another run's checkpoint, laid out on this mesh."""
-    abstract = make_rl_trainer(parts).abstract
-    held = checkpoint.restore_params(
-        run_dir, {"params": abstract.params, "frozen": abstract.frozen}, step
-    )
-    return join_params(held["params"], held["frozen"])
+    held = checkpoint.restore_params(run_dir, kept_params(parts), step)
+    return join_params(held["params"], held.get("frozen") or base_params(parts))
 
 
 def evaluate_after(run: Run, phase: str, params: Params) -> None:

@@ -64,6 +64,7 @@ def parts_on(name: str) -> Parts:
         task=TASKS["digits"],
         policy=laws.tiny_subject().policy,
         trained=lambda path: True,
+        start=lambda mesh: laws.tiny_subject().params,
         tokenizer=words,
         template=TINY_TEMPLATE,
         processor=fixed_size_processor(4),

@@ -9,7 +9,8 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.types import Example
 
-POWERS_OF_TWO = tuple(2**i for i in range(13))
+# 0 is the program without a tower.
+POWERS_OF_TWO = (0, *(2**i for i in range(13)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,14 +69,13 @@ def gemma_arrays(
 ) -> np.ndarray | None:
     """`float32[B, I, 3, side, side]`; I is a bucket, the rest of a row is zero.
 
-    None where no record has an image: the program without a tower. UserError where a record has
-    more images than the largest bucket.
+    None in bucket 0: the program without a tower. UserError where a record has more images than
+    the largest bucket.
     """
     rows = [[view for image in e.images for view in views(image, config)] for e in examples]
-    counts = [len(row) for row in rows]
-    if not any(counts):
+    slots = batch_bucket(examples, [len(row) for row in rows], buckets, "images")
+    if slots == 0:
         return None
-    slots = batch_bucket(examples, counts, buckets, "images")
     out = np.zeros((len(rows), slots, 3, config.side, config.side), np.float32)
     for filled, row in zip(out, rows, strict=True):
         for i, view in enumerate(row):
@@ -92,4 +91,6 @@ def gemma_processor(
     return ImageProcessor(
         count_tokens=lambda image: tokens_per_image * len(views(image, config)),
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
+        buckets=buckets,
+        bucket_unit="images",
     )

@@ -132,13 +132,13 @@ def qwen_arrays(
 ) -> QwenImages | None:
     """The images of a batch; the number of windows is a bucket.
 
-    None where no record has an image: the program without a tower. UserError where a record needs
-    more windows than the largest bucket.
+    None in bucket 0: the program without a tower. UserError where a record needs more windows than
+    the largest bucket.
     """
     needed = [sum(window_count(image, config) for image in e.images) for e in examples]
-    if not any(needed):
-        return None
     windows = batch_bucket(examples, needed, buckets, "image windows")
+    if windows == 0:
+        return None
     out = empty_images(config.vision, len(examples), windows)
     for row, example in enumerate(examples):
         cursor = Cursor()
@@ -160,4 +160,6 @@ def qwen_processor(
     return ImageProcessor(
         count_tokens=count_tokens,
         to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
+        buckets=buckets,
+        bucket_unit="windows",
     )

@@ -78,7 +78,7 @@ class RMSNorm(nn.Module):
         wide = x.astype(np.promote_types(x.dtype, np.float32))
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(mean_square + self.epsilon)
-        return (normed * along_last(self.offset + weight, wide)).astype(x.dtype)
+        return (normed * (self.offset + along_last(weight, wide))).astype(x.dtype)
 
 
 class LayerNorm(nn.Module):

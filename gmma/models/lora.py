@@ -6,14 +6,16 @@ and not Qwix: what is needed is these few lines, and stacked layers under scan n
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import PartitionSpec
 
 from gmma.errors import UserError
-from gmma.types import Params
+from gmma.models.policy import Policy
+from gmma.types import Params, PyTree
 
 KERNEL = "/kernel"
 
@@ -81,3 +83,27 @@ def merge_adapters(params: Params) -> Params:
         merged = kernel.astype(jnp.float32) + change
         flat[path + KERNEL] = merged.astype(kernel.dtype)
     return {"params": unflatten_dict(flat, sep="/")}
+
+
+def adapted_policy(policy: Policy, config: LoraConfig) -> Policy:
+    """The policy with adapters in its `init` and `logical_axes`; the rest reads them where given.
+
+    The narrow axis of an adapter is not cut; the other one lies as the kernel's does.
+    """
+
+    def init(key: jax.Array) -> Params:
+        for_base, for_adapters = jax.random.split(key)
+        return add_adapters(policy.init(for_base), config, for_adapters)
+
+    def logical_axes() -> PyTree:
+        base = policy.logical_axes()
+        kernels = flatten_dict(base["params"], sep="/")
+        shapes = jax.eval_shape(policy.init, jax.random.key(0))
+        adapters: dict[str, PartitionSpec] = {}
+        for path in adapted_paths(shapes, config):
+            *stack, inputs, outputs = kernels[path + KERNEL]
+            adapters[f"{path}/a"] = PartitionSpec(*stack, inputs, None)
+            adapters[f"{path}/b"] = PartitionSpec(*stack, None, outputs)
+        return {**base, "lora": unflatten_dict(adapters, sep="/")}
+
+    return replace(policy, init=init, logical_axes=logical_axes)

@@ -5,12 +5,13 @@ into functions of (params, arrays). Nothing outside `gmma/models/` sees Linen.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int
 
 from gmma.models.attention import Level, Slots
@@ -140,6 +141,16 @@ def policy_of(
         forward=forward,
         unembed=unembed,
     )
+
+
+def stored_as(policy: Policy, dtype_of: Callable[[str], str]) -> Policy:
+    """The policy whose parameter at a path `a/b/c` is held as `dtype_of` says."""
+
+    def init(key: Array) -> Params:
+        flat = flatten_dict(policy.init(key), sep="/")
+        return unflatten_dict({n: x.astype(dtype_of(n)) for n, x in flat.items()}, sep="/")
+
+    return replace(policy, init=init)
 
 
 def prompt_inputs(prompts: PromptBatch) -> TreeInputs:

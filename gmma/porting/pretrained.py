@@ -23,7 +23,12 @@ from gmma.models.qwen2_5_vl import qwen_policy
 from gmma.porting import gemma3, qwen2_5_vl
 from gmma.porting.gemma3 import DType
 from gmma.porting.keys import read_json
-from gmma.porting.processors import gemma_image_processor, qwen_image_processor
+from gmma.porting.processors import (
+    gemma_full_bucket,
+    gemma_image_processor,
+    qwen_full_bucket,
+    qwen_image_processor,
+)
 from gmma.porting.table import Table, check_names, find_prefixes
 from gmma.porting.tokenizers import (
     GEMMA_TOKENIZER,
@@ -48,6 +53,7 @@ class Family:
     table: Callable[[Any], Table]
     policy: Callable[[Any], Policy]
     processor: Callable[..., ImageProcessor | None]
+    full_bucket: Callable[[Any, int], int]  # what a prompt of so many tokens can hold of images
     tokenizer: TokenizerFiles
 
 
@@ -57,6 +63,7 @@ FAMILIES: dict[str, Family] = {  # by config.json's model_type
         table=gemma3.gemma3_table,
         policy=gemma3_policy,
         processor=gemma_image_processor,
+        full_bucket=gemma_full_bucket,
         tokenizer=GEMMA_TOKENIZER,
     ),
     "gemma3": Family(
@@ -64,6 +71,7 @@ FAMILIES: dict[str, Family] = {  # by config.json's model_type
         table=gemma3.gemma3_table,
         policy=gemma3_policy,
         processor=gemma_image_processor,
+        full_bucket=gemma_full_bucket,
         tokenizer=GEMMA_TOKENIZER,
     ),
     "qwen2_5_vl": Family(
@@ -71,6 +79,7 @@ FAMILIES: dict[str, Family] = {  # by config.json's model_type
         table=qwen2_5_vl.qwen_table,
         policy=qwen_policy,
         processor=qwen_image_processor,
+        full_bucket=qwen_full_bucket,
         tokenizer=QWEN_TOKENIZER,
     ),
 }
@@ -83,6 +92,17 @@ class Source:
     directory: Path
     config: Mapping[str, Any]  # config.json
     prefixes: Mapping[str, str]  # of the checkpoint's names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A model directory but for its weights."""
+
+    directory: Path
+    config: Mapping[str, Any]  # config.json
+    family: Family
+    policy: Policy
+    tokenizer: Tokenizer | None  # None where the directory has none
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +127,47 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     return FAMILIES[kind]
 
 
+def describe_pretrained(directory: str | Path, dtype: DType = "float32") -> Described:
+    """Config and tokenizer of a directory; its weights are not looked at.
+
+    `dtype` is that of the activations. UserError for a config that we do not implement, and for a
+    tokenizer that lacks a special token of its family.
+    """
+    directory = Path(directory)
+    config = read_json(directory / CONFIG)
+    family = family_of(config, str(directory / CONFIG))
+    model = family.read_config(config, str(directory / CONFIG), dtype)
+    return Described(
+        directory=directory,
+        config=config,
+        family=family,
+        policy=family.policy(model),
+        tokenizer=load_tokenizer(directory, family.tokenizer, config, model),
+    )
+
+
+def image_processor(described: Described, buckets: Sequence[int] | None) -> ImageProcessor | None:
+    """The directory's image processor; None for a model without images."""
+    return described.family.processor(described.directory, described.policy.config, buckets)
+
+
+def read_weights(
+    described: Described, dtype_of: Callable[[str], str], shardings: PyTree | None = None
+) -> tuple[Params, Source]:
+    """The parameters of a directory, each tensor read straight to its devices and its type.
+
+    UserError for a missing or truncated file, and for names or shapes that do not match.
+    """
+    table = described.family.table(described.policy.config)
+    files = shard_files(described.directory)
+    shapes = tensor_shapes(files)
+    prefixes = find_prefixes(table, shapes)
+    places = table.places(prefixes)
+    check_names(places, shapes, str(described.directory))
+    source = Source(directory=described.directory, config=described.config, prefixes=prefixes)
+    return read_params(files, places, dtype_of, shardings), source
+
+
 def load_pretrained(
     directory: str | Path,
     dtype: DType = "float32",
@@ -117,28 +178,20 @@ def load_pretrained(
     """A model from a Hugging Face directory: config.json, *.safetensors, tokenizer, processor.
 
     `dtype` is that of parameters and activations. `shardings` turns the policy into a tree of
-    shardings like its parameters; each tensor is read straight to its devices. `image_buckets` are
-    the sizes that the images of a row are padded to (images for Gemma, windows for Qwen). UserError
-    for a config that we do not implement, a missing or truncated file, names that do not match.
+    shardings like its parameters. `image_buckets` are the sizes that the images of a row are padded
+    to (images for Gemma, windows for Qwen). UserError for a config that we do not implement, a
+    missing or truncated file, names that do not match.
     """
-    directory = Path(directory)
-    config = read_json(directory / CONFIG)
-    family = family_of(config, str(directory / CONFIG))
-    model = family.read_config(config, str(directory / CONFIG), dtype)
-    policy, table = family.policy(model), family.table(model)
-    files = shard_files(directory)
-    shapes = tensor_shapes(files)
-    prefixes = find_prefixes(table, shapes)
-    places = table.places(prefixes)
-    check_names(places, shapes, str(directory))
-    placed = None if shardings is None else shardings(policy)
+    described = describe_pretrained(directory, dtype)
+    placed = None if shardings is None else shardings(described.policy)
+    params, source = read_weights(described, lambda path: dtype, placed)
     return Pretrained(
-        policy=policy,
-        params=read_params(files, places, dtype, placed),
-        tokenizer=load_tokenizer(directory, family.tokenizer, config, model),
-        template=family.tokenizer.template,
-        processor=family.processor(directory, model, image_buckets),
-        source=Source(directory=directory, config=config, prefixes=prefixes),
+        policy=described.policy,
+        params=params,
+        tokenizer=described.tokenizer,
+        template=described.family.tokenizer.template,
+        processor=image_processor(described, image_buckets),
+        source=source,
     )
 
 

@@ -1,5 +1,6 @@
 """preprocessor_config.json of both families to our image processors."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,21 @@ def gemma_image_processor(
     pixels = read_pixels(section, HALF, HALF, BILINEAR)
     images = GemmaImageConfig(pixels=pixels, side=side, pan_and_scan=pan)
     return gemma_processor(images, config.image_tokens, buckets or POWERS_OF_TWO)
+
+
+def gemma_full_bucket(config: Gemma3Config, prompt_slots: int) -> int:
+    """Images that a prompt of so many slots has room for."""
+    return 0 if config.vision is None else prompt_slots // config.image_tokens
+
+
+def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
+    """Windows of any one image of up to so many tokens, at most four times as long as wide.
+
+    r × c cells lie in at most (r/w + 1)(c/w + 1) windows of w × w cells.
+    """
+    side = config.vision.window_cells
+    around = 2.5 * prompt_slots**0.5  # r + c, where c = 4r
+    return math.floor(prompt_slots / side**2 + around / side) + 1
 
 
 def qwen_image_processor(

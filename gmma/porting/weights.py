@@ -6,7 +6,7 @@ leaves are made on their devices, in their sharding and type, and pieces are wri
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,12 +74,15 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def read_params(
-    files: list[Path], places: Mapping[str, Place], dtype: str, shardings: PyTree | None
+    files: list[Path],
+    places: Mapping[str, Place],
+    dtype_of: Callable[[str], str],
+    shardings: PyTree | None,
 ) -> Params:
-    """Our parameter tree from a checkpoint whose names were checked."""
+    """Our parameter tree from a checkpoint whose names were checked; `dtype_of` takes a path."""
     rows = {place.row.path: place.row for place in places.values() if not place.row.alias}
     placed = {} if shardings is None else flatten_dict(shardings, sep="/")
-    leaves = {path: empty_leaf(row, dtype, placed.get(path)) for path, row in rows.items()}
+    leaves = {path: empty_leaf(row, dtype_of(path), placed.get(path)) for path, row in rows.items()}
     for path in files:
         with open_shard(path) as shard:
             for name in names_of(shard):

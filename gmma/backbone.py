@@ -1,0 +1,141 @@
+"""The network of a run with all that belongs to it, from either kind of model config.
+
+tiny        parameters from its `init`, a patch stem taught to see, the task's own tokenizer
+pretrained  everything from a Hugging Face directory; adapters on top where asked for
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+from jax.sharding import Mesh
+
+from gmma.config import ExperimentConfig
+from gmma.data import ImageProcessor, fixed_size_processor
+from gmma.errors import UserError
+from gmma.models.lora import adapted_policy, add_adapters
+from gmma.models.policy import Policy, stored_as
+from gmma.models.pretrained import PretrainedConfig
+from gmma.models.stem import teach_stem
+from gmma.models.tiny import TinyConfig, tiny_policy
+from gmma.porting.pretrained import describe_pretrained, image_processor, read_weights
+from gmma.sharding import param_shardings
+from gmma.tasks.prompt import TINY_TEMPLATE, PromptTemplate
+from gmma.tasks.task import Task
+from gmma.tokenizer import Tokenizer, load_sentencepiece
+from gmma.types import Params
+
+NEVER_TRAINED = "params/vision/head/"  # carried through; the network reads nothing of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A policy, what turns records into its inputs, and where its parameters come from."""
+
+    policy: Policy
+    tokenizer: Tokenizer
+    template: PromptTemplate
+    processor: ImageProcessor
+    trained: Callable[[str], bool]  # whether the parameter at a path `a/b/c` gets gradients
+    start: Callable[[Mesh], Params]  # the run's first parameters, laid out on the mesh
+    # The frozen parameters are a base that its directory keeps, under adapters: checkpoints leave
+    # them away, and the reference policy is the base alone.
+    adapted: bool = False
+
+
+def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
+    """The backbone that `config.model` asks for; the task's dataset is built."""
+    if isinstance(config.model, PretrainedConfig):
+        return pretrained_backbone(config, config.model, task)
+    return tiny_backbone(config, config.model, task)
+
+
+def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
+    """The tiny family, which speaks the task's own vocabulary."""
+    if task.tokenizer_path is None:
+        raise UserError(f"task {config.task.name} has no tokenizer for the tiny family")
+    tokenizer = load_sentencepiece(task.tokenizer_path(config.task, config.data_dir))
+    if tokenizer.image_token is None:
+        raise UserError(f"the tokenizer of task {config.task.name} has no image token")
+    policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
+
+    def start(mesh: Mesh) -> Params:
+        del mesh  # small enough to lie anywhere
+        params = jax.jit(policy.init)(jax.random.key(config.seed))
+        if task.patches is not None and model.stem_steps:
+            params = teach_stem(params, model, partial(task.patches, config.task), config.seed)
+        return params
+
+    return Backbone(
+        policy=policy,
+        tokenizer=tokenizer,
+        template=TINY_TEMPLATE,
+        processor=fixed_size_processor(model.image_tokens),
+        trained=lambda path: True,
+        start=start,
+    )
+
+
+def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
+    """A ported family from its directory; no weights are read before `start`."""
+    described = describe_pretrained(model.directory, model.dtype)
+    if described.tokenizer is None:
+        raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
+    trained = partial(is_trained, model)
+    base = stored_as(
+        described.policy, lambda path: "float32" if trained(path) else str(model.dtype)
+    )
+    policy = base if model.lora is None else adapted_policy(base, model.lora)
+    buckets = model.image_buckets
+    if buckets is None:
+        full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
+        buckets = (full if sees_images(config, task) else 0,)
+    processor = image_processor(described, buckets)
+
+    def start(mesh: Mesh) -> Params:
+        key = jax.random.key(config.seed)
+        abstract = jax.eval_shape(policy.init, key)
+        shardings = param_shardings(policy.logical_axes(), abstract, mesh)
+        dtypes = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): str(leaf.dtype)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+        }
+        placed = {"params": shardings["params"]}
+        params, _ = read_weights(described, dtypes.__getitem__, placed)
+        if model.lora is None:
+            return params
+        adapt = lambda base, key: add_adapters(base, model.lora, key)["lora"]  # noqa: E731
+        return {**params, "lora": jax.jit(adapt, out_shardings=shardings["lora"])(params, key)}
+
+    return Backbone(
+        policy=policy,
+        tokenizer=described.tokenizer,
+        template=described.family.tokenizer.template,
+        processor=no_image_processor() if processor is None else processor,
+        trained=trained,
+        start=start,
+        adapted=model.lora is not None,
+    )
+
+
+def is_trained(model: PretrainedConfig, path: str) -> bool:
+    """Adapters alone where there are any; else all but a frozen tower and what nothing reads."""
+    if model.lora is not None:
+        return path.startswith("lora/")
+    frozen = path.startswith("params/vision/") and model.freeze_vision
+    return not (frozen or path.startswith(NEVER_TRAINED))
+
+
+def sees_images(config: ExperimentConfig, task: Task) -> bool:
+    """Whether the task's first training record has an image."""
+    return bool(task.source(config.task, config.data_dir, "train")[0].images)
+
+
+def no_image_processor() -> ImageProcessor:
+    """A model without a tower: an image is an error, and there is nothing to compute."""
+
+    def refuse(image: object) -> int:
+        raise UserError("the record has an image, but the model has no image tower")
+
+    return ImageProcessor(count_tokens=refuse, to_arrays=lambda examples: None)

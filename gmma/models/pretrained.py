@@ -1,0 +1,27 @@
+"""Which ported backbone a run trains, and which of its parameters."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gmma.models.lora import LoraConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainedConfig:
+    """A Hugging Face directory of Gemma 3 or Qwen2.5-VL; its config.json says the family.
+
+    Trained parameters are float32, and so is their optimiser state; frozen ones have the type of
+    the activations. A tower is frozen together with what Qwen calls its merger; Gemma's projector
+    is trained.
+    """
+
+    family: Literal["pretrained"] = "pretrained"  # read from a directory
+    directory: Path  # config.json, *.safetensors, the tokenizer's and the processor's files
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
+    lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
+    freeze_vision: bool = True  # the image tower is not trained
+    # What the images of a prompt are padded to, so that each size is compiled once: windows of 4×4
+    # tokens for Qwen, images for Gemma; 0 is the program without a tower. None: one size, that of
+    # a prompt full of images, or (0,) where the task has none.
+    image_buckets: tuple[int, ...] | None = None
