@@ -20,10 +20,12 @@ from gmma.models.layers import (
     CachedKV,
     GatedMLP,
     Linear,
+    Remat,
     RMSNorm,
     named,
     rotary_angles,
     rotate,
+    stack_blocks,
     tree_attention,
 )
 from gmma.models.policy import Context, Policy, policy_of
@@ -63,6 +65,7 @@ class Gemma3Config:
     image_tokens: int = 256  # soft tokens of one image, a square
     image_token: int = 262_144  # id of the placeholder
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
+    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
 
 
 class Gemma3Block(nn.Module):
@@ -146,16 +149,10 @@ class Gemma3Model(nn.Module):
             jnp.float32,
         )
         if c.vision is not None:
-            self.vision = SiglipTower(c.vision, jnp.dtype(c.dtype))
+            self.vision = SiglipTower(c.vision, jnp.dtype(c.dtype), c.remat)
             self.projector = ImageProjector(c)
-        self.blocks = nn.scan(
-            Gemma3Block,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0, 0),
-            length=c.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c)
+        in_axes = (nn.broadcast, nn.broadcast, 0, 0)
+        self.blocks = stack_blocks(Gemma3Block, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm(c.epsilon, offset=1.0)
         if not c.tied:
             self.head = Linear(c.vocab_size, ("embed", "vocab"), dtype=jnp.dtype(c.dtype))

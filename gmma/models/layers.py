@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,30 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "relu": nn.relu,
 }
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+Remat = Literal["none", "full", "dots"]
+REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+def stack_blocks(block: type[nn.Module], layers: int, remat: Remat, in_axes: Any = 0) -> Any:
+    """`layers` blocks under scan, their parameters stacked along a leading axis.
+
+    `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs;
+    `dots`: the products with weights, so that attention and what is elementwise are computed again;
+    `full`: the layer's input alone.
+    """
+    if remat != "none":  # scan keeps the two computations apart: no barrier against merging them
+        block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    return nn.scan(
+        block,
+        variable_axes={"params": 0, "lora": 0},
+        split_rngs={"params": True},
+        in_axes=in_axes,
+        length=layers,
+        metadata_params={nn.PARTITION_NAME: "layers"},
+    )
 
 
 def named(init: Initializer, *axes: str) -> Initializer:

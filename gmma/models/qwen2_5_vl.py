@@ -19,10 +19,12 @@ from gmma.models.layers import (
     CachedKV,
     GatedMLP,
     Linear,
+    Remat,
     RMSNorm,
     named,
     rotary_angles,
     rotate,
+    stack_blocks,
     tree_attention,
 )
 from gmma.models.policy import Context, Policy, policy_of
@@ -55,6 +57,7 @@ class QwenConfig:
     vision: QwenVisionConfig
     image_token: int = 151_655  # id of the placeholder
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
+    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
 
     @property
     def head_size(self) -> int:
@@ -110,15 +113,9 @@ class QwenModel(nn.Module):
             (c.vocab_size, c.width),
             jnp.float32,
         )
-        self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype))
-        self.blocks = nn.scan(
-            QwenBlock,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0, 0),
-            length=c.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c)
+        self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype), c.remat)
+        in_axes = (nn.broadcast, nn.broadcast, 0, 0)
+        self.blocks = stack_blocks(QwenBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm(c.epsilon)
         if not c.tied:
             self.head = Linear(c.vocab_size, ("embed", "vocab"), dtype=jnp.dtype(c.dtype))

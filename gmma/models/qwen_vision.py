@@ -14,7 +14,16 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Bool, Float, Int
 
-from gmma.models.layers import ACTIVATIONS, GatedMLP, Linear, RMSNorm, rotary_angles, rotate
+from gmma.models.layers import (
+    ACTIVATIONS,
+    GatedMLP,
+    Linear,
+    Remat,
+    RMSNorm,
+    rotary_angles,
+    rotate,
+    stack_blocks,
+)
 from gmma.models.vision import image_attention
 from gmma.types import Array, pytree
 
@@ -98,6 +107,7 @@ class QwenTower(nn.Module):
     config: QwenVisionConfig
     out_width: int
     dtype: Any
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(self, images: QwenImages) -> Float[Array, "B F D"]:
@@ -107,14 +117,8 @@ class QwenTower(nn.Module):
         x = embed(repeat_frames(images.patches, c)).reshape(batch, windows * slots, c.width)
         image = images.image.reshape(batch, -1)
         angles = patch_angles(images.place.reshape(batch, -1, 2), c)
-        blocks = nn.scan(
-            QwenVisionBlock,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
-            length=c.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
+        in_axes = (nn.broadcast, nn.broadcast, 0)
+        blocks = stack_blocks(QwenVisionBlock, c.layers, self.remat, in_axes)
         x, _ = blocks(c, self.dtype, name="blocks")(x, image, angles, jnp.asarray(c.full_layers))
         cells = RMSNorm(name="merger_norm")(x).reshape(batch, -1, c.merge**2 * c.width)
         hidden = Linear(cells.shape[-1], ("embed", "mlp"), True, dtype=self.dtype, name="merger_in")

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gmma.models.layers import ACTIVATIONS, LayerNorm, Linear, named
+from gmma.models.layers import ACTIVATIONS, LayerNorm, Linear, Remat, named, stack_blocks
 from gmma.models.vision import image_attention
 
 
@@ -68,6 +68,7 @@ class SiglipTower(nn.Module):
 
     config: SiglipConfig
     dtype: Any
+    remat: Remat = "none"
 
     @nn.compact
     def __call__(self, pixels: Float[Array, "N C H W"]) -> Float[Array, "N s D"]:
@@ -82,13 +83,7 @@ class SiglipTower(nn.Module):
             jnp.float32,
         )
         x = embed(channel_patches(pixels, c.patch_pixels)) + place.astype(self.dtype)[None]
-        blocks = nn.scan(
-            SiglipBlock,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            length=c.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )
+        blocks = stack_blocks(SiglipBlock, c.layers, self.remat)
         x, _ = blocks(c, self.dtype, name="blocks")(x)
         if c.pooling_head:
             PoolingHead(c, name="head")()

@@ -18,10 +18,12 @@ from gmma.models.layers import (
     CachedKV,
     GatedMLP,
     Linear,
+    Remat,
     RMSNorm,
     named,
     rotary_angles,
     rotate,
+    stack_blocks,
     tree_attention,
 )
 from gmma.models.policy import Context, Policy, policy_of
@@ -46,6 +48,7 @@ class TinyConfig:
     patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
+    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
     # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
     # ported backbone comes with a trained vision tower; 0: none
     stem_steps: int = 300
@@ -134,14 +137,8 @@ class TinyModel(nn.Module):
             jnp.float32,
         )
         self.stem = Stem(c)
-        self.blocks = nn.scan(
-            TinyBlock,
-            variable_axes={"params": 0, "lora": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
-            length=c.layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(c)
+        in_axes = (nn.broadcast, nn.broadcast, 0)
+        self.blocks = stack_blocks(TinyBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm()
         self.head = Linear(self.vocab_size, ("embed", "vocab"), dtype=dtype)
 

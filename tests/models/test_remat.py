@@ -1,0 +1,75 @@
+"""Rematerialisation changes what is kept, and no number."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import jax
+import laws
+import pytest
+from families import subject_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmma.config import ObjectiveConfig
+from gmma.models.layers import Remat
+from gmma.models.tiny import TinyConfig, tiny_policy
+from gmma.objective import policy_loss, token_weights
+from gmma.tree import TreeShape
+from gmma.tree.pack import pack_tree
+
+SHAPE = TreeShape(13, 4, 3, thoughts=2, answers=2)
+LONG = TreeShape(32, 16, 16, thoughts=2, answers=2)
+POLICIES: tuple[Remat, ...] = ("none", "dots", "full")
+
+
+@cache
+def subject_with(family: str, remat: Remat) -> laws.Subject:
+    if family != "tiny":
+        return subject_of(family, remat=remat)
+    plain = laws.tiny_subject()
+    config = replace(plain.policy.config, remat=remat)
+    policy = tiny_policy(config, vocab_size=plain.policy.vocab_size, image_token=laws.IMAGE)
+    return replace(plain, policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("family", "remat"), [("tiny", "dots"), ("gemma3", "full"), ("qwen2_5_vl", "full")]
+)
+@laws.examples(3)
+@given(st.data())
+def test_same_loss_and_gradients(family: str, remat: Remat, data: st.DataObject) -> None:
+    """The floor is there for the biases of keys, whose gradients are all rounding."""
+    plain, subject = subject_with(family, "none"), subject_with(family, remat)
+    tree = data.draw(laws.trees(plain, SHAPE))
+    before, after = (laws.evaluate(s, tree, *laws.zeros(s, tree)) for s in (plain, subject))
+    laws.assert_close(after.loss, before.loss, 1e-6)
+    laws.assert_close(after.logprobs, before.logprobs, 1e-5)
+    laws.assert_gradients_close(after.gradient, before.gradient, 1e-5, floor=1e-3)
+
+
+def temporary_bytes(remat: Remat, tree: laws.Tree) -> int:
+    """What the compiler allocates for the gradient of six layers, beside arguments and results."""
+    config = TinyConfig(
+        layers=6, width=32, heads=4, kv_heads=2, head_size=8, mlp=96, image_pixels=4, patch_pixels=2
+    )
+    policy = tiny_policy(
+        replace(config, remat=remat), vocab_size=len(laws.PIECES), image_token=laws.IMAGE
+    )
+
+    def loss(params: Any, tree: laws.Tree) -> Any:
+        packed, objective = pack_tree(*tree), ObjectiveConfig()
+        weights = token_weights(packed.trained, LONG, objective)
+        return policy_loss(policy, params, packed, weights, objective)
+
+    params = jax.eval_shape(policy.init, jax.random.key(0))
+    gradient = laws.compiled(jax.grad(loss, has_aux=True))
+    return gradient.lower(params, tree).compile().memory_analysis().temp_size_in_bytes
+
+
+@laws.examples(1)
+@given(laws.trees(laws.tiny_subject(), LONG))
+def test_the_more_is_computed_again_the_less_is_kept(tree: laws.Tree) -> None:
+    sizes = {remat: temporary_bytes(remat, tree) for remat in POLICIES}
+    assert sizes["full"] < 0.5 * sizes["none"]
+    assert sizes["full"] < sizes["dots"] < sizes["none"]
