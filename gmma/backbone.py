@@ -71,7 +71,7 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
         policy=policy,
         tokenizer=tokenizer,
         template=TINY_TEMPLATE,
-        processor=fixed_size_processor(model.image_tokens),
+        processor=fixed_size_processor(model.image_tokens, model.image_pixels),
         trained=lambda path: True,
         start=start,
     )

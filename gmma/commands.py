@@ -22,6 +22,7 @@ from gmma.console import print_table
 from gmma.data import example_batches
 from gmma.errors import UserError
 from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summarise
+from gmma.feed import in_frame
 from gmma.files import read_json
 from gmma.outcome import format_interval
 from gmma.programs import make_credit, make_grow
@@ -165,7 +166,7 @@ def sample_command(arguments: Sequence[str]) -> None:
     if not 0 <= given.example < len(source):
         raise UserError(f"example {given.example} is not among the {len(source)} of {given.split}")
     rows = parts.mesh.size  # a row a device; they are all the same example
-    examples = [source[given.example]] * rows
+    examples = [in_frame(parts, source[given.example])] * rows
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     texts = read_texts(rollout, parts.tokenizer)

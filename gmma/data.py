@@ -1,13 +1,16 @@
 """From examples to batches on the host: a stream that resumes anywhere, prompts, demonstrations."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grain
 import numpy as np
+from PIL import Image
 
 from gmma.errors import UserError
+from gmma.images.common import resized
+from gmma.tasks.frames import STORED_PIXELS, Frame, square_frame
 from gmma.tasks.prompt import (
     TINY_TEMPLATE,
     PromptTemplate,
@@ -28,6 +31,7 @@ class ImageProcessor:
     to_arrays: Callable[[Sequence[Example]], PyTree]  # host arrays, batch axis first
     buckets: tuple[int, ...] = ()  # sizes that the images of a row are padded to; (): one shape
     bucket_unit: str = ""  # what they count
+    frame: Frame = STORED_PIXELS  # of the coordinates that the family is asked for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +51,7 @@ def example_batches(
     host_count: int = 1,
     read_threads: int = 0,
     prefetch_batches: int = 2,
+    prepare: Callable[[Example, int], Example] = lambda example, position: example,
 ) -> grain.DatasetIterator[ExampleBatch]:
     """An endless stream of batches, every epoch in an order of its own drawn from `seed`.
 
@@ -54,7 +59,8 @@ def example_batches(
     host_count` on, and the stream does not depend on the number of hosts. `get_state()` is a
     JSON-ready dictionary that counts batches; after `set_state()` on a stream made with the same
     arguments it goes on as if never interrupted. With `read_threads` above 0 that many threads read
-    `prefetch_batches` ahead. Raises UserError where `batch` does not divide among hosts.
+    `prefetch_batches` ahead. `prepare` gets each example with its position. Raises UserError where
+    `batch` does not divide among hosts.
     """
     if batch < 1 or batch % host_count:
         raise UserError(
@@ -68,7 +74,8 @@ def example_batches(
 
     def read(drawn: Sequence[tuple[int, int]]) -> ExampleBatch:
         positions, indices = zip(*drawn[own], strict=True)
-        return ExampleBatch(examples=tuple(source[i] for i in indices), positions=positions)
+        examples = (prepare(source[i], p) for p, i in zip(positions, indices, strict=True))
+        return ExampleBatch(examples=tuple(examples), positions=positions)
 
     stream = (
         grain.MapDataset.range(len(source))
@@ -159,9 +166,32 @@ def unit_images(examples: Sequence[Example]) -> np.ndarray:
     return np.stack([np.stack(e.images) for e in examples]).astype(np.float32) / np.float32(255)
 
 
-def fixed_size_processor(tokens_per_image: int) -> ImageProcessor:
-    """The `tiny` family's: every image has the same size and number of tokens."""
-    return ImageProcessor(count_tokens=lambda image: tokens_per_image, to_arrays=unit_images)
+def fixed_size_processor(tokens_per_image: int, side: int | None = None) -> ImageProcessor:
+    """The `tiny` family's: every image has the same size and number of tokens.
+
+    With a `side` in pixels images are resized to that square, and coordinates are its pixels.
+    """
+    if side is None:
+        return ImageProcessor(count_tokens=lambda image: tokens_per_image, to_arrays=unit_images)
+
+    def to_arrays(examples: Sequence[Example]) -> np.ndarray:
+        return unit_images([fit_square(example, side) for example in examples])
+
+    return ImageProcessor(
+        count_tokens=lambda image: tokens_per_image,
+        to_arrays=to_arrays,
+        frame=square_frame(side),
+    )
+
+
+def fit_square(example: Example, side: int) -> Example:
+    """An example with its images resized to a square, where they are not that already."""
+    shape = (side, side, 3)
+    images = tuple(
+        image if image.shape == shape else resized(image, side, side, Image.Resampling.BOX)
+        for image in example.images
+    )
+    return replace(example, images=images)
 
 
 def _left_align(

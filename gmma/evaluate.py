@@ -2,37 +2,44 @@
 
 Evaluation has its own sampling settings and keys, apart from training. An answer that cannot be
 read counts at its metric's worst value; nothing leaves the denominator. Intervals are bootstrap
-percentiles over examples, so that the answers to one example count as one observation.
+percentiles over examples, so that the answers to one example count as one observation. A metric of
+a whole split (COCO's AP) is computed on each resampled split.
 """
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from gmma.assembly import Parts
-from gmma.feed import read_prompts
+from gmma.feed import read_examples, read_prompts
 from gmma.files import read_json, write_whole
 from gmma.programs import Grow, make_grow
 from gmma.sampling import GREEDY, SamplingConfig
-from gmma.scoring import read_texts
+from gmma.scoring import TreeTexts, read_texts
 from gmma.sharding import check_batch, put_batch, put_whole
 from gmma.types import Example, Params, TreeRollout
 
 EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
+CORPUS_RESAMPLES = 200  # at most: a metric of a whole split is computed anew for each
+Interval = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Per mode (`greedy`, `sampled`) and metric, one value per example: the mean of its answers."""
+    """What became of a split's examples in each mode (`greedy`, `sampled`)."""
 
     split: str
-    values: dict[str, dict[str, list[float]]]
+    values: dict[str, dict[str, list[float]]]  # per metric and example: the mean of its answers
+    # Metrics that only the whole split has: mean, low, high
+    corpus: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    answers: dict[str, list[list[str]]] = field(default_factory=dict)  # "": the form was broken
 
 
 Evaluator = Callable[[Params, str], Evaluation]
@@ -49,13 +56,20 @@ def make_evaluator(parts: Parts) -> Evaluator:
 
     @cache
     def examples_of(split: str) -> list[Example]:
-        source = parts.task.source(parts.config.task, parts.config.data_dir, split)
-        return [source[index] for index in range(min(settings.examples, len(source)))]
+        return read_examples(parts, split, settings.examples)
 
     def evaluate(params: Params, split: str) -> Evaluation:
         examples = examples_of(split)
-        values = {mode: measure(parts, grow, params, examples) for mode, grow in modes.items()}
-        return Evaluation(split=split, values=values)
+        found = {mode: measure(parts, grow, params, examples) for mode, grow in modes.items()}
+        return Evaluation(
+            split=split,
+            values={mode: measured.values for mode, measured in found.items()},
+            corpus={
+                mode: corpus_figures(parts, examples, measured.answers)
+                for mode, measured in found.items()
+            },
+            answers={mode: measured.answers for mode, measured in found.items()},
+        )
 
     return evaluate
 
@@ -66,19 +80,29 @@ def make_eval_grow(parts: Parts, thoughts: int, sampling: SamplingConfig) -> Gro
     return make_grow(parts, shape, sampling, EVALUATION_SEED)
 
 
-def measure(
-    parts: Parts, grow: Grow, params: Params, examples: list[Example]
-) -> dict[str, list[float]]:
-    """Every metric of the task and the format rate, one mean per example."""
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One mode's outcome, an entry per example."""
+
+    values: dict[str, list[float]]  # per metric: the mean of an example's answers
+    answers: list[list[str]]
+
+
+def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> Measured:
+    """Every metric of the task and the format rate, and the answers themselves."""
     rows = parts.config.evaluation.batch_prompts
-    found: dict[str, list[float]] = {}
+    values: dict[str, list[float]] = {}
+    answers: list[list[str]] = []
     for start in range(0, len(examples), rows):
         part = examples[start : start + rows]
         full = part + [part[-1]] * (rows - len(part))  # one static shape; what is added is cut off
         rollout = grow_examples(parts, grow, params, full, start // rows)
-        for name, values in measure_rollout(parts, full, rollout).items():
-            found.setdefault(name, []).extend(values[: len(part)].mean(axis=1).tolist())
-    return found
+        texts = read_texts(rollout, parts.tokenizer)
+        for name, found in measure_rollout(parts, full, rollout, texts).items():
+            values.setdefault(name, []).extend(found[: len(part)].mean(axis=1).tolist())
+        spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
+        answers.extend(spoken[: len(part)])
+    return Measured(values=values, answers=answers)
 
 
 def grow_examples(
@@ -90,10 +114,9 @@ def grow_examples(
 
 
 def measure_rollout(
-    parts: Parts, examples: list[Example], rollout: TreeRollout
+    parts: Parts, examples: list[Example], rollout: TreeRollout, texts: TreeTexts
 ) -> dict[str, Float[np.ndarray, "B n"]]:
     """Metrics of every answer of a fetched rollout, `n = K·M` a row."""
-    texts = read_texts(rollout, parts.tokenizer)
     rows = len(examples)
     answers = [answer for tree in texts.answers for branch in tree for answer in branch]
     repeated = [example for example in examples for _ in range(len(answers) // rows)]
@@ -106,26 +129,59 @@ def measure_rollout(
     return found
 
 
-def interval(values: Float[np.ndarray, "N"], resamples: int) -> tuple[float, float, float]:
+def corpus_figures(
+    parts: Parts, examples: list[Example], answers: list[list[str]]
+) -> dict[str, Interval]:
+    """The metrics of a whole split with 95 % intervals over resampled examples.
+
+    With several answers per example, the first of each make one corpus, the second another, and
+    the figure is their mean.
+    """
+    if parts.task.corpus is None:
+        return {}
+    resamples = min(parts.config.evaluation.bootstrap, CORPUS_RESAMPLES)
+    picks = bootstrap_picks(len(examples), resamples)
+    each = [
+        parts.task.corpus(parts.config.task, spoken, examples, picks)
+        for spoken in zip(*answers, strict=True)
+    ]
+    figures: dict[str, Interval] = {}
+    for name in each[0]:
+        resampled = np.mean([found[name].resampled for found in each], axis=0)
+        low, high = np.quantile(resampled, [0.025, 0.975])
+        value = float(np.mean([found[name].value for found in each]))
+        figures[name] = (value, float(low), float(high))
+    return figures
+
+
+def bootstrap_picks(examples: int, resamples: int) -> Int[np.ndarray, "R N"]:
+    """Rows of resampled examples, the same for every metric."""
+    return np.random.default_rng(0).integers(0, examples, (resamples, examples))
+
+
+def interval(values: Float[np.ndarray, "N"], resamples: int) -> Interval:
     """Mean and the 2.5 and 97.5 % points of its bootstrap distribution over examples."""
-    rng = np.random.default_rng(0)
-    picks = rng.integers(0, len(values), (resamples, len(values)))
+    picks = bootstrap_picks(len(values), resamples)
     low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
     return float(values.mean()), float(low), float(high)
 
 
-def summarise(evaluation: Evaluation, resamples: int) -> dict[str, tuple[float, float, float]]:
+def summarise(evaluation: Evaluation, resamples: int) -> dict[str, Interval]:
     """`{mode}/{metric}` → mean, low, high."""
-    return {
+    means = {
         f"{mode}/{name}": interval(np.asarray(values), resamples)
         for mode, metrics in evaluation.values.items()
         for name, values in metrics.items()
     }
+    whole = {
+        f"{mode}/{name}": figures
+        for mode, metrics in evaluation.corpus.items()
+        for name, figures in metrics.items()
+    }
+    return means | whole
 
 
-def difference(
-    after: Evaluation, before: Evaluation, resamples: int
-) -> dict[str, tuple[float, float, float]]:
+def difference(after: Evaluation, before: Evaluation, resamples: int) -> dict[str, Interval]:
     """Paired differences, example by example, after − before."""
     return {
         f"{mode}/{name}": interval(
@@ -136,17 +192,36 @@ def difference(
     }
 
 
-def save_evaluation(path: Path, evaluation: Evaluation, resamples: int) -> None:
-    """Summary and per-example values as JSON."""
+def evaluation_to_json(evaluation: Evaluation, resamples: int) -> dict[str, Any]:
+    """Summary, per-example values and answers as JSON values."""
     summary = {
         name: {"mean": mean, "low": low, "high": high}
         for name, (mean, low, high) in summarise(evaluation, resamples).items()
     }
-    payload = {"split": evaluation.split, "summary": summary, "values": evaluation.values}
-    write_whole(path, json.dumps(payload))
+    return {
+        "split": evaluation.split,
+        "summary": summary,
+        "values": evaluation.values,
+        "corpus": evaluation.corpus,
+        "answers": evaluation.answers,
+    }
+
+
+def save_evaluation(path: Path, evaluation: Evaluation, resamples: int) -> None:
+    """One evaluation as a JSON file."""
+    write_whole(path, json.dumps(evaluation_to_json(evaluation, resamples)))
 
 
 def load_evaluation(path: Path) -> Evaluation:
     """The inverse of `save_evaluation`."""
     payload: Mapping = read_json(path)
-    return Evaluation(split=payload["split"], values=payload["values"])
+    corpus = {
+        mode: {name: tuple(figures) for name, figures in metrics.items()}
+        for mode, metrics in payload.get("corpus", {}).items()  # absent in older runs
+    }
+    return Evaluation(
+        split=payload["split"],
+        values=payload["values"],
+        corpus=corpus,  # type: ignore[arg-type]
+        answers=payload.get("answers", {}),
+    )

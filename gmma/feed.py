@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import grain
+import numpy as np
 
 from gmma.assembly import Parts
 from gmma.data import (
@@ -16,6 +17,7 @@ from gmma.data import (
 from gmma.types import Example, PromptBatch, TreeRollout
 
 PhaseName = Literal["sft", "rl"]
+AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its demonstration's
 
 
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
@@ -23,7 +25,29 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
     config = parts.config
     source = parts.task.source(config.task, config.data_dir, "train")
     rows = getattr(config, phase).batch_prompts
-    return example_batches(source, batch=rows, seed=2 * config.seed + (phase == "rl"))
+    seed = 2 * config.seed + (phase == "rl")
+
+    def prepare(example: Example, position: int) -> Example:
+        if parts.task.augment is not None:
+            rng = np.random.default_rng((seed, position, AUGMENTING))
+            example = parts.task.augment(config.task, example, rng)
+        return in_frame(parts, example)
+
+    return example_batches(source, batch=rows, seed=seed, prepare=prepare)
+
+
+def in_frame(parts: Parts, example: Example) -> Example:
+    """An example in the coordinates of the run's model family."""
+    task = parts.task
+    if task.in_frame is None:
+        return example
+    return task.in_frame(parts.config.task, example, parts.processor.frame)
+
+
+def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
+    """The first examples of a split, as the run's model is asked them."""
+    source = parts.task.source(parts.config.task, parts.config.data_dir, split)
+    return [in_frame(parts, source[index]) for index in range(min(count, len(source)))]
 
 
 def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from gmma.config import ExperimentConfig
 from gmma.console import print_table
-from gmma.evaluate import difference, load_evaluation, summarise
+from gmma.evaluate import Interval, difference, load_evaluation, summarise
 from gmma.metrics import read_records
 from gmma.tasks import TASKS
-
-Interval = tuple[float, float, float]
 
 
 def evaluation_path(config: ExperimentConfig, phase: str) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 
 from gmma.data import ImageProcessor
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
+from gmma.tasks.frames import THOUSANDTHS
 from gmma.types import Example
 
 # Text around the whole image and its crops, as Gemma's processor writes it.
@@ -93,4 +94,5 @@ def gemma_processor(
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="images",
+        frame=THOUSANDTHS,
     )

@@ -11,6 +11,7 @@ from gmma.errors import UserError
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
 from gmma.models.qwen2_5_vl import empty_images
 from gmma.models.qwen_vision import QwenImages, QwenVisionConfig
+from gmma.tasks.frames import Frame
 from gmma.types import Example
 
 MAX_ASPECT_RATIO = 200
@@ -147,6 +148,17 @@ def qwen_arrays(
     return out
 
 
+def qwen_frame(config: QwenImageConfig) -> Frame:
+    """Coordinates are pixels of the image as the network sees it."""
+    factor = config.vision.patch_pixels * config.vision.merge
+
+    def size(width: int, height: int) -> tuple[int, int]:
+        down, across = smart_size(height, width, factor, config.min_pixels, config.max_pixels)
+        return across, down
+
+    return Frame(size=size)
+
+
 def qwen_processor(
     config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> ImageProcessor:
@@ -162,4 +174,5 @@ def qwen_processor(
         to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="windows",
+        frame=qwen_frame(config),
     )

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
+from gmma.tasks.frames import Frame
 from gmma.types import Example
 
 
@@ -37,6 +38,14 @@ class Patches:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CorpusFigure:
+    """A metric of a whole split, and what it is on resampled splits."""
+
+    value: float
+    resampled: np.ndarray  # float64[R]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Task:
     """One dataset with its demonstrations, metrics and picture.
 
@@ -53,6 +62,17 @@ class Task:
     metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
     headline: str  # the metric that sums the task up
     draw: Callable[[Any, Example, Sequence[str]], Image]  # (config, example, answers): both drawn
+    # (config, example, frame) → the example asked and judged in a model family's coordinates;
+    # None: the dataset is in the coordinates that are asked for
+    in_frame: Callable[[Any, Example, Frame], Example] | None = None
+    # (config, example, rng) → a training example changed, its truth in step; before `in_frame`
+    augment: Callable[[Any, Example, np.random.Generator], Example] | None = None
+    # (config, one answer per example, examples, picks[R N]) → metrics that only a whole split has,
+    # each with R values on resampled examples, whose rows are `picks`
+    corpus: (
+        Callable[[Any, Sequence[str], Sequence[Example], np.ndarray], Mapping[str, CorpusFigure]]
+        | None
+    ) = None
     tokenizer_path: Callable[[Any, Path], Path] | None = (
         None  # (config, data_dir): its own tokenizer
     )

@@ -1,0 +1,107 @@
+"""Frames of coordinates: what a model family speaks in, and how truth gets there and back.
+
+A dataset keeps truth in pixels of the image as stored. Every family is asked in its own frame, and
+its prompt says which:
+
+    Qwen2.5-VL   pixels of the image as the network sees it, resized to whole cells
+    Gemma        0 … 1000 along each side, whatever the image
+    tiny         pixels of its square image
+
+In all of them x runs right and y down from the top left corner, and the image is `[w, h]` wide and
+high. Metrics and drawings convert back.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gmma.rewards.boxes import Box, Number
+
+Size = tuple[float, float]  # width and height
+WHOLE_IMAGE_UNITS = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class AxisMap:
+    """`x → scale · x + shift` on either axis: a change of frame, a flip, a crop, or several."""
+
+    scale: tuple[float, float] = (1.0, 1.0)  # negative: mirrored
+    shift: tuple[float, float] = (0.0, 0.0)
+
+    def point(self, x: Number, y: Number) -> tuple[float, float]:
+        """One point."""
+        (a, b), (c, d) = self.scale, self.shift
+        return a * x + c, b * y + d
+
+    def points(self, points: Sequence[Sequence[Number]]) -> list[list[float]]:
+        """Points `[[x, y], …]`."""
+        return [list(self.point(x, y)) for x, y in points]
+
+    def box(self, box: Sequence[Number]) -> Box:
+        """A box `[x1, y1, x2, y2]`, ordered again where the map mirrors."""
+        (x1, y1), (x2, y2) = self.point(*box[:2]), self.point(*box[2:])
+        return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
+
+    def inverse(self) -> "AxisMap":
+        """The map back."""
+        (a, b), (c, d) = self.scale, self.shift
+        return AxisMap(scale=(1 / a, 1 / b), shift=(-c / a, -d / b))
+
+
+def between(source: Sequence[Number], target: Sequence[Number]) -> AxisMap:
+    """The map from one frame to another, each given by the image's width and height in it."""
+    (w, h), (to_w, to_h) = source, target
+    return AxisMap(scale=(to_w / w, to_h / h))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What a model family speaks in."""
+
+    # width and height of an image in pixels → its width and height in this frame
+    size: Callable[[int, int], tuple[int, int]] = field(
+        default=lambda width, height: (width, height)
+    )
+    unit: str = "pixels"  # "pixels" names the image's size in the prompt, "thousandths" the range
+
+    def words(self, width: int, height: int) -> str:
+        """How a prompt says it of an image of so many pixels.
+
+        >>> THOUSANDTHS.words(640, 480)
+        'Coordinates run from 0 to 1000 across the image, x to the right and y down.'
+        >>> STORED_PIXELS.words(640, 480)
+        'Coordinates are pixels of the 640 x 480 image, x to the right and y down.'
+        """
+        if self.unit == "thousandths":
+            span = f"run from 0 to {WHOLE_IMAGE_UNITS} across the image"
+        else:
+            across, down = self.size(width, height)
+            span = f"are pixels of the {across} x {down} image"
+        return f"Coordinates {span}, x to the right and y down."
+
+
+STORED_PIXELS = Frame()
+THOUSANDTHS = Frame(
+    size=lambda width, height: (WHOLE_IMAGE_UNITS, WHOLE_IMAGE_UNITS), unit="thousandths"
+)
+
+
+def square_frame(side: int) -> Frame:
+    """Pixels of a square image, whatever the shape of the stored one."""
+    return Frame(size=lambda width, height: (side, side))
+
+
+def whole_number(value: Number, largest: Number) -> int:
+    """A coordinate as it is spelt: rounded, and on the image."""
+    return int(np.clip(round(float(value)), 0, largest))
+
+
+def spell_point(point: Sequence[Number], size: Sequence[Number]) -> list[int]:
+    """`[x, y]` in whole numbers within an image of this size."""
+    return [whole_number(value, most) for value, most in zip(point, size, strict=True)]
+
+
+def spell_box(box: Sequence[Number], size: Sequence[Number]) -> list[int]:
+    """`[x1, y1, x2, y2]` in whole numbers within an image of this size."""
+    return [*spell_point(box[:2], size), *spell_point(box[2:], size)]
