@@ -147,12 +147,19 @@ class RewardConfig:
 
     terms: tuple[RewardTerm, ...]  # the command line changes a term by its place, from 0 on
     workers: int = 1  # processes; 0 scores inside the trainer, for debugging
-    timeout_seconds: float = 5.0  # per answer
+    timeout_seconds: float = 5.0  # of one answer under one term; then its worker is killed
+    step_seconds: float = 120.0  # of all answers of a step; what is left then counts as timed out
+    memory_gigabytes: float = 4.0  # address space of a worker
+    # Answers of a tree that must count for it to be compared; a tree with fewer teaches nothing, as
+    # one whose rewards are all equal. Not counted are answers that could not be scored.
+    min_scored: int = 2
 
     def __post_init__(self) -> None:
         require(len(self.terms) > 0, "rewards.terms", self.terms, "one term or more")
         require(self.workers >= 0, "rewards.workers", self.workers, "0 or more")
-        require(self.timeout_seconds > 0, "timeout_seconds", self.timeout_seconds, "above 0")
+        for name in ("timeout_seconds", "step_seconds", "memory_gigabytes"):
+            require(getattr(self, name) > 0, f"rewards.{name}", getattr(self, name), "above 0")
+        require(self.min_scored >= 1, "rewards.min_scored", self.min_scored, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)

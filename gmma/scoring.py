@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from gmma.metrics import mean, mean_of
 from gmma.rewards.outcomes import SCORED, Scored
@@ -80,10 +80,11 @@ def score_answers(
     )
     rewards = weighted_rewards(scored, scorer.terms).reshape(shape)
     terms = {
-        term.name: scored.values[:, index].reshape(shape).astype(np.float32)
+        term.label: scored.values[:, index].reshape(shape).astype(np.float32)
         for index, term in enumerate(scorer.terms)
     }
     metrics = reward_metrics(rewards, terms, scored)
+    metrics |= task_metrics(rewards, terms, [example.columns.get("task") for example in examples])
     return Scores(rewards=rewards, terms=terms, metrics=metrics)
 
 
@@ -102,6 +103,45 @@ def reward_metrics(
             if kind != SCORED:
                 metrics[f"rewards/{name}/{kind}"] = mean(count, 1)
     return metrics
+
+
+def task_metrics(
+    rewards: Float[np.ndarray, "B K M"],
+    terms: dict[str, np.ndarray],
+    tasks: Sequence[str | None],
+) -> dict[str, Metric]:
+    """`task/{task}/reward` and `rewards/{task}/{term}/mean` of each task of a mixture.
+
+    A term that is for one task alone has its mean among the terms already.
+    """
+    metrics = {}
+    for task in sorted({task for task in tasks if task is not None}):
+        rows = np.asarray([found == task for found in tasks])
+        metrics[f"task/{task}/reward"] = mean_of(rewards[rows])
+        for name, values in terms.items():
+            if "/" not in name:
+                metrics[f"rewards/{task}/{name}/mean"] = mean_of(values[rows])
+    return metrics
+
+
+def counted_answers(
+    rewards: Float[np.ndarray, "B K M"],
+    closed: Bool[np.ndarray, "B K"],
+    *,
+    drop_unclosed: bool,
+    min_scored: int,
+) -> tuple[Bool[np.ndarray, "B K M"], dict[str, Metric]]:
+    """Which answers count in the statistics of their tree, and the share of trees that do not.
+
+    Left out are answers without a reward (NaN) and, with `drop_unclosed`, those to a thought that
+    did not close. A tree in which fewer than `min_scored` remain, or than all where it has not so
+    many, is dropped whole: what little is left says nothing about how its answers compare.
+    """
+    counted = np.isfinite(rewards)
+    if drop_unclosed:
+        counted &= closed[..., None]
+    enough = counted.sum(axis=(1, 2)) >= min(min_scored, counted[0].size)
+    return counted & enough[:, None, None], {"frac_groups_dropped": mean_of(1.0 - enough)}
 
 
 def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:

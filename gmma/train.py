@@ -43,6 +43,7 @@ from gmma.programs import (
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.samples import ScoredTrees, write_tree
 from gmma.scoring import (
+    counted_answers,
     group_metrics,
     length_metrics,
     read_texts,
@@ -91,9 +92,12 @@ def rl_step(
     grown = time.monotonic()
     texts = read_texts(held, parts.tokenizer)
     scores = score_answers(run.scorer, batch.examples, held, texts)
-    counted = np.isfinite(scores.rewards)
-    if parts.config.tree.unfinished == "drop":
-        counted &= held.closed[..., None]
+    counted, dropped = counted_answers(
+        scores.rewards,
+        held.closed,
+        drop_unclosed=parts.config.tree.unfinished == "drop",
+        min_scored=parts.config.rewards.min_scored,
+    )
     scored = time.monotonic()
     advantages = programs.credit(*put_batch((scores.rewards, counted), parts.mesh))
     packed = programs.pack(prompts, rollout, advantages)
@@ -106,7 +110,7 @@ def rl_step(
     credit = jax.device_get(advantages)
     return StepResult(
         state=state,
-        metrics=(*updates, scores.metrics, spread, length_metrics(held)),
+        metrics=(*updates, scores.metrics, dropped, spread, length_metrics(held)),
         seconds={"rollout": grown - started, "reward": scored - grown},
         trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
     )
@@ -247,6 +251,8 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
                 config.rewards.terms,
                 workers=config.rewards.workers,
                 timeout_seconds=config.rewards.timeout_seconds,
+                step_seconds=config.rewards.step_seconds,
+                memory_gigabytes=config.rewards.memory_gigabytes,
             )
         )
         check_run(parts, scorer)

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
+from gmma.errors import UserError
 from gmma.metrics import compute
 from gmma.rewards.service import RewardTerm, open_scorer
-from gmma.scoring import group_metrics, length_metrics, read_texts, score_answers
+from gmma.scoring import (
+    counted_answers,
+    group_metrics,
+    length_metrics,
+    read_texts,
+    score_answers,
+)
 from gmma.tokenizer import Tokenizer
 from gmma.types import Example, TreeRollout
 
@@ -100,6 +107,59 @@ def test_answers_without_a_readable_truth_have_no_reward_and_are_counted(rollout
     found = compute(scores.metrics)
     assert found["rewards/box_iou/unparsable"] == 4
     assert found["reward"] == pytest.approx(1.5 / 4)  # of the four that count
+
+
+def test_a_term_with_a_task_counts_for_its_rows_alone(rollout):
+    """Boxes in the first tree, words in the second; the form counts in both."""
+    truths = {"boxes": [0, 0, 2, 2], "words": "[0, 0, 1, 2]"}
+    examples = [
+        Example(question="?", images=(), columns={"answer": truth, "task": task}, id=task)
+        for task, truth in truths.items()
+    ]
+    terms = (
+        RewardTerm("box_iou", weight=2.0, task="boxes"),
+        RewardTerm("exact", task="words"),
+        RewardTerm("format", weight=0.1),
+    )
+    for workers in (0, 1):
+        with open_scorer(terms, workers=workers) as scorer:
+            scores = score_answers(scorer, examples, rollout, read_texts(rollout, LETTERS))
+        iou = np.array([[1, 0.5], [0, 0]])
+        exact = np.array([[1, 1], [0, 0]])
+        form = np.array([[[1, 1], [0.5, 0]], [[1, 1], [1, 0.5]]])
+        expected = np.stack([2 * iou, exact]) + 0.1 * form
+        np.testing.assert_allclose(scores.rewards, expected, rtol=1e-6)
+        assert np.isnan(scores.terms["boxes/box_iou"][1]).all()
+        found = compute(scores.metrics)
+        assert found["task/boxes/reward"] == pytest.approx(expected[0].mean())
+        assert found["task/words/reward"] == pytest.approx(expected[1].mean())
+        assert found["rewards/boxes/box_iou/mean"] == pytest.approx(iou.mean())
+        assert found["rewards/words/exact/mean"] == pytest.approx(0.5)
+        assert found["rewards/words/format/mean"] == pytest.approx(3.5 / 4)
+        assert found["rewards/words/exact/unparsable"] == 0
+
+
+def test_a_term_with_a_task_needs_a_dataset_that_names_tasks(rollout):
+    with (
+        open_scorer((RewardTerm("exact", task="words"),), workers=0) as scorer,
+        pytest.raises(UserError, match="reward 'exact' is for task 'words'"),
+    ):
+        score_answers(scorer, examples_with("a", "b"), rollout, read_texts(rollout, LETTERS))
+
+
+def test_trees_with_too_few_scored_answers_are_dropped_and_counted():
+    rewards = np.float32([[[1, NAN], [NAN, NAN]], [[1, NAN], [0, NAN]], [[1, 0], [1, 0]]])
+    closed = np.array([[True, True], [True, False], [True, True]])
+
+    def counts(**given):
+        counted, metrics = counted_answers(rewards, closed, **given)
+        assert not counted[np.isnan(rewards)].any()
+        return counted.sum(axis=(1, 2)).tolist(), compute(metrics)["frac_groups_dropped"]
+
+    assert counts(drop_unclosed=False, min_scored=1) == ([1, 2, 4], 0)
+    assert counts(drop_unclosed=False, min_scored=2) == ([0, 2, 4], pytest.approx(1 / 3))
+    assert counts(drop_unclosed=True, min_scored=2) == ([0, 0, 4], pytest.approx(2 / 3))
+    assert counts(drop_unclosed=False, min_scored=9) == ([0, 0, 4], pytest.approx(2 / 3))
 
 
 def test_lengths_and_clipped_shares(rollout):

@@ -16,9 +16,13 @@ from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 from gmma import preemption, train
 from gmma.assembly import assemble
 from gmma.checkpoint import Progress, restore_progress
-from gmma.config import ObjectiveConfig
+from gmma.config import ObjectiveConfig, RewardConfig
+from gmma.errors import UserError
 from gmma.metrics import read_records
 from gmma.preemption import Preempted
+from gmma.preflight import TRIAL_ANSWERS
+from gmma.rewards.terms import RewardTerm
+from gmma.sharding import put_whole
 
 STEPS, EVERY = 6, 3  # of SFT and of RL; checkpoints at 3 and 6, and at 9 and 12
 START = Progress(phase="sft", phase_step=0, data={})
@@ -162,6 +166,61 @@ def test_sigterm_ends_sft_behind_a_checkpoint_and_resuming_repeats_the_rest(lab,
         params = train.imitate(run, restore_progress(run.checkpoints, latest), latest)
     assert_same_arrays(by_path(params), by_path(lab.imitated))
     assert records(parts.config.run_dir) == records(lab.run_dir)[:STEPS]
+
+
+HANGS, DIES, EATS = (f"sometimes_bad:{name}" for name in ("hangs", "dies", "eats"))
+
+
+def reinforce_with(lab, monkeypatch, tmp_path, reward, *, calls=3, **limits):
+    """RL from the end of SFT with a reward that goes wrong in so many calls of the third step;
+    the records of the run.
+    """
+    monkeypatch.setenv("BAD_REWARD_LOG", str(tmp_path / "calls"))
+    first = TRIAL_ANSWERS + 2 * 8 * 4
+    monkeypatch.setenv("BAD_REWARD_CALLS", f"{first} {first + calls}")
+    parts = copy_of_run(lab, tmp_path.name, up_to=0)
+    rewards = RewardConfig(
+        terms=(RewardTerm(reward), RewardTerm("format", weight=0.1)), workers=2, **limits
+    )
+    parts = replace(parts, config=replace(parts.config, rewards=rewards))
+    share_programs(monkeypatch, lab)
+    try:
+        with train.open_run(parts) as (run, _):
+            train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))
+    finally:
+        lab.bad_records = read_records(parts.config.run_dir / "metrics.jsonl")
+    return lab.bad_records
+
+
+@pytest.mark.parametrize(
+    ("reward", "kind", "count"), [(HANGS, "timeout", 3), (DIES, "crash", 3), (EATS, "crash", 3)]
+)
+def test_a_scorer_that_fails_in_the_middle_costs_its_answers_and_no_more(
+    lab, monkeypatch, tmp_path, caplog, reward, kind, count
+):
+    """Three answers of the third step have no reward; the steps before and after are whole."""
+    found = reinforce_with(lab, monkeypatch, tmp_path, reward, timeout_seconds=1.0)
+    assert [record[f"rewards/{reward}/{kind}"] for record in found] == [0, 0, count, 0, 0, 0]
+    assert all(np.isfinite(record["grad_norm"]) for record in found)
+    assert any("3 answers could not be scored" in message for message in caplog.messages)
+    assert any(f"reward '{reward}', answer" in message for message in caplog.messages)
+
+
+def test_no_step_waits_longer_than_its_limit(lab, monkeypatch, tmp_path):
+    """What is left when the step's time is over counts as timed out, and the next step is whole."""
+    limits = {"timeout_seconds": 500.0, "step_seconds": 5.0}
+    found = reinforce_with(lab, monkeypatch, tmp_path, HANGS, calls=2, **limits)
+    lost = [record[f"rewards/{HANGS}/timeout"] for record in found]
+    assert lost[:2] == [0, 0]
+    assert lost[2] >= 2  # both workers hang
+    assert max(record["seconds/reward"] for record in found) < 5.0 + 15  # on a busy machine
+    assert lost[-1] == 0
+
+
+def test_a_scorer_that_returns_the_wrong_length_stops_the_run_at_once(lab, monkeypatch, tmp_path):
+    with pytest.raises(UserError, match=r"'sometimes_bad:lies' returned 2 values for 1 answer"):
+        reinforce_with(lab, monkeypatch, tmp_path, "sometimes_bad:lies")
+    assert [record["step"] for record in lab.bad_records] == [STEPS, STEPS + 1]
 
 
 def test_samples_show_prompt_answers_rewards_and_advantages(lab):

@@ -28,16 +28,18 @@ class Scored:
     """The scores of N answers under each term, and what became of every one of them."""
 
     values: np.ndarray  # float64[N, terms]; NaN where an answer could not be scored
-    outcomes: Mapping[str, Counter[str]]  # term → kind → count, summing to N
+    applies: np.ndarray  # bool[N, terms]; false where a term is for another task of a mixture
+    outcomes: Mapping[str, Counter[str]]  # term → kind → count, summing to the rows it applies to
     messages: tuple[str, ...] = ()  # why scorers crashed, a few of them
 
 
 class Tally:
     """The outcomes of one `score` call as they come in."""
 
-    def __init__(self, answers: int, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], applies: np.ndarray) -> None:
         self.names = names
-        self.values = np.full((answers, len(names)), np.nan)
+        self.applies = applies
+        self.values = np.full(applies.shape, np.nan)
         self.outcomes: dict[str, Counter[str]] = {
             name: Counter(dict.fromkeys(KINDS, 0)) for name in names
         }
@@ -59,4 +61,6 @@ class Tally:
         )
         if messages:
             _LOG.warning("%d answers could not be scored; %s", len(self.failures), messages[0])
-        return Scored(values=self.values, outcomes=self.outcomes, messages=messages)
+        return Scored(
+            values=self.values, applies=self.applies, outcomes=self.outcomes, messages=messages
+        )

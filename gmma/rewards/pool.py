@@ -20,7 +20,13 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.rewards.outcomes import CRASH, TIMEOUT, Outcome, Scored, Tally
-from gmma.rewards.terms import RewardTerm, check_lengths, columns_read, select_columns
+from gmma.rewards.terms import (
+    RewardTerm,
+    check_lengths,
+    columns_read,
+    rows_of_terms,
+    select_columns,
+)
 from gmma.rewards.worker import (
     BEGAN,
     FINISHED,
@@ -89,7 +95,7 @@ class Pool:
         memory_bytes: int,
     ) -> None:
         self.terms = terms
-        self.names = tuple(term.name for term in terms)
+        self.names = tuple(term.label for term in terms)
         self.timeout_seconds = timeout_seconds
         self.step_seconds = step_seconds
         self.memory_bytes = memory_bytes
@@ -99,7 +105,8 @@ class Pool:
     def start(self, workers: int) -> None:
         self.workers = [self._start_worker() for _ in range(workers)]
         while not all(worker.ready for worker in self.workers):
-            self._await_events(Tally(0, self.names), math.inf, deque())
+            nothing = Tally(self.names, np.ones((0, len(self.names)), bool))
+            self._await_events(nothing, math.inf, deque())
         self.wanted = [columns_read(term) for term in self.terms]
 
     def close(self) -> None:
@@ -115,8 +122,8 @@ class Pool:
             select_columns(term, wanted, columns)
             for term, wanted in zip(self.terms, self.wanted, strict=True)
         ]
-        tally = Tally(len(answers), self.names)
-        waiting = self._split(len(answers))
+        tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
+        waiting = self._split(tally.applies)
         step_deadline = time.monotonic() + self.step_seconds
         try:
             while waiting or any(worker.job for worker in self.workers):
@@ -132,15 +139,20 @@ class Pool:
             raise
         return tally.scored()
 
-    def _split(self, answers: int) -> deque[_Job]:
+    def _split(self, applies: np.ndarray) -> deque[_Job]:
+        answers = len(applies)
         size = math.ceil(answers / (_CHUNKS_PER_WORKER * len(self.workers)))
         size = min(max(size, 1), _LARGEST_CHUNK)
         starts = range(0, answers, size)
         spans = [(first, min(first + size, answers)) for first in starts]
-        terms = range(len(self.terms))
-        return deque(
-            _Job(first=a, last=b, units=tuple((i, t) for i in range(a, b) for t in terms))
+        units = [
+            tuple((a + row, index) for row, index in np.argwhere(applies[a:b]).tolist())
             for a, b in spans
+        ]
+        return deque(
+            _Job(first=a, last=b, units=own)
+            for (a, b), own in zip(spans, units, strict=True)
+            if own
         )
 
     def _hand_out(

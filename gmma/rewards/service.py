@@ -22,6 +22,7 @@ from gmma.rewards.terms import (
     check_lengths,
     columns_read,
     find_reward,
+    rows_of_terms,
     score_one,
     select_columns,
 )
@@ -70,12 +71,12 @@ def weighted_rewards(scored: Scored, terms: Sequence[RewardTerm]) -> np.ndarray:
     """`R = Σ_j weight_j · value_j`, float32[N].
 
     NaN where a term of non-zero weight could not be scored: such an answer has no reward, rather
-    than one that lacks a summand. A term of weight 0 is only logged.
+    than one that lacks a summand. A term of weight 0 is only logged; one for another task adds 0.
     """
     total = np.zeros(len(scored.values))
-    for value, term in zip(scored.values.T, terms, strict=True):
+    for value, own, term in zip(scored.values.T, scored.applies.T, terms, strict=True):
         if term.weight != 0:
-            total = total + term.weight * value
+            total = total + np.where(own, term.weight * value, 0)
     return total.astype(np.float32)
 
 
@@ -89,20 +90,20 @@ def check_rewards(
     """Score one batch before training starts, and be strict about it.
 
     Raises UserError if a term crashes, exceeds its limit, returns the wrong length or type, or
-    scores not one answer of the batch.
+    scores not one answer of those that it is for.
     """
     scored = scorer.score(answers, thoughts=thoughts, columns=columns)
-    for term in scorer.terms:
-        counts = scored.outcomes[term.name]
+    for term, own in zip(scorer.terms, scored.applies.T, strict=True):
+        counts = scored.outcomes[term.label]
         if counts[CRASH] or counts[TIMEOUT]:
             raise UserError(
                 f"reward '{term.name}' failed on {counts[CRASH]} and exceeded its time limit on "
                 f"{counts[TIMEOUT]} of {len(answers)} trial answers: "
                 f"{'; '.join(scored.messages) or 'no message'}"
             )
-        if answers and not counts[SCORED]:
+        if own.any() and not counts[SCORED]:
             raise UserError(
-                f"reward '{term.name}' scored none of {len(answers)} trial answers (it returned "
+                f"reward '{term.name}' scored none of {own.sum()} trial answers (it returned "
                 "None for each): check the columns of the ground truth"
             )
     return scored
@@ -114,9 +115,9 @@ def _check_terms(
     timeout_seconds: float | int,
     step_seconds: float | int,
 ) -> None:
-    names = [term.name for term in terms]
+    names = [term.label for term in terms]
     if not names or len(set(names)) != len(names):
-        raise UserError(f"reward terms {names}: give at least one, and each name once")
+        raise UserError(f"reward terms {names}: give at least one, and each name once (a task)")
     if workers < 0:
         raise UserError(f"{workers} reward workers: must be 0 (in this process) or more")
     if min(timeout_seconds, step_seconds) <= 0:
@@ -128,7 +129,7 @@ def _check_terms(
 class _InlineScorer:
     def __init__(self, terms: tuple[RewardTerm, ...]) -> None:
         self.terms = terms
-        self.names = tuple(term.name for term in terms)
+        self.names = tuple(term.label for term in terms)
         self.rewards = [find_reward(term) for term in terms]
         self.wanted = [columns_read(term) for term in terms]
 
@@ -136,11 +137,12 @@ class _InlineScorer:
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
-        tally = Tally(len(answers), self.names)
+        tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
         for index, term in enumerate(self.terms):
             selected = select_columns(term, self.wanted[index], columns)
-            for item, (answer, thought) in enumerate(zip(answers, thoughts, strict=True)):
+            for item in np.flatnonzero(tally.applies[:, index]).tolist():
                 single = {name: column[item] for name, column in selected.items()}
+                answer, thought = answers[item], thoughts[item]
                 outcome = score_one(term, self.rewards[index], answer, thought, single)
                 tally.record((item, index), outcome)
         return tally.scored()

@@ -25,17 +25,24 @@ class RewardTerm:
     """One term of the weighted sum.
 
     `name` is a key of `REWARDS` or the path `module:function` of the user's own. `options` are
-    keyword arguments handed to every call, such as `(("relative_tolerance", 0.01),)`.
+    keyword arguments handed to every call, such as `(("relative_tolerance", 0.01),)`. In a mixture
+    of tasks a term with a `task` counts for the rows of that task alone.
     """
 
     name: str  # a reward of gmma, or your own as module:function
     _: KW_ONLY
     weight: float | int = 1.0  # in the sum; 0 only logs the term
     options: tuple[tuple[str, str | int | float | bool], ...] = ()  # handed to every call
+    task: str | None = None  # label of a part of a mixture; None: every row
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
             raise UserError(f"reward '{self.name}': weight {self.weight} is not a finite number")
+
+    @property
+    def label(self) -> str:
+        """What metrics call the term: its name, behind its task where it has one."""
+        return self.name if self.task is None else f"{self.task}/{self.name}"
 
 
 def find_reward(term: RewardTerm) -> Reward:
@@ -127,6 +134,25 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
             "each value must be a float, or None for an answer that cannot be scored"
         )
     return float(value)
+
+
+def rows_of_terms(
+    terms: Sequence[RewardTerm], answers: int, columns: Mapping[str, Any]
+) -> np.ndarray:
+    """bool[N, terms]: a term with a task is for the rows whose column `task` names it.
+
+    Raises UserError where a term has a task and the dataset no column `task`.
+    """
+    applies = np.ones((answers, len(terms)), bool)
+    for own, term in zip(applies.T, terms, strict=True):
+        if term.task is not None:
+            if "task" not in columns:
+                raise UserError(
+                    f"reward '{term.name}' is for task '{term.task}', but the records name no "
+                    "task; a term has a task in a mixture alone"
+                )
+            own[:] = [task == term.task for task in columns["task"]]
+    return applies
 
 
 def check_lengths(
