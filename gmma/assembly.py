@@ -1,12 +1,13 @@
 """From a config to the parts of a run: task, backbone, stops, mesh."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jax.sharding import Mesh
 
 from gmma.backbone import Backbone, make_backbone
 from gmma.config import ExperimentConfig
 from gmma.errors import UserError
+from gmma.rewards.terms import RewardTerm
 from gmma.sharding import make_mesh
 from gmma.tasks import TASKS
 from gmma.tasks.prompt import ANSWER_CLOSE, THINK_CLOSE
@@ -22,6 +23,15 @@ class Parts(Backbone):
     task: Task
     stops: TreeStops
     mesh: Mesh
+
+
+def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
+    """The terms of the reward with what the task's own config adds to their options."""
+    task = TASKS[config.task.name]
+    return tuple(
+        replace(term, options=(*task.term_options(config.task, term), *term.options))
+        for term in config.rewards.terms
+    )
 
 
 def assemble(config: ExperimentConfig) -> Parts:

@@ -14,7 +14,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from gmma.assembly import assemble
+from gmma.assembly import assemble, reward_terms
 from gmma.bench import BenchArguments, bench
 from gmma.checkpoint import CONFIG_FILE, find_step
 from gmma.config import ExperimentConfig, config_from_json, config_to_json
@@ -170,7 +170,7 @@ def sample_command(arguments: Sequence[str]) -> None:
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     texts = read_texts(rollout, parts.tokenizer)
-    with open_scorer(config.rewards.terms, workers=0) as scorer:
+    with open_scorer(reward_terms(config), workers=0) as scorer:
         scores = score_answers(scorer, examples, rollout, texts)
     counted = np.isfinite(scores.rewards)
     advantages = jax.device_get(
@@ -199,7 +199,8 @@ def data_command(arguments: Sequence[str]) -> None:
         print(f"\n{example.id}\n  question  {example.question}")
         if task.demonstrate is not None:
             shown = task.demonstrate(config.task, example, np.random.default_rng(0))
-            print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
+            if shown is not None:
+                print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
         print(f"  truth     {example.columns.get('answer')}")
         picture = config.data_dir / "shown" / f"{example.id.replace('/', '_')}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)

@@ -15,16 +15,19 @@ from pydantic import TypeAdapter, ValidationError
 from gmma.errors import UserError
 from gmma.models.pretrained import PretrainedConfig
 from gmma.models.tiny import TinyConfig
+from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
+from gmma.tasks.code import CodeConfig
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.manipulation.dataset import ManipulationConfig
+from gmma.tasks.mathematics import MathConfig
 from gmma.tree.layout import TreeShape
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
-TaskConfig = DigitsConfig | ManipulationConfig
+TaskConfig = CodeConfig | DigitsConfig | ManipulationConfig | MathConfig
 ModelConfig = TinyConfig | PretrainedConfig
 
 
@@ -160,6 +163,15 @@ class RewardConfig:
         for name in ("timeout_seconds", "step_seconds", "memory_gigabytes"):
             require(getattr(self, name) > 0, f"rewards.{name}", getattr(self, name), "above 0")
         require(self.min_scored >= 1, "rewards.min_scored", self.min_scored, "1 or more")
+        for term in self.terms:
+            wall = dict(term.options).get("wall_seconds", WALL_SECONDS)
+            if term.name in CODE_TERMS and self.timeout_seconds <= float(wall):
+                raise UserError(
+                    f"rewards.timeout_seconds = {self.timeout_seconds}, but the sandbox gives a "
+                    f"submission of reward '{term.name}' {wall} seconds: one that hangs would not "
+                    "be scored, where it should fail; raise timeout_seconds, or lower the term's "
+                    "option wall_seconds"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,12 +84,16 @@ def make_eval_grow(parts: Parts, thoughts: int, sampling: SamplingConfig) -> Gro
 class Measured:
     """One mode's outcome, an entry per example."""
 
-    values: dict[str, list[float]]  # per metric: the mean of an example's answers
+    # Per metric: the mean of an example's answers, or what they say together (pass@k)
+    values: dict[str, list[float]]
     answers: list[list[str]]
 
 
 def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> Measured:
-    """Every metric of the task and the format rate, and the answers themselves."""
+    """Every metric of the task and the format rate, and the answers themselves.
+
+    A metric that is not an example's own (NaN: in a mixture, another task's) has no value for it.
+    """
     rows = parts.config.evaluation.batch_prompts
     values: dict[str, list[float]] = {}
     answers: list[list[str]] = []
@@ -98,9 +102,13 @@ def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -
         full = part + [part[-1]] * (rows - len(part))  # one static shape; what is added is cut off
         rollout = grow_examples(parts, grow, params, full, start // rows)
         texts = read_texts(rollout, parts.tokenizer)
-        for name, found in measure_rollout(parts, full, rollout, texts).items():
-            values.setdefault(name, []).extend(found[: len(part)].mean(axis=1).tolist())
         spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
+        measured = measure_rollout(parts, full, rollout, texts)
+        figures = {name: found.mean(axis=1) for name, found in measured.items()}
+        figures |= measure_groups(parts, full, spoken, measured)
+        for name, found in figures.items():
+            own = found[: len(part)]
+            values.setdefault(name, []).extend(own[~np.isnan(own)].tolist())
         answers.extend(spoken[: len(part)])
     return Measured(values=values, answers=answers)
 
@@ -127,6 +135,23 @@ def measure_rollout(
         rollout.closed, rollout.answers.shape[2], axis=1
     )
     return found
+
+
+def measure_groups(
+    parts: Parts,
+    examples: list[Example],
+    answers: list[list[str]],
+    measured: Mapping[str, Float[np.ndarray, "B n"]],
+) -> dict[str, Float[np.ndarray, "B"]]:
+    """What the task says of the answers to an example together; NaN where it says nothing."""
+    if parts.task.group_metrics is None:
+        return {}
+    rows = []
+    for row, (example, own) in enumerate(zip(examples, answers, strict=True)):
+        values = {name: found[row].tolist() for name, found in measured.items()}
+        rows.append(parts.task.group_metrics(parts.config.task, own, example, values))
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: np.asarray([row.get(name, np.nan) for row in rows], float) for name in names}
 
 
 def corpus_figures(

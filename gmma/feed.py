@@ -14,6 +14,8 @@ from gmma.data import (
     example_batches,
     position_generator,
 )
+from gmma.errors import UserError
+from gmma.tasks.task import ExampleSource, Rows
 from gmma.types import Example, PromptBatch, TreeRollout
 
 PhaseName = Literal["sft", "rl"]
@@ -23,7 +25,7 @@ AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its dem
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
     """The endless stream of a phase's batches; each phase has an order of its own."""
     config = parts.config
-    source = parts.task.source(config.task, config.data_dir, "train")
+    source = demonstrated_source(parts) if phase == "sft" else train_source(parts)
     rows = getattr(config, phase).batch_prompts
     seed = 2 * config.seed + (phase == "rl")
 
@@ -34,6 +36,25 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
         return in_frame(parts, example)
 
     return example_batches(source, batch=rows, seed=seed, prepare=prepare)
+
+
+def train_source(parts: Parts) -> ExampleSource:
+    """Every training example: what RL learns from."""
+    return parts.task.source(parts.config.task, parts.config.data_dir, "train")
+
+
+def demonstrated_source(parts: Parts) -> ExampleSource:
+    """The training examples that have a demonstration; raises UserError where none has."""
+    source, rows_of = train_source(parts), parts.task.demonstrated_rows
+    if rows_of is None:
+        return source
+    rows = rows_of(parts.config.task, parts.config.data_dir)
+    if not len(rows):
+        raise UserError(
+            f"sft.steps = {parts.config.sft.steps}, but none of the {len(source)} training records "
+            f"of task {parts.config.task.name} has a thought to imitate; set sft.steps to 0"
+        )
+    return Rows(source, rows)
 
 
 def in_frame(parts: Parts, example: Example) -> Example:
@@ -65,10 +86,12 @@ def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
     """Demonstrations as trees with one thought and one answer; a row's noise is its own."""
     config = parts.config
     assert parts.task.demonstrate is not None
-    demonstrations = [
-        parts.task.demonstrate(config.task, example, position_generator(config.seed, position))
-        for example, position in zip(batch.examples, batch.positions, strict=True)
-    ]
+    demonstrations = []
+    for example, position in zip(batch.examples, batch.positions, strict=True):
+        rng = position_generator(config.seed, position)
+        shown = parts.task.demonstrate(config.task, example, rng)
+        assert shown is not None, f"{example.id} is among the rows that have a demonstration"
+        demonstrations.append(shown)
     return batch_demonstrations(
         batch.examples,
         demonstrations,

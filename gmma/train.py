@@ -20,7 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gmma import checkpoint, preemption
-from gmma.assembly import Parts, assemble
+from gmma.assembly import Parts, assemble, reward_terms
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
 from gmma.console import open_display, print_buckets
@@ -248,7 +248,7 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
     with ExitStack() as stack:
         scorer = stack.enter_context(
             open_scorer(
-                config.rewards.terms,
+                reward_terms(config),
                 workers=config.rewards.workers,
                 timeout_seconds=config.rewards.timeout_seconds,
                 step_seconds=config.rewards.step_seconds,

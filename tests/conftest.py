@@ -3,6 +3,7 @@
 Everything here must happen before JAX is imported.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ install_import_hook("gmma", "strict_types.checked")
 
 import hypothesis  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -35,3 +37,30 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("gmma")
+
+
+@pytest.fixture(scope="session")
+def real_path():
+    """The path of a file of real records, or a skip that says which one is absent."""
+
+    def find(name):
+        path = Path(os.environ["GMMA_REAL_DATA"]) / name
+        if not path.exists():
+            pytest.skip(f"no real data at {path}; point GMMA_REAL_DATA at it")
+        return path
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def read_real(real_path):
+    """The content of a file of real records."""
+
+    def read(name):
+        path = real_path(name)
+        text = path.read_text(encoding="utf-8")
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines()]
+        return json.loads(text)
+
+    return read

@@ -100,3 +100,21 @@ def test_a_batch_that_devices_cannot_share_is_refused(parts):
     parts = replace(parts, config=config, mesh=make_mesh(config.mesh))
     with pytest.raises(UserError, match=r"evaluation\.batch_prompts = 6 is not divisible by 8"):
         make_evaluator(parts)
+
+
+def test_what_a_task_says_of_an_examples_answers_together_is_kept(parts):
+    """One value per example, and none for an example that has none: of eleven, the even ones."""
+
+    def together(config, answers, example, values):
+        assert len(answers) == len(values["iou"]) == 1
+        row = int(example.id.rpartition("/")[2])
+        return {"hit": float(values["iou"][0] > 0)} if row % 2 == 0 else {}
+
+    source = parts.task.source(parts.config.task, parts.config.data_dir, "test")
+    examples = [source[row] for row in range(11)]
+    batches = [examples[:8], examples[8:] + [examples[-1]] * 5]
+    parts = replace(parts, task=replace(parts.task, group_metrics=together))
+    found = measure(parts, lambda p, b, step: spoken(parts, batches[int(step)]), None, examples)
+    rows = [row % 3 for row in range(8)] + [0, 1, 2]
+    assert found.values["hit"] == [float(rows[row] == 0) for row in range(0, 11, 2)]
+    assert len(found.values["iou"]) == 11

@@ -12,6 +12,8 @@ import numpy as np
 from gmma.rewards.sandbox.client import STRONG, Limits, Sandbox, SubmissionResult
 from gmma.rewards.sandbox.results import PASSED, RUNNER_ERROR
 
+CODE_TERMS = ("code", "code_all_passed")  # what the rewards below are called
+WALL_SECONDS = Limits().wall_seconds
 _FENCE = re.compile(r"```[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 
 
@@ -22,7 +24,7 @@ def code_reward(
     tests: Sequence[object],
     setup: Sequence[object],
     sandbox: str = STRONG,
-    wall_seconds: float | int = 6,
+    wall_seconds: float | int = WALL_SECONDS,
     **columns: Sequence,
 ) -> list[float | None]:
     """Share of the tests passed, in [0, 1]: `passed / len(tests)`.
@@ -50,7 +52,7 @@ def code_all_passed_reward(
     tests: Sequence[object],
     setup: Sequence[object],
     sandbox: str = STRONG,
-    wall_seconds: float | int = 6,
+    wall_seconds: float | int = WALL_SECONDS,
     **columns: Sequence,
 ) -> list[float | None]:
     """1 if every test passes, else 0; all else as in `code`."""

@@ -48,7 +48,7 @@ def _score(text: str, gold: object, relative_tolerance: float | int) -> float | 
     if not isinstance(gold, str) or not (truth := _parse_gold(find_answer(gold))):
         return None
     candidate = find_answer(text)
-    if not _is_readable(candidate):
+    if not is_readable(candidate):
         return 0.0
     if candidate == find_answer(gold):
         return 1.0
@@ -79,7 +79,8 @@ def _inside_braces(text: str, start: int) -> str:
     return text[start:]
 
 
-def _is_readable(text: str) -> bool:
+def is_readable(text: str) -> bool:
+    """Whether the parser is asked at all: not for nothing, nor for what would hold it up."""
     depth = deepest = 0
     for letter in text[: _LONGEST_ANSWER + 1]:
         depth += (letter in "([{") - (letter in ")]}")

@@ -8,8 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
+from gmma.rewards.terms import RewardTerm
 from gmma.tasks.frames import Frame
 from gmma.types import Example
+
+TermOptions = tuple[tuple[str, str | int | float | bool], ...]
 
 
 @runtime_checkable
@@ -18,6 +21,20 @@ class ExampleSource(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int, /) -> Example: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some examples of a source, in the order of their rows there."""
+
+    source: ExampleSource
+    rows: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self.source[self.rows[index]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +73,23 @@ class Task:
     config: type
     build: Callable[[Any, Path], None]  # (config, data_dir): prepares the dataset; quick if done
     source: Callable[[Any, Path, str], ExampleSource]  # (config, data_dir, split)
-    demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration] | None
+    # (config, example, rng); None where there is nothing to imitate: the record has no trace
+    demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration | None] | None
     # (config, answers, examples) → metric name → one value per answer; an answer that cannot be
     # parsed counts at the worst value. Every task has `parsed`: 1 where the answer could be read.
     metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
     headline: str  # the metric that sums the task up
+    # (config, the n answers to one example, example, the n values of each metric) → values of the
+    # example, such as pass@k
+    group_metrics: (
+        Callable[[Any, Sequence[str], Example, Mapping[str, Sequence[float]]], Mapping[str, float]]
+        | None
+    ) = None
     draw: Callable[[Any, Example, Sequence[str]], Image]  # (config, example, answers): both drawn
+    # (config, data_dir): rows of `train` that have a demonstration; None: every row has
+    demonstrated_rows: Callable[[Any, Path], Sequence[int]] | None = None
+    # (config, term): options that the task's own config gives to a term of the reward
+    term_options: Callable[[Any, RewardTerm], TermOptions] = lambda config, term: ()
     # (config, example, frame) → the example asked and judged in a model family's coordinates;
     # None: the dataset is in the coordinates that are asked for
     in_frame: Callable[[Any, Example, Frame], Example] | None = None

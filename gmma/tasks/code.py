@@ -1,0 +1,336 @@
+"""Task `code`: write a Python function that passes hidden tests, which run in the sandbox.
+
+    question  Write a python function to find the first repeated character in a given string.
+              Your code should pass this test: assert first_repeated_char("abcabc") == "a"
+    thought   The function is first_repeated_char(str1).
+    answer    a fenced block of Python with the whole function
+
+Records are those of MBPP or HumanEval as released; which, their fields tell. The setup that MBPP
+gives runs behind the code, as the sandbox does it (two of its references fail otherwise); of
+HumanEval's prompt all above the function, its imports and helpers, is setup too. The thought of a
+demonstration is ours, since the records have no reasoning: the signature, which the question does
+not spell out.
+"""
+
+import ast
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.rewards.code import CODE_TERMS, find_code
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks.judge import judge
+from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
+from gmma.tasks.records import Record, fingerprint, hold_out, read_records
+from gmma.tasks.repeated import pass_rates
+from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
+from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.types import Example
+
+FENCE_OPEN, FENCE_CLOSE = "```python\n", "\n```"
+_HOW_TO_ANSWER = "Answer with the whole function in a ```python block."
+_PIECES = (FENCE_OPEN, FENCE_CLOSE, *("\n" + " " * indent for indent in (0, 4, 8, 12, 16)))
+_MBPP_SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
+_FIELDS = (
+    "MBPP (task_id, text, code, test_list, test_setup_code) and HumanEval (task_id, prompt, "
+    "canonical_solution, test, entry_point)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodeConfig:
+    """Which records, which of them, and how the question is put."""
+
+    name: Literal["code"] = "code"  # which task this is
+    # A JSONL file, or a directory that TFDS prepared. MBPP is split as its authors do by task_id
+    # (train 601–974, validation 511–600, test 11–510), others by a hash of the question.
+    train_path: Path = Path("data/mbpp/mbpp.jsonl")
+    test_path: Path | None = Path("data/humaneval/HumanEval.jsonl")  # None: out of train_path
+    held_out: int = 20  # validation records where the split is by hash, and as many for test
+    shown_tests: int = 1  # MBPP tests that the question shows (its authors show all three)
+    longest_question: int | None = None  # characters; records beyond are left out; None: no bound
+    longest_solution: int | None = None  # the same of the solutions of training records
+    explain: bool = True  # say in the question how to answer
+    sandbox: Literal["strong", "weak"] = "strong"  # weak runs code where the kernel isolates less
+    vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
+
+    def __post_init__(self) -> None:
+        for name in ("held_out", "longest_question", "longest_solution"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"code: {name} is {value}; it must be 1 or more")
+        if self.shown_tests < 0:
+            raise UserError(f"code: shown_tests is {self.shown_tests}; it must be 0 or more")
+
+
+class Exercise(NamedTuple):
+    """What is kept of a record."""
+
+    question: str
+    setup: str
+    tests: tuple[str, ...]
+    solution: str
+    signature: str  # of the function that the tests call
+
+
+def read_exercise(record: Record, shown_tests: int) -> Exercise:
+    """A record of either kind. Raises UserError for another, or one whose solution is no Python."""
+    if {"text", "code", "test_list", "test_setup_code"} <= record.keys():
+        return _read_mbpp(record, shown_tests)
+    if {"prompt", "canonical_solution", "test", "entry_point"} <= record.keys():
+        return _read_humaneval(record)
+    raise UserError(f"code: a record has the fields {', '.join(record)}; known are {_FIELDS}")
+
+
+def _read_mbpp(record: Record, shown_tests: int) -> Exercise:
+    tests = [
+        _clean(test) for test in (*record["test_list"], *record.get("challenge_test_list", ()))
+    ]
+    solution, shown = _clean(record["code"]), tests[:shown_tests]
+    question = _clean(record["text"])
+    if shown:
+        noun = "this test" if len(shown) == 1 else "these tests"
+        question += f"\nYour code should pass {noun}: " + "\n".join(shown)
+    return Exercise(
+        question=question,
+        setup=_clean(record["test_setup_code"]),
+        tests=tuple(tests),
+        solution=solution,
+        signature=_signature(solution, called_names(tests[0]), record),
+    )
+
+
+def _read_humaneval(record: Record) -> Exercise:
+    prompt, entry = _clean(record["prompt"]), str(record["entry_point"])
+    above, _, head = ("\n" + prompt).rpartition(f"\ndef {entry}(")
+    solution = f"def {entry}({head}\n{_clean(record['canonical_solution'], strip=False)}".rstrip()
+    return Exercise(
+        question=prompt,
+        setup=above.strip(),
+        tests=(f"{_clean(record['test'])}\ncheck({entry})",),
+        solution=solution,
+        signature=_signature(solution, {entry}, record),
+    )
+
+
+def _clean(text: object, *, strip: bool = True) -> str:
+    """Unix line ends, spaces for tabs, no white space at the ends of lines or of the text."""
+    lines = str(text).replace("\r\n", "\n").expandtabs(4).split("\n")
+    joined = "\n".join(line.rstrip() for line in lines)
+    return joined.strip() if strip else joined.rstrip()
+
+
+def parse_quietly(code: str) -> ast.Module:
+    """The syntax tree; the references hold odd escapes, which are not our concern."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return ast.parse(code)
+
+
+def called_names(test: str) -> set[str]:
+    """Names that a test calls.
+
+    >>> sorted(called_names("assert set(f(g(1))) == set([2])"))
+    ['f', 'g', 'set']
+    """
+    calls = [node.func for node in ast.walk(parse_quietly(test)) if isinstance(node, ast.Call)]
+    return {call.id for call in calls if isinstance(call, ast.Name)}
+
+
+def _signature(solution: str, names: set[str], record: Record) -> str:
+    """The first function of the solution that the tests call, with its parameters' names."""
+    for node in parse_quietly(solution).body:
+        if isinstance(node, ast.FunctionDef) and node.name in names:
+            return f"{node.name}({', '.join(a.arg for a in node.args.args)})"
+        if isinstance(node, ast.ClassDef) and node.name in names:
+            return node.name
+    raise UserError(
+        f"code: the solution of record {record.get('task_id')} defines none of what its first test "
+        f"calls ({', '.join(sorted(names))})"
+    )
+
+
+def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
+    """The exercises of each split that are not too long."""
+    records = read_records(config.train_path, "train")
+    splits = _split_mbpp(records) or _split_by_hash(records, config)
+    if config.test_path is not None:
+        splits["test"] = read_records(config.test_path, "test")
+    read = {split: list(_fitting(config, found, split)) for split, found in splits.items()}
+    for split, exercises in read.items():
+        if not exercises:
+            raise UserError(
+                f"code: no {split} records are left of {config.train_path} and {config.test_path}; "
+                "give a test_path, or change held_out, longest_question or longest_solution"
+            )
+    return read
+
+
+def _split_mbpp(records: Sequence[Record]) -> dict[str, list[Record]] | None:
+    if not all("test_list" in record for record in records):
+        return None
+    return {
+        split: [record for record in records if int(record["task_id"]) in numbers]
+        for split, numbers in _MBPP_SPLITS.items()
+    }
+
+
+def _split_by_hash(records: Sequence[Record], config: CodeConfig) -> dict[str, list[Record]]:
+    train, validation = hold_out(records, _text, config.held_out)
+    train, test = hold_out(train, _text, config.held_out)
+    return {"train": train, "validation": validation, "test": test}
+
+
+def _text(record: Record) -> str:
+    return str(record.get("prompt", record.get("text")))
+
+
+def _fitting(config: CodeConfig, records: Sequence[Record], split: str) -> Iterator[Exercise]:
+    longest = {"question": config.longest_question}
+    if split == "train":
+        longest["solution"] = config.longest_solution
+    for record in records:
+        exercise = read_exercise(record, config.shown_tests)
+        if all(b is None or len(getattr(exercise, name)) <= b for name, b in longest.items()):
+            yield exercise
+
+
+def storage(config: CodeConfig, data_dir: Path) -> Storage:
+    """The dataset on disk; whether the question explains itself is chosen when it is read."""
+    bounds = (config.held_out, config.longest_question, config.longest_solution, config.shown_tests)
+    name = f"code_{fingerprint(config.train_path, config.test_path, *bounds)}"
+
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        for index, exercise in enumerate(read_exercises(config)[split]):
+            yield {"id": f"{split}/{index}", **exercise._asdict()}
+
+    texts = {field: tfds.features.Text() for field in ("id", *Exercise._fields)}
+    return Storage(
+        name="code",
+        directory=Path(data_dir) / name,
+        features={**texts, "tests": tfds.features.Sequence(tfds.features.Text())},
+        records=records,
+        description=__doc__ or "",
+    )
+
+
+def tokenizer_path(config: CodeConfig, data_dir: Path) -> Path:
+    """Where `build` puts the SentencePiece model of this config."""
+    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
+    return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
+
+
+def build(config: CodeConfig, data_dir: Path) -> None:
+    """Reads the records and trains the tokenizer; returns at once where both are there."""
+    prepare(storage(config, data_dir))
+    corpus = read_texts(
+        source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
+    )
+    prepare_vocabulary(tokenizer_path(config, data_dir), corpus, config.vocab_size, _PIECES)
+
+
+@dataclass(frozen=True)
+class _Source:
+    config: CodeConfig
+    records: Any  # TFDS's random access to one split
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int, /) -> Example:
+        record = self.records[index]
+        question = record["question"].decode()
+        texts = {name: record[name].decode() for name in ("setup", "signature")}
+        return Example(
+            question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
+            images=(),
+            columns={
+                **texts,
+                "answer": record["solution"].decode(),
+                "tests": [test.decode() for test in record["tests"]],
+            },
+            id=record["id"].decode(),
+        )
+
+
+def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
+    """Random access to a split; raises UserError on an unknown split or before `build`.
+
+    Columns: `tests` and `setup` as the reward `code` reads them, the reference solution `answer`,
+    and the `signature` of its function.
+    """
+    return _Source(config, read_split(storage(config, data_dir), split))
+
+
+def demonstrate(config: CodeConfig, example: Example, rng: np.random.Generator) -> Demonstration:
+    """The signature as a thought, and the reference solution in a fenced block."""
+    return Demonstration(
+        thought=f"The function is {example.columns['signature']}.",
+        answer=f"{FENCE_OPEN}{example.columns['answer']}{FENCE_CLOSE}",
+    )
+
+
+def metrics(
+    config: CodeConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """`passed`: every test passes; `tests_passed`: their share; `parsed`: it is Python."""
+    term = RewardTerm("code")
+    columns = {name: [example.columns[name] for example in examples] for name in ("tests", "setup")}
+    shares = judge(replace(term, options=term_options(config, term)), answers, columns)
+    return {
+        "passed": [float(share == 1.0) for share in shares],
+        "tests_passed": shares,
+        "parsed": [float(_is_python(find_code(answer))) for answer in answers],
+    }
+
+
+def _is_python(code: str) -> bool:
+    try:
+        return bool(parse_quietly(code).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
+def group_metrics(
+    config: CodeConfig,
+    answers: Sequence[str],
+    example: Example,
+    values: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+    """`pass@k`, unbiased."""
+    return pass_rates(values["passed"])
+
+
+def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.Image:
+    """The question, the reference, and each answer in the colour of its verdict."""
+    right = metrics(config, answers, [example] * len(answers))["passed"]
+    truth = example.columns["answer"]
+    blocks = [("question", example.question, INK), ("a solution", truth, TRUTH)]
+    return draw_page([*blocks, *answer_blocks(answers, right)])
+
+
+def term_options(config: CodeConfig, term: RewardTerm) -> TermOptions:
+    """The sandbox of the task is that of its rewards."""
+    return (("sandbox", config.sandbox),) if term.name in CODE_TERMS else ()
+
+
+CODE = Task(
+    config=CodeConfig,
+    build=build,
+    source=source,
+    demonstrate=demonstrate,
+    metrics=metrics,
+    group_metrics=group_metrics,
+    headline="passed",
+    draw=draw,
+    term_options=term_options,
+    tokenizer_path=tokenizer_path,
+)

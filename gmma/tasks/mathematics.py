@@ -1,0 +1,274 @@
+"""Task `math`: word problems and competition problems with one final answer.
+
+    question  Natalia sold clips to 48 of her friends in April, and then she sold half as many …
+    thought   Natalia sold 48/2 = 24 clips in May.
+              Natalia sold 48+24 = 72 clips altogether in April and May.
+    answer    72
+
+Records are those of GSM8K, MATH or SVAMP as released, or plain ones with `question`, `answer` and
+perhaps `thought`; which, their fields tell. A demonstration is the record's own solution: GSM8K's
+without its `<<48/2=24>>` marks, MATH's with its `\\boxed{…}`, SVAMP's equation.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.rewards.mathematics import find_answer, is_readable
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks.judge import judge
+from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
+from gmma.tasks.records import Record, fingerprint, hold_out, read_records
+from gmma.tasks.repeated import majority_vote, pass_rates
+from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
+from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.types import Example
+
+_HOW_TO_ANSWER = "Think step by step, then answer with the final result alone."
+_CALCULATOR = re.compile(r"<<[^<>]*>>")
+_DECIMAL_ZERO = re.compile(r"(\d+)\.0\b")
+_FIELDS = (
+    "GSM8K (question, answer with ####), MATH (problem, solution), SVAMP (Body, Question, "
+    "Equation, Answer), or question, answer and perhaps thought"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MathConfig:
+    """Which records, which of them, and how the question is put."""
+
+    name: Literal["math"] = "math"  # which task this is
+    # A JSONL file, or a directory that TFDS prepared (tfds build gsm8k --file_format=array_record)
+    train_path: Path = Path("data/gsm8k/train.jsonl")
+    test_path: Path | None = Path("data/gsm8k/test.jsonl")  # None: held out of the training records
+    held_out: int = 500  # training records kept for validation, and as many for test without a path
+    longest_question: int | None = None  # characters; records beyond are left out; None: no bound
+    longest_thought: int | None = None  # the same of the thoughts of training records
+    explain: bool = True  # say in the question how to answer
+    relative_tolerance: float = 0.0  # a number is right within this share of the true one
+    vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
+
+    def __post_init__(self) -> None:
+        for name in ("held_out", "longest_question", "longest_thought"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"math: {name} is {value}; it must be 1 or more")
+        if not 0 <= self.relative_tolerance < 1:
+            raise UserError(
+                f"math: relative_tolerance is {self.relative_tolerance}; it must be within [0, 1)"
+            )
+
+
+class Problem(NamedTuple):
+    """What is kept of a record; a thought or an answer may be empty: then there is none."""
+
+    question: str
+    thought: str
+    answer: str
+
+
+def read_problem(record: Record) -> Problem:
+    """A record of any of the known kinds. Raises UserError for another."""
+    if {"Body", "Question", "Equation", "Answer"} <= record.keys():
+        return _read_svamp(record)
+    if {"problem", "solution"} <= record.keys():
+        solution = str(record["solution"])
+        return Problem(str(record["problem"]), solution, find_answer(solution))
+    if {"question", "answer"} <= record.keys():
+        return _read_question(record)
+    raise UserError(f"math: a record has the fields {', '.join(record)}; known are {_FIELDS}")
+
+
+def _read_question(record: Record) -> Problem:
+    question, text = str(record["question"]), str(record["answer"])
+    thought, marker, final = text.rpartition("####")
+    if marker:
+        return Problem(question, _CALCULATOR.sub("", thought).strip(), find_answer(final))
+    return Problem(question, str(record.get("thought") or ""), text)
+
+
+def _read_svamp(record: Record) -> Problem:
+    body, answer = str(record["Body"]).strip(), _plain_number(record["Answer"])
+    question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {record['Question']}"
+    equation = _DECIMAL_ZERO.sub(r"\1", str(record["Equation"])).strip()
+    equation = equation.removeprefix("(").removesuffix(")").strip()
+    equation = equation.replace("( ", "(").replace(" )", ")")
+    return Problem(question, f"{equation} = {answer}", answer)
+
+
+def _plain_number(value: object) -> str:
+    """12.0 as 12, 0.5 as it is."""
+    number = float(str(value))
+    return str(int(number)) if number.is_integer() else str(number)
+
+
+def read_problems(config: MathConfig) -> dict[str, list[Problem]]:
+    """The problems of each split that are not too long."""
+    train = _read_fitting(config, config.train_path, "train")
+    train, validation = hold_out(train, _question, config.held_out)
+    if config.test_path is None:
+        train, test = hold_out(train, _question, config.held_out)
+    else:
+        test = _read_fitting(config, config.test_path, "test")
+    train = [problem for problem in train if _within(config.longest_thought, problem.thought)]
+    splits = {"train": train, "validation": validation, "test": test}
+    for split, problems in splits.items():
+        if not problems:
+            raise UserError(
+                f"math: no {split} problems are left of {config.train_path} and "
+                f"{config.test_path}; lower held_out (now {config.held_out}) or raise "
+                "longest_question and longest_thought"
+            )
+    return splits
+
+
+def _question(problem: Problem) -> str:
+    return problem.question
+
+
+def _read_fitting(config: MathConfig, path: Path, split: str) -> list[Problem]:
+    problems = map(read_problem, read_records(path, split))
+    return [problem for problem in problems if _within(config.longest_question, problem.question)]
+
+
+def _within(bound: int | None, text: str) -> bool:
+    return bound is None or len(text) <= bound
+
+
+def storage(config: MathConfig, data_dir: Path) -> Storage:
+    """The dataset on disk; how the question is put is chosen when it is read."""
+    bounds = (config.held_out, config.longest_question, config.longest_thought)
+    name = f"math_{fingerprint(config.train_path, config.test_path, *bounds)}"
+
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        for index, problem in enumerate(read_problems(config)[split]):
+            yield {"id": f"{split}/{index}", **problem._asdict()}
+
+    return Storage(
+        name="math",
+        directory=Path(data_dir) / name,
+        features={field: tfds.features.Text() for field in ("id", *Problem._fields)},
+        records=records,
+        description=__doc__ or "",
+    )
+
+
+def tokenizer_path(config: MathConfig, data_dir: Path) -> Path:
+    """Where `build` puts the SentencePiece model of this config."""
+    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
+    return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
+
+
+def build(config: MathConfig, data_dir: Path) -> None:
+    """Reads the records and trains the tokenizer; returns at once where both are there."""
+    prepare(storage(config, data_dir))
+    corpus = read_texts(
+        source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
+    )
+    prepare_vocabulary(tokenizer_path(config, data_dir), corpus, config.vocab_size)
+
+
+@dataclass(frozen=True)
+class _Source:
+    config: MathConfig
+    records: Any  # TFDS's random access to one split
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int, /) -> Example:
+        record = {name: value.decode() for name, value in self.records[index].items()}
+        question = record["question"]
+        return Example(
+            question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
+            images=(),
+            columns={"answer": record["answer"], "solution": record["thought"]},
+            id=record["id"],
+        )
+
+
+def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
+    """Random access to a split; raises UserError on an unknown split or before `build`.
+
+    Columns: `answer`, the final result, and `solution`, the thought that leads there, perhaps "".
+    """
+    return _Source(config, read_split(storage(config, data_dir), split))
+
+
+def demonstrate(
+    config: MathConfig, example: Example, rng: np.random.Generator
+) -> Demonstration | None:
+    """The record's own solution and result; None for a record without a solution."""
+    thought = example.columns["solution"]
+    return Demonstration(thought=thought, answer=example.columns["answer"]) if thought else None
+
+
+def demonstrated_rows(config: MathConfig, data_dir: Path) -> list[int]:
+    """Training records that have a solution."""
+    records = read_split(storage(config, data_dir), "train")
+    return [row for row in range(len(records)) if records[row]["thought"]]
+
+
+def metrics(
+    config: MathConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """`accuracy`: equal to the truth as the reward `math` has it; `parsed`: there is something."""
+    term = RewardTerm("math")
+    term = replace(term, options=term_options(config, term))
+    truths = [example.columns["answer"] for example in examples]
+    return {
+        "accuracy": judge(term, answers, {"answer": truths}),
+        "parsed": [float(is_readable(find_answer(answer))) for answer in answers],
+    }
+
+
+def group_metrics(
+    config: MathConfig,
+    answers: Sequence[str],
+    example: Example,
+    values: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+    """`pass@k`, and `maj@n`: whether the result given most often is right.
+
+    Results vote together where they are the same text (`find_answer`, a number without its commas).
+    """
+    names = [find_answer(answer) for answer in answers]
+    vote = majority_vote(names, values["accuracy"])
+    return {**pass_rates(values["accuracy"]), f"maj@{len(answers)}": vote}
+
+
+def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:
+    """The question, the true result, and each answer in the colour of its verdict."""
+    right = metrics(config, answers, [example] * len(answers))["accuracy"]
+    truth = str(example.columns["answer"])
+    blocks = [("question", example.question, INK), ("truth", truth, TRUTH)]
+    return draw_page([*blocks, *answer_blocks(answers, right)])
+
+
+def term_options(config: MathConfig, term: RewardTerm) -> TermOptions:
+    """The tolerance of the task is that of its reward."""
+    tolerant = term.name == "math" and config.relative_tolerance > 0
+    return (("relative_tolerance", config.relative_tolerance),) if tolerant else ()
+
+
+MATH = Task(
+    config=MathConfig,
+    build=build,
+    source=source,
+    demonstrate=demonstrate,
+    demonstrated_rows=demonstrated_rows,
+    metrics=metrics,
+    group_metrics=group_metrics,
+    headline="accuracy",
+    draw=draw,
+    term_options=term_options,
+    tokenizer_path=tokenizer_path,
+)

@@ -1,0 +1,44 @@
+"""A SentencePiece model of a task's own text, for the family that brings none."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmma.tasks.prompt import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    answer_text,
+    prompt_text,
+    thought_text,
+)
+from gmma.tasks.task import Demonstration, ExampleSource
+from gmma.tokenizer import train_free_text_sentencepiece
+
+TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+_CORPUS_EXAMPLES = 4096
+
+Demonstrate = Callable[[Any, np.random.Generator], Demonstration | None]
+
+
+def prepare_vocabulary(
+    path: Path, corpus: Iterator[str], vocab_size: int, pieces: Sequence[str] = ()
+) -> None:
+    """Train a tokenizer that can spell any text, where it is not there yet."""
+    if not path.exists():
+        wanted = [*TAGS, *pieces]
+        train_free_text_sentencepiece(corpus, path, vocab_size=vocab_size, pieces=wanted)
+
+
+def read_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[str]:
+    """Prompts and responses of the first examples, as the trainer will see them."""
+    rng = np.random.default_rng(0)
+    for index in range(min(len(source), _CORPUS_EXAMPLES)):
+        example = source[index]
+        yield prompt_text(example.question)
+        shown = demonstrate(example, rng)
+        if shown is not None:
+            yield thought_text(shown.thought) + answer_text(shown.answer)

@@ -1,0 +1,195 @@
+"""The task `code`: both forms of records, the standard split, references that pass, pass@k."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from text_data import HUMANEVAL, MBPP, write_jsonl
+
+from gmma.config import RewardConfig
+from gmma.errors import UserError
+from gmma.rewards.code import find_code
+from gmma.rewards.sandbox.client import Sandbox
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks import TASKS
+from gmma.tasks.code import (
+    CodeConfig,
+    demonstrate,
+    draw,
+    group_metrics,
+    metrics,
+    read_exercise,
+    read_exercises,
+    source,
+    term_options,
+    tokenizer_path,
+)
+from gmma.tasks.prompt import answer_text, prompt_text, thought_text
+from gmma.tokenizer import load_sentencepiece
+
+TASK = TASKS["code"]
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("records")
+    return CodeConfig(
+        train_path=write_jsonl(path / "mbpp.jsonl", MBPP),
+        test_path=write_jsonl(path / "humaneval.jsonl", HUMANEVAL),
+        vocab_size=440,
+    )
+
+
+@pytest.fixture(scope="module")
+def data_dir(config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("data")
+    TASK.build(config, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def _sandbox_works():
+    try:
+        Sandbox().close()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def examples_of(config, data_dir, split):
+    found = source(config, data_dir, split)
+    return [found[row] for row in range(len(found))]
+
+
+def test_both_released_forms_are_read():
+    mbpp = read_exercise(MBPP[0], 2)
+    assert mbpp.question.splitlines() == [
+        "Write a function to add 1.",
+        "Your code should pass these tests: assert add_1(0) == 1",
+        "assert add_1(1) == 2",
+    ]
+    assert mbpp.solution == "def add_1(x):\n    return x + 1"
+    assert (mbpp.signature, len(mbpp.tests)) == ("add_1(x)", 3)
+    human = read_exercise(HUMANEVAL[2], 0)
+    assert human.setup.startswith("from typing import List")
+    assert human.setup.endswith("return 1")
+    assert human.solution.startswith("def more_2(xs: List[int])")
+    assert human.solution.endswith("return [x + 2 * one() for x in xs]")
+    assert human.tests[0].endswith("check(more_2)")
+    with pytest.raises(UserError, match="a record has the fields question; known are MBPP"):
+        read_exercise({"question": "?"}, 1)
+
+
+def test_mbpp_is_split_as_its_authors_do(config):
+    alone = read_exercises(replace(config, test_path=None))
+    first = {split: found[0].signature for split, found in alone.items()}
+    assert first == {"train": "add_601(x)", "validation": "add_511(x)", "test": "add_11(x)"}
+    assert {split: len(found) for split, found in alone.items()} == {
+        "train": 25,
+        "validation": 2,
+        "test": 3,
+    }
+    assert [e.signature for e in read_exercises(config)["test"]] == [
+        f"more_{n}(xs)" for n in range(3)
+    ]
+
+
+def test_other_records_are_split_by_their_questions(config):
+    path = config.test_path
+    found = read_exercises(replace(config, train_path=path, test_path=None, held_out=1))
+    assert sorted(e.signature for split in found.values() for e in split) == [
+        f"more_{n}(xs)" for n in range(3)
+    ]
+    assert {len(split) for split in found.values()} == {1}
+    with pytest.raises(UserError, match="no train records are left"):
+        read_exercises(replace(config, train_path=path, held_out=2))
+
+
+@pytest.mark.usefixtures("_sandbox_works")
+def test_references_pass_and_every_kind_of_failure_does_not(config, data_dir):
+    examples = examples_of(config, data_dir, "test") + examples_of(config, data_dir, "train")[:3]
+    shown = [demonstrate(config, example, RNG) for example in examples]
+    found = metrics(config, [demonstration.answer for demonstration in shown], examples)
+    assert found == {name: [1.0] * 6 for name in ("passed", "tests_passed", "parsed")}
+    bad = ["", "def (", "def add_601(x): return 601 + x * (x < 2)", "import os; os._exit(0)"]
+    found = metrics(config, bad, examples[3:4] * 4)
+    assert found["passed"] == [0, 0, 0, 0]
+    assert found["tests_passed"] == [0, 0, pytest.approx(2 / 3), 0]
+    assert found["parsed"] == [0, 0, 1, 1]
+
+
+def test_pass_at_k_is_unbiased(config, data_dir):
+    example = examples_of(config, data_dir, "test")[0]
+    found = group_metrics(config, [""] * 6, example, {"passed": [1, 0, 0, 1, 0, 0]})
+    assert found == pytest.approx({"pass@1": 1 / 3, "pass@2": 0.6, "pass@4": 14 / 15, "pass@6": 1})
+
+
+def test_pass_at_k_is_what_drawing_subsets_gives(config):
+    """The estimator against the mean over all subsets of k of n."""
+    import itertools
+
+    from gmma.tasks.repeated import pass_at_k
+
+    for n, right in ((5, 0), (5, 2), (6, 5), (3, 3)):
+        flags = [True] * right + [False] * (n - right)
+        for k in range(1, n + 1):
+            drawn = [any(chosen) for chosen in itertools.combinations(flags, k)]
+            assert pass_at_k(n, right, k) == pytest.approx(np.mean(drawn))
+
+
+def test_the_prompt_asks_for_a_fence_and_the_tokenizer_spells_it(config, data_dir):
+    tokenizer = load_sentencepiece(tokenizer_path(config, data_dir))
+    for example in examples_of(config, data_dir, "train"):
+        assert "```python block" in example.question
+        shown = demonstrate(config, example, RNG)
+        assert find_code(shown.answer).strip() == example.columns["answer"]
+        for text in (
+            prompt_text(example.question),
+            thought_text(shown.thought),
+            answer_text(shown.answer),
+        ):
+            assert tokenizer.decode(tokenizer.encode(text)) == text
+    pieces = [tokenizer.token_bytes[i] for i in tokenizer.encode("```python\nx\n    y\n```")]
+    assert pieces == [b"```python\n", b"x", b"\n    ", b"y", b"\n```"]
+
+
+def test_long_solutions_are_left_out_of_training_alone(config):
+    longest = max(len(exercise.solution) for exercise in read_exercises(config)["train"])
+    assert read_exercises(replace(config, longest_solution=longest)) == read_exercises(config)
+    with pytest.raises(UserError, match="no train records are left"):
+        read_exercises(replace(config, longest_solution=longest - 1))
+
+
+def test_the_sandbox_of_the_task_is_that_of_its_rewards(config):
+    weak = replace(config, sandbox="weak")
+    assert term_options(weak, RewardTerm("code_all_passed")) == (("sandbox", "weak"),)
+    assert term_options(weak, RewardTerm("format")) == ()
+
+
+def test_a_submission_may_not_outlast_its_scorer():
+    with pytest.raises(UserError, match=r"timeout_seconds = 5.0, but the sandbox gives .* 6 sec"):
+        RewardConfig(terms=(RewardTerm("code"),))
+    RewardConfig(terms=(RewardTerm("code", options=(("wall_seconds", 2),)),))
+
+
+@pytest.mark.usefixtures("_sandbox_works")
+def test_the_page_shows_the_code(config, data_dir):
+    example = examples_of(config, data_dir, "test")[0]
+    page = draw(config, example, [demonstrate(config, example, RNG).answer, "x = 1"])
+    colours = {colour for _, colour in page.getcolors(1 << 16)}
+    assert {(0, 110, 190), (200, 40, 40), (0, 130, 60)} <= colours
+
+
+@pytest.mark.usefixtures("_sandbox_works")
+def test_real_references_pass_as_the_task_puts_them(real_path, tmp_path):
+    """Setup behind the code (MBPP) or cut off the prompt (HumanEval): every thirteenth record."""
+    config = CodeConfig(
+        train_path=real_path("mbpp/mbpp.jsonl"), test_path=real_path("humaneval/HumanEval.jsonl")
+    )
+    TASK.build(config, tmp_path)
+    examples = [e for s in ("train", "test") for e in examples_of(config, tmp_path, s)]
+    assert len(examples) == 374 + 100
+    some = examples[::13]
+    answers = [demonstrate(config, example, RNG).answer for example in some]
+    found = metrics(config, answers, some)
+    assert [e.id for e, ok in zip(some, found["passed"], strict=True) if not ok] == []

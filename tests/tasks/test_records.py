@@ -1,0 +1,67 @@
+"""Records as released: JSONL or a prepared TFDS dataset, and what of them is held out."""
+
+import pytest
+import tensorflow_datasets as tfds
+from text_data import GSM8K, write_jsonl
+
+from gmma.errors import UserError
+from gmma.tasks.records import fingerprint, hold_out, read_records
+from gmma.tasks.storage import Storage, prepare
+
+
+def test_jsonl_and_a_prepared_dataset_give_the_same_records(tmp_path):
+    path = write_jsonl(tmp_path / "records.jsonl", GSM8K)
+    assert read_records(path, "train") == GSM8K
+    features = {name: tfds.features.Text() for name in GSM8K[0]}
+    prepared = prepare(
+        Storage(
+            name="gsm8k",
+            directory=tmp_path / "tfds",
+            features=features,
+            records=lambda split: iter(GSM8K if split == "train" else GSM8K[:2]),
+        )
+    )
+    assert read_records(prepared, "train") == GSM8K
+    assert read_records(prepared, "test") == GSM8K[:2]
+    with pytest.raises(UserError, match=r"no split 'dev', only test, train, validation"):
+        read_records(prepared, "dev")
+
+
+def test_a_line_may_hold_any_character_but_its_end(tmp_path):
+    odd = [{"question": "a\u2028b\u0085c\x1cd\x0be", "answer": "1"}]
+    path = tmp_path / "odd.jsonl"
+    path.write_text('{"question": "a\u2028b\u0085c\\u001cd\\u000be", "answer": "1"}\n\n')
+    assert read_records(path, "train") == odd
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [('{"a": 1}\n{"b"', "line 2: no JSON"), ("[1]", "line 1: list; give one object a line")],
+)
+def test_a_broken_line_is_named(tmp_path, text, message):
+    (tmp_path / "broken.jsonl").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_records(tmp_path / "broken.jsonl", "train")
+
+
+def test_no_file_is_a_user_error(tmp_path):
+    for read in (lambda path: read_records(path, "train"), fingerprint):
+        with pytest.raises(UserError, match="neither a JSONL file nor a directory"):
+            read(tmp_path / "nothing.jsonl")
+
+
+def test_what_is_held_out_depends_on_the_texts_alone():
+    texts = [str(n) for n in range(40)]
+    kept, held = hold_out(texts, str, 10)
+    assert len(held) == 10
+    assert sorted(kept + held) == sorted(texts)
+    again, same = hold_out(texts[::-1], str, 10)
+    assert (again[::-1], same[::-1]) == (kept, held)
+
+
+def test_the_fingerprint_follows_the_content(tmp_path):
+    first = write_jsonl(tmp_path / "a.jsonl", GSM8K)
+    second = write_jsonl(tmp_path / "b.jsonl", GSM8K)
+    assert fingerprint(first, 1) == fingerprint(second, 1) != fingerprint(first, 2)
+    write_jsonl(second, GSM8K[1:])
+    assert fingerprint(first, 1) != fingerprint(second, 1)
