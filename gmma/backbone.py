@@ -96,7 +96,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     def start(mesh: Mesh) -> Params:
         key = jax.random.key(config.seed)
         abstract = jax.eval_shape(policy.init, key)
-        shardings = param_shardings(policy.logical_axes(), abstract, mesh)
+        shardings = param_shardings(policy, abstract, mesh)
         dtypes = {
             jax.tree_util.keystr(path, simple=True, separator="/"): str(leaf.dtype)
             for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)

@@ -27,6 +27,7 @@ from gmma.tree.layout import TreeShape
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
+RolloutLayout = Literal["gathered", "sharded"]
 TaskConfig = CodeConfig | DigitsConfig | ManipulationConfig | MathConfig
 ModelConfig = TinyConfig | PretrainedConfig
 
@@ -237,6 +238,9 @@ class ExperimentConfig:
     seed: int = 0  # root of every random choice but the dataset's
     init_from: Path | None = None  # a run directory whose parameters replace a fresh start
     samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
+    # Where a rollout's parameters lie: `gathered` puts a whole copy in the activations' type on
+    # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
+    rollout_params: RolloutLayout = "gathered"
     logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
     data_dir: Path = Path("data")  # datasets are built and read here
     runs_dir: Path = Path("runs")  # every run has a directory here

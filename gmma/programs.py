@@ -18,7 +18,13 @@ from gmma.models.lora import without_adapters
 from gmma.objective import imitation_loss, policy_loss, token_logprobs
 from gmma.optimizer import join_params, make_optimizer, split_params
 from gmma.sampling import SamplingConfig
-from gmma.sharding import BATCH, REPLICATED, param_shardings
+from gmma.sharding import (
+    BATCH,
+    REPLICATED,
+    decode_layout,
+    decode_params,
+    param_shardings,
+)
 from gmma.tree.layout import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.tree.rollout import grow_rows, row_keys
@@ -37,25 +43,31 @@ Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 
 
 def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
-    """(params, prompts, step) → rollout: each device grows the trees of its own prompts.
+    """(params, prompts, step) → rollout: each device, or each group of them that shares the
+    parameters, grows the trees of its own prompts.
 
     The key of a step is the root key folded with the step, the key of a prompt is that folded with
-    its row in the whole batch. Parameters are gathered; no device waits for another inside.
+    its row in the whole batch. Parameters are cast to the activations' type and then gathered, as
+    `rollout_params` says.
     """
-    grow_part = partial(grow_rows, parts.policy, shape=shape, sampling=sampling, stops=parts.stops)
-    grow_shards = jax.shard_map(
-        grow_part,
-        mesh=parts.mesh,
-        in_specs=(REPLICATED, BATCH, BATCH),
-        out_specs=BATCH,
-        check_vma=False,
-    )
+    mesh, policy = parts.mesh, parts.policy
+    grow_part = partial(grow_rows, policy, shape=shape, sampling=sampling, stops=parts.stops)
 
     def grow(params: Params, prompts: PromptBatch, step: UInt[Array, ""]) -> TreeRollout:
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        return grow_shards(params, prompts, row_keys(key, prompts.tokens.shape[0]))
+        batch = prompts.tokens.shape[0]
+        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), batch)
+        layout = decode_layout(parts.config.rollout_params, mesh, batch)
+        grow_shards = jax.shard_map(
+            grow_part,
+            mesh=mesh,
+            in_specs=(REPLICATED, layout.prompts, layout.prompts),
+            out_specs=layout.prompts,
+            axis_names=set(layout.manual),
+            check_vma=False,
+        )
+        return grow_shards(decode_params(policy, params, mesh), prompts, keys)
 
-    return jax.jit(grow)
+    return jax.jit(grow, out_shardings=NamedSharding(mesh, BATCH))
 
 
 def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
@@ -233,7 +245,7 @@ def state_shardings(
     parts: Parts, optimizer: optax.GradientTransformation, shapes: TrainState
 ) -> TrainState:
     """Parameters by the table; what the optimiser keeps for a parameter lies where that does."""
-    everything = param_shardings(parts.policy.logical_axes(), parts_params(parts), parts.mesh)
+    everything = param_shardings(parts.policy, parts_params(parts), parts.mesh)
     trained, frozen = split_params(everything, parts.trained)
     whole = NamedSharding(parts.mesh, REPLICATED)
     opt_state = optax.tree_map_params(

@@ -7,26 +7,35 @@
     tensor  parts of every layer
 
 A parameter names its axes logically (`embed`, `mlp`, …) where its module declares it; `RULES` maps
-those names to mesh axes, and nothing else in gmma mentions either.
+those names to mesh axes, and nothing else in gmma mentions either. A rollout computes with copies
+in the type of the activations, laid out for decoding (`decode_layout`).
 """
 
+from collections.abc import Mapping
 from math import prod
+from typing import NamedTuple
 
 import jax
-import numpy as np
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import mesh_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gmma.config import MeshConfig
+from gmma.config import MeshConfig, RolloutLayout
 from gmma.errors import UserError
-from gmma.types import PyTree
+from gmma.models.policy import Policy
+from gmma.types import Params, PyTree
 
 BATCH_AXES = ("data", "fsdp")
+ALL_AXES = (*BATCH_AXES, "tensor")
 
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
     "mlp": "tensor",
     "heads": "tensor",
     "kv_heads": "tensor",
+    "vision_heads": "tensor",
+    "fused_heads": None,  # queries, keys and values side by side: a cut would part them
     "vocab": "tensor",
     "layers": None,
     "norm": None,
@@ -50,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
-    return Mesh(np.asarray(devices).reshape(sizes), ("data", "fsdp", "tensor"))
+    return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -69,24 +78,75 @@ def check_batch(mesh: Mesh, field: str, prompts: int, microbatches: int = 1) -> 
         )
 
 
-def physical_spec(logical: PartitionSpec, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-    """The mesh axes of one parameter; an axis that its mesh axis does not divide stays whole."""
-    axes = [RULES[name] if name else None for name in logical]
-    fits = [
-        axis if axis and size % mesh.shape[axis] == 0 else None
-        for axis, size in zip(axes, shape, strict=False)
-    ]
-    return PartitionSpec(*fits)
+def physical_spec(
+    logical: PartitionSpec,
+    shape: tuple[int, ...],
+    mesh: Mesh,
+    units: Mapping[str, int] | None = None,
+) -> PartitionSpec:
+    """The mesh axes of one parameter; an axis that its mesh axis does not divide stays whole.
+
+    `units` counts the heads of an axis that merges them with their width: it is cut between heads
+    only, so two key heads stay whole on four devices, which then share no product of scores.
+    """
+
+    def axis_of(name: str | None, size: int) -> str | None:
+        axis = RULES[name] if name else None
+        count = (units or {}).get(name, size) if name else size
+        return axis if axis and count % mesh.shape[axis] == 0 else None
+
+    return PartitionSpec(*(axis_of(*pair) for pair in zip(logical, shape, strict=False)))
 
 
-def param_shardings(logical_axes: PyTree, abstract: PyTree, mesh: Mesh) -> PyTree:
+def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
     """A sharding per parameter, from the names of its axes and its shape."""
+    named = flatten_dict(policy.logical_axes(), sep="/")
+    shardings = {
+        path: NamedSharding(mesh, physical_spec(named[path], leaf.shape, mesh, policy.units))
+        for path, leaf in flatten_dict(abstract, sep="/").items()
+    }
+    return unflatten_dict(shardings, sep="/")
 
-    def sharding(logical: PartitionSpec, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
-        return NamedSharding(mesh, physical_spec(logical, leaf.shape, mesh))
 
-    is_spec = lambda x: isinstance(x, PartitionSpec)  # noqa: E731
-    return jax.tree.map(sharding, logical_axes, abstract, is_leaf=is_spec)
+class DecodeLayout(NamedTuple):
+    """How a rollout is cut over the mesh.
+
+    Over the `manual` axes every device grows trees of its own from whole parameters; over the
+    others the compiler cuts each layer as the parameters lie. `prompts` cuts batches.
+    """
+
+    manual: frozenset[str]
+    prompts: PartitionSpec
+
+
+def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayout:
+    """`gathered`: a whole copy on every device, which nobody waits for while it decodes, and
+    prompts cut over all devices where they divide. `sharded`: 1/tensor of a copy on every device,
+    which exchanges activations in every layer of every step.
+    """
+    if layout == "sharded":
+        return DecodeLayout(frozenset(BATCH_AXES), BATCH)
+    everywhere = PartitionSpec(ALL_AXES)
+    return DecodeLayout(frozenset(ALL_AXES), everywhere if prompts % mesh.size == 0 else BATCH)
+
+
+def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
+    """Parameters as a decoding step reads them, still lying where they did: in the type of the
+    activations, all but those of norms, which are computed wide.
+
+    What is gathered afterwards is then half of the masters' size, and the same numbers, since every
+    layer would cast after the gathering.
+    """
+    dtype = jnp.dtype(policy.config.dtype)
+    named, flat = (flatten_dict(tree, sep="/") for tree in (policy.logical_axes(), params))
+    places = flatten_dict(param_shardings(policy, params, mesh), sep="/")
+    cast = {
+        path: leaf
+        if "norm" in named[path]
+        else jax.lax.with_sharding_constraint(leaf.astype(dtype), places[path])
+        for path, leaf in flat.items()
+    }
+    return unflatten_dict(cast, sep="/")
 
 
 def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:

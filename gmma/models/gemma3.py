@@ -92,7 +92,8 @@ class Gemma3Block(nn.Module):
             return Linear(features, axes, c.attention_bias, dtype=dtype, name=name)
 
         def heads(name: str, count: int) -> Array:
-            out = linear(name, count * c.head_size, ("embed", "heads"))(normed)
+            axes = ("embed", "heads" if name == "query" else "kv_heads")
+            out = linear(name, count * c.head_size, axes)(normed)
             return out.reshape(*out.shape[:2], count, c.head_size)
 
         angle = jnp.where(local, angles[0], angles[1])
@@ -234,10 +235,14 @@ def gemma3_policy(config: Gemma3Config) -> Policy:
         images=images,
         shape=prompt_only(slots),
     )
+    units = {"heads": config.heads, "kv_heads": config.kv_heads}
+    if config.vision:
+        units["vision_heads"] = config.vision.heads
     return policy_of(
         Gemma3Model(config),
         config,
         vocab_size=config.vocab_size,
         sample=sample,
+        units=units,
         image_groups=image_groups,
     )

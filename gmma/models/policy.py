@@ -4,7 +4,7 @@ A Linen module describes a family; parameters are a pytree outside it; `policy_o
 into functions of (params, arrays). Nothing outside `gmma/models/` sees Linen.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,6 +32,7 @@ class Policy:
     vocab_size: int
     init: Callable[[Array], Params]  # key (consumed) → {"params": …}
     logical_axes: Callable[[], PyTree]  # per parameter, the logical names of its axes
+    units: Mapping[str, int]  # of an axis that is cut between units only: heads, not halves of one
     # (params, prompts) → hidden[B D] of each prompt's last token, cache holding the prompt's level
     prefill: Callable[[Params, PromptBatch], tuple[Array, TreeCache]]
     # (params, tokens[B k m], positions[B k m], cache) → hidden[B k m D], keys and values to write
@@ -70,6 +71,7 @@ def policy_of(
     *,
     vocab_size: int,
     sample: TreeInputs,
+    units: Mapping[str, int],
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
 ) -> Policy:
@@ -77,7 +79,8 @@ def policy_of(
 
     `module(tokens, context, images, cached)` returns `hidden[B S D]` and the new keys and values
     `[L B S N H]`, where `cached` is a tuple of (keys, values) per level; `module.unembed(hidden)`
-    returns logits. `sample` gives the shapes for `init`; its values do not matter.
+    returns logits. `sample` gives the shapes for `init`; its values do not matter. `units` counts
+    the heads of the axes that merge heads with their width, by logical name.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
@@ -136,6 +139,7 @@ def policy_of(
         vocab_size=vocab_size,
         init=init,
         logical_axes=logical_axes,
+        units=units,
         prefill=prefill,
         decode=decode,
         forward=forward,

@@ -83,7 +83,7 @@ class QwenBlock(nn.Module):
         dtype = jnp.dtype(c.dtype)
 
         def heads(name: str, count: int) -> Array:
-            axes = ("embed", "heads")
+            axes = ("embed", "heads" if name == "query" else "kv_heads")
             out = Linear(count * c.head_size, axes, use_bias=True, dtype=dtype, name=name)(normed)
             return out.reshape(*out.shape[:2], count, c.head_size)
 
@@ -216,5 +216,10 @@ def qwen_policy(config: QwenConfig) -> Policy:
         config,
         vocab_size=config.vocab_size,
         sample=sample,
+        units={
+            "heads": config.heads,
+            "kv_heads": config.kv_heads,
+            "vision_heads": config.vision.heads,
+        },
         rotary_shift=rotary_shift,
     )

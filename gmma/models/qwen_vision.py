@@ -86,7 +86,9 @@ class QwenVisionBlock(nn.Module):
         c = self.config
         size = c.width // c.heads
         normed = RMSNorm(name="attention_norm")(x)
-        fused = Linear(3 * c.width, ("embed", "heads"), True, dtype=self.dtype, name="qkv")(normed)
+        fused = Linear(3 * c.width, ("embed", "fused_heads"), True, dtype=self.dtype, name="qkv")(
+            normed
+        )
         query, keys, values = jnp.moveaxis(fused.reshape(*x.shape[:2], 3, c.heads, size), 2, 0)
         query, keys = rotate(query, angles) * size**-0.5, rotate(keys, angles)
 
@@ -95,7 +97,7 @@ class QwenVisionBlock(nn.Module):
             return image_attention(*cut).reshape(query.shape)
 
         seen = jax.lax.cond(full, image_attention, in_windows, query, keys, values, image)
-        out = Linear(c.width, ("heads", "embed"), True, dtype=self.dtype, name="out")
+        out = Linear(c.width, ("vision_heads", "embed"), True, dtype=self.dtype, name="out")
         x += out(seen.reshape(x.shape))
         mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], True, dtype=self.dtype, name="mlp")
         return x + mlp(RMSNorm(name="mlp_norm")(x)), None

@@ -50,13 +50,13 @@ class SiglipBlock(nn.Module):
             return Linear(features, axes, use_bias=True, dtype=self.dtype, name=name)
 
         def heads(name: str) -> Array:
-            out = linear(name, c.width, ("embed", "heads"))(normed)
+            out = linear(name, c.width, ("embed", "vision_heads"))(normed)
             return out.reshape(*out.shape[:2], c.heads, size)
 
         normed = LayerNorm(c.epsilon, name="attention_norm")(x)
         query = heads("query") * size**-0.5
         seen = image_attention(query, heads("key"), heads("value")).reshape(x.shape)
-        x += linear("out", c.width, ("heads", "embed"))(seen)
+        x += linear("out", c.width, ("vision_heads", "embed"))(seen)
         normed = LayerNorm(c.epsilon, name="mlp_norm")(x)
         hidden = ACTIVATIONS[c.activation](linear("mlp_in", c.mlp, ("embed", "mlp"))(normed))
         x += linear("mlp_out", c.width, ("mlp", "embed"))(hidden)

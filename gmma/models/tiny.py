@@ -100,7 +100,8 @@ class TinyBlock(nn.Module):
         dtype = jnp.dtype(c.dtype)
 
         def heads(name: str, count: int) -> Array:
-            out = Linear(count * c.head_size, ("embed", "heads"), dtype=dtype, name=name)(normed)
+            axes = ("embed", "heads" if name == "query" else "kv_heads")
+            out = Linear(count * c.head_size, axes, dtype=dtype, name=name)(normed)
             return out.reshape(*out.shape[:2], count, c.head_size)
 
         normed = RMSNorm(name="attention_norm")(x)
@@ -179,4 +180,5 @@ def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Pol
         images=jnp.zeros((1, 1, config.image_pixels, config.image_pixels, 3), jnp.float32),
         shape=prompt_only(slots),
     )
-    return policy_of(module, config, vocab_size=vocab_size, sample=sample)
+    units = {"heads": config.heads, "kv_heads": config.kv_heads}
+    return policy_of(module, config, vocab_size=vocab_size, sample=sample, units=units)
