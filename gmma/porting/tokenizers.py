@@ -137,7 +137,11 @@ def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
     """As many ids as the model has: the ones that no token has add nothing to a text."""
     known = tokenizer.token_bytes[:vocab_size]
     padded = (*known, *(b"" for _ in range(vocab_size - len(known))))
-    return replace(tokenizer, token_bytes=padded, vocab_size=vocab_size)
+
+    def decode(ids: Sequence[int]) -> str:  # a policy may sample an id that no token has
+        return tokenizer.decode([i for i in ids if i < len(known)])
+
+    return replace(tokenizer, decode=decode, token_bytes=padded, vocab_size=vocab_size)
 
 
 def read_gemma(directory: Path) -> Tokenizer | None:

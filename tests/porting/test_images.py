@@ -128,4 +128,7 @@ def test_buckets_are_the_only_shapes() -> None:
         found = gemma_arrays(batch, GEMMA, (2, 6))
         assert found is not None
         assert found.shape[1] == (2 if count <= 2 else 6)
-    assert gemma_arrays([example()], GEMMA, (2, 6)) is None
+    padded = gemma_arrays([example()], GEMMA, (2, 6))
+    assert padded is not None
+    assert padded.shape[1] == 2
+    assert gemma_arrays([example()], GEMMA, (0, 2)) is None

@@ -10,14 +10,11 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer as Library
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from gmma.errors import UserError
 from gmma.porting.tokenizers import (
     GEMMA_TOKENIZER,
     QWEN_SPECIAL,
-    QWEN_SPLIT,
     QWEN_TOKENIZER,
     load_tokenizer,
     read_gemma,
@@ -26,20 +23,13 @@ from gmma.porting.tokenizers import (
 from gmma.tasks.prompt import prompt_tokens
 from gmma.tokenizer import Tokenizer
 from tests.porting import theirs
+from tests.porting.directories import (
+    GEMMA_SPECIAL,
+    write_gemma_tokenizer,
+    write_qwen_tokenizer,
+)
 
 DATA = Path(os.environ["GMMA_REAL_DATA"])
-CORPUS = [
-    "Where is the cup? It stands left of the 12 plates, behind the door.",
-    "<answer>[10, 20.5, 300, 480]</answer> was wrong; the box is [11, 20, 310, 470].",
-    "def f(x):\n    return x**2 + 1\n\n\nÄpfel, naïve café, 数学は楽しい, 🙂 привет",
-] * 8
-GEMMA_SPECIAL = {
-    "<start_of_turn>": 105,
-    "<end_of_turn>": 106,
-    "<start_of_image>": 107,
-    "<end_of_image>": 108,
-    "<image_soft_token>": 109,
-}
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
@@ -78,6 +68,7 @@ def test_qwen_prompt_with_images(real_qwen: Tokenizer, tmp_path: Path) -> None:
     assert tokenizer.decode(row[23:]).startswith("Where?\n")
     assert tokenizer.decode(row).endswith("assistant\n<think>")
     assert len(tokenizer.token_bytes) == 152064
+    assert tokenizer.decode([152063, *tokenizer.encode("a"), 151999]) == "a"
     assert tokenizer.stop_tokens == (151645,)
     with pytest.raises(UserError, match="image placeholder"):
         prompt_tokens("Where is <|image_pad|>?", [3], tokenizer, QWEN_TOKENIZER.template)
@@ -112,36 +103,8 @@ def test_sentencepiece_model_of_the_library() -> None:
 
 @pytest.fixture(scope="session")
 def small_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A SentencePiece model as Gemma's: BPE, byte fallback, identity, no dummy prefix."""
     directory = tmp_path_factory.mktemp("gemma")
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(CORPUS),
-        model_prefix=str(directory / "tokenizer"),
-        model_type="bpe",
-        vocab_size=420,
-        byte_fallback=True,
-        character_coverage=1.0,
-        normalization_rule_name="identity",
-        add_dummy_prefix=False,
-        remove_extra_whitespaces=False,
-        pad_id=0,
-        eos_id=1,
-        bos_id=2,
-        unk_id=3,
-        pad_piece="<pad>",
-        eos_piece="<eos>",
-        bos_piece="<bos>",
-        user_defined_symbols=["\n\n", "\n"],
-        hard_vocab_limit=False,
-        minloglevel=2,
-    )
-    size = sentencepiece.SentencePieceProcessor(
-        model_file=str(directory / "tokenizer.model")
-    ).vocab_size()
-    added = {
-        str(size + i): {"content": token, "special": True} for i, token in enumerate(GEMMA_SPECIAL)
-    }
-    (directory / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": added}))
+    write_gemma_tokenizer(directory)
     return directory
 
 
@@ -170,23 +133,8 @@ def test_gemma_prompt(small_gemma: Path) -> None:
 
 @pytest.fixture(scope="session")
 def small_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A byte-level BPE as Qwen's, with its special tokens."""
     directory = tmp_path_factory.mktemp("qwen")
-    library = Library(models.BPE())
-    library.normalizer = normalizers.NFC()
-    library.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(__import__("tokenizers").Regex(QWEN_SPLIT), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    library.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
-    library.train_from_iterator(CORPUS, trainer)
-    library.add_special_tokens(list(QWEN_SPECIAL))
-    library.add_tokens(["<tool_call>"])
-    library.save(str(directory / "tokenizer.json"))
+    write_qwen_tokenizer(directory)
     return directory
 
 
