@@ -63,7 +63,7 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
     def start(mesh: Mesh) -> Params:
         del mesh  # small enough to lie anywhere
         params = jax.jit(policy.init)(jax.random.key(config.seed))
-        if task.patches is not None and model.stem_steps:
+        if task.patches is not None and model.stem_steps and model.images:
             params = teach_stem(params, model, partial(task.patches, config.task), config.seed)
         return params
 
@@ -71,7 +71,7 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
         policy=policy,
         tokenizer=tokenizer,
         template=TINY_TEMPLATE,
-        processor=fixed_size_processor(model.image_tokens, model.image_pixels),
+        processor=fixed_size_processor(model.image_tokens, model.image_pixels, model.images),
         trained=lambda path: True,
         start=start,
     )

@@ -150,32 +150,50 @@ def batch_demonstrations(
     )
 
 
-def unit_images(examples: Sequence[Example]) -> np.ndarray:
-    """Images of one size as float32[B, I, H, W, 3] in 0 … 1.
+def unit_images(
+    examples: Sequence[Example], images: int = 1, side: int | None = None
+) -> np.ndarray | None:
+    """Images of one size as float32[B, I, H, W, 3] in 0 … 1; None for I = 0, a model of text.
 
-    Raises UserError where number or size of the images differ from the first record's.
+    A row with fewer than I images is filled up with black ones; no token of its prompt stands for
+    them, so nothing sees them. Raises UserError for a row with more, or for two sizes.
     """
-    expected = [image.shape for image in examples[0].images]
+    sizes = {(side, side, 3)} if side is not None else set()
     for example in examples:
-        shapes = [image.shape for image in example.images]
-        if shapes != expected or len(set(shapes)) > 1:
+        if len(example.images) > images:
             raise UserError(
-                f"record {example.id} has images of shapes {shapes}, record {examples[0].id} has "
-                f"{expected}; this model wants the same number and one size in every record"
+                f"record {example.id} has {len(example.images)} images and the model takes "
+                f"{images}; set model.images to {len(example.images)}"
             )
-    return np.stack([np.stack(e.images) for e in examples]).astype(np.float32) / np.float32(255)
+        sizes |= {image.shape for image in example.images}
+        if len(sizes) > 1:
+            raise UserError(
+                f"record {example.id} has images of shapes {[i.shape for i in example.images]}, "
+                f"but there are {sorted(sizes)}; this model wants one size in every record"
+            )
+    if images == 0:
+        return None
+    (size,) = sizes or {(1, 1, 3)}
+    filled = np.zeros((len(examples), images, *size), np.float32)
+    for row, example in zip(filled, examples, strict=True):
+        for place, image in zip(row, example.images, strict=False):
+            place[:] = image
+    return filled / np.float32(255)
 
 
-def fixed_size_processor(tokens_per_image: int, side: int | None = None) -> ImageProcessor:
+def fixed_size_processor(
+    tokens_per_image: int, side: int | None = None, images: int = 1
+) -> ImageProcessor:
     """The `tiny` family's: every image has the same size and number of tokens.
 
-    With a `side` in pixels images are resized to that square, and coordinates are its pixels.
+    With a `side` in pixels images are resized to that square, and coordinates are its pixels. A
+    prompt has at most so many `images`, and none where that is 0.
     """
     if side is None:
         return ImageProcessor(count_tokens=lambda image: tokens_per_image, to_arrays=unit_images)
 
-    def to_arrays(examples: Sequence[Example]) -> np.ndarray:
-        return unit_images([fit_square(example, side) for example in examples])
+    def to_arrays(examples: Sequence[Example]) -> np.ndarray | None:
+        return unit_images([fit_square(example, side) for example in examples], images, side)
 
     return ImageProcessor(
         count_tokens=lambda image: tokens_per_image,

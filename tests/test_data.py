@@ -152,6 +152,33 @@ def test_images_of_two_sizes_are_refused():
         unit_images([example(0), example(1, side=5)])
 
 
+def test_a_row_with_fewer_images_is_filled_up_with_black_ones():
+    none = Example(question="q", images=(), columns={}, id="text/0")
+    two = Example(question="q", images=example(1).images * 2, columns={}, id="train/9")
+    found = unit_images([none, example(1), two], 2)
+    assert found.shape == (3, 2, 4, 4, 3)
+    assert [image.max() for row in found for image in row] == [0, 0, 1, 0, 1, 1]
+    assert unit_images([none], 1, 6).shape == (1, 1, 6, 6, 3)
+    assert unit_images([none], 0, 6) is None
+    with pytest.raises(UserError, match=r"train/9 has 2 images .* takes 1; set model.images to 2"):
+        unit_images([none, two], 1)
+    with pytest.raises(UserError, match="train/1 has 1 images and the model takes 0"):
+        unit_images([example(1)], 0)
+
+
+def test_prompts_with_and_without_an_image_share_a_batch():
+    text = Example(question="q", images=(), columns={}, id="text/0")
+    batch = batch_prompts(
+        [text, example(1)],
+        byte_tokenizer(),
+        prompt_slots=12,
+        processor=fixed_size_processor(2, 4),
+    )
+    assert batch.tokens[0].tolist() == [*b"q<think>", *[256] * 4]
+    assert batch.lengths.tolist() == [8, 10]
+    assert batch.images.shape == (2, 1, 4, 4, 3)
+
+
 def test_demonstrations_are_trees_of_one_thought_and_one_answer():
     shown = [Demonstration(thought="ab", answer="1"), Demonstration(thought="", answer="22")]
     rollout = batch_demonstrations(

@@ -44,6 +44,7 @@ class TinyConfig:
     head_size: int = 32  # width of a head, of queries, keys and values alike
     mlp: int = 384  # hidden width of the gated MLP
     rotary_base: float = 10_000.0  # the slowest rotation takes about so many positions a turn
+    images: int = 1  # of a prompt at most; prompts with fewer may share its batch; 0: text alone
     image_pixels: int = 48  # side of the square image
     patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
@@ -56,6 +57,8 @@ class TinyConfig:
     def __post_init__(self) -> None:
         if self.stem_steps < 0:
             raise UserError(f"stem_steps = {self.stem_steps}; it must be 0 (none) or more")
+        if self.images < 0:
+            raise UserError(f"images = {self.images}; it must be 0 (text alone) or more")
         if self.heads % self.kv_heads:
             raise UserError(
                 f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "
@@ -131,13 +134,14 @@ class TinyModel(nn.Module):
             (self.vocab_size, c.width),
             jnp.float32,
         )
-        self.place = self.param(
-            "place",
-            named(embed, "patch", "embed"),
-            (c.image_tokens, c.width),
-            jnp.float32,
-        )
-        self.stem = Stem(c)
+        if c.images:
+            self.place = self.param(
+                "place",
+                named(embed, "patch", "embed"),
+                (c.image_tokens, c.width),
+                jnp.float32,
+            )
+            self.stem = Stem(c)
         in_axes = (nn.broadcast, nn.broadcast, 0)
         self.blocks = stack_blocks(TinyBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm()
@@ -172,12 +176,12 @@ class TinyModel(nn.Module):
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:
     """The tiny family behind the `Policy` record."""
     module = TinyModel(config, vocab_size, image_token)
-    slots = config.image_tokens
+    slots, size = config.image_tokens, (config.image_pixels, config.image_pixels, 3)
     sample = TreeInputs(
         tokens=jnp.full((1, slots), image_token, jnp.int32),
         positions=jnp.arange(slots, dtype=jnp.int32)[None],
         valid=jnp.ones((1, slots), bool),
-        images=jnp.zeros((1, 1, config.image_pixels, config.image_pixels, 3), jnp.float32),
+        images=jnp.zeros((1, config.images, *size), jnp.float32) if config.images else None,
         shape=prompt_only(slots),
     )
     units = {"heads": config.heads, "kv_heads": config.kv_heads}

@@ -14,7 +14,7 @@ from hypothesis import given
 from gmma.errors import UserError
 from gmma.models.cache import open_level, write_slot
 from gmma.models.policy import prompt_inputs
-from gmma.models.tiny import TinyConfig
+from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.objective import token_logprobs
 from gmma.sharding import RULES
 from gmma.tree import TreeShape
@@ -115,3 +115,35 @@ def test_impossible_sizes_are_refused() -> None:
         TinyConfig(heads=4, kv_heads=3)
     with pytest.raises(UserError, match="image_pixels = 10 is not a multiple"):
         TinyConfig(image_pixels=10, patch_pixels=4)
+
+
+def test_what_fills_up_a_row_without_an_image_is_not_seen() -> None:
+    """A prompt of text beside one with an image equals the prompt alone in a model without."""
+    subject = laws.tiny_subject()
+    rng = np.random.default_rng(3)
+    prompts = laws.random_prompts(subject, rng, np.array([8, 6], np.int32), 8)
+    text = laws.text_tokens(subject, rng, (8,))
+    tokens = np.array(prompts.tokens)
+    tokens[1] = text
+    images = np.array(prompts.images)
+    mixed = laws.replace(prompts, tokens=tokens, images=images)
+    images_changed = images.copy()
+    images_changed[1] = 1.0 - images_changed[1]
+    forward = laws.compiled(lambda p: subject.policy.forward(subject.params, prompt_inputs(p)))
+    found = forward(mixed)
+    np.testing.assert_array_equal(found, forward(laws.replace(mixed, images=images_changed)))
+    alone = laws.replace(mixed, images=None)
+    np.testing.assert_allclose(found[1], forward(alone)[1], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found[0], forward(alone)[0])
+
+
+def test_a_model_of_text_has_no_eyes() -> None:
+    config = TinyConfig(layers=1, width=8, heads=2, kv_heads=1, head_size=4, mlp=8, images=0)
+    policy = tiny_policy(config, vocab_size=11, image_token=3)
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    assert {"stem", "place"}.isdisjoint(shapes["params"])
+    assert jax.tree.structure(shapes) == jax.tree.structure(
+        policy.logical_axes(), is_leaf=lambda leaf: isinstance(leaf, jax.sharding.PartitionSpec)
+    )
+    with pytest.raises(UserError, match="images = -1"):
+        TinyConfig(images=-1)
