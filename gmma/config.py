@@ -18,17 +18,32 @@ from gmma.models.tiny import TinyConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
+from gmma.tasks.affordance import AffordanceConfig
 from gmma.tasks.code import CodeConfig
+from gmma.tasks.demand import DemandConfig
+from gmma.tasks.detection import DetectionConfig
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.manipulation.dataset import ManipulationConfig
 from gmma.tasks.mathematics import MathConfig
+from gmma.tasks.ocr_vqa import OcrVqaConfig
+from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tree.layout import TreeShape
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
 RolloutLayout = Literal["gathered", "sharded"]
-TaskConfig = CodeConfig | DigitsConfig | ManipulationConfig | MathConfig
+TaskConfig = (
+    AffordanceConfig
+    | CodeConfig
+    | DemandConfig
+    | DetectionConfig
+    | DigitsConfig
+    | ManipulationConfig
+    | MathConfig
+    | OcrVqaConfig
+    | TrajectoryConfig
+)
 ModelConfig = TinyConfig | PretrainedConfig
 
 

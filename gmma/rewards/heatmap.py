@@ -71,3 +71,18 @@ def heat_nss(predicted: np.ndarray, truth: np.ndarray) -> float:
     if deviation == 0 or not positive.any():
         return 0.0
     return float(np.mean((predicted[positive] - np.mean(predicted)) / deviation))
+
+
+def worst_kld(truth: np.ndarray) -> float:
+    """What `heat_kld` tends to where a prediction has no mass wherever the truth has some."""
+    g = normalise_heat(truth)
+    return float(np.sum(g * np.log(g / _SMALLEST + _SMALLEST)))
+
+
+def worst_nss(truth: np.ndarray) -> float:
+    """The least `heat_nss` of any prediction: `−√((1 − s) / s)`, s the share of positive pixels.
+
+    It is that of a flat map that avoids all of them.
+    """
+    share = float(np.mean(truth > _POSITIVE_LEVEL * np.max(truth)))
+    return -float(np.sqrt((1 - share) / share)) if share > 0 else 0.0

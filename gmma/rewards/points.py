@@ -42,19 +42,22 @@ def affordance_points_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
+    image_size: Sequence[Sequence[float]] = (),
     grid: float | int = 0,
     **columns: Sequence,
 ) -> list[float | None]:
     """Share of the predicted points that lie inside the true mask, in [0, 1].
 
     The column `answer` is a bool mask `[H, W]`; `(x, y)` are pixels of it, x to the right, y down,
-    and fall into the pixel at column ⌊x⌋, row ⌊y⌋. With `grid=1000` the points are on a 0-1000 grid
-    over the image instead. No points, or text that is not a list of points: 0. A mask that cannot
-    be read, or has no true pixel to hit: None.
+    and fall into the pixel at column ⌊x⌋, row ⌊y⌋. With a column `image_size`, `[w, h]`, the points
+    are on an image that wide and high instead, and with `grid=1000` on a 0-1000 grid over it. No
+    points, or text that is not a list of points: 0. A mask that cannot be read, or has no true
+    pixel to hit: None.
     """
+    sizes: Sequence = image_size or [[grid, grid] if grid > 0 else None] * len(answers)
     return [
-        None if (mask := read_mask(gold)) is None else _score_points(text, mask, grid)
-        for text, gold in zip(answers, answer, strict=True)
+        None if (mask := read_mask(gold)) is None else _score_points(text, mask, size)
+        for text, gold, size in zip(answers, answer, sizes, strict=True)
     ]
 
 
@@ -67,12 +70,12 @@ def read_mask(gold: object) -> np.ndarray | None:
     return mask if mask.ndim == 2 and mask.any() else None
 
 
-def _score_points(text: str, mask: np.ndarray, grid: float | int) -> float:
+def _score_points(text: str, mask: np.ndarray, size: Sequence[float] | None) -> float:
     points = parse_points(text)
     if points is None:
         return 0.0
-    if grid > 0:
-        points = points * (np.array(mask.shape[::-1]) / grid)
+    if size is not None:
+        points = points * (np.array(mask.shape[::-1]) / np.array(size))
     return share_inside(points, mask)
 
 

@@ -13,13 +13,15 @@ high. Metrics and drawings convert back.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
 from gmma.rewards.boxes import Box, Number
 
-Size = tuple[float, float]  # width and height
+Numbers = Sequence[Number] | np.ndarray
 WHOLE_IMAGE_UNITS = 1000
+_FAR = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class AxisMap:
         """Points `[[x, y], …]`."""
         return [list(self.point(x, y)) for x, y in points]
 
-    def box(self, box: Sequence[Number]) -> Box:
+    def box(self, box: Numbers) -> Box:
         """A box `[x1, y1, x2, y2]`, ordered again where the map mirrors."""
         (x1, y1), (x2, y2) = self.point(*box[:2]), self.point(*box[2:])
         return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
@@ -49,7 +51,7 @@ class AxisMap:
         return AxisMap(scale=(1 / a, 1 / b), shift=(-c / a, -d / b))
 
 
-def between(source: Sequence[Number], target: Sequence[Number]) -> AxisMap:
+def between(source: Numbers, target: Numbers) -> AxisMap:
     """The map from one frame to another, each given by the image's width and height in it."""
     (w, h), (to_w, to_h) = source, target
     return AxisMap(scale=(to_w / w, to_h / h))
@@ -63,7 +65,9 @@ class Frame:
     size: Callable[[int, int], tuple[int, int]] = field(
         default=lambda width, height: (width, height)
     )
-    unit: str = "pixels"  # "pixels" names the image's size in the prompt, "thousandths" the range
+    unit: Literal["pixels", "thousandths"] = (
+        "pixels"  # "pixels" names the image's size in the prompt, "thousandths" the range
+    )
 
     def words(self, width: int, height: int) -> str:
         """How a prompt says it of an image of so many pixels.
@@ -92,16 +96,22 @@ def square_frame(side: int) -> Frame:
     return Frame(size=lambda width, height: (side, side))
 
 
+def near_box(box: Numbers) -> Box:
+    """A box with no coordinate so far off that areas overflow; on any image it covers the same."""
+    x1, y1, x2, y2 = (min(max(float(side), -_FAR), _FAR) for side in box)
+    return x1, y1, x2, y2
+
+
 def whole_number(value: Number, largest: Number) -> int:
     """A coordinate as it is spelt: rounded, and on the image."""
     return int(np.clip(round(float(value)), 0, largest))
 
 
-def spell_point(point: Sequence[Number], size: Sequence[Number]) -> list[int]:
+def spell_point(point: Numbers, size: Numbers) -> list[int]:
     """`[x, y]` in whole numbers within an image of this size."""
     return [whole_number(value, most) for value, most in zip(point, size, strict=True)]
 
 
-def spell_box(box: Sequence[Number], size: Sequence[Number]) -> list[int]:
+def spell_box(box: Numbers, size: Numbers) -> list[int]:
     """`[x1, y1, x2, y2]` in whole numbers within an image of this size."""
     return [*spell_point(box[:2], size), *spell_point(box[2:], size)]

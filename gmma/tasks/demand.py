@@ -1,0 +1,118 @@
+"""Task `demand`: the object in the image that meets a need.
+
+    question  I have picked flowers and need something to put them in.
+    thought   A vase would meet the need.
+    answer    [237, 155, 404, 351]
+
+A record's answer is `{"boxes": [[x1, y1, x2, y2], …], "names": [str, …]}`, either may be missing;
+any of them is right. A record with several right objects is demonstrated with one drawn at random.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.rewards.boxes import Box, parse_box
+from gmma.rewards.demand import demand_reward
+from gmma.rewards.points import parse_point
+from gmma.tasks.augment import Geometry
+from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
+from gmma.tasks.frames import AxisMap, spell_box
+from gmma.tasks.task import Demonstration
+from gmma.tasks.visual import Visual, VisualConfig, bounds_of, traced, visual_task
+from gmma.types import Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemandConfig(VisualConfig):
+    """Needs and what meets them."""
+
+    name: Literal["demand"] = "demand"  # which task this is
+
+
+def read_truth(config: DemandConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
+    """Column `answer`: `{"boxes", "names"}`, each a list."""
+    if not isinstance(answer, Mapping) or demand_reward([""], thoughts=[""], answer=[answer]) == [
+        None
+    ]:
+        raise UserError(
+            f'the answer {str(answer)[:80]} is no {{"boxes": [[x1, y1, x2, y2], …], "names": […]}} '
+            "with a box or a name"
+        )
+    boxes = [[float(side) for side in box] for box in answer.get("boxes", ())]
+    return {"answer": {"boxes": boxes, "names": list(answer.get("names", ()))}}
+
+
+def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
+    """The boxes in another frame."""
+    answer = columns["answer"]
+    return {"answer": answer | {"boxes": [list(place.box(box)) for box in answer["boxes"]]}}
+
+
+def bounds(columns: Mapping[str, Any]) -> Box | None:
+    """The box round all accepted boxes."""
+    return bounds_of(
+        [corner for box in columns["answer"]["boxes"] for corner in (box[:2], box[2:])]
+    )
+
+
+def instruct(config: DemandConfig) -> str:
+    """How to answer."""
+    return "Answer with the box [x1, y1, x2, y2] of one object that meets the need."
+
+
+@traced
+def demonstrate(config: DemandConfig, example: Example, rng: np.random.Generator) -> Demonstration:
+    """One of the right objects; ours."""
+    boxes, names = example.columns["answer"]["boxes"], example.columns["answer"]["names"]
+    thought = f"{names[0]} would meet the need." if names else "It is there."
+    if not boxes:
+        return Demonstration(thought=thought, answer=names[int(rng.integers(len(names)))])
+    box = boxes[int(rng.integers(len(boxes)))]
+    return Demonstration(thought=thought, answer=str(spell_box(box, example.columns["image_size"])))
+
+
+def metrics(
+    config: DemandConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """`accuracy`: the hit of an accepted box or name; `parsed`: there are any words."""
+    truths = [example.columns["answer"] for example in examples]
+    hits = demand_reward(answers, thoughts=[""] * len(answers), answer=truths)
+    return {
+        "accuracy": [hit or 0.0 for hit in hits],
+        "parsed": [float(bool(answer.strip())) for answer in answers],
+    }
+
+
+def draw(config: DemandConfig, example: Example, answers: Sequence[str], board: Board) -> None:
+    """Accepted boxes in green; each answer as a box, a point, or words below."""
+    truth = example.columns["answer"]
+    for box in truth["boxes"]:
+        board.box(box, TRUTH_COLOUR, width=4)
+    board.note(f"truth: {', '.join(truth['names'])}", TRUTH_COLOUR)
+    for number, answer in enumerate(answers):
+        colour = guess_colour(number)
+        if (found := parse_box(answer)) is not None:
+            board.box(found, colour)
+        elif (point := parse_point(answer)) is not None:
+            board.points([point], colour)
+        else:
+            board.note(f"answer: {answer[:80]}", colour)
+
+
+DEMAND = visual_task(
+    Visual(
+        name="demand",
+        config=DemandConfig,
+        read_truth=read_truth,
+        geometry=Geometry(move=move, bounds=bounds),
+        instruct=instruct,
+        demonstrate=demonstrate,
+        metrics=metrics,
+        headline="accuracy",
+        draw=draw,
+    )
+)

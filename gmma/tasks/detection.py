@@ -1,0 +1,194 @@
+"""Task `detection`: every object of the named kinds, with its box.
+
+    question  Find every cup and spoon in the image.
+    thought   I see 2 cup and 1 spoon.
+    answer    [{"label": "cup", "box": [12, 30, 40, 61]}, …]
+
+A record's answer is such a list, boxes `[x1, y1, x2, y2]` in pixels; `"crowd": true` marks a region
+of many that is not asked for: it counts neither for nor against a box inside it, as in COCO.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.rewards.average_precision import coco_dataset, coco_resampled, coco_results
+from gmma.rewards.boxes import Box
+from gmma.rewards.detection import (
+    Detection,
+    detection_ap_reward,
+    detection_reward,
+    parse_detections,
+    read_gold_detections,
+)
+from gmma.rewards.exact import fold_text
+from gmma.tasks.augment import Geometry
+from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
+from gmma.tasks.formats import spell_list
+from gmma.tasks.frames import AxisMap, near_box, spell_box
+from gmma.tasks.task import CorpusFigure, Demonstration
+from gmma.tasks.visual import Visual, VisualConfig, bounds_of, to_pixels, traced, visual_task
+from gmma.types import Example
+
+SPLIT_FIGURES = ("AP", "AP50", "AP75")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionConfig(VisualConfig):
+    """Objects and boxes."""
+
+    name: Literal["detection"] = "detection"  # which task this is
+    most_objects: int | None = None  # leave out records with more; None: keep all
+
+
+def read_truth(config: DetectionConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
+    """Columns `answer`, a list of `{"label", "box"}`, and `crowd`, the same for crowd regions."""
+    if not isinstance(answer, list) or read_gold_detections(answer) is None:
+        raise UserError(
+            f'the answer {str(answer)[:80]} is no list of {{"label": …, "box": [x1, y1, x2, y2]}}'
+        )
+    kinds: dict[bool, list[dict]] = {True: [], False: []}
+    for entry in answer:
+        kept = {"label": entry["label"], "box": [float(side) for side in entry["box"]]}
+        kinds[bool(entry.get("crowd", False))].append(kept)
+    return {"answer": kinds[False], "crowd": kinds[True]}
+
+
+def takes(config: DetectionConfig, answer: Any) -> bool:
+    """Whether a record has few enough objects."""
+    return config.most_objects is None or len(answer) <= config.most_objects
+
+
+def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
+    """The boxes in another frame."""
+    return {
+        name: [entry | {"box": list(place.box(entry["box"]))} for entry in columns[name]]
+        for name in ("answer", "crowd")
+    }
+
+
+def bounds(columns: Mapping[str, Any]) -> Box | None:
+    """The box round all boxes."""
+    boxes = [entry["box"] for name in ("answer", "crowd") for entry in columns[name]]
+    return bounds_of([corner for box in boxes for corner in (box[:2], box[2:])])
+
+
+def instruct(config: DetectionConfig) -> str:
+    """How to answer."""
+    return (
+        'Answer with a JSON list of {"label": "...", "box": [x1, y1, x2, y2]}, one entry for each '
+        "object."
+    )
+
+
+def spell_detections(entries: Sequence[Mapping[str, Any]], size: Sequence[float]) -> str:
+    """An answer, boxes in whole numbers."""
+    spelt = [{"label": e["label"], "box": spell_box(e["box"], size)} for e in entries]
+    return json.dumps(spelt, ensure_ascii=False)
+
+
+@traced
+def demonstrate(
+    config: DetectionConfig, example: Example, rng: np.random.Generator
+) -> Demonstration:
+    """The truth, after a count of what there is; ours."""
+    entries = example.columns["answer"]
+    counted = Counter(entry["label"] for entry in entries)
+    seen = [f"{count} {label}" for label, count in counted.items()]
+    thought = f"I see {spell_list(seen)}." if seen else "I see none."
+    return Demonstration(
+        thought=thought, answer=spell_detections(entries, example.columns["image_size"])
+    )
+
+
+def metrics(
+    config: DetectionConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """Of each image by itself: `matched_iou` (the reward) and `image_ap`; `parsed`."""
+    truths = [example.columns["answer"] for example in examples]
+    blank = [""] * len(answers)
+    iou = detection_reward(answers, thoughts=blank, answer=truths)
+    precision = detection_ap_reward(answers, thoughts=blank, answer=truths)
+    return {
+        "matched_iou": [value or 0.0 for value in iou],
+        "image_ap": [value or 0.0 for value in precision],
+        "parsed": [float(parse_detections(answer) is not None) for answer in answers],
+    }
+
+
+def corpus(
+    config: DetectionConfig,
+    answers: Sequence[str],
+    examples: Sequence[Example],
+    picks: np.ndarray,
+) -> dict[str, CorpusFigure]:
+    """COCO's AP, AP50 and AP75 over the split, by pycocotools, boxes in pixels.
+
+    Text answers have no confidences: all scores are 1. Labels are those of the split's truth, case
+    and space folded.
+    """
+    truths = [true_entries(example) for example in examples]
+    labels = sorted({entry["label"] for entries in truths for entry in entries})
+    guesses = [
+        guessed_entries(answer, example) for answer, example in zip(answers, examples, strict=True)
+    ]
+    truth, found = coco_dataset(truths, labels), coco_results(guesses, labels)
+    whole, resampled = coco_resampled(truth, found, picks)
+    return {
+        name: CorpusFigure(value=whole[name], resampled=resampled[name]) for name in SPLIT_FIGURES
+    }
+
+
+def true_entries(example: Example) -> list[dict[str, Any]]:
+    """The truth in pixels, crowd regions marked."""
+    place = to_pixels(example)
+    return [
+        {"label": fold_text(e["label"]), "box": place.box(e["box"]), "crowd": name == "crowd"}
+        for name in ("answer", "crowd")
+        for e in example.columns[name]
+    ]
+
+
+def guessed_entries(answer: str, example: Example) -> list[dict[str, Any]]:
+    """The readable detections of an answer, in pixels."""
+    place = to_pixels(example)
+    return [
+        {"label": label, "box": near_box(place.box(box))}
+        for label, box in parse_detections(answer) or []
+        if label is not None and box is not None
+    ]
+
+
+def draw(config: DetectionConfig, example: Example, answers: Sequence[str], board: Board) -> None:
+    """True boxes in green, each answer's in a colour of its own, with labels."""
+    for entry in example.columns["answer"]:
+        board.box(entry["box"], TRUTH_COLOUR, entry["label"], width=4)
+    read: list[list[Detection] | None] = [parse_detections(answer) for answer in answers]
+    for number, found in enumerate(read):
+        for label, box in found or []:
+            if box is not None:
+                board.box(box, guess_colour(number), label or "?")
+    note_unreadable(board, read.count(None))
+
+
+DETECTION = visual_task(
+    Visual(
+        name="detection",
+        config=DetectionConfig,
+        read_truth=read_truth,
+        takes=takes,
+        geometry=Geometry(move=move, bounds=bounds),
+        instruct=instruct,
+        demonstrate=demonstrate,
+        metrics=metrics,
+        headline="matched_iou",
+        draw=draw,
+        corpus=corpus,
+        pieces=('{"label": "', '", "box": [', "]}", "}, "),
+    )
+)

@@ -1,0 +1,249 @@
+"""What the tasks on real images share: records, frames, augmentation, a tokenizer of their own.
+
+A task describes itself as a `Visual`; `visual_task` makes a `Task` of it. Examples come in pixels
+of the stored image; `in_frame` asks them in a model family's coordinates. Columns of every example:
+
+    answer       the truth in the units of the example
+    image_size   [w, h] of the first image in those units
+    pixels       [w, h] of the first image in pixels
+    thought      a reasoning trace where the record brings one, else ""
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL.Image import Image
+
+from gmma.errors import UserError
+from gmma.rewards.boxes import Number
+from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
+from gmma.tasks.drawing import Board
+from gmma.tasks.frames import AxisMap, Frame, between, square_frame
+from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
+from gmma.tasks.prompt import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    answer_text,
+    prompt_text,
+    thought_text,
+)
+from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Task
+from gmma.tokenizer import train_sentencepiece
+from gmma.types import Example
+
+_CORPUS_RECORDS = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisualConfig:
+    """What the tasks on real images have in common."""
+
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    # What the prompt says beside the question: the form of an answer and the frame of its
+    # coordinates, the frame alone (where the questions say the form), or nothing
+    explain: Literal["all", "frame", "nothing"] = "all"
+    augment: AugmentConfig = field(default_factory=AugmentConfig)  # of training examples
+    tiny_pixels: int = 48  # the task's own tokenizer, for the tiny family, spells each whole number
+    # up to this as one token: the side of that family's image
+    vocab_size: int = 1024  # upper bound of that tokenizer's vocabulary
+
+    def __post_init__(self) -> None:
+        if self.tiny_pixels < 1:
+            raise UserError(f"tiny_pixels = {self.tiny_pixels}; it must be 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visual:
+    """What one task says of its own."""
+
+    name: str
+    config: type
+    # (config, answer, mask) → the columns of its truth, in pixels. UserError where it is no truth
+    # for this task; the message gets the record's name
+    read_truth: Callable[[Any, Any, np.ndarray | None], dict[str, Any]]
+    geometry: Geometry
+    instruct: Callable[[Any], str]  # how to answer
+    speaks_coordinates: bool = True  # whether the frame matters to an answer
+    demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration]
+    metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
+    headline: str
+    draw: Callable[[Any, Example, Sequence[str], Board], None]
+    takes: Callable[[Any, Any], bool] = lambda config, answer: True  # whether it wants a record
+    storage: Callable[[Any, Path], Storage] | None = None  # None: of the config's records
+    pieces: tuple[str, ...] = ()  # what else is one token of the task's own tokenizer
+    corpus: (
+        Callable[[Any, Sequence[str], Sequence[Example], np.ndarray], Mapping[str, CorpusFigure]]
+        | None
+    ) = None
+    patches: Callable | None = None
+
+
+def visual_task(visual: Visual) -> Task:
+    """The task behind its description."""
+    return Task(
+        config=visual.config,
+        build=partial(build, visual),
+        source=partial(source, visual),
+        demonstrate=visual.demonstrate,
+        metrics=visual.metrics,
+        headline=visual.headline,
+        draw=partial(draw, visual),
+        in_frame=partial(in_frame, visual),
+        augment=partial(augment, visual),
+        corpus=visual.corpus,
+        tokenizer_path=partial(tokenizer_path, visual),
+        patches=visual.patches,
+    )
+
+
+def storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
+    """The dataset on disk, in pixels of the stored images."""
+    if visual.storage is not None:
+        return visual.storage(config, data_dir)
+    return records_storage(visual, config, data_dir)
+
+
+def records_storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
+    """The records of a config's files, each answer checked."""
+
+    def check(record: ManifestRecord) -> bool:
+        if not record.images:
+            raise UserError(f"{record.where} has no image; task {visual.name} needs one")
+        some_mask = None if record.mask is None else np.ones((1, 1), bool)  # its file is read later
+        try:
+            visual.read_truth(config, record.answer, some_mask)
+        except UserError as error:
+            raise UserError(f"{record.where}: {error}") from None
+        return visual.takes(config, record.answer)
+
+    return manifest_storage(visual.name, config.records, data_dir, check)
+
+
+def build(visual: Visual, config: Any, data_dir: Path) -> None:
+    """Stores the records and trains the task's own tokenizer, where they are not there."""
+    prepare(storage(visual, config, data_dir))
+    path = tokenizer_path(visual, config, data_dir)
+    if not path.exists():
+        corpus = read_corpus(visual, config, data_dir)
+        train_sentencepiece(
+            corpus, path, vocab_size=config.vocab_size, pieces=pieces_of(visual, config)
+        )
+
+
+@dataclass(frozen=True)
+class _Source:
+    visual: Visual
+    config: Any
+    records: Any  # random access to one split
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return to_example(self.visual, self.config, read_back(self.records[index]))
+
+
+def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSource:
+    """Random access to a split, in pixels of the stored images."""
+    return _Source(visual, config, read_split(storage(visual, config, data_dir), split))
+
+
+def to_example(visual: Visual, config: Any, record: Record) -> Example:
+    """A stored record as an example in pixels."""
+    height, width = record.images[0].shape[:2]
+    columns = visual.read_truth(config, record.answer, record.mask)
+    size = [width, height]
+    columns |= {"image_size": size, "pixels": list(size), "thought": record.thought}
+    return Example(question=record.question, images=record.images, columns=columns, id=record.id)
+
+
+def in_frame(visual: Visual, config: Any, example: Example, frame: Frame) -> Example:
+    """The example in a frame: truth converted, and the prompt told what to answer and in which."""
+    width, height = example.columns["pixels"]
+    size = list(frame.size(width, height))
+    place = between(example.columns["image_size"], size)
+    columns = dict(example.columns) | visual.geometry.move(example.columns, place)
+    words = [example.question]
+    if config.explain == "all":
+        words.append(visual.instruct(config))
+    if config.explain != "nothing" and visual.speaks_coordinates:
+        words.append(frame.words(width, height))
+    return replace(example, question=" ".join(words), columns=columns | {"image_size": size})
+
+
+def to_pixels(example: Example) -> AxisMap:
+    """From the example's coordinates to pixels of its image."""
+    return between(example.columns["image_size"], example.columns["pixels"])
+
+
+def augment(visual: Visual, config: Any, example: Example, rng: np.random.Generator) -> Example:
+    """A training example changed as the config says; the same one where it says nothing."""
+    return augment_example(config.augment, visual.geometry, example, rng)
+
+
+def draw(visual: Visual, config: Any, example: Example, answers: Sequence[str]) -> Image:
+    """Truth in green and each answer in a colour of its own; the question below."""
+    board = Board(example)
+    board.note(example.question[:100])
+    visual.draw(config, example, answers, board)
+    return board.finish()
+
+
+def traced(
+    make: Callable[[Any, Example, np.random.Generator], Demonstration],
+) -> Callable[[Any, Example, np.random.Generator], Demonstration]:
+    """A demonstration with the record's own reasoning trace, where it brings one."""
+
+    def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demonstration:
+        shown = make(config, example, rng)
+        thought = example.columns["thought"]
+        return replace(shown, thought=thought) if thought else shown
+
+    return demonstrate
+
+
+def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
+    """Where `build` puts the SentencePiece model of this config."""
+    form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
+    return dataset_directory(storage(visual, config, data_dir)) / f"tokenizer_{form}.model"
+
+
+def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
+    """Prompts and demonstrations of the training split as the tiny family is asked them."""
+    examples = source(visual, config, data_dir, "train")
+    rng = np.random.default_rng(0)
+    for index in range(min(len(examples), _CORPUS_RECORDS)):
+        example = in_frame(visual, config, examples[index], square_frame(config.tiny_pixels))
+        shown = visual.demonstrate(config, example, rng)
+        yield prompt_text(example.question)
+        yield thought_text(shown.thought) + answer_text(shown.answer)
+
+
+def pieces_of(visual: Visual, config: Any) -> list[str]:
+    """What is one token each: coordinates (first, and after a comma), tags, the task's own."""
+    coordinates = range(config.tiny_pixels + 1)
+    pieces = [
+        *(str(n) for n in coordinates),
+        *(f", {n}" for n in coordinates),
+        THINK_OPEN,
+        THINK_CLOSE,
+        ANSWER_OPEN,
+        ANSWER_CLOSE,
+        *visual.pieces,
+    ]
+    return list(dict.fromkeys(pieces))
+
+
+def bounds_of(points: Sequence[Sequence[Number]]) -> tuple[float, float, float, float] | None:
+    """The box round some points; None without any."""
+    if not len(points):
+        return None
+    x, y = np.asarray(points, np.float64).T
+    return float(x.min()), float(y.min()), float(x.max()), float(y.max())
