@@ -141,7 +141,7 @@ def check_record(
     if unknown and unknown_keys == "refuse":
         raise UserError(
             f"{where} has unknown keys {', '.join(map(str, unknown))}; a record may also have "
-            f"{', '.join(OPTIONAL)}; to read it all the same set task.records.unknown_keys to ignore"
+            f"{', '.join(OPTIONAL)}; task.records.unknown_keys = ignore reads it all the same"
         )
     for key in ("question", "question_type"):
         if not isinstance(row[key], str):
