@@ -135,7 +135,7 @@ def sees_images(config: ExperimentConfig, task: Task) -> bool:
 def no_image_processor() -> ImageProcessor:
     """A model without a tower: an image is an error, and there is nothing to compute."""
 
-    def refuse(image: object) -> int:
+    def refuse(image: object) -> tuple[int, ...]:
         raise UserError("the record has an image, but the model has no image tower")
 
-    return ImageProcessor(count_tokens=refuse, to_arrays=lambda examples: None)
+    return ImageProcessor(view_tokens=refuse, to_arrays=lambda examples: None)

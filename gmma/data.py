@@ -27,7 +27,8 @@ from gmma.types import Example, PromptBatch, PyTree, TreeRollout
 class ImageProcessor:
     """What one model family does to images before its network sees them."""
 
-    count_tokens: Callable[[np.ndarray], int]  # uint8[H, W, 3] → placeholder tokens in the prompt
+    # uint8[H, W, 3] → placeholder tokens in the prompt, of each view that the network gets of it
+    view_tokens: Callable[[np.ndarray], tuple[int, ...]]
     to_arrays: Callable[[Sequence[Example]], PyTree]  # host arrays, batch axis first
     buckets: tuple[int, ...] = ()  # sizes that the images of a row are padded to; (): one shape
     bucket_unit: str = ""  # what they count
@@ -109,9 +110,10 @@ def batch_prompts(
     """
     rows = []
     for example in examples:
-        counts = [processor.count_tokens(image) for image in example.images]
+        counts = [processor.view_tokens(image) for image in example.images]
         row = prompt_tokens(example.question, counts, tokenizer, template)
-        _require_fit(example.id, "prompt", row, prompt_slots, f" ({sum(counts)} of images)")
+        held = sum(map(sum, counts))
+        _require_fit(example.id, "prompt", row, prompt_slots, f" ({held} of images)")
         rows.append(row)
     tokens, lengths = _left_align(rows, prompt_slots, tokenizer.pad)
     return PromptBatch(tokens=tokens, lengths=lengths, images=processor.to_arrays(examples))
@@ -190,13 +192,13 @@ def fixed_size_processor(
     prompt has at most so many `images`, and none where that is 0.
     """
     if side is None:
-        return ImageProcessor(count_tokens=lambda image: tokens_per_image, to_arrays=unit_images)
+        return ImageProcessor(view_tokens=lambda image: (tokens_per_image,), to_arrays=unit_images)
 
     def to_arrays(examples: Sequence[Example]) -> np.ndarray | None:
         return unit_images([fit_square(example, side) for example in examples], images, side)
 
     return ImageProcessor(
-        count_tokens=lambda image: tokens_per_image,
+        view_tokens=lambda image: (tokens_per_image,),
         to_arrays=to_arrays,
         frame=square_frame(side),
     )

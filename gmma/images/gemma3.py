@@ -11,10 +11,6 @@ from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normali
 from gmma.tasks.frames import THOUSANDTHS
 from gmma.types import Example
 
-# Text around the whole image and its crops, as Gemma's processor writes it.
-CROPS_OPEN = "Here is the original image "
-CROPS_NEXT = " and here are some crops to help you see better "
-
 
 @dataclass(frozen=True, kw_only=True)
 class PanAndScan:
@@ -90,7 +86,7 @@ def gemma_processor(
     """The family's processor; `buckets` are the numbers of images a row may be padded to."""
     buckets = tuple(buckets)
     return ImageProcessor(
-        count_tokens=lambda image: tokens_per_image * len(views(image, config)),
+        view_tokens=lambda image: (tokens_per_image,) * len(views(image, config)),
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="images",

@@ -165,12 +165,12 @@ def qwen_processor(
     """The family's processor; `buckets` are the numbers of windows a row may be padded to."""
     buckets = tuple(buckets)
 
-    def count_tokens(image: np.ndarray) -> int:
+    def view_tokens(image: np.ndarray) -> tuple[int, ...]:
         rows, columns = cells_of(image, config)
-        return rows * columns
+        return (rows * columns,)
 
     return ImageProcessor(
-        count_tokens=count_tokens,
+        view_tokens=view_tokens,
         to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="windows",

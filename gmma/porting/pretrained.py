@@ -280,7 +280,8 @@ def check_placeholders(
             continue
         if pretrained.processor is None:
             raise UserError(f"{example.id} has images, but this model has no image tower")
-        needed = sum(pretrained.processor.count_tokens(image) for image in example.images)
+        views = [pretrained.processor.view_tokens(image) for image in example.images]
+        needed = sum(map(sum, views))
         held = int((row == pretrained.policy.config.image_token).sum())
         if needed != held:
             raise UserError(

@@ -51,6 +51,9 @@ GEMMA_TEMPLATE = PromptTemplate(
     opening="<start_of_turn>user\n",
     image_open="\n\n<start_of_image>",
     image_close="<end_of_image>\n\n",
+    whole_view="Here is the original image ",
+    crop_views=" and here are some crops to help you see better ",
+    next_crop=" ",
     closing=f"\n{INSTRUCTION}<end_of_turn>\n<start_of_turn>model\n<think>",
 )
 QWEN_TEMPLATE = PromptTemplate(

@@ -24,8 +24,11 @@ class PromptTemplate:
     """The text that one model family puts around images and question."""
 
     opening: str = ""  # before everything, after the begin token where the tokenizer has one
-    image_open: str = ""  # before and after the placeholders of each image
+    image_open: str = ""  # before and after the placeholders of each view of an image
     image_close: str = ""
+    whole_view: str = ""  # before the whole image, where crops of it follow
+    crop_views: str = ""  # before the first crop
+    next_crop: str = ""  # before each other one
     closing: str = THINK_OPEN  # after the question
 
 
@@ -39,11 +42,11 @@ def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE) -> str:
 
 def prompt_tokens(
     question: str,
-    image_tokens: Sequence[int],
+    image_tokens: Sequence[Sequence[int]],
     tokenizer: Tokenizer,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> list[int]:
-    """The prompt's ids; `image_tokens` holds the number of placeholders of each image.
+    """The prompt's ids; `image_tokens` holds, per image, the placeholders of each of its views.
 
     Raises UserError where there are images but the tokenizer has no image token, and where the
     question itself spells a placeholder.
@@ -53,10 +56,11 @@ def prompt_tokens(
             f"the record has {len(image_tokens)} images but the tokenizer has no image token; "
             "use a task without images or a vision-language tokenizer"
         )
-    texts = [template.opening]  # what stands between images is encoded in one piece
-    for _ in image_tokens:
-        texts[-1] += template.image_open
-        texts.append(template.image_close)
+    texts = [template.opening]  # what stands between views is encoded in one piece
+    for views in image_tokens:
+        for place in range(len(views)):
+            texts[-1] += view_text(place, len(views), template) + template.image_open
+            texts.append(template.image_close)
     texts[-1] += f"{question}{template.closing}"
     first, *others = (tokenizer.encode(text) for text in texts)
     if any(tokenizer.image_token in ids for ids in (first, *others)):
@@ -64,10 +68,18 @@ def prompt_tokens(
             f"the question {question!r} holds the text of an image placeholder; remove it"
         )
     ids = [*([] if tokenizer.bos is None else [tokenizer.bos]), *first]
-    for count, text in zip(image_tokens, others, strict=True):
+    counts = (count for views in image_tokens for count in views)
+    for count, text in zip(counts, others, strict=True):
         ids += [tokenizer.image_token] * count  # type: ignore[list-item]
         ids += text
     return ids
+
+
+def view_text(place: int, count: int, template: PromptTemplate) -> str:
+    """The words before view `place` of an image that is shown in `count` views."""
+    if count == 1:
+        return ""
+    return (template.whole_view, template.crop_views, template.next_crop)[min(place, 2)]
 
 
 def thought_text(thought: str) -> str:

@@ -62,7 +62,7 @@ def test_qwen_prompt_with_images(real_qwen: Tokenizer, tmp_path: Path) -> None:
     """System, user, vision start, placeholders, vision end, as transformers' own test has it."""
     golden = json.loads((DATA / "qwen_bpe" / "golden.json").read_text())
     tokenizer = prepared(real_qwen, QWEN_TOKENIZER, image_token=151655, vocab_size=152064)
-    row = prompt_tokens("Where?", [3, 2], tokenizer, QWEN_TOKENIZER.template)
+    row = prompt_tokens("Where?", [[3], [2]], tokenizer, QWEN_TOKENIZER.template)
     assert row[:14] == golden["hf_transformers_check"]["ids_prefix"]
     assert row[14:23] == [151652, *[151655] * 3, 151653, 151652, *[151655] * 2, 151653]
     assert tokenizer.decode(row[23:]).startswith("Where?\n")
@@ -71,7 +71,7 @@ def test_qwen_prompt_with_images(real_qwen: Tokenizer, tmp_path: Path) -> None:
     assert tokenizer.decode([152063, *tokenizer.encode("a"), 151999]) == "a"
     assert tokenizer.stop_tokens == (151645,)
     with pytest.raises(UserError, match="image placeholder"):
-        prompt_tokens("Where is <|image_pad|>?", [3], tokenizer, QWEN_TOKENIZER.template)
+        prompt_tokens("Where is <|image_pad|>?", [[3]], tokenizer, QWEN_TOKENIZER.template)
 
 
 def prepared(found: Tokenizer, files: Any, *, image_token: int, vocab_size: int) -> Tokenizer:
@@ -124,7 +124,7 @@ def test_gemma_prompt(small_gemma: Path) -> None:
     ids = {token: tokenizer.encode(token)[0] for token in GEMMA_SPECIAL}
     image = ids["<image_soft_token>"]
     ready = prepared(tokenizer, GEMMA_TOKENIZER, image_token=image, vocab_size=600)
-    row = prompt_tokens("Where?", [2], ready, GEMMA_TOKENIZER.template)
+    row = prompt_tokens("Where?", [[2]], ready, GEMMA_TOKENIZER.template)
     head = [2, ids["<start_of_turn>"], *ready.encode("user\n\n\n"), ids["<start_of_image>"]]
     assert row[: len(head) + 3] == [*head, image, image, ids["<end_of_image>"]]
     assert ready.decode(row).endswith("model\n<think>")

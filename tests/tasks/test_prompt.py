@@ -67,16 +67,25 @@ def test_parse_thought_stops_at_the_first_closing_tag():
 def test_images_stand_before_the_question_inside_the_template():
     tokenizer = byte_tokenizer(bos=257, image_token=259)
     template = PromptTemplate(opening="U", image_open="[", image_close="]", closing="!")
-    tokens = prompt_tokens("q", [2, 1], tokenizer, template)
+    tokens = prompt_tokens("q", [[2], [1]], tokenizer, template)
     assert tokens == [257, *b"U[", 259, 259, *b"][", 259, *b"]q!"]
     assert prompt_text("q", template) == "Uq!"
 
 
+def test_crops_stand_behind_the_whole_image_each_in_its_own_markers():
+    tokenizer = byte_tokenizer(bos=None, image_token=259)
+    template = PromptTemplate(
+        image_open="[", image_close="]", whole_view="W", crop_views="C", next_crop="N", closing="!"
+    )
+    tokens = prompt_tokens("q", [[1, 1, 1], [1]], tokenizer, template)
+    assert tokens == [*b"W[", 259, *b"]C[", 259, *b"]N[", 259, *b"][", 259, *b"]q!"]
+
+
 def test_tiny_prompt_is_images_question_and_opening_tag():
     tokenizer = byte_tokenizer(bos=None, image_token=259)
-    assert prompt_tokens("q", [3], tokenizer) == [259, 259, 259, *b"q<think>"]
+    assert prompt_tokens("q", [[3]], tokenizer) == [259, 259, 259, *b"q<think>"]
 
 
 def test_images_without_image_token():
     with pytest.raises(UserError, match="2 images"):
-        prompt_tokens("q", [3, 3], byte_tokenizer(bos=None, image_token=None))
+        prompt_tokens("q", [[3], [3]], byte_tokenizer(bos=None, image_token=None))
