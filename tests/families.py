@@ -1,4 +1,4 @@
-"""Gemma 3 and Qwen2.5-VL at their smallest, two images before the text of every prompt."""
+"""Gemma 3 and Qwen2.5-VL as subjects of the laws: random sizes, two images before every text."""
 
 import functools
 from collections.abc import Callable
@@ -17,89 +17,138 @@ from gmma.models.qwen_vision import QwenVisionConfig
 from gmma.models.siglip import SiglipConfig
 from gmma.types import Example, Params
 
+FAMILIES = ("gemma3", "qwen2_5_vl")
 VOCAB, IMAGE, SEPARATOR = len(laws.PIECES), laws.IMAGE, laws.PAD
-GEMMA = Gemma3Config(
-    vocab_size=VOCAB,
-    layers=3,
-    width=16,
-    heads=4,
-    kv_heads=2,
-    head_size=6,
-    mlp=24,
-    local_layers=(True, False, True),
-    window=4,
-    query_scale=6**-0.5,
-    rotary_factor=2.0,
-    vision=SiglipConfig(layers=1, width=12, heads=2, mlp=16, image_pixels=8, patch_pixels=2),
-    image_tokens=4,
-    image_token=IMAGE,
-)
-QWEN = QwenConfig(
-    vocab_size=VOCAB,
-    layers=2,
-    width=32,
-    heads=4,
-    kv_heads=2,
-    mlp=24,
-    rotary_sections=(1, 1, 2),
-    rotary_base=100.0,
-    local_layers=(False, False),
-    vision=QwenVisionConfig(
-        layers=2,
-        width=16,
-        heads=2,
-        mlp=16,
-        full_layers=(False, True),
-        patch_pixels=2,
-        window_cells=2,
-    ),
-    image_token=IMAGE,
-)
+GEMMA_SIDE, QWEN_PATCH, QWEN_WINDOW = 8, 2, 2  # pixels, pixels, cells
 QWEN_SIZES = ([(8, 12), (12, 8), (4, 24)], [(4, 8), (8, 4)])  # of six cells, then of two
 
 
+def flags(rng: np.random.Generator, count: int) -> tuple[bool, ...]:
+    """Random truths, one per layer."""
+    return tuple(bool(flag) for flag in rng.integers(0, 2, count))
+
+
+def gemma_config(seed: int, dtype: Any) -> Gemma3Config:
+    """Random sizes, heads and windows; an image of 4 × 4 patches."""
+    rng = np.random.default_rng(seed)
+    layers, kv_heads, head_size = (int(rng.integers(*ends)) for ends in ((2, 5), (1, 4), (2, 6)))
+    return Gemma3Config(
+        vocab_size=VOCAB,
+        layers=layers,
+        width=4 * int(rng.integers(4, 7)),
+        heads=kv_heads * int(rng.integers(1, 4)),
+        kv_heads=kv_heads,
+        head_size=2 * head_size,
+        mlp=int(rng.integers(16, 32)),
+        local_layers=flags(rng, layers),
+        window=int(rng.integers(2, 9)),
+        query_scale=(2 * head_size) ** -0.5,
+        rotary_factor=float(rng.integers(1, 9)),
+        final_softcap=5.0 if seed % 2 else None,
+        tied=bool(seed % 3),
+        attention_bias=seed % 3 == 1,
+        vision=SiglipConfig(
+            layers=int(rng.integers(1, 3)),
+            width=12,
+            heads=int(rng.integers(1, 4)),
+            mlp=16,
+            image_pixels=GEMMA_SIDE,
+            patch_pixels=2,
+        ),
+        image_tokens=(4, 1)[seed % 2],
+        image_token=IMAGE,
+        dtype=dtype,
+    )
+
+
+def qwen_config(seed: int, dtype: Any) -> QwenConfig:
+    """Random sizes, heads, windows and rotary sections; windows of 2 × 2 cells."""
+    rng = np.random.default_rng(seed)
+    layers, kv_heads, tower = (int(rng.integers(*ends)) for ends in ((2, 4), (1, 4), (1, 4)))
+    sections = tuple(int(n) for n in rng.integers(1, 3, 3))
+    heads = kv_heads * int(rng.integers(1, 3))
+    return QwenConfig(
+        vocab_size=VOCAB,
+        layers=layers,
+        width=heads * 2 * sum(sections),
+        heads=heads,
+        kv_heads=kv_heads,
+        mlp=int(rng.integers(16, 32)),
+        rotary_sections=sections,
+        rotary_base=100.0,
+        local_layers=flags(rng, layers) if seed % 2 else (False,) * layers,
+        window=int(rng.integers(2, 9)),
+        tied=bool(seed % 2),
+        vision=QwenVisionConfig(
+            layers=tower,
+            width=16,
+            heads=int(rng.choice([1, 2])),
+            mlp=16,
+            full_layers=flags(rng, tower),
+            patch_pixels=QWEN_PATCH,
+            window_cells=QWEN_WINDOW,
+        ),
+        image_token=IMAGE,
+        dtype=dtype,
+    )
+
+
 def randomised(params: Params, dtype: str) -> Params:
-    """Parameters of order one everywhere, so that no term of a forward pass is idle."""
+    """Norms and biases moved too, so that no term of a forward pass is idle."""
     rng = np.random.default_rng(0)
 
     def noisy(leaf: jax.Array) -> np.ndarray:
         fan_in = leaf.shape[-2] if leaf.ndim > 1 else 25
-        return (np.asarray(leaf) + rng.normal(size=leaf.shape) * fan_in**-0.5).astype(dtype)
+        noise = 0.5 * rng.normal(size=leaf.shape) * fan_in**-0.5
+        return (np.asarray(leaf) + noise).astype(dtype)
 
     return jax.tree.map(noisy, params)
 
 
-def draw_qwen_images(dtype: str) -> Callable[[np.random.Generator, int], Any]:
+def draw_qwen_images(config: QwenConfig) -> Callable[[np.random.Generator, int], Any]:
     """A batch whose rows have the same numbers of image tokens and different sizes."""
     pixels = PixelConfig(mean=(0.5,) * 3, std=(0.5,) * 3, resample=2)
-    config = QwenImageConfig(pixels=pixels, vision=QWEN.vision, min_pixels=16)
-    processor = qwen_processor(config, (4,))
+    images = QwenImageConfig(pixels=pixels, vision=config.vision, min_pixels=16)
+    processor = qwen_processor(images, (4,))
 
     def draw(rng: np.random.Generator, batch: int) -> Any:
         examples = []
         for row in range(batch):
             sizes = [kinds[rng.integers(len(kinds))] for kinds in QWEN_SIZES]
-            images = tuple(rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes)
-            examples.append(Example(question="", images=images, columns={}, id=str(row)))
+            own = tuple(rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes)
+            examples.append(Example(question="", images=own, columns={}, id=str(row)))
         found = processor.to_arrays(examples)
-        return replace(found, patches=found.patches.astype(dtype))
+        return replace(found, patches=found.patches.astype(config.dtype))
+
+    return draw
+
+
+def draw_gemma_images(config: Gemma3Config) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Two images a row."""
+
+    def draw(rng: np.random.Generator, batch: int) -> np.ndarray:
+        size = (batch, 2, 3, GEMMA_SIDE, GEMMA_SIDE)
+        return rng.normal(size=size).astype(config.dtype)
 
     return draw
 
 
 @functools.cache
-def subject_of(family: str, dtype: Any = "float32", **changes: Any) -> laws.Subject:
-    """A ported family with random parameters; `changes` to its config."""
+def subject_of(
+    family: str, seed: int = 0, dtype: str = "float32", **changes: Any
+) -> laws.Subject:
+    """A ported family of random sizes with random parameters; `changes` to its config."""
+    draw: Callable[[np.random.Generator, int], Any]
     if family == "gemma3":
-        policy = gemma3_policy(replace(GEMMA, dtype=dtype, **changes))
-        prefix = (IMAGE,) * 4 + (SEPARATOR,) + (IMAGE,) * 4
-
-        def draw(rng: np.random.Generator, batch: int) -> np.ndarray:
-            return rng.normal(size=(batch, 2, 3, 8, 8)).astype(dtype)
-
+        gemma = replace(gemma_config(seed, dtype), **changes)
+        counts, policy, draw = (
+            (gemma.image_tokens,) * 2,
+            gemma3_policy(gemma),
+            draw_gemma_images(gemma),
+        )
     else:
-        policy = qwen_policy(replace(QWEN, dtype=dtype, **changes))
-        prefix = (IMAGE,) * 6 + (SEPARATOR,) + (IMAGE,) * 2
-        draw = draw_qwen_images(dtype)
+        qwen = replace(qwen_config(seed, dtype), **changes)
+        counts, policy, draw = (6, 2), qwen_policy(qwen), draw_qwen_images(qwen)
+    first, second = ((IMAGE,) * count for count in counts)
     params = randomised(laws.compiled(policy.init)(jax.random.key(0)), dtype)
-    return laws.Subject(policy, params, prefix, draw, np.dtype(dtype).type)
+    return laws.Subject(policy, params, (*first, SEPARATOR, *second), draw, np.dtype(dtype).type)

@@ -1,11 +1,14 @@
 """Our logits are transformers' on random models: text, one image, several, mixed rows, padding."""
 
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from gmma.porting import load_pretrained, reference_logits, save_pretrained
+from gmma.models.lora import LoraConfig, add_adapters, merge_adapters
+from gmma.porting import load_pretrained, reference_logits, save_adapters, save_pretrained
 from tests.porting import theirs
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -115,3 +118,33 @@ def test_export_loads(write, options: dict, tmp_path: Path) -> None:
     tokens, lengths = rng.integers(3, 80, (2, 11)), np.array([11, 5])
     reference = theirs.logits(model, tokens, lengths)
     require_close(theirs.logits(again.eval(), tokens, lengths), reference, lengths)
+
+
+@pytest.mark.parametrize(
+    ("write", "options", "patterns"),
+    [
+        (theirs.gemma_text, theirs.GEMMA_TEXTS[1], ("blocks/(query|out)", "blocks/mlp/down")),
+        (theirs.gemma_images, theirs.GEMMA_IMAGES[0], ("blocks/value", "vision/blocks/query")),
+        (theirs.qwen, theirs.QWENS[1], ("blocks/key", "vision/blocks/qkv", "vision/merger_in")),
+    ],
+)
+def test_adapters_load_in_peft(write, options: dict, patterns: tuple, tmp_path: Path) -> None:
+    """LoRA export → peft loads → the same logits; so does the merged export in transformers."""
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    rng = np.random.default_rng(4)
+    base, adapters, merged = (tmp_path / name for name in ("base", "adapters", "merged"))
+    model = write(base, options)
+    pretrained = load_pretrained(base)
+    config = LoraConfig(rank=3, alpha=6.0, patterns=patterns)
+    params = add_adapters(pretrained.params, config, jax.random.key(0))
+    noise = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype) / 3, params["lora"])
+    adapted = replace(pretrained, params={**params, "lora": noise})
+    tokens, lengths = rng.integers(3, 80, (2, 11)), np.array([11, 5])
+    ours = reference_logits(adapted, tokens, lengths=lengths)
+    assert np.abs(ours - theirs.logits(model, tokens, lengths)).max() > 0.1
+    save_adapters(adapters, adapted)
+    save_pretrained(merged, replace(adapted, params=merge_adapters(adapted.params)))
+    again = type(model).from_pretrained(merged).eval()
+    require_close(ours, theirs.logits(again, tokens, lengths), lengths)
+    wrapped = peft.PeftModel.from_pretrained(model, adapters).eval()
+    require_close(ours, theirs.logits(wrapped, tokens, lengths), lengths)
