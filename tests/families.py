@@ -134,9 +134,7 @@ def draw_gemma_images(config: Gemma3Config) -> Callable[[np.random.Generator, in
 
 
 @functools.cache
-def subject_of(
-    family: str, seed: int = 0, dtype: str = "float32", **changes: Any
-) -> laws.Subject:
+def subject_of(family: str, seed: int = 0, dtype: str = "float32", **changes: Any) -> laws.Subject:
     """A ported family of random sizes with random parameters; `changes` to its config."""
     draw: Callable[[np.random.Generator, int], Any]
     if family == "gemma3":

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import laws
 import numpy as np
 import pytest
+from families import FAMILIES, subject_of
 from hypothesis import given
 from hypothesis import strategies as st
-from families import FAMILIES, subject_of
 
 from gmma.sampling import SamplingConfig
 from gmma.tree import TreeShape
