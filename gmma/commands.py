@@ -52,7 +52,12 @@ def load_experiment(path: Path) -> ExperimentConfig:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    beside = str(path.parent.absolute())  # one experiment may begin from another
+    sys.path.insert(0, beside)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(beside)
     if not hasattr(module, "experiment"):
         raise UserError(f"{path} has no function experiment() that returns an ExperimentConfig")
     config = module.experiment()

@@ -6,22 +6,33 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from porting.directories import write_directory
+from small_records import on_few_records
 
 from gmma.assembly import assemble
 from gmma.commands import load_experiment
 from gmma.config import config_from_json, config_to_json
 from gmma.errors import UserError
 from gmma.feed import read_batches, read_demonstrations, read_prompts
+from gmma.models.pretrained import PretrainedConfig
+from gmma.optimizer import join_params
 from gmma.programs import make_programs, make_rl_trainer, make_sft_trainer
 from gmma.types import Advantages
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
-FEW_SCENES = {"train_scenes": 64, "validation_scenes": 4, "test_scenes": 4}
+DIRECTORIES = {"gemma-3-4b-it": "gemma3", "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
+
+
+@pytest.fixture(scope="session")
+def tiny_models(tmp_path_factory):
+    """A tiny random directory for every backbone that an experiment names."""
+    home = tmp_path_factory.mktemp("models")
+    return {name: write_directory(kind, home / kind) for name, kind in DIRECTORIES.items()}
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_every_experiment_has_the_shapes_of_a_run(path, tmp_path_factory):
+def test_every_experiment_has_the_shapes_of_a_run(path, tiny_models, tmp_path):
     """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
 
     With JAX's own promotion: optax raises a float to an integer power.
@@ -29,9 +40,11 @@ def test_every_experiment_has_the_shapes_of_a_run(path, tmp_path_factory):
     config = load_experiment(path)
     assert config.name == path.stem
     assert config_from_json(config_to_json(config), path) == config
-    data_dir = tmp_path_factory.getbasetemp() / "experiments_data"
-    config = replace(config, task=replace(config.task, **FEW_SCENES), data_dir=data_dir)
-    parts = assemble(config)
+    model = config.model
+    if isinstance(model, PretrainedConfig):
+        model = replace(model, directory=tiny_models[model.directory.name])
+    task = on_few_records(config.task, tmp_path)
+    parts = assemble(replace(config, task=task, model=model, data_dir=tmp_path / "data"))
     sft, rl, programs = make_sft_trainer(parts), make_rl_trainer(parts), make_programs(parts)
     sft_batch, batch = next(read_batches(parts, "sft")), next(read_batches(parts, "rl"))
 
@@ -46,7 +59,8 @@ def test_every_experiment_has_the_shapes_of_a_run(path, tmp_path_factory):
     assert shapes_of(state) == shapes_of(sft.abstract)
 
     prompts, shape = read_prompts(parts, batch.examples), config.tree.shape
-    rollout = jax.eval_shape(programs.grow, rl.abstract.params, prompts, np.uint32(0))
+    params = join_params(rl.abstract.params, rl.abstract.frozen)
+    rollout = jax.eval_shape(programs.grow, params, prompts, np.uint32(0))
     rewards = jax.ShapeDtypeStruct(rollout.finished.shape, np.float32)
     counted = jax.ShapeDtypeStruct(rollout.finished.shape, bool)
     credit = jax.eval_shape(programs.credit, rewards, counted)

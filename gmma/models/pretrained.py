@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from gmma.models.layers import Remat
 from gmma.models.lora import LoraConfig
 
 
@@ -21,6 +22,7 @@ class PretrainedConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained
+    remat: Remat = "full"  # what of a layer is computed again in the backward pass
     # What the images of a prompt are padded to, so that each size is compiled once: windows of 4×4
     # tokens for Qwen, images for Gemma; 0 is the program without a tower. None: one size, that of
     # a prompt full of images, or (0,) where the task has none.

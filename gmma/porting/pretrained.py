@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gmma.data import ImageProcessor
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.models.gemma3 import gemma3_policy
+from gmma.models.layers import Remat
 from gmma.models.policy import Policy
 from gmma.models.qwen2_5_vl import qwen_policy
 from gmma.porting import gemma3, qwen2_5_vl
@@ -127,16 +128,18 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
     return FAMILIES[kind]
 
 
-def describe_pretrained(directory: str | Path, dtype: DType = "float32") -> Described:
+def describe_pretrained(
+    directory: str | Path, dtype: DType = "float32", *, remat: Remat = "none"
+) -> Described:
     """Config and tokenizer of a directory; its weights are not looked at.
 
-    `dtype` is that of the activations. UserError for a config that we do not implement, and for a
-    tokenizer that lacks a special token of its family.
+    `dtype` is that of the activations; `remat` as in `stack_blocks`. UserError for a config that we
+    do not implement, and for a tokenizer that lacks a special token of its family.
     """
     directory = Path(directory)
     config = read_json(directory / CONFIG)
     family = family_of(config, str(directory / CONFIG))
-    model = family.read_config(config, str(directory / CONFIG), dtype)
+    model = replace(family.read_config(config, str(directory / CONFIG), dtype), remat=remat)
     return Described(
         directory=directory,
         config=config,

@@ -1,0 +1,67 @@
+"""GRPO-MA T4A4 on a manifest of trajectories: Gemma 3 4B, adapters alone trained.
+
+    gmma train experiments/gemma3_4b_trajectory_t4a4_lora.py
+
+Needs google/gemma-3-4b-it in `models/gemma-3-4b-it`
+and the manifests of trajectories and their images in `data/ShareRobot`.
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`). Not run on real weights, so no
+figure is expected. The paper's settings are not known ([?]): every number here is our choice.
+"""
+
+from pathlib import Path
+
+from gmma.config import (
+    CheckpointConfig,
+    EvalConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RewardConfig,
+    TreeConfig,
+)
+from gmma.models.lora import LoraConfig
+from gmma.models.pretrained import PretrainedConfig
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks.manifest import RecordsConfig
+from gmma.tasks.trajectory import TrajectoryConfig
+
+
+def experiment() -> ExperimentConfig:
+    """A short warm start teaches the form of thought and answer; the paths come by RL."""
+    return ExperimentConfig(
+        name="gemma3_4b_trajectory_t4a4_lora",
+        task=TrajectoryConfig(
+            source="records",
+            records=RecordsConfig(
+                train=Path("data/ShareRobot/grpo_sharerobot_trajectory_train.json"),
+                test=Path("data/ShareRobot/grpo_sharerobot_trajectory_test.json"),
+                images=Path("data/ShareRobot/trajectory/images"),
+                question_type="trajectory-sharerobot",
+            ),
+        ),
+        model=PretrainedConfig(
+            directory=Path("models/gemma-3-4b-it"), lora=LoraConfig(rank=16, alpha=32.0)
+        ),
+        tree=TreeConfig(
+            thoughts=4, answers=4, prompt_tokens=1024, thought_tokens=512, answer_tokens=128
+        ),
+        rewards=RewardConfig(
+            terms=(RewardTerm("trajectory", weight=1.0), RewardTerm("format", weight=0.1)),
+            workers=8,
+        ),
+        sft=PhaseConfig(
+            steps=50,
+            batch_prompts=32,
+            microbatches=4,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10, schedule="cosine"),
+        ),
+        rl=PhaseConfig(
+            steps=500,
+            batch_prompts=32,
+            microbatches=4,
+            optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=10),
+        ),
+        evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
+        checkpoint=CheckpointConfig(every_steps=50),
+        logprob_chunk_slots=64,
+    )
