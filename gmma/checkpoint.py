@@ -209,6 +209,7 @@ FREE_ON_RESUME = (
     "checkpoint",
     "data_dir",
     "evaluation/every_steps",
+    "hosts",
     "mesh",
     "rewards/workers",
     "runs_dir",

@@ -7,15 +7,17 @@
     gmma bench                                           time the tree against flat rows
 
 A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
-that SIGTERM has ended exits with code 75, and `--resume` goes on with it.
+that SIGTERM has ended exits with code 75, one that lost another host with 76, and `--resume` goes
+on with either.
 """
 
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 from gmma.errors import UserError
-from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.preemption import CODE_HOST_LOST, CODE_PREEMPTED, HostLost, Preempted
 
 EXIT_USER_ERROR = 2
 
@@ -83,3 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Preempted as notice:
         print(f"gmma {name}: {notice}", file=sys.stderr)
         raise SystemExit(CODE_PREEMPTED) from None
+    except HostLost as loss:
+        traceback.print_exc()
+        print(f"gmma {name}: {loss}", file=sys.stderr)
+        raise SystemExit(CODE_HOST_LOST) from None

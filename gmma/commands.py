@@ -14,6 +14,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
+from gmma import hosts
 from gmma.assembly import assemble, reward_terms
 from gmma.bench import BenchArguments, bench
 from gmma.checkpoint import CONFIG_FILE, find_step
@@ -88,7 +89,9 @@ def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, b
 def train_command(arguments: Sequence[str]) -> None:
     """`gmma train EXPERIMENT [--resume] [--field value …]`."""
     config, resume = resolve(arguments, "train")
-    print(json.dumps(config_to_json(config), indent=1))
+    hosts.join(config.hosts)
+    if hosts.leads():
+        print(json.dumps(config_to_json(config), indent=1))
     use_compilation_cache(config)
     train(config, resume=resume)
 

@@ -5,6 +5,7 @@ field; the resolved config is printed and saved, and is enough to repeat the run
 field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,6 +236,38 @@ class MeshConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class HostsConfig:
+    """The processes that train together, one a host (`gmma/hosts.py`, `docs/tpu.md`)."""
+
+    # alone: this process is the whole run; slice: JAX asks the TPU VM for the other hosts;
+    # given: the three fields below say
+    join: Literal["alone", "slice", "given"] = "alone"
+    coordinator: str | None = None  # HOST:PORT, where the process with index 0 listens
+    count: int | None = None  # processes of the run
+    index: int | None = None  # of this process, from 0; 0 writes the files and prints
+    start_seconds: int = 300  # to wait for the others at the start
+    heartbeat_seconds: int = 30  # a host that is silent for so long is lost, and the others end
+    stop_seconds: int = 15  # to wait for the others at the end, or for a failing host's clean-up
+
+    def __post_init__(self) -> None:
+        for name in ("start_seconds", "heartbeat_seconds", "stop_seconds"):
+            value = getattr(self, name)
+            require(value >= 1, f"hosts.{name}", value, "1 or more")
+        given = (self.coordinator, self.count, self.index)
+        if self.join == "given":
+            whole = self.coordinator is not None and re.fullmatch(r".+:\d+", self.coordinator)
+            require(bool(whole), "hosts.coordinator", self.coordinator, "HOST:PORT")
+            require((self.count or 0) >= 1, "hosts.count", self.count, "1 or more")
+            fits = self.index is not None and 0 <= self.index < (self.count or 0)
+            require(fits, "hosts.index", self.index, f"from 0 and below hosts.count = {self.count}")
+        elif given != (None, None, None):
+            raise UserError(
+                f"hosts.coordinator, count, index = {given} with hosts.join = {self.join}: set "
+                "hosts.join to given"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
     """Everything that a run depends on."""
 
@@ -250,6 +283,7 @@ class ExperimentConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    hosts: HostsConfig = field(default_factory=HostsConfig)
     seed: int = 0  # root of every random choice but the dataset's
     init_from: Path | None = None  # a run directory whose parameters replace a fresh start
     samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import jax
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -23,10 +24,13 @@ LINE_EVERY_SECONDS = 15.0  # where the output is no terminal
 
 @contextmanager
 def open_display(phase: str, done: int, total: int) -> Iterator[Callable[[int, Record], None]]:
-    """A progress bar on a terminal; elsewhere a line every few seconds.
+    """A progress bar on a terminal; elsewhere a line every few seconds; nothing but on one host.
 
     The function it yields takes the number of steps done and the last step's record.
     """
+    if jax.process_index() != 0:
+        yield lambda step, record: None
+        return
     console = wide_console()
     columns = (
         TextColumn("[bold]{task.description}"),

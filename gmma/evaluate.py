@@ -13,13 +13,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float, Int
 
 from gmma.assembly import Parts
 from gmma.feed import read_examples, read_prompts
 from gmma.files import read_json, write_whole
+from gmma.hosts import fetch_rows, gather_entries, own_part
 from gmma.programs import Grow, make_grow
 from gmma.sampling import GREEDY, SamplingConfig
 from gmma.scoring import TreeTexts, read_texts
@@ -100,25 +100,38 @@ def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -
     for start in range(0, len(examples), rows):
         part = examples[start : start + rows]
         full = part + [part[-1]] * (rows - len(part))  # one static shape; what is added is cut off
-        rollout = grow_examples(parts, grow, params, full, start // rows)
-        texts = read_texts(rollout, parts.tokenizer)
-        spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
-        measured = measure_rollout(parts, full, rollout, texts)
-        figures = {name: found.mean(axis=1) for name, found in measured.items()}
-        figures |= measure_groups(parts, full, spoken, measured)
-        for name, found in figures.items():
-            own = found[: len(part)]
-            values.setdefault(name, []).extend(own[~np.isnan(own)].tolist())
-        answers.extend(spoken[: len(part)])
+        own = own_part(full)
+        rollout = grow_examples(parts, grow, params, own, start // rows)
+        everywhere = gather_entries(measure_examples(parts, own, rollout))
+        for entry in everywhere[: len(part)]:
+            for name, value in entry["figures"].items():
+                values.setdefault(name, []).extend([] if np.isnan(value) else [value])
+            answers.append(entry["answers"])
     return Measured(values=values, answers=answers)
 
 
 def grow_examples(
     parts: Parts, grow: Grow, params: Params, examples: list[Example], step: int
 ) -> TreeRollout:
-    """Trees of a batch of examples, fetched to the host."""
+    """Trees of this host's examples of a batch, fetched to it."""
     prompts = put_batch(read_prompts(parts, examples), parts.mesh)
-    return jax.device_get(grow(params, prompts, put_whole(np.uint32(step), parts.mesh)))
+    rollout = grow(params, prompts, put_whole(np.uint32(step), parts.mesh))
+    return fetch_rows(rollout, parts.mesh)
+
+
+def measure_examples(
+    parts: Parts, examples: list[Example], rollout: TreeRollout
+) -> list[dict[str, Any]]:
+    """Of each example its figures, NaN where a metric is not its own, and its answers."""
+    texts = read_texts(rollout, parts.tokenizer)
+    spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
+    measured = measure_rollout(parts, examples, rollout, texts)
+    figures = {name: found.mean(axis=1) for name, found in measured.items()}
+    figures |= measure_groups(parts, examples, spoken, measured)
+    return [
+        {"figures": {name: float(found[row]) for name, found in figures.items()}, "answers": own}
+        for row, own in enumerate(spoken)
+    ]
 
 
 def measure_rollout(

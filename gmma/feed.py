@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import grain
+import jax
 import numpy as np
 
 from gmma.assembly import Parts
@@ -23,7 +24,10 @@ AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its dem
 
 
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
-    """The endless stream of a phase's batches; each phase has an order of its own."""
+    """The endless stream of a phase's batches, of which this host reads its own rows.
+
+    Each phase has an order of its own, whatever the number of hosts.
+    """
     config = parts.config
     source = demonstrated_source(parts) if phase == "sft" else train_source(parts)
     rows = getattr(config, phase).batch_prompts
@@ -35,7 +39,14 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
             example = parts.task.augment(config.task, example, rng)
         return in_frame(parts, example)
 
-    return example_batches(source, batch=rows, seed=seed, prepare=prepare)
+    return example_batches(
+        source,
+        batch=rows,
+        seed=seed,
+        host_index=jax.process_index(),
+        host_count=jax.process_count(),
+        prepare=prepare,
+    )
 
 
 def train_source(parts: Parts) -> ExampleSource:

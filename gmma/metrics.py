@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,16 +59,11 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:
 class Writer:
     """Where records go: `metrics.jsonl`, and TensorBoard events beside it."""
 
-    path: Path
-    events: SummaryWriter
+    write: Callable[[Record], None]  # its `step` is the global step of the run
+    flush: Callable[[], None]  # what was written before outlives a kill
 
-    def write(self, record: Record) -> None:
-        """Append one record; its `step` is the global step of the run."""
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                self.events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+
+SILENT = Writer(write=lambda record: None, flush=lambda: None)  # of a host that does not lead
 
 
 def read_records(path: Path) -> list[Record]:
@@ -96,8 +91,16 @@ def open_writer(run_dir: Path, *, before_step: int) -> Iterator[Writer]:
     events = SummaryWriter(
         str(run_dir / "tensorboard"), purge_step=before_step, filename_suffix=suffix
     )
+
+    def write(record: Record) -> None:
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        for name, value in record.items():
+            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+
     try:
-        yield Writer(path=path, events=events)
+        yield Writer(write=write, flush=events.flush)
     finally:
         events.close()
 

@@ -1,7 +1,8 @@
-"""Preemption: SIGTERM asks a run to end, and it ends where it can be resumed.
+"""Ends of a run that another start goes on from: SIGTERM, and the loss of another host.
 
 A cloud takes a machine back with a SIGTERM and some seconds of notice. The run finishes its step,
-writes a checkpoint and exits with a code that says "start me again with --resume".
+writes a checkpoint and exits with a code that says "start me again with --resume". A host that goes
+without notice takes the others down behind the last checkpoint, with a code of its own.
 """
 
 import signal
@@ -13,11 +14,17 @@ from typing import NoReturn
 
 CODE_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h; tpu_setup/common.sh names it too
 
+CODE_HOST_LOST = 76  # EX_PROTOCOL; likewise
+
 _asked = threading.Event()
 
 
 class Preempted(Exception):  # noqa: N818  # no error: the run ended as it was asked to
     """The run was asked to end and has written a checkpoint; the message says how to go on."""
+
+
+class HostLost(Exception):  # noqa: N818  # names what happened, like Preempted
+    """A computation over all hosts failed; the message says where, and how to go on."""
 
 
 def _note(signal_number: int, frame: FrameType | None) -> None:

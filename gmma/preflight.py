@@ -8,6 +8,7 @@ from gmma import checkpoint
 from gmma.assembly import Parts
 from gmma.errors import UserError
 from gmma.feed import read_batches, read_demonstrations, read_prompts
+from gmma.hosts import check_hosts
 from gmma.programs import kept_params
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
@@ -37,8 +38,9 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
 
 
 def check_batches(parts: Parts) -> None:
-    """Every device gets the same number of rows."""
+    """Every device gets the same number of rows, and every row lies on one host."""
     config = parts.config
+    check_hosts(parts.mesh)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
         check_batch(parts.mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
     check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)

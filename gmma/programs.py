@@ -82,7 +82,7 @@ def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
             mask=counted,
         )
 
-    return jax.jit(credit)
+    return jax.jit(credit, out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:

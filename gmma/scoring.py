@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from gmma.metrics import mean, mean_of
-from gmma.rewards.outcomes import SCORED, Scored
+from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
 from gmma.tasks.prompt import parse_answer, parse_thought
 from gmma.tokenizer import Tokenizer
-from gmma.types import Example, Metric, TreeRollout
+from gmma.types import Example, Metric, TreeRollout, pytree
+
+TASK_NAME = "S64"  # a task's name in bytes, so that it travels between hosts as a row of an array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,13 +24,25 @@ class TreeTexts:
     answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None breaks the form
 
 
-@dataclass(frozen=True, kw_only=True)
+@pytree
 class Scores:
     """Rewards of every answer, and each named term apart. NaN: could not be scored."""
 
     rewards: Float[np.ndarray, "B K M"]
     terms: dict[str, Float[np.ndarray, "B K M"]]
-    metrics: dict[str, Metric]
+    kinds: dict[str, Int8[np.ndarray, "B K M"]]  # what became of it, by term: where in KINDS
+    tasks: Shaped[np.ndarray, "B"]  # names in bytes, of a mixture's tasks; else empty
+
+
+@pytree
+class Measured:
+    """What a step's metrics are made of: a few numbers an answer, so every host can have all."""
+
+    scores: Scores
+    thought_lengths: Int[np.ndarray, "B K"]
+    answer_lengths: Int[np.ndarray, "B K M"]
+    closed: Bool[np.ndarray, "B K"]
+    finished: Bool[np.ndarray, "B K M"]
 
 
 def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
@@ -83,42 +97,58 @@ def score_answers(
         term.label: scored.values[:, index].reshape(shape).astype(np.float32)
         for index, term in enumerate(scorer.terms)
     }
-    metrics = reward_metrics(rewards, terms, scored)
-    metrics |= task_metrics(rewards, terms, [example.columns.get("task") for example in examples])
-    return Scores(rewards=rewards, terms=terms, metrics=metrics)
+    kinds = {
+        term.label: scored.kinds[:, index].reshape(shape) for index, term in enumerate(scorer.terms)
+    }
+    tasks = [str(example.columns.get("task", "")).encode() for example in examples]
+    return Scores(rewards=rewards, terms=terms, kinds=kinds, tasks=np.array(tasks, TASK_NAME))
 
 
-def reward_metrics(
-    rewards: Float[np.ndarray, "B K M"], terms: dict[str, np.ndarray], scored: Scored
-) -> dict[str, Metric]:
+def measure(scores: Scores, rollout: TreeRollout) -> Measured:
+    """Of a fetched and scored rollout, what its metrics need."""
+    return Measured(
+        scores=scores,
+        thought_lengths=rollout.thought_lengths,
+        answer_lengths=rollout.answer_lengths,
+        closed=rollout.closed,
+        finished=rollout.finished,
+    )
+
+
+def rollout_metrics(measured: Measured, counted: Bool[np.ndarray, "B K M"]) -> dict[str, Metric]:
+    """Rewards, their spread within trees where they count, and lengths, of a whole batch."""
+    return {
+        **reward_metrics(measured.scores),
+        **group_metrics(np.where(counted, measured.scores.rewards, np.nan)),
+        **length_metrics(measured),
+    }
+
+
+def reward_metrics(scores: Scores) -> dict[str, Metric]:
     """TRL's names: `reward`, each term's mean and standard deviation over the batch (population),
     and how many answers could not be scored, by kind.
     """
-    metrics = {"reward": mean_of(rewards)}
-    for name, values in terms.items():
+    metrics = {"reward": mean_of(scores.rewards)}
+    for name, values in scores.terms.items():
         held = values[np.isfinite(values)].astype(np.float64)
         metrics[f"rewards/{name}/mean"] = mean_of(values)
         metrics[f"rewards/{name}/std"] = mean(held.std() if held.size else 0, held.size > 0)
-        for kind, count in scored.outcomes[name].items():
+        for at, kind in enumerate(KINDS):
             if kind != SCORED:
-                metrics[f"rewards/{name}/{kind}"] = mean(count, 1)
-    return metrics
+                metrics[f"rewards/{name}/{kind}"] = mean((scores.kinds[name] == at).sum(), 1)
+    return metrics | task_metrics(scores)
 
 
-def task_metrics(
-    rewards: Float[np.ndarray, "B K M"],
-    terms: dict[str, np.ndarray],
-    tasks: Sequence[str | None],
-) -> dict[str, Metric]:
+def task_metrics(scores: Scores) -> dict[str, Metric]:
     """`task/{task}/reward` and `rewards/{task}/{term}/mean` of each task of a mixture.
 
     A term that is for one task alone has its mean among the terms already.
     """
     metrics = {}
-    for task in sorted({task for task in tasks if task is not None}):
-        rows = np.asarray([found == task for found in tasks])
-        metrics[f"task/{task}/reward"] = mean_of(rewards[rows])
-        for name, values in terms.items():
+    for name_in_bytes in sorted(set(scores.tasks.tolist()) - {b""}):
+        rows, task = scores.tasks == name_in_bytes, name_in_bytes.decode()
+        metrics[f"task/{task}/reward"] = mean_of(scores.rewards[rows])
+        for name, values in scores.terms.items():
             if "/" not in name:
                 metrics[f"rewards/{task}/{name}/mean"] = mean_of(values[rows])
     return metrics
@@ -168,15 +198,15 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
     return {n: mean_of(np.ma.filled(v.astype(np.float64), np.nan)) for n, v in metrics.items()}
 
 
-def length_metrics(rollout: TreeRollout) -> dict[str, Metric]:
+def length_metrics(measured: Measured | TreeRollout) -> dict[str, Metric]:
     """Lengths in tokens, and how often a thought or an answer ended by itself."""
-    thoughts, answers = rollout.thought_lengths, rollout.answer_lengths
+    thoughts, answers = measured.thought_lengths, measured.answer_lengths
     return {
         "thought/completions/mean_length": mean_of(thoughts.astype(np.float32)),
         "thought/completions/max_length": mean(thoughts.max(), 1),
-        "thought/completions/clipped_ratio": mean_of(1.0 - rollout.closed),
+        "thought/completions/clipped_ratio": mean_of(1.0 - measured.closed),
         "answer/completions/mean_length": mean_of(answers.astype(np.float32)),
         "answer/completions/max_length": mean(answers.max(), 1),
-        "answer/completions/clipped_ratio": mean_of(1.0 - rollout.finished),
+        "answer/completions/clipped_ratio": mean_of(1.0 - measured.finished),
         "num_tokens": mean(int(thoughts.sum()) + int(answers.sum()), 1),
     }

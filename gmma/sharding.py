@@ -50,6 +50,8 @@ REPLICATED = PartitionSpec()
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices; raises where their number does not factor as configured."""
     devices = jax.devices() if devices is None else devices
+    # A TPU numbers its chips along the torus, not host by host; a host's rows are one block.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     sizes = [config.data, config.fsdp, config.tensor]
     given = prod(size for size in sizes if size != -1)
     left, rest = divmod(len(devices), given)
@@ -150,10 +152,18 @@ def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
 
 
 def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays onto the devices, cut over rows; the only way in for data."""
-    return jax.device_put(tree, NamedSharding(mesh, BATCH))
+    """Host arrays onto the devices, cut over rows; the only way in for data.
+
+    Each host gives its own rows, and the array is the batch of all of them.
+    """
+    return _put(tree, NamedSharding(mesh, BATCH))
 
 
 def put_whole(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays onto every device."""
-    return jax.device_put(tree, NamedSharding(mesh, REPLICATED))
+    """Host arrays onto every device; each host gives the same."""
+    return _put(tree, NamedSharding(mesh, REPLICATED))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    with jax.transfer_guard_host_to_device("allow"):  # the loop's guard takes it for a slip
+        return jax.make_array_from_process_local_data(sharding, tree)

@@ -8,7 +8,7 @@ train            a whole run: SFT, then RL, an evaluation after each
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
 from pathlib import Path
@@ -27,7 +27,18 @@ from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
-from gmma.metrics import Writer, compilations, compute, merge, open_writer
+from gmma.hosts import (
+    bounded_end,
+    fetch_rows,
+    gather_rows,
+    leader_first,
+    leads,
+    own_part,
+    stop_requested,
+    wait_for_all,
+    watch_sigterm,
+)
+from gmma.metrics import SILENT, Writer, compilations, compute, merge, open_writer
 from gmma.optimizer import join_params, split_params
 from gmma.outcome import evaluation_path, print_outcome
 from gmma.preflight import check_origin, check_run
@@ -44,9 +55,9 @@ from gmma.rewards.service import Scorer, open_scorer
 from gmma.samples import ScoredTrees, write_tree
 from gmma.scoring import (
     counted_answers,
-    group_metrics,
-    length_metrics,
+    measure,
     read_texts,
+    rollout_metrics,
     score_answers,
 )
 from gmma.sharding import put_batch, put_whole
@@ -88,29 +99,29 @@ def rl_step(
     started = time.monotonic()
     prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
     rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
-    held = jax.device_get(rollout)
+    held = fetch_rows(rollout, parts.mesh)
     grown = time.monotonic()
     texts = read_texts(held, parts.tokenizer)
     scores = score_answers(run.scorer, batch.examples, held, texts)
+    measured = gather_rows(measure(scores, held), parts.mesh)
     counted, dropped = counted_answers(
-        scores.rewards,
-        held.closed,
+        measured.scores.rewards,
+        measured.closed,
         drop_unclosed=parts.config.tree.unfinished == "drop",
         min_scored=parts.config.rewards.min_scored,
     )
     scored = time.monotonic()
-    advantages = programs.credit(*put_batch((scores.rewards, counted), parts.mesh))
+    advantages = programs.credit(*put_batch((scores.rewards, own_part(counted)), parts.mesh))
     packed = programs.pack(prompts, rollout, advantages)
     packed = programs.baselines(state, reference, packed)
     updates = []
     for _ in range(parts.config.objective.num_iterations):
         state, metrics = trainer.update(state, packed)
         updates.append(metrics)
-    spread = group_metrics(np.where(counted, scores.rewards, np.nan))
-    credit = jax.device_get(advantages)
+    credit = fetch_rows(advantages, parts.mesh)
     return StepResult(
         state=state,
-        metrics=(*updates, scores.metrics, dropped, spread, length_metrics(held)),
+        metrics=(*updates, rollout_metrics(measured, counted), dropped),
         seconds={"rollout": grown - started, "reward": scored - grown},
         trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
     )
@@ -167,7 +178,8 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
             run.writer.write(record)
-            ends, stops = step + 1 == phase.config.steps, preemption.requested()
+            ends = step + 1 == phase.config.steps
+            stops = stop_requested(phase.first_step + step + 1)
             if ends or stops or is_due(step + 1, config.checkpoint.every_steps):
                 held = Progress(phase=phase.name, phase_step=step + 1, data=position)
                 save_state(run, phase, state, held, record)
@@ -192,7 +204,7 @@ def look(
 ) -> dict[str, float]:
     """Now and then: write one tree to `samples/`, and evaluate on the validation split."""
     config = run.parts.config
-    if result.trees is not None and is_due(done, config.samples_every_steps):
+    if leads() and result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
         write_tree(run.parts, result.trees, 0, directory)
     if not is_due(done, phase.evaluate_every_steps):
@@ -212,7 +224,7 @@ def save_state(
 ) -> None:
     """A checkpoint under the run's step; RL ones are ranked by the configured metric."""
     best = record.get(run.parts.config.checkpoint.best_metric) if phase.name == "rl" else None
-    run.writer.events.flush()  # or a kill would lose events that are not written again
+    run.writer.flush()  # or a kill would lose events that are not written again
     step = phase.first_step + progress.phase_step
     checkpoint.save(
         run.checkpoints, step, kept(run.parts, state) | phase.also_saved, progress, best
@@ -222,9 +234,11 @@ def save_state(
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
-    parts = assemble(config)
-    print_buckets(parts.processor)
-    with preemption.watch(), open_run(parts) as (run, latest):
+    with leader_first("the dataset"):
+        parts = assemble(config)
+    if leads():
+        print_buckets(parts.processor)
+    with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.hosts):
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
             progress = checkpoint.restore_progress(run.checkpoints, latest)
@@ -235,7 +249,8 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
             evaluate_after(run, "sft", params)
             params = reinforce(run, params)
         evaluate_after(run, "rl", params)
-    print_outcome(config)
+    if leads():
+        print_outcome(config)
 
 
 @contextmanager
@@ -258,7 +273,9 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
         check_run(parts, scorer)
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
-        checkpoint.save_config(config.run_dir, config_to_json(config))
+        wait_for_all("a run that can begin")
+        if leads():
+            checkpoint.save_config(config.run_dir, config_to_json(config))
         manager = stack.enter_context(
             checkpoint.open_checkpoints(config.run_dir, config.checkpoint)
         )
@@ -268,10 +285,15 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
             programs=make_programs(parts),
             scorer=scorer,
             evaluate=make_evaluator(parts),
-            writer=stack.enter_context(open_writer(config.run_dir, before_step=latest or 0)),
+            writer=stack.enter_context(open_records(config, latest or 0)),
             checkpoints=manager,
         )
         yield run, latest
+
+
+def open_records(config: ExperimentConfig, before_step: int) -> AbstractContextManager[Writer]:
+    """The run's metrics, on the host that leads."""
+    return open_writer(config.run_dir, before_step=before_step) if leads() else nullcontext(SILENT)
 
 
 def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
@@ -368,4 +390,5 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     path = evaluation_path(config, phase)
     if not path.exists():
         evaluation = run.evaluate(params, "test")
-        save_evaluation(path, evaluation, config.evaluation.bootstrap)
+        if leads():
+            save_evaluation(path, evaluation, config.evaluation.bootstrap)

@@ -11,6 +11,7 @@ from gmma.scoring import (
     group_metrics,
     length_metrics,
     read_texts,
+    reward_metrics,
     score_answers,
 )
 from gmma.tokenizer import Tokenizer
@@ -92,7 +93,7 @@ def test_rewards_are_weighted_sums_in_the_order_of_the_tree(rollout):
     np.testing.assert_array_equal(scores.terms["format"], form)
     expected = np.array(iou) + 0.1 * np.array(form)
     np.testing.assert_allclose(scores.rewards, expected, rtol=1e-6)
-    found = compute(scores.metrics)
+    found = compute(reward_metrics(scores))
     assert found["reward"] == pytest.approx(expected.mean())
     assert found["rewards/box_iou/mean"] == pytest.approx(3.5 / 8)
     assert found["rewards/box_iou/std"] == pytest.approx(np.std(iou))
@@ -104,7 +105,7 @@ def test_answers_without_a_readable_truth_have_no_reward_and_are_counted(rollout
     with open_scorer((RewardTerm("box_iou"),), workers=0) as scorer:
         scores = score_answers(scorer, examples, rollout, read_texts(rollout, LETTERS))
     assert np.isnan(scores.rewards[1]).all()
-    found = compute(scores.metrics)
+    found = compute(reward_metrics(scores))
     assert found["rewards/box_iou/unparsable"] == 4
     assert found["reward"] == pytest.approx(1.5 / 4)  # of the four that count
 
@@ -130,7 +131,7 @@ def test_a_term_with_a_task_counts_for_its_rows_alone(rollout):
         expected = np.stack([2 * iou, exact]) + 0.1 * form
         np.testing.assert_allclose(scores.rewards, expected, rtol=1e-6)
         assert np.isnan(scores.terms["boxes/box_iou"][1]).all()
-        found = compute(scores.metrics)
+        found = compute(reward_metrics(scores))
         assert found["task/boxes/reward"] == pytest.approx(expected[0].mean())
         assert found["task/words/reward"] == pytest.approx(expected[1].mean())
         assert found["rewards/boxes/box_iou/mean"] == pytest.approx(iou.mean())

@@ -29,6 +29,7 @@ class Scored:
 
     values: np.ndarray  # float64[N, terms]; NaN where an answer could not be scored
     applies: np.ndarray  # bool[N, terms]; false where a term is for another task of a mixture
+    kinds: np.ndarray  # int8[N, terms]; where in KINDS, −1 where the term does not apply
     outcomes: Mapping[str, Counter[str]]  # term → kind → count, summing to the rows it applies to
     messages: tuple[str, ...] = ()  # why scorers crashed, a few of them
 
@@ -40,14 +41,12 @@ class Tally:
         self.names = names
         self.applies = applies
         self.values = np.full(applies.shape, np.nan)
-        self.outcomes: dict[str, Counter[str]] = {
-            name: Counter(dict.fromkeys(KINDS, 0)) for name in names
-        }
+        self.kinds = np.full(applies.shape, -1, np.int8)
         self.failures: list[tuple[int, int, Outcome]] = []
 
     def record(self, unit: tuple[int, int], outcome: Outcome) -> None:
         item, index = unit
-        self.outcomes[self.names[index]][outcome.kind] += 1
+        self.kinds[item, index] = KINDS.index(outcome.kind)
         if outcome.value is not None:
             self.values[item, index] = outcome.value
         if outcome.kind in (TIMEOUT, CRASH):
@@ -61,6 +60,14 @@ class Tally:
         )
         if messages:
             _LOG.warning("%d answers could not be scored; %s", len(self.failures), messages[0])
+        outcomes = {
+            name: Counter({kind: int((kinds == at).sum()) for at, kind in enumerate(KINDS)})
+            for name, kinds in zip(self.names, self.kinds.T, strict=True)
+        }
         return Scored(
-            values=self.values, applies=self.applies, outcomes=self.outcomes, messages=messages
+            values=self.values,
+            applies=self.applies,
+            kinds=self.kinds,
+            outcomes=outcomes,
+            messages=messages,
         )

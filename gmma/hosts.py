@@ -1,0 +1,210 @@
+"""Several hosts, one run: every process has its own rows of a batch, and one of them speaks.
+
+    join            become one of the run's processes, from the command line's section `hosts`
+    leads           whether this process writes files and prints
+    fetch_rows      devices → host, of this process's rows alone
+    gather_rows     this process's rows → every process's, bit for bit
+    gather_entries  the same for JSON values of any size
+    own_part        this process's part of a list that has an entry a row
+    stop_requested  SIGTERM on one host stops all of them behind the same step
+    bounded_end     a host that fails ends in bounded time, and so do the others
+
+The way in for data is `sharding.put_batch`. Process p has the p-th block of rows, because the mesh
+takes the devices process by process. With one process every function here is the obvious one.
+"""
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import UInt8
+
+from gmma import preemption
+from gmma.config import HostsConfig
+from gmma.errors import UserError
+from gmma.preemption import CODE_HOST_LOST, HostLost, Preempted
+from gmma.sharding import BATCH, REPLICATED, put_batch
+from gmma.types import PyTree
+
+Rows = TypeVar("Rows", list[Any], np.ndarray)
+TEXT_BYTES = 1 << 16
+WAIT_SECONDS = 6 * 3600  # in all, for a dataset that the leading host builds; a lost host ends it
+
+
+def join(config: HostsConfig) -> None:
+    """Become one of the run's processes; to be called before anything touches a device.
+
+    Raises UserError where the others cannot be found, or where nobody asked for those that exist.
+    """
+    if config.join == "alone":
+        if jax.process_count() > 1:
+            raise UserError(
+                f"this TPU slice has {jax.process_count()} hosts: start gmma on each of them with "
+                "--hosts.join slice"
+            )
+        return
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")  # a TPU has its own
+    given: dict[str, Any] = {
+        "coordinator_address": config.coordinator,
+        "num_processes": config.count,
+        "process_id": config.index,
+        "cluster_detection_method": "deactivate",
+    }
+    try:
+        jax.distributed.initialize(
+            **(given if config.join == "given" else {}),
+            initialization_timeout=config.start_seconds,
+            heartbeat_timeout_seconds=config.heartbeat_seconds,
+            shutdown_timeout_seconds=config.stop_seconds,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"hosts.join = {config.join}: the hosts did not find each other ({error}); on a TPU VM "
+            "start gmma on every worker, elsewhere give --hosts.join given with coordinator, count "
+            "and index"
+        ) from error
+    jax.devices()  # every process waits here for the others' devices
+
+
+def leads() -> bool:
+    """Whether this process writes files and prints; exactly one does."""
+    return jax.process_index() == 0
+
+
+def own_part(rows: Rows) -> Rows:
+    """This process's part of what has one entry for each row of a batch."""
+    size = len(rows) // jax.process_count()
+    return rows[jax.process_index() * size : (jax.process_index() + 1) * size]
+
+
+def fetch_rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Device arrays that are cut over rows → this process's rows as NumPy."""
+    return jax.device_get(multihost_utils.global_array_to_host_local_array(tree, mesh, BATCH))
+
+
+def gather_rows(tree: PyTree, mesh: Mesh) -> PyTree:
+    """This process's rows, as NumPy → the rows of all processes, in the order of the batch.
+
+    One collective for the whole tree: each row travels as its bytes, so nothing is rounded.
+    """
+    if jax.process_count() == 1:
+        return tree
+    leaves, structure = jax.tree.flatten(tree)
+    own = [_row_bytes(leaf) for leaf in leaves]
+    everywhere = jax.device_get(_replicate(mesh)(put_batch(np.concatenate(own, axis=1), mesh)))
+    ends = np.cumsum([part.shape[1] for part in own])[:-1]
+    parts = [
+        np.ascontiguousarray(part).view(leaf.dtype).reshape(-1, *leaf.shape[1:])
+        for part, leaf in zip(np.split(everywhere, ends, axis=1), leaves, strict=True)
+    ]
+    return jax.tree.unflatten(structure, parts)
+
+
+def _row_bytes(array: np.ndarray) -> UInt8[np.ndarray, "B bytes"]:
+    return np.ascontiguousarray(array).reshape(len(array), -1).view(np.uint8)
+
+
+@cache
+def _replicate(mesh: Mesh) -> Any:
+    return jax.jit(lambda array: array, out_shardings=NamedSharding(mesh, REPLICATED))
+
+
+def gather_entries(own: list[Any]) -> list[Any]:
+    """This process's entries → those of all processes, in order; an entry is a JSON value.
+
+    For what has no fixed size. The text is filled up to a round length, to compile seldom.
+    """
+    if jax.process_count() == 1:
+        return own
+    text = json.dumps(own).encode()
+    longest = multihost_utils.process_allgather(np.int32(len(text))).max()
+    padded = text.ljust(-(-longest // TEXT_BYTES) * TEXT_BYTES)
+    texts = multihost_utils.process_allgather(np.frombuffer(padded, np.uint8))
+    return [entry for line in texts for entry in json.loads(line.tobytes())]
+
+
+def wait_for_all(place: str) -> None:
+    """Go on when every process has come here; `place` names it in errors.
+
+    The wait is on JAX's coordination service, so that devices do not time out behind long work.
+    """
+    if jax.process_count() > 1:
+        everyone = set(range(jax.process_count()))
+        ocp.multihost.sync_global_processes(place, timeout=WAIT_SECONDS, processes=everyone)
+
+
+@contextmanager
+def leader_first(place: str) -> Iterator[None]:
+    """The block on the leading process, then on the others: what it leaves on disk they find."""
+    if not leads():
+        wait_for_all(place)
+    yield
+    if leads():
+        wait_for_all(place)
+
+
+def check_hosts(mesh: Mesh) -> None:
+    """Raise UserError unless every row of a batch lies on one host."""
+    groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
+    for group in groups:
+        hosts = {device.process_index for device in group}
+        if len(hosts) > 1:
+            raise UserError(
+                f"mesh.tensor = {mesh.shape['tensor']} spreads a row of the batch over "
+                f"{len(hosts)} hosts of {jax.local_device_count()} devices; set it to at most "
+                f"{jax.local_device_count()}"
+            )
+
+
+def watch_sigterm() -> AbstractContextManager[None]:
+    """Within the block SIGTERM is noted; with several hosts JAX notes it from the start."""
+    return nullcontext() if jax.distributed.is_initialized() else preemption.watch()
+
+
+def stop_requested(step: int) -> bool:
+    """Whether to end behind this step of the run, because SIGTERM has come to one of the hosts.
+
+    To be asked at every step, with steps that only grow. The hosts agree in the background on the
+    step after the furthest one that any of them has reached; asking is a look at a local variable.
+    """
+    if jax.distributed.is_initialized():
+        return bool(multihost_utils.reached_preemption_sync_point(step))
+    return preemption.requested()
+
+
+@contextmanager
+def bounded_end(config: HostsConfig) -> Iterator[None]:
+    """Within the block, a failure ends this process within `hosts.stop_seconds`.
+
+    Without it a host that fails could wait in its clean-up for hosts that wait for it. Once it has
+    ended they end too: a collective fails, or its heartbeats are missed. Raises HostLost for what a
+    computation over all hosts raises when one of them is gone.
+    """
+    try:
+        yield
+    except Preempted:
+        raise  # all hosts are here, at the same step
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        lost = isinstance(error, jax.errors.JaxRuntimeError)
+        code = CODE_HOST_LOST if lost else 1
+        timer = threading.Timer(config.stop_seconds, os._exit, (code,))
+        timer.daemon = True
+        timer.start()
+        if lost:
+            raise HostLost(
+                f"a computation over all hosts failed on host {jax.process_index()} of "
+                f"{jax.process_count()} (above): where another host has ended, its log says why; "
+                "start all again with --resume to go on from the last checkpoint"
+            ) from error
+        raise
