@@ -25,6 +25,7 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.tasks.formats import FORMATS
+from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS, Storage, encode_png
 
 REQUIRED = ("question", "answer", "question_type", "image")
@@ -78,12 +79,17 @@ class ManifestRecord:
     where: str  # names the record in a message
 
 
-def read_document(path: Path) -> Any:
-    """What a JSON or JSON lines file holds. UserError where it is missing or neither."""
+def require_records(path: Path) -> None:
+    """UserError where there is no such file."""
     if not path.is_file():
         raise UserError(
             f"no records at {path}; set task.records.train (and format, images) to what you have"
         )
+
+
+def read_document(path: Path) -> Any:
+    """What a JSON or JSON lines file holds. UserError where it is missing or neither."""
+    require_records(path)
     try:
         text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
@@ -191,24 +197,20 @@ def manifest_storage(
     wrong. Its home is named after the content of the files that hold the records, but not after
     that of the images.
     """
-    digest = hashlib.sha256(repr((config, [_digest(config.file_of(s)) for s in SPLITS])).encode())
+    files = [config.file_of(split) for split in SPLITS]
+    for path in files:
+        require_records(path)
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         return (stored(record) for record in read_manifest(config, split) if check(record))
 
     return Storage(
         name=name,
-        directory=Path(data_dir) / f"{name}_{config.format}_{digest.hexdigest()[:16]}",
+        directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files)}",
         features=FEATURES,
         records=records,
         description=__doc__ or "",
     )
-
-
-def _digest(path: Path) -> str:
-    if not path.is_file():
-        read_document(path)  # says what is missing
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stored(record: ManifestRecord) -> dict[str, Any]:

@@ -12,7 +12,6 @@ pixels of the scene, x right and y down.
 """
 
 import functools
-import hashlib
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from PIL import Image, ImageDraw
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.tasks.manifest import FEATURES, stored_form
+from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS, Storage
 from gmma.tasks.task import Patches
 
@@ -180,8 +180,6 @@ def arc(start: np.ndarray, end: np.ndarray, config: SceneConfig) -> np.ndarray:
 def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
     """The scenes on disk, named after all that they depend on."""
     files = [] if config.backgrounds is None else background_files(config.backgrounds)
-    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-    digest = hashlib.sha256(repr((config, contents)).encode()).hexdigest()[:16]
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         for index in range(getattr(config, f"{split}_scenes")):
@@ -190,7 +188,7 @@ def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
 
     return Storage(
         name="trajectory_scenes",
-        directory=Path(data_dir) / f"trajectory_scenes_{digest}",
+        directory=Path(data_dir) / f"trajectory_scenes_{fingerprint(config, *files)}",
         features=FEATURES,
         records=records,
         description=__doc__ or "",

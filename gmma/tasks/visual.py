@@ -24,18 +24,9 @@ from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.drawing import Board
 from gmma.tasks.frames import AxisMap, Frame, between, square_frame
 from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
-from gmma.tasks.prompt import (
-    ANSWER_CLOSE,
-    ANSWER_OPEN,
-    THINK_CLOSE,
-    THINK_OPEN,
-    answer_text,
-    prompt_text,
-    thought_text,
-)
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
-from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Task
-from gmma.tokenizer import train_sentencepiece
+from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Rows, Task
+from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
 
 _CORPUS_RECORDS = 512
@@ -130,11 +121,22 @@ def build(visual: Visual, config: Any, data_dir: Path) -> None:
     """Stores the records and trains the task's own tokenizer, where they are not there."""
     prepare(storage(visual, config, data_dir))
     path = tokenizer_path(visual, config, data_dir)
-    if not path.exists():
-        corpus = read_corpus(visual, config, data_dir)
-        train_sentencepiece(
-            corpus, path, vocab_size=config.vocab_size, pieces=pieces_of(visual, config)
-        )
+    corpus = read_corpus(visual, config, data_dir)
+    prepare_vocabulary(path, corpus, config.vocab_size, pieces_of(visual, config))
+
+
+@dataclass(frozen=True)
+class Framed:
+    """Examples, each asked in a frame."""
+
+    examples: ExampleSource
+    ask: Callable[[Example], Example]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int, /) -> Example:
+        return self.ask(self.examples[index])
 
 
 @dataclass(frozen=True)
@@ -212,33 +214,31 @@ def traced(
 def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
     """Where `build` puts the SentencePiece model of this config."""
     form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
-    return dataset_directory(storage(visual, config, data_dir)) / f"tokenizer_{form}.model"
+    return dataset_directory(storage(visual, config, data_dir)) / f"vocabulary_{form}.model"
 
 
 def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
     """Prompts and demonstrations of the training split as the tiny family is asked them."""
     examples = source(visual, config, data_dir, "train")
-    rng = np.random.default_rng(0)
-    for index in range(min(len(examples), _CORPUS_RECORDS)):
-        example = in_frame(visual, config, examples[index], square_frame(config.tiny_pixels))
-        shown = visual.demonstrate(config, example, rng)
-        yield prompt_text(example.question)
-        yield thought_text(shown.thought) + answer_text(shown.answer)
+    some = Rows(examples, range(min(len(examples), _CORPUS_RECORDS)))
+
+    def demonstrate(example: Example, rng: np.random.Generator) -> Demonstration:
+        return visual.demonstrate(config, example, rng)
+
+    frame = square_frame(config.tiny_pixels)
+    return read_texts(
+        Framed(some, lambda example: in_frame(visual, config, example, frame)), demonstrate
+    )
 
 
 def pieces_of(visual: Visual, config: Any) -> list[str]:
-    """What is one token each: coordinates (first, and after a comma), tags, the task's own."""
+    """What is one token each beside the tags: coordinates, also after a comma; the task's own."""
     coordinates = range(config.tiny_pixels + 1)
-    pieces = [
+    return [
         *(str(n) for n in coordinates),
         *(f", {n}" for n in coordinates),
-        THINK_OPEN,
-        THINK_CLOSE,
-        ANSWER_OPEN,
-        ANSWER_CLOSE,
         *visual.pieces,
     ]
-    return list(dict.fromkeys(pieces))
 
 
 def bounds_of(points: Sequence[Sequence[Number]]) -> tuple[float, float, float, float] | None:
