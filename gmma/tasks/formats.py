@@ -53,17 +53,20 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
         ) from error
     order = list(names.values())
     for image, entries in found.items():
-        asked = sorted(
-            {entry["label"] for entry in entries if "crowd" not in entry}, key=order.index
-        )
-        if asked:
+        if any("crowd" not in entry for entry in entries):
             yield {
                 "id": image,
-                "question": f"Find every {spell_list(asked)} in the image.",
+                "question": coco_question(entries, order),
                 "question_type": "detection",
                 "answer": entries,
                 "image": files[image],
             }
+
+
+def coco_question(entries: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
+    """Asks for the categories of the entries that are no crowd, in the data set's order."""
+    asked = {entry["label"] for entry in entries if "crowd" not in entry}
+    return f"Find every {spell_list(sorted(asked, key=order.index))} in the image."
 
 
 def spell_list(words: Sequence[str]) -> str:

@@ -40,7 +40,10 @@ class RecordsConfig:
     a hash of the first image's path, so that no picture is in two splits.
     """
 
-    format: Literal["manifest", "coco", "umd", "demand", "ocr_vqa"] = "manifest"  # of the files
+    # Of the files, or of a directory that TFDS prepared (`gmma.tasks.public`)
+    format: Literal[
+        "manifest", "coco", "umd", "demand", "ocr_vqa", "tfds_coco", "tfds_ref_coco"
+    ] = "manifest"
     train: Path = Path("data/records/train.json")  # a list or, named .jsonl, a record a line
     validation: Path | None = None  # None: a share of the training file
     test: Path | None = None  # None: a share of the training file

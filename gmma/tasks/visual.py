@@ -24,6 +24,8 @@ from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.drawing import Board
 from gmma.tasks.frames import AxisMap, Frame, between, square_frame
 from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
+from gmma.tasks.public import is_public, open_builder, open_public
+from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
 from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Rows, Task
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
@@ -119,10 +121,18 @@ def records_storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
 
 def build(visual: Visual, config: Any, data_dir: Path) -> None:
     """Stores the records and trains the task's own tokenizer, where they are not there."""
-    prepare(storage(visual, config, data_dir))
+    if reads_public(visual, config):
+        open_builder(config.records.train)  # or says how to prepare it
+    else:
+        prepare(storage(visual, config, data_dir))
     path = tokenizer_path(visual, config, data_dir)
     corpus = read_corpus(visual, config, data_dir)
     prepare_vocabulary(path, corpus, config.vocab_size, pieces_of(visual, config))
+
+
+def reads_public(visual: Visual, config: Any) -> bool:
+    """Whether the records are read where TFDS prepared them."""
+    return visual.storage is None and is_public(config.records)
 
 
 @dataclass(frozen=True)
@@ -144,17 +154,21 @@ class _Source:
     visual: Visual
     config: Any
     records: Any  # random access to one split
+    read: Callable[[Any], Record]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int, /) -> Example:
-        return to_example(self.visual, self.config, read_back(self.records[index]))
+        return to_example(self.visual, self.config, self.read(self.records[index]))
 
 
 def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSource:
     """Random access to a split, in pixels of the stored images."""
-    return _Source(visual, config, read_split(storage(visual, config, data_dir), split))
+    if reads_public(visual, config):
+        return _Source(visual, config, open_public(config.records, split), lambda record: record)
+    stored = read_split(storage(visual, config, data_dir), split)
+    return _Source(visual, config, stored, read_back)
 
 
 def to_example(visual: Visual, config: Any, record: Record) -> Example:
@@ -214,6 +228,9 @@ def traced(
 def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
     """Where `build` puts the SentencePiece model of this config."""
     form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
+    if reads_public(visual, config):
+        home = Path(data_dir) / f"{visual.name}_{config.records.format}"
+        return home / f"vocabulary_{form}_{fingerprint(config.records.train)}.model"
     return dataset_directory(storage(visual, config, data_dir)) / f"vocabulary_{form}.model"
 
 

@@ -3,11 +3,20 @@
 import json
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given, settings
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from gmma.rewards import REWARDS
-from gmma.rewards.average_precision import COCO_FIGURES, coco_dataset, coco_figures, coco_results
+from gmma.rewards.average_precision import (
+    COCO_FIGURES,
+    coco_dataset,
+    coco_figures,
+    coco_resampled,
+    coco_results,
+)
 from gmma.rewards.detection import Detection, parse_detections
 
 CAT = {"label": "cat", "box": [0, 0, 4, 4]}
@@ -111,6 +120,41 @@ def test_coco_figures_are_those_of_pycocotools(read_real):
     assert figures["AP50"] == pytest.approx(0.696973, abs=1e-6)
     assert figures["AP75"] == pytest.approx(0.571667, abs=1e-6)
     assert figures["AR_100"] == pytest.approx(0.595353, abs=1e-6)
+
+
+def test_all_twelve_coco_figures_are_those_of_pycocotools_itself(read_real, capsys):
+    """Its own loaders, from its own file formats; then ours from labelled boxes and resampled."""
+    truth = read_real("coco_eval_golden/gts.json")
+    found = read_real("coco_eval_golden/dets_coco_results_format.json")
+    reference = COCO()
+    reference.dataset = truth
+    reference.createIndex()
+    theirs = COCOeval(reference, reference.loadRes(found), "bbox")
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    assert theirs.stats.shape == (12,)
+    assert list(coco_figures(truth, found).values()) == pytest.approx(theirs.stats, abs=1e-6)
+    # In the order of ids, in which pycocotools takes detections of one score.
+    rows = {name: row for row, name in enumerate(sorted(i["id"] for i in truth["images"]))}
+    names = {category["id"]: category["name"] for category in truth["categories"]}
+    labels = list(names.values())
+    images = {kind: [[] for _ in rows] for kind in ("truth", "found")}
+    for kind, entries in (("truth", truth["annotations"]), ("found", found)):
+        for entry in entries:
+            x, y, width, height = entry["bbox"]
+            labelled = {"label": names[entry["category_id"]], "box": [x, y, x + width, y + height]}
+            extra = {"crowd": bool(entry.get("iscrowd", 0)), "score": entry.get("score", 1.0)}
+            images[kind][rows[entry["image_id"]]].append(labelled | extra)
+    ours = coco_dataset(images["truth"], labels), coco_results(images["found"], labels)
+    of_any_size = [0, 1, 2, 6, 7, 8]  # our sizes are those of boxes, COCO's those of outlines
+    figures = np.asarray(list(coco_figures(*ours).values()))
+    assert figures[of_any_size] == pytest.approx(theirs.stats[of_any_size], abs=1e-6)
+    whole, resampled = coco_resampled(*ours, np.stack([np.arange(100), np.arange(100)[::-1]]))
+    assert list(whole.values()) == pytest.approx(theirs.stats[:3], abs=1e-6)
+    for name, value in whole.items():
+        assert resampled[name][0] == pytest.approx(value, abs=1e-9)
+        assert resampled[name][1] == pytest.approx(value, abs=1e-3)  # ties in another order
 
 
 def test_coco_from_labelled_boxes():
