@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, UInt
 
 from gmma.advantage import multi_answer
@@ -123,7 +123,19 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
             packed = replace(packed, reference_logprobs=logprobs(held, packed))
         return packed
 
-    return jax.jit(baselines) if wants_old or wants_reference else lambda _s, _r, packed: packed
+    if not (wants_old or wants_reference):
+        return lambda _state, _reference, packed: packed
+    return jax.jit(traced_on(parts.mesh, baselines))
+
+
+def traced_on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, traced with the mesh in view: kernels are cut over it (`models/splash.py`)."""
+
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def needs_reference(parts: Parts) -> bool:
@@ -202,7 +214,8 @@ def _make_trainer(
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     whole = NamedSharding(parts.mesh, REPLICATED)
-    jitted = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
+    on_mesh = traced_on(parts.mesh, update)
+    jitted = jax.jit(on_mesh, donate_argnums=0, out_shardings=(shardings, whole))
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     zero = jax.jit(partial(jnp.zeros, (), jnp.int32), out_shardings=whole)
 

@@ -23,11 +23,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmma.config import MeshConfig, RolloutLayout
 from gmma.errors import UserError
+from gmma.mesh_axes import ALL_AXES, BATCH_AXES
 from gmma.models.policy import Policy
 from gmma.types import Params, PyTree
-
-BATCH_AXES = ("data", "fsdp")
-ALL_AXES = (*BATCH_AXES, "tensor")
 
 RULES: dict[str, str | None] = {
     "embed": "fsdp",

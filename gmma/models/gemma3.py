@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from gmma.models.layers import (
     ACTIVATIONS,
+    Attention,
     CachedKV,
     GatedMLP,
     Linear,
@@ -66,6 +67,7 @@ class Gemma3Config:
     image_token: int = 262_144  # id of the placeholder
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
     remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
+    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
 
 
 class Gemma3Block(nn.Module):
@@ -102,7 +104,9 @@ class Gemma3Block(nn.Module):
         query = rotate(norm("query_norm")(heads("query", c.heads)), angle) * c.query_scale
         keys = rotate(norm("key_norm")(heads("key", c.kv_heads)), angle)
         values = heads("value", c.kv_heads)
-        seen = tree_attention(query, keys, values, context, cached, window=window)
+        seen = tree_attention(
+            query, keys, values, context, cached, attention=c.attention, window=window
+        )
         out = linear("out", c.width, ("heads", "embed"))(seen.reshape(*seen.shape[:2], -1))
         x += norm("attention_out_norm")(out)
         mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")

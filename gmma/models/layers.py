@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import Level, decode_attention, packed_attention
 from gmma.models.policy import Context
+from gmma.models.splash import on_tpu, splash_attention
 
 Initializer = Callable[..., Array]
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
@@ -21,6 +22,9 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "relu": nn.relu,
 }
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+# Of packed trees: by levels, or by a TPU kernel, which `auto` takes where a program is for TPUs.
+# `splash_interpreted` is the kernel as plain operations, on any device, for tests.
+Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
 Remat = Literal["none", "full", "dots"]
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -140,6 +144,15 @@ def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Floa
     return rotated.astype(x.dtype)
 
 
+def packed_attention_of(attention: Attention) -> Callable[..., Array]:
+    """The routine that a config's `attention` names."""
+    if attention == "auto":
+        attention = "splash" if on_tpu() else "dense"
+    if attention == "dense":
+        return packed_attention
+    return partial(splash_attention, interpret=attention == "splash_interpreted")
+
+
 def tree_attention(
     query: Float[Array, "B S Q H"],
     keys: Float[Array, "B S N H"],
@@ -147,6 +160,7 @@ def tree_attention(
     context: Context,
     cached: CachedKV | None,
     *,
+    attention: Attention,
     window: Int[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B S Q H"]:
@@ -158,7 +172,8 @@ def tree_attention(
     grouped = query.reshape(batch, slots, keys.shape[2], -1, size)
     if context.cached is None or cached is None:
         assert context.shape is not None
-        out = packed_attention(
+        attend = packed_attention_of(attention)
+        out = attend(
             grouped, keys, values, context.slots, context.shape, window=window, softcap=softcap
         )
     else:

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 
 from gmma.models.layers import (
     ACTIVATIONS,
+    Attention,
     CachedKV,
     GatedMLP,
     Linear,
@@ -58,6 +59,7 @@ class QwenConfig:
     image_token: int = 151_655  # id of the placeholder
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
     remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
+    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
 
     @property
     def head_size(self) -> int:
@@ -93,7 +95,9 @@ class QwenBlock(nn.Module):
         normed = RMSNorm(c.epsilon, name="attention_norm")(x)
         query = rotate(heads("query", c.heads), angles) * c.head_size**-0.5
         keys, values = rotate(heads("key", c.kv_heads), angles), heads("value", c.kv_heads)
-        seen = tree_attention(query, keys, values, context, cached, window=window)
+        seen = tree_attention(
+            query, keys, values, context, cached, attention=c.attention, window=window
+        )
         out = Linear(c.width, ("heads", "embed"), dtype=dtype, name="out")
         x += out(seen.reshape(*seen.shape[:2], -1))
         mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 
 from gmma.errors import UserError
 from gmma.models.layers import (
+    Attention,
     CachedKV,
     GatedMLP,
     Linear,
@@ -50,6 +51,7 @@ class TinyConfig:
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
     remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
+    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
     # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
     # ported backbone comes with a trained vision tower; 0: none
     stem_steps: int = 300
@@ -110,7 +112,7 @@ class TinyBlock(nn.Module):
         normed = RMSNorm(name="attention_norm")(x)
         query = rotate(heads("query", c.heads), angles) * c.head_size**-0.5
         keys, values = rotate(heads("key", c.kv_heads), angles), heads("value", c.kv_heads)
-        seen = tree_attention(query, keys, values, context, cached)
+        seen = tree_attention(query, keys, values, context, cached, attention=c.attention)
         out = Linear(c.width, ("heads", "embed"), dtype=dtype, name="out")
         x += out(seen.reshape(*seen.shape[:2], -1))
         x += GatedMLP(c.mlp, dtype=dtype, name="mlp")(RMSNorm(name="mlp_norm")(x))
