@@ -26,6 +26,7 @@ from gmma.tasks.task import Task
 from gmma.tokenizer import Tokenizer, load_sentencepiece
 from gmma.types import Params
 
+_RECORDS_LOOKED_AT = 64  # for images; the parts of a mixture alternate
 NEVER_TRAINED = "params/vision/head/"  # carried through; the network reads nothing of it
 
 
@@ -128,8 +129,9 @@ def is_trained(model: PretrainedConfig, path: str) -> bool:
 
 
 def sees_images(config: ExperimentConfig, task: Task) -> bool:
-    """Whether the task's first training record has an image."""
-    return bool(task.source(config.task, config.data_dir, "train")[0].images)
+    """Whether one of the task's first training records has an image."""
+    source = task.source(config.task, config.data_dir, "train")
+    return any(source[row].images for row in range(min(len(source), _RECORDS_LOOKED_AT)))
 
 
 def no_image_processor() -> ImageProcessor:

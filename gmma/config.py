@@ -19,32 +19,15 @@ from gmma.models.tiny import TinyConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
-from gmma.tasks.affordance import AffordanceConfig
-from gmma.tasks.code import CodeConfig
-from gmma.tasks.demand import DemandConfig
-from gmma.tasks.detection import DetectionConfig
-from gmma.tasks.digits import DigitsConfig
-from gmma.tasks.manipulation.dataset import ManipulationConfig
-from gmma.tasks.mathematics import MathConfig
-from gmma.tasks.ocr_vqa import OcrVqaConfig
-from gmma.tasks.trajectory import TrajectoryConfig
+from gmma.tasks.configs import SingleTaskConfig
+from gmma.tasks.mixture import MixtureConfig
 from gmma.tree.layout import TreeShape
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
 RolloutLayout = Literal["gathered", "sharded"]
-TaskConfig = (
-    AffordanceConfig
-    | CodeConfig
-    | DemandConfig
-    | DetectionConfig
-    | DigitsConfig
-    | ManipulationConfig
-    | MathConfig
-    | OcrVqaConfig
-    | TrajectoryConfig
-)
+TaskConfig = SingleTaskConfig | MixtureConfig
 ModelConfig = TinyConfig | PretrainedConfig
 
 
@@ -235,6 +218,23 @@ class MeshConfig:
         require(sizes.count(-1) <= 1, "mesh", sizes, "−1 on at most one axis")
 
 
+def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
+    """Every term is for a task that there is, and every task of a mixture has a term."""
+    titles = task.titles if isinstance(task, MixtureConfig) else ()
+    for term in terms:
+        if term.task is not None and term.task not in titles:
+            raise UserError(
+                f"reward '{term.name}' is for task '{term.task}'; "
+                + (f"the parts are {', '.join(titles)}" if titles else "only a mixture has parts")
+            )
+    for title in titles:
+        if not any(term.weight and term.task in (None, title) for term in terms):
+            raise UserError(
+                f"no term of the reward is for task '{title}' of the mixture, whose answers would "
+                "all earn 0; add a RewardTerm with that task, or one without a task"
+            )
+
+
 @dataclass(frozen=True, kw_only=True)
 class HostsConfig:
     """The processes that train together, one a host (`gmma/hosts.py`, `docs/tpu.md`)."""
@@ -304,6 +304,8 @@ class ExperimentConfig:
                 f"objective.algorithm = grpo with tree.answers = {self.tree.answers}: GRPO has one "
                 "answer per thought; set tree.answers to 1 (and tree.thoughts to the group size)"
             )
+
+        check_terms(self.task, self.rewards.terms)
 
     @property
     def run_dir(self) -> Path:

@@ -4,6 +4,9 @@ A run that fails on its first batch would leave a directory behind, and the next
 "already holds a run".
 """
 
+from collections import Counter
+from collections.abc import Sequence
+
 from gmma import checkpoint
 from gmma.assembly import Parts
 from gmma.errors import UserError
@@ -14,7 +17,7 @@ from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
 from gmma.types import Example
 
-TRIAL_ANSWERS = 8  # rewards are tried on so many records
+TRIAL_ANSWERS = 8  # rewards are tried on so many records, of each task
 
 
 def check_run(parts: Parts, scorer: Scorer) -> None:
@@ -34,7 +37,7 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
         read_demonstrations(parts, batch)
     batch = next(read_batches(parts, "rl"))
     read_prompts(parts, batch.examples)
-    try_rewards(scorer, batch.examples[:TRIAL_ANSWERS])
+    try_rewards(scorer, tuple(trial_examples(batch.examples)))
 
 
 def check_batches(parts: Parts) -> None:
@@ -50,6 +53,18 @@ def check_origin(parts: Parts) -> None:
     """`init_from`, where it is given, holds parameters of this model."""
     if parts.config.init_from is not None:
         checkpoint.find_params(parts.config.init_from, kept_params(parts))
+
+
+def trial_examples(examples: Sequence[Example]) -> list[Example]:
+    """The first few of a batch; in a mixture, of each of its tasks."""
+    tried: list[Example] = []
+    counts: Counter[str | None] = Counter()
+    for example in examples:
+        task = example.columns.get("task")
+        counts[task] += 1
+        if counts[task] <= TRIAL_ANSWERS:
+            tried.append(example)
+    return tried
 
 
 def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> None:

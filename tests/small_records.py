@@ -11,6 +11,7 @@ from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.manifest import RecordsConfig
 from gmma.tasks.manipulation.dataset import ManipulationConfig
 from gmma.tasks.mathematics import MathConfig
+from gmma.tasks.mixture import MixtureConfig
 from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tasks.visual import VisualConfig
 
@@ -57,6 +58,14 @@ def _(task: CodeConfig, folder):
         for n in (*range(11, 15), *range(511, 515), *range(601, 633))
     ]
     return replace(task, train_path=write_lines(folder / "adds.jsonl", rows), test_path=None)
+
+
+@on_few_records.register
+def _(task: MixtureConfig, folder):
+    return replace(
+        task,
+        parts=tuple(replace(part, task=on_few_records(part.task, folder)) for part in task.parts),
+    )
 
 
 @on_few_records.register

@@ -39,8 +39,9 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
         for word in _cut_words(printable(line), font, room):
             if shown and font.getlength(shown + word) > room:
                 lines.append(shown)
-                shown = ""
-            shown += word
+                shown = word.lstrip()
+            else:
+                shown += word
         lines.append(shown)
     if len(lines) > _MOST_LINES:
         lines[_MOST_LINES - 1 :] = [f"… and {len(lines) - _MOST_LINES + 1} lines more"]
@@ -64,8 +65,12 @@ def printable(text: str) -> str:
 
 
 def answer_blocks(answers: Sequence[str], right: Sequence[float]) -> list[Block]:
-    """A block an answer, in the colour of its verdict."""
+    """A block an answer, in the colour of its verdict; an empty one is named."""
     return [
-        (f"answer {number}: {'right' if good else 'wrong'}", answer, RIGHT if good else WRONG)
+        (
+            f"answer {number}: {'right' if good else 'wrong'}",
+            answer if answer.strip() else "(no answer that could be read)",
+            RIGHT if good else WRONG,
+        )
         for number, (answer, good) in enumerate(zip(answers, right, strict=True), 1)
     ]

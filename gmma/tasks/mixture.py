@@ -1,0 +1,295 @@
+"""Task `mixture`: several tasks in one run, each with its share of the prompts.
+
+The method trains one model on diverse tasks: SFT on the records that have a reasoning trace, RL on
+all. Every example carries the column `task`, the label of its part; a reward term with that `task`
+counts for those rows alone, and so do metrics, whose names begin with the label. A column that only
+another part has is None.
+
+Training rows are interleaved by weight, the same way every time: over one epoch each part comes in
+proportion to its weight, and every record of it at least once. Held-out splits hold each record
+once, the parts in turn.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.rewards.terms import RewardTerm
+from gmma.tasks.configs import SingleTaskConfig
+from gmma.tasks.frames import STORED_PIXELS, Frame
+from gmma.tasks.mixing import (
+    AskedSource,
+    MixedSource,
+    interleave,
+    place_rows,
+    training_counts,
+    turns,
+)
+from gmma.tasks.records import fingerprint
+from gmma.tasks.task import (
+    CorpusFigure,
+    Demonstration,
+    Patches,
+    Task,
+    TermOptions,
+)
+from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.types import Example
+
+Tasks = Mapping[str, Task]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixturePart:
+    """One task of a mixture."""
+
+    task: SingleTaskConfig
+    weight: float = 1.0  # its share of the training rows, relative to the other parts'
+    label: str = ""  # what columns, terms and metrics call it; "": the task's name
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight > 0):
+            raise UserError(f"mixture: the weight of {self.title} is {self.weight}; it must be > 0")
+        if "/" in self.title:
+            raise UserError(f"mixture: the label {self.label!r} holds a /, which metrics use")
+
+    @property
+    def title(self) -> str:
+        """The label, or the task's name."""
+        return self.label or self.task.name
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureConfig:
+    """Which tasks, in which proportion."""
+
+    name: Literal["mixture"] = "mixture"  # which task this is
+    parts: tuple[MixturePart, ...]  # the command line changes a part by its place, from 0 on
+    vocab_size: int = 4096  # upper bound of the SentencePiece vocabulary of all parts together
+
+    def __post_init__(self) -> None:
+        titles = self.titles
+        if len(titles) < 1 or len(set(titles)) < len(titles):
+            raise UserError(
+                f"mixture: the parts are {', '.join(titles) or 'none'}; give at least one, and "
+                "each a label of its own"
+            )
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """The labels in order."""
+        return tuple(part.title for part in self.parts)
+
+    def part(self, title: str) -> MixturePart:
+        """The part with this label."""
+        return self.parts[self.titles.index(title)]
+
+
+def source(tasks: Tasks, config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
+    """Random access to a split; raises UserError on an unknown split or before `build`."""
+    sources = tuple(
+        tasks[part.task.name].source(part.task, data_dir, split) for part in config.parts
+    )
+    lengths = [len(found) for found in sources]
+    if split == "train":
+        parts = interleave(training_counts(lengths, [part.weight for part in config.parts]))
+    else:
+        parts = turns(lengths)
+    columns = dict.fromkeys(name for found in sources for name in found[0].columns)
+    return MixedSource(config.titles, sources, place_rows(parts, lengths), tuple(columns))
+
+
+def demonstrated_rows(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> list[int]:
+    """Rows of `train` whose record has a demonstration."""
+    mixed = source(tasks, config, data_dir, "train")
+    shown = []
+    for part, found in zip(config.parts, mixed.sources, strict=True):
+        task, has = tasks[part.task.name], np.zeros(len(found), bool)
+        if task.demonstrate is not None:
+            rows_of = task.demonstrated_rows
+            has[slice(None) if rows_of is None else list(rows_of(part.task, data_dir))] = True
+        shown.append(has)
+    return np.flatnonzero([shown[part][row] for part, row in mixed.places]).tolist()
+
+
+def build(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> None:
+    """Builds every part, and trains the tokenizer of all together."""
+    for part in config.parts:
+        tasks[part.task.name].build(part.task, data_dir)
+    path = tokenizer_path(tasks, config, data_dir)
+    prepare_vocabulary(path, read_corpus(tasks, config, data_dir), config.vocab_size)
+
+
+def tokenizer_path(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Path:
+    """Where `build` puts the SentencePiece model; its name follows those of the parts' own."""
+    parts = []
+    for part in config.parts:
+        own = tasks[part.task.name].tokenizer_path
+        parts.append(str(part.task) if own is None else str(own(part.task, Path())))
+    return (
+        Path(data_dir) / f"mixture_{fingerprint(*parts)}" / f"tokenizer_{config.vocab_size}.model"
+    )
+
+
+def read_corpus(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Iterator[str]:
+    """Prompts and responses of every part, one part after the other."""
+
+    def ask(example: Example) -> Example:
+        return in_frame(tasks, config, example, STORED_PIXELS)
+
+    for part in config.parts:
+        found = source(tasks, replace(config, parts=(part,)), data_dir, "train")
+        yield from read_texts(AskedSource(found, ask), partial(demonstrate, tasks, config))
+
+
+def part_of(tasks: Tasks, config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:
+    """The task of an example, its config, and the example with the columns of that task alone."""
+    part = config.part(example.columns["task"])
+    columns = {n: v for n, v in example.columns.items() if v is not None and n != "task"}
+    return tasks[part.task.name], part.task, replace(example, columns=columns)
+
+
+def demonstrate(
+    tasks: Tasks, config: MixtureConfig, example: Example, rng: np.random.Generator
+) -> Demonstration | None:
+    """That of the example's own task; None where the task or the record has none."""
+    task, own, bare = part_of(tasks, config, example)
+    return None if task.demonstrate is None else task.demonstrate(own, bare, rng)
+
+
+def in_frame(tasks: Tasks, config: MixtureConfig, example: Example, frame: Frame) -> Example:
+    """The example in a model family's coordinates, where its task has any."""
+    task, own, bare = part_of(tasks, config, example)
+    return example if task.in_frame is None else _merged(example, task.in_frame(own, bare, frame))
+
+
+def augment(
+    tasks: Tasks, config: MixtureConfig, example: Example, rng: np.random.Generator
+) -> Example:
+    """The example changed, where its task can change it."""
+    task, own, bare = part_of(tasks, config, example)
+    return example if task.augment is None else _merged(example, task.augment(own, bare, rng))
+
+
+def _merged(example: Example, changed: Example) -> Example:
+    return replace(changed, columns={**example.columns, **changed.columns})
+
+
+def by_part(
+    tasks: Tasks, config: MixtureConfig, examples: Sequence[Example]
+) -> Iterator[tuple[str, Task, Any, list[int], list[Example]]]:
+    """Label, task, config, rows and examples of every part that is among them."""
+    for part in config.parts:
+        rows = [row for row, e in enumerate(examples) if e.columns["task"] == part.title]
+        if rows:
+            bare = [part_of(tasks, config, examples[row])[2] for row in rows]
+            yield part.title, tasks[part.task.name], part.task, rows, bare
+
+
+def metrics(
+    tasks: Tasks, config: MixtureConfig, answers: Sequence[str], examples: Sequence[Example]
+) -> dict[str, list[float]]:
+    """`{label}/{metric}` of each part, NaN for other parts' answers; `score`, the metric that sums
+    the answer's own task up; `parsed`.
+    """
+    found: dict[str, np.ndarray] = {}
+    for title, task, own, rows, bare in by_part(tasks, config, examples):
+        measured = task.metrics(own, [answers[row] for row in rows], bare)
+        named = {f"{title}/{name}": values for name, values in measured.items()}
+        named |= {"score": measured[task.headline], "parsed": measured["parsed"]}
+        for name, values in named.items():
+            found.setdefault(name, np.full(len(answers), np.nan))[rows] = values
+    return {name: values.tolist() for name, values in found.items()}
+
+
+def group_metrics(
+    tasks: Tasks,
+    config: MixtureConfig,
+    answers: Sequence[str],
+    example: Example,
+    values: Mapping[str, Sequence[float]],
+) -> dict[str, float]:
+    """What the example's own task says of its answers together, behind the label."""
+    task, own, bare = part_of(tasks, config, example)
+    if task.group_metrics is None:
+        return {}
+    title = example.columns["task"]
+    mine = {n.removeprefix(f"{title}/"): v for n, v in values.items() if n.startswith(f"{title}/")}
+    said = task.group_metrics(own, answers, bare, mine)
+    return {f"{title}/{name}": value for name, value in said.items()}
+
+
+def corpus(
+    tasks: Tasks,
+    config: MixtureConfig,
+    answers: Sequence[str],
+    examples: Sequence[Example],
+    picks: np.ndarray,
+) -> dict[str, CorpusFigure]:
+    """The metrics that only a whole split has, of each part on its own examples.
+
+    Each part is resampled among its own, as often as the mixture is.
+    """
+    figures: dict[str, CorpusFigure] = {}
+    for title, task, own, rows, bare in by_part(tasks, config, examples):
+        if task.corpus is not None:
+            drawn = np.random.default_rng(0).integers(0, len(rows), (len(picks), len(rows)))
+            found = task.corpus(own, [answers[row] for row in rows], bare, drawn)
+            figures |= {f"{title}/{name}": figure for name, figure in found.items()}
+    return figures
+
+
+def draw(
+    tasks: Tasks, config: MixtureConfig, example: Example, answers: Sequence[str]
+) -> Image.Image:
+    """The picture of the example's own task."""
+    task, own, bare = part_of(tasks, config, example)
+    return task.draw(own, bare, answers)
+
+
+def term_options(tasks: Tasks, config: MixtureConfig, term: RewardTerm) -> TermOptions:
+    """What the term's own task adds to it; of a term for every task, what any adds."""
+    own = [part for part in config.parts if term.task in (None, part.title)]
+    added = (tasks[part.task.name].term_options(part.task, term) for part in own)
+    return tuple(dict.fromkeys(option for options in added for option in options))
+
+
+def patches(
+    tasks: Tasks, config: MixtureConfig, rng: np.random.Generator, count: int, patch_pixels: int
+) -> Patches:
+    """Those of the first part that can teach a vision stem."""
+    for part in config.parts:
+        draw_patches = tasks[part.task.name].patches
+        if draw_patches is not None:
+            return draw_patches(part.task, rng, count, patch_pixels)
+    raise UserError(
+        f"none of {', '.join(config.titles)} can teach the patch stem; set model.stem_steps to 0"
+    )
+
+
+def mixture_of(tasks: Tasks) -> Task:
+    """The mixture as a task over these single ones."""
+    return Task(
+        config=MixtureConfig,
+        build=partial(build, tasks),
+        source=partial(source, tasks),
+        demonstrate=partial(demonstrate, tasks),
+        demonstrated_rows=partial(demonstrated_rows, tasks),
+        metrics=partial(metrics, tasks),
+        headline="score",
+        group_metrics=partial(group_metrics, tasks),
+        draw=partial(draw, tasks),
+        term_options=partial(term_options, tasks),
+        in_frame=partial(in_frame, tasks),
+        augment=partial(augment, tasks),
+        corpus=partial(corpus, tasks),
+        tokenizer_path=partial(tokenizer_path, tasks),
+        patches=partial(patches, tasks),
+    )
