@@ -5,7 +5,7 @@ pretrained  everything from a Hugging Face directory; adapters on top where aske
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -19,7 +19,12 @@ from gmma.models.policy import Policy, stored_as
 from gmma.models.pretrained import PretrainedConfig
 from gmma.models.stem import teach_stem
 from gmma.models.tiny import TinyConfig, tiny_policy
-from gmma.porting.pretrained import describe_pretrained, image_processor, read_weights
+from gmma.porting.pretrained import (
+    Described,
+    describe_pretrained,
+    image_processor,
+    read_weights,
+)
 from gmma.sharding import param_shardings
 from gmma.tasks.prompt import TINY_TEMPLATE, PromptTemplate
 from gmma.tasks.task import Task
@@ -83,11 +88,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     described = describe_pretrained(model.directory, model.dtype, remat=model.remat)
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
-    trained = partial(is_trained, model)
-    base = stored_as(
-        described.policy, lambda path: "float32" if trained(path) else str(model.dtype)
-    )
-    policy = base if model.lora is None else adapted_policy(base, model.lora)
+    policy = pretrained_policy(described, model)
     buckets = model.image_buckets
     if buckets is None:
         full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
@@ -114,10 +115,20 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         tokenizer=described.tokenizer,
         template=described.family.tokenizer.template,
         processor=no_image_processor() if processor is None else processor,
-        trained=trained,
+        trained=partial(is_trained, model),
         start=start,
         adapted=model.lora is not None,
     )
+
+
+def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
+    """The directory's policy with its parameters in the types they are kept in, and adapters."""
+    found = replace(described.policy.config, remat=model.remat)
+    base = stored_as(
+        described.family.policy(found),
+        lambda path: "float32" if is_trained(model, path) else str(model.dtype),
+    )
+    return base if model.lora is None else adapted_policy(base, model.lora)
 
 
 def is_trained(model: PretrainedConfig, path: str) -> bool:

@@ -4,6 +4,7 @@
     gmma eval RUN_DIR                                    greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma data experiments/NAME.py                        build a dataset and show it
+    gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet
     gmma bench                                           time the tree against flat rows
 
 A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
@@ -57,12 +58,20 @@ def command_bench(arguments: Sequence[str]) -> None:
     bench_command(arguments)
 
 
+def command_plan(arguments: Sequence[str]) -> None:
+    """Compile an experiment for TPU slices that are not there."""
+    from gmma.commands import plan_command
+
+    plan_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
     "eval": command_eval,
     "sample": command_sample,
     "data": command_data,
     "bench": command_bench,
+    "plan": command_plan,
 }
 
 

@@ -26,6 +26,7 @@ from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summar
 from gmma.feed import in_frame
 from gmma.files import read_json
 from gmma.outcome import format_interval
+from gmma.plan import plan_experiment
 from gmma.programs import make_credit, make_grow
 from gmma.rewards.service import open_scorer
 from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
@@ -214,6 +215,31 @@ def data_command(arguments: Sequence[str]) -> None:
         picture.parent.mkdir(parents=True, exist_ok=True)
         task.draw(config.task, example, []).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
+
+
+def plan_command(arguments: Sequence[str]) -> None:
+    """`gmma plan EXPERIMENT --topology v5e:2x4 [--topology …] [--json FILE] [--field value …]`."""
+    path, rest = split_experiment(arguments, "plan")
+    topologies, rest = take_option(rest, "--topology")
+    files, overrides = take_option(rest, "--json")
+    default = load_experiment(path)
+    config = parse(type(default), overrides, prog=f"gmma plan {path}", default=default)
+    if not topologies:
+        raise UserError("which slice? add --topology v5e:2x4; give it again for a further one")
+    plan_experiment(config, topologies, Path(files[-1]) if files else None)
+
+
+def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
+    """The values of every `name VALUE`, and the other arguments."""
+    given, values, others = iter(arguments), [], []
+    for argument in given:
+        if argument != name:
+            others.append(argument)
+        elif (value := next(given, None)) is None:
+            raise UserError(f"{name} needs a value")
+        else:
+            values.append(value)
+    return values, others
 
 
 def bench_command(arguments: Sequence[str]) -> None:

@@ -24,6 +24,8 @@ from gmma.tree.layout import TreeShape
 from gmma.tree.stops import StopTable, TreeStops
 from gmma.types import Params, PromptBatch, TreeRollout, pytree
 
+THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two loops in a profile
+
 
 @pytree
 class Rows:
@@ -83,7 +85,7 @@ def grow_rows(
 
     nodes = (hidden.shape[0], shape.thoughts, 1)
     start = jnp.broadcast_to(prompts.lengths[:, None, None], nodes)
-    thoughts, cache = sample(
+    thoughts, cache = jax.named_scope(THOUGHTS)(sample)(
         jnp.broadcast_to(hidden[:, None, None], (*nodes, hidden.shape[-1])),
         start,
         open_level(cache, nodes[1:], shape.thought),
@@ -94,7 +96,7 @@ def grow_rows(
     cache = seal_level(cache, thoughts.lengths)
 
     nodes = (nodes[0], shape.thoughts, shape.answers)
-    answers, _ = sample(
+    answers, _ = jax.named_scope(ANSWERS)(sample)(
         jnp.broadcast_to(thoughts.hidden, (*nodes, hidden.shape[-1])),
         jnp.broadcast_to(start + thoughts.lengths, nodes),
         open_level(cache, nodes[1:], shape.answer),

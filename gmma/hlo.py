@@ -1,0 +1,418 @@
+"""What one run of a compiled program costs, counted in the text of its optimised HLO.
+
+XLA's own analysis counts the body of a loop once. Here a body counts as often as it runs: by the
+trip count that the compiler wrote down, or by the largest integer that the loop's condition
+compares with, which is the worst case of a loop that may leave early.
+
+    FLOPs        of matrix products and convolutions, a multiplication and an addition each
+    bytes        between main memory and the core: operands and results of every scheduled
+                 instruction; of what is only sliced, the slice; of what is updated in place, the
+                 update; what lies in a core's own memory (`S(1)` in its layout) is free
+    collectives  bytes that a chip sends, by kind, in rings
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+import numpy as np
+
+WIDTH = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+WIDTH |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
+ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
+NAME = re.compile(r"%([\w.\-]+)")
+HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
+# Operations that name a buffer and move nothing of it, or whose bodies are counted instead.
+FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
+FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
+SLICES = ("dynamic-slice", "slice", "gather")
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One array type."""
+
+    kind: str
+    dims: tuple[int, ...]
+    in_core: bool  # in a core's own memory
+
+    @property
+    def bytes(self) -> float:
+        """Size without padding."""
+        return WIDTH.get(self.kind, 0) * prod(self.dims)
+
+
+def shapes_in(text: str) -> tuple[Shape, ...]:
+    """The array types of a type, a tuple's in order."""
+    return tuple(
+        Shape(kind, tuple(int(n) for n in dims.split(",") if n), "S(" in layout)
+        for kind, dims, layout in ARRAY.findall(text)
+        if kind in WIDTH
+    )
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line of a computation."""
+
+    name: str
+    type: str
+    operation: str
+    operands: tuple[str, ...]
+    inside: str  # between the parentheses
+    attributes: str  # behind them
+    root: bool
+
+    @cached_property
+    def shapes(self) -> tuple[Shape, ...]:
+        """Its results."""
+        return shapes_in(self.type)
+
+    @property
+    def label(self) -> str:
+        """The scopes under which it was traced, `a/b/c`."""
+        found = re.search(r'op_name="([^"]*)"', self.attributes)
+        return found[1] if found else ""
+
+    def called(self, key: str) -> str:
+        """The computation that an attribute names."""
+        found = re.search(rf"\b{key}=%([\w.\-]+)", self.attributes)
+        assert found, (key, self.name)
+        return found[1]
+
+
+Computation = dict[str, Instruction]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a program does; per device."""
+
+    flops: float = 0.0
+    bytes: float = 0.0
+    sent: Mapping[str, float] = field(default_factory=dict)  # bytes by kind of collective
+    uncounted: int = 0  # kernels that do not say what they cost
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(
+            flops=self.flops + other.flops,
+            bytes=self.bytes + other.bytes,
+            sent=Counter(self.sent) + Counter(other.sent),
+            uncounted=self.uncounted + other.uncounted,
+        )
+
+    def times(self, count: int) -> "Cost":
+        """As much, so many times."""
+        return Cost(
+            flops=self.flops * count,
+            bytes=self.bytes * count,
+            sent={kind: size * count for kind, size in self.sent.items()},
+            uncounted=self.uncounted * count,
+        )
+
+
+def closing(text: str, start: int) -> int:
+    """The place of the parenthesis that closes the one at `start`."""
+    depth = 0
+    for place in range(start, len(text)):
+        depth += (text[place] == "(") - (text[place] == ")")
+        if depth == 0:
+            return place
+    raise ValueError(f"unbalanced parentheses: {text[start : start + 80]}")
+
+
+def parse_line(line: str) -> Instruction | None:
+    """`  ROOT %name = type operation(operands), attributes`."""
+    head, found, rest = line.strip().partition(" = ")
+    name = NAME.search(head)
+    if not found or not name:
+        return None
+    end = closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
+    opens = rest.index("(", end)
+    closes = closing(rest, opens)
+    inside = rest[opens + 1 : closes]
+    return Instruction(
+        name=name[1],
+        type=rest[:end],
+        operation=rest[end:opens].strip(),
+        operands=tuple(NAME.findall(inside)),
+        inside=inside,
+        attributes=rest[closes + 1 :],
+        root=head.startswith("ROOT"),
+    )
+
+
+def parse(text: str) -> tuple[dict[str, Computation], str]:
+    """Computations by name, and the entry's name."""
+    computations: dict[str, Computation] = {}
+    name = entry = ""
+    for line in text.splitlines():
+        if head := HEAD.match(line):
+            name = head[2]
+            computations[name] = {}
+            entry = name if head[1] else entry
+        elif line.startswith("  ") and (instruction := parse_line(line)):
+            computations[name][instruction.name] = instruction
+    return computations, entry
+
+
+class Program:
+    """A parsed program; costs of computations are kept, since loops share them."""
+
+    def __init__(self, text: str) -> None:
+        self.computations, self.entry = parse(text)
+        self._costs: dict[str, Cost] = {}
+
+    @property
+    def cost(self) -> Cost:
+        """Of one run, by one device."""
+        return self.cost_of(self.entry)
+
+    def loops_named(self, labels: tuple[str, ...]) -> Cost:
+        """Of the outermost loops that were traced under one of these names."""
+        total, inside = Cost(), self.computations[self.entry]
+        for instruction in inside.values():
+            if instruction.operation == "while" and set(instruction.label.split("/")) & set(labels):
+                total += self.instruction_cost(instruction, inside)
+        return total
+
+    def cost_of(self, name: str) -> Cost:
+        """Of one run of a computation."""
+        if name not in self._costs:
+            computation, total = self.computations[name], Cost()
+            for instruction in computation.values():
+                total += self.instruction_cost(instruction, computation)
+            self._costs[name] = total
+        return self._costs[name]
+
+    def instruction_cost(self, instruction: Instruction, inside: Computation) -> Cost:
+        """Of one instruction, with everything that it calls."""
+        operation = instruction.operation
+        if operation == "while":
+            once = self.cost_of(instruction.called("body"))
+            once += self.cost_of(instruction.called("condition"))
+            return once.times(self.trip_count(instruction))
+        if operation == "conditional":
+            return max(map(self.cost_of, branches(instruction)), key=lambda c: (c.flops, c.bytes))
+        if operation == "call":
+            return self.cost_of(instruction.called("to_apply"))
+        if operation == "async-start":
+            return self.cost_of(instruction.called("calls"))
+        if operation == "custom-call" and (stated := stated_cost(instruction)):
+            return stated
+        is_kernel = operation == "custom-call" and "tpu_custom_call" in instruction.attributes
+        return Cost(
+            flops=self.flops(instruction, inside),
+            bytes=self.moved(instruction, inside),
+            sent=self.sent(instruction, inside),
+            uncounted=int(is_kernel),
+        )
+
+    def trip_count(self, loop: Instruction) -> int:
+        """How often the body runs, at most."""
+        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
+        if known:
+            return int(known[1])
+        bounds = list(self.constants(loop.called("condition")))
+        return max(bounds, default=1)
+
+    def constants(self, name: str) -> Iterator[int]:
+        """The integers of a computation and of those it calls."""
+        for instruction in self.computations[name].values():
+            is_integer = instruction.type.startswith(("s32[]", "u32[]"))
+            if instruction.operation == "constant" and is_integer:
+                yield int(instruction.inside)
+            elif instruction.operation == "fusion":
+                yield from self.constants(instruction.called("calls"))
+
+    def flops(self, instruction: Instruction, inside: Computation) -> float:
+        """Of a product, or of all products in a fusion."""
+        match instruction.operation:
+            case "fusion":
+                body = self.computations[instruction.called("calls")]
+                return sum(self.flops(inner, body) for inner in body.values())
+            case "dot":
+                return dot_flops(instruction, inside[instruction.operands[0]].shapes[0])
+            case "convolution":
+                given = [inside[name].shapes[0] for name in instruction.operands]
+                return convolution_flops(instruction, given[0], given[1])
+        return 0.0
+
+    def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
+        """Bytes that a device sends in a collective, also where a fusion holds it."""
+        if instruction.operation == "fusion":
+            body = self.computations[instruction.called("calls")]
+            total: Counter[str] = Counter()
+            for inner in body.values():
+                total.update(self.sent(inner, body))  # type: ignore[arg-type]
+            return dict(total)
+        kind = instruction.operation.removesuffix("-start")
+        if kind not in COLLECTIVES:
+            return {}
+        own = sum(shape.bytes for name in instruction.operands for shape in inside[name].shapes)
+        return {kind: own * ring_share(kind, group_size(instruction.attributes))}
+
+    def moved(self, instruction: Instruction, inside: Computation) -> float:
+        """Bytes to and from main memory."""
+        if instruction.operation in FREE or instruction.operation.endswith("-done"):
+            return 0.0
+        reads = (
+            self.read(instruction, place, inside[name].shapes)
+            for place, name in enumerate(instruction.operands)
+            if name in inside
+        )
+        return sum(reads) + self.written(instruction, inside)
+
+    def read(self, user: Instruction, place: int, shapes: tuple[Shape, ...]) -> float:
+        """Bytes that an instruction reads of its operand at `place`."""
+        whole = sum(shape.bytes for shape in shapes if not shape.in_core)
+        if not whole:
+            return 0.0
+        if user.operation in SLICES:
+            return min(whole, sum(shape.bytes for shape in user.shapes)) if place == 0 else whole
+        if user.operation in ("dynamic-update-slice", "scatter") and place == 0:
+            return 0.0
+        if user.operation != "fusion":
+            return 0.0 if user.operation in FREE else whole
+        return min(whole, self.read_in_fusion(user.called("calls"), place, shapes))
+
+    def read_in_fusion(self, name: str, place: int, shapes: tuple[Shape, ...]) -> float:
+        """Bytes that a fused computation reads of its parameter at `place`."""
+        body = self.computations[name]
+        own = next(
+            i for i in body.values() if i.operation == "parameter" and i.inside == str(place)
+        )
+        return self.read_of_value(body, own.name, shapes)
+
+    def read_of_value(self, body: Computation, name: str, shapes: tuple[Shape, ...]) -> float:
+        """Bytes that the users of a value read, seen through bitcasts."""
+        total = 0.0
+        for user in body.values():
+            for at, operand in enumerate(user.operands):
+                if operand != name:
+                    continue
+                if user.operation == "bitcast":
+                    total += self.read_of_value(body, user.name, shapes)
+                else:
+                    total += self.read(user, at, shapes)
+        return total
+
+    def written(self, instruction: Instruction, inside: Computation) -> float:
+        """Bytes that an instruction writes of its results."""
+        parts = list(self.updates(instruction, inside))
+        if len(parts) != len(instruction.shapes):
+            parts = [shape.bytes for shape in instruction.shapes]
+        pairs = zip(instruction.shapes, parts, strict=True)
+        return sum(part for shape, part in pairs if not shape.in_core)
+
+    def updates(self, instruction: Instruction, inside: Computation) -> Iterator[float]:
+        """Per result, the bytes that are new in it."""
+        match instruction.operation:
+            case "dynamic-update-slice":
+                yield inside[instruction.operands[1]].shapes[0].bytes
+            case "fusion":
+                body = self.computations[instruction.called("calls")]
+                yield from self.updates(next(i for i in body.values() if i.root), body)
+            case "tuple":
+                for name in instruction.operands:
+                    yield from self.updates(inside[name], inside)
+            case "bitcast" if instruction.operands[0] in inside:
+                yield from self.updates(inside[instruction.operands[0]], inside)
+            case _:
+                yield from (shape.bytes for shape in instruction.shapes)
+
+
+def branches(instruction: Instruction) -> list[str]:
+    """The computations that a conditional chooses from."""
+    listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
+    if listed:
+        return NAME.findall(listed[1])
+    return [instruction.called("true_computation"), instruction.called("false_computation")]
+
+
+def stated_cost(instruction: Instruction) -> Cost | None:
+    """What the author of a kernel says that it costs."""
+    found = re.search(r'"cost_estimate":\{([^}]*)\}', instruction.attributes)
+    if not found:
+        return None
+    said = {key: float(value) for key, value in re.findall(r'"(\w+)":"?(-?\d+)', found[1])}
+    return Cost(flops=said.get("flops", 0.0), bytes=said.get("bytes_accessed", 0.0))
+
+
+def group_size(attributes: str) -> int:
+    """Devices that take part in one collective."""
+    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
+        sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
+        axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])  # a part of an axis says its size
+        return prod(int(part or sizes[name]) for name, part in axes)
+    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=", attributes):
+        return int(iota[1].split(",")[-1])
+    if listed := re.search(r"replica_groups=\{\{([\d,]*)\}", attributes):
+        return listed[1].count(",") + 1
+    return 2  # a permutation names pairs
+
+
+def ring_share(kind: str, devices: int) -> float:
+    """Bytes sent by a device, as a multiple of its operand."""
+    part = (devices - 1) / devices
+    return {
+        "all-gather": devices - 1,
+        "all-reduce": 2 * part,
+        "reduce-scatter": part,
+        "all-to-all": part,
+        "collective-permute": 1,
+    }[kind]
+
+
+def dot_flops(instruction: Instruction, left: Shape) -> float:
+    """2 · results · contracted sizes."""
+    found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
+    axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
+    return 2.0 * prod(instruction.shapes[0].dims) * prod(left.dims[axis] for axis in axes)
+
+
+def convolution_flops(instruction: Instruction, left: Shape, kernel: Shape) -> float:
+    """2 · batch · features in and out · places where the window meets the input.
+
+    The TPU compiler writes matrix products as convolutions, batched ones with a dilated window of
+    which each result meets one place.
+    """
+    found = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.attributes)
+    assert found, instruction.name
+    of_left, of_kernel, of_out = found.groups()
+    out = dict(zip(of_out, instruction.shapes[0].dims, strict=True))
+    seen = dict(zip(of_left, left.dims, strict=True))
+    inner = dict(zip(of_kernel, kernel.dims, strict=True))
+    window = re.search(r"window=\{([^}]*)\}", instruction.attributes)
+    settings = dict(re.findall(r"(\w+)=([\dx_\-]+)", window[1])) if window else {}
+    met = 1
+    for axis in sorted(c for c in of_out if c.isdigit()):
+        place = int(axis)
+
+        def setting(name: str, default: str, place: int = place) -> str:
+            return settings[name].split("x")[place] if name in settings else default
+
+        met *= window_places(
+            seen[axis],
+            out[axis],
+            int(setting("size", "1")),
+            stride=int(setting("stride", "1")),
+            before=int(setting("pad", "0_0").split("_")[0]),
+            spread=int(setting("lhs_dilate", "1")),
+            step=int(setting("rhs_dilate", "1")),
+        )
+    groups = re.search(r"batch_group_count=(\d+)", instruction.attributes)
+    products = out["b"] * out["f"] * inner["i"] * met
+    return 2.0 * products / (int(groups[1]) if groups else 1)
+
+
+def window_places(
+    size: int, results: int, window: int, *, stride: int, before: int, spread: int, step: int
+) -> int:
+    """Pairs of a result and a window slot that fall on an input element and not on padding."""
+    at = np.arange(results)[:, None] * stride - before + np.arange(window)[None] * step
+    return int(((at >= 0) & (at <= (size - 1) * spread) & (at % spread == 0)).sum())

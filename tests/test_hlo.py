@@ -1,0 +1,128 @@
+"""Costs counted in HLO, on programs whose costs can be worked out by hand."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, PartitionSpec
+
+from gmma.hlo import (
+    Cost,
+    Program,
+    convolution_flops,
+    group_size,
+    parse_line,
+    ring_share,
+    stated_cost,
+)
+
+ROWS, WIDTH, LAYERS, STEPS = 8, 16, 7, 9
+PRODUCT = 2 * ROWS * WIDTH * WIDTH  # FLOPs of one layer
+
+
+def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
+    """Of a function compiled for the CPU."""
+    return Program(jax.jit(function).lower(*arguments).compile().as_text()).cost
+
+
+def layers(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """A stack of layers under scan."""
+    return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
+
+
+X, W = np.ones((ROWS, WIDTH), np.float32), np.ones((LAYERS, WIDTH, WIDTH), np.float32)
+
+
+def test_a_scan_counts_as_often_as_it_runs() -> None:
+    assert cost_of(layers, X, W).flops == LAYERS * PRODUCT
+
+
+def test_a_backward_pass_is_two_products_a_layer_more() -> None:
+    gradient = jax.grad(lambda w, x: layers(x, w).sum())
+    assert cost_of(gradient, W, X).flops == 3 * LAYERS * PRODUCT
+
+
+def test_loops_in_a_loop_that_may_leave_early_count_as_its_bound_says() -> None:
+    def decode(x: jax.Array, weights: jax.Array) -> jax.Array:
+        unfinished = lambda carry: (carry[0] < STEPS) & (carry[1].sum() < 1e9)  # noqa: E731
+        step = lambda carry: (carry[0] + 1, layers(carry[1], weights))  # noqa: E731
+        return jax.lax.while_loop(unfinished, step, (jnp.int32(0), x))[1]
+
+    text = jax.jit(jax.named_scope("here")(decode)).lower(X, W).compile().as_text()
+    program = Program(text)
+    assert program.cost.flops == STEPS * LAYERS * PRODUCT
+    assert program.loops_named(("here",)).flops == STEPS * LAYERS * PRODUCT
+    assert program.loops_named(("there",)).flops == 0
+
+
+def test_a_layer_of_a_stack_is_read_once_a_trip() -> None:
+    """A fusion that slices a stack reads the slice: not L² weights over L trips."""
+    one, all_of_them = (cost_of(layers, X, W[:n]).bytes for n in (1, LAYERS))
+    assert all_of_them < 2 * LAYERS * one
+
+
+def test_what_is_updated_in_place_moves_the_update() -> None:
+    def fill(rows: jax.Array, x: jax.Array) -> jax.Array:
+        put = lambda i, rows: jax.lax.dynamic_update_index_in_dim(rows, x + i, i, 0)  # noqa: E731
+        return jax.lax.fori_loop(0, 1000, put, rows)
+
+    rows = np.zeros((1000, 64), np.float32)
+    cost = Program(jax.jit(fill, donate_argnums=0).lower(rows, rows[0]).compile().as_text()).cost
+    assert cost.bytes < 10 * rows.nbytes
+
+
+def test_a_ring_sends_twice_what_it_reduces() -> None:
+    mesh = Mesh(np.asarray(jax.devices()[:4]), ("x",))
+    spec = PartitionSpec("x")
+
+    def add(x: jax.Array) -> jax.Array:
+        return jax.lax.psum(x, "x")
+
+    whole = np.ones((4, 256), np.float32)
+    summed = jax.shard_map(add, mesh=mesh, in_specs=spec, out_specs=PartitionSpec())
+    assert cost_of(summed, whole).sent == {"all-reduce": 2 * 3 / 4 * 256 * 4}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "devices"),
+    [
+        ("replica_groups=[4,2]<=[8]", 2),
+        ("replica_groups={{0,1,2},{3,4,5}}", 3),
+        ("replica_groups=mesh['a'=2,'b'=2,'c'=4] {'b','c'}, dimensions={0}", 8),
+        ("replica_groups=mesh['a'=2,'b'=8] {'b':(2)4}", 4),
+        ("source_target_pairs={{0,1},{1,0}}", 2),
+    ],
+)
+def test_groups_are_read_in_both_spellings(attributes: str, devices: int) -> None:
+    assert group_size(attributes) == devices
+    assert ring_share("all-gather", devices) == devices - 1
+
+
+def test_a_batched_product_as_a_convolution() -> None:
+    """Three products of 2 × 5 by 5 × 7, as the TPU compiler spells them: a dilated window meets
+    each result's own place and no other."""
+    line = (
+        "  %c = f32[3,2,7]{2,1,0} convolution(%a, %b), window={size=3 stride=2 pad=0_0 "
+        "lhs_dilate=3}, dim_labels=0bf_0io->0bf"
+    )
+    left = parse_line("  %a = f32[3,2,5]{2,1,0} parameter(0)")
+    kernel = parse_line("  %b = f32[3,5,7]{2,1,0} parameter(1)")
+    product = parse_line(line)
+    assert left
+    assert kernel
+    assert product
+    assert convolution_flops(product, left.shapes[0], kernel.shapes[0]) == 3 * 2 * (2 * 5 * 7)
+
+
+def test_a_kernel_is_taken_at_its_word() -> None:
+    line = (
+        '  %k = bf16[8,8]{1,0} custom-call(%a), custom_call_target="tpu_custom_call", '
+        'backend_config={"custom_call_config":{"cost_estimate":{"flops":"640",'
+        '"transcendentals":"3","bytes_accessed":"99"}}}'
+    )
+    kernel = parse_line(line)
+    assert kernel
+    assert stated_cost(kernel) == Cost(flops=640, bytes=99)

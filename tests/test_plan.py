@@ -1,0 +1,108 @@
+"""`gmma plan`: the TPU compiler's word on programs for slices that are not there."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gmma.chips import chip_of
+from gmma.commands import load_experiment, take_option
+from gmma.config import ExperimentConfig, MeshConfig
+from gmma.errors import UserError
+from gmma.plan import plan_program
+from gmma.plan_programs import Planned, plan_parts, plan_programs
+from gmma.sharding import make_mesh
+from gmma.tpu_compiler import local_bytes, open_slice
+
+needs_compiler = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: gmma[tpu]"
+)
+
+
+def test_a_missing_compiler_is_named_with_its_install_command(monkeypatch: Any) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'gmma\[tpu\]'"):
+        open_slice("v5e:2x4")
+
+
+def test_a_chip_that_is_none() -> None:
+    assert chip_of("v6e:2x4").peak_flops == 918e12
+    with pytest.raises(UserError, match=r"no chip 'v9'; .* v4, v5e, v5p, v6e"):
+        chip_of("v9:2x4")
+
+
+@needs_compiler
+def test_a_slice_that_is_none() -> None:
+    with pytest.raises(UserError, match=r"'v5e:3x3' is none that libtpu knows"):
+        open_slice("v5e:3x3")
+
+
+def test_options_are_taken_out_wherever_they_stand() -> None:
+    given = ["--topology", "v5e:2x4", "--mesh.fsdp", "4", "--topology", "v4:2x2x1"]
+    assert take_option(given, "--topology") == (["v5e:2x4", "v4:2x2x1"], ["--mesh.fsdp", "4"])
+    with pytest.raises(UserError, match="--json needs a value"):
+        take_option(["--json"], "--json")
+
+
+def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
+    """The default job on few scenes, in bfloat16, on 2 × 2 × 2 chips."""
+    config = load_experiment(Path(__file__).parent.parent / "experiments/digits_t4a4.py")
+    scenes = {"train_scenes": 64, "validation_scenes": 4, "test_scenes": 4}
+    return replace(
+        config,
+        model=replace(config.model, dtype="bfloat16", layers=2),
+        task=replace(config.task, **scenes),
+        mesh=MeshConfig(data=2, fsdp=2, tensor=2),
+        data_dir=tmp_path,
+        **changes,
+    )
+
+
+@needs_compiler
+def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path) -> None:
+    """`sharded` gathers over fsdp alone, so that half a copy lies on a device; no float32 masters
+    travel in either layout."""
+    on, sent = open_slice("v5e:2x4"), {}
+    for layout in ("gathered", "sharded"):
+        config = small(tmp_path, rollout_params=layout)
+        planned = next(plan_programs(plan_parts(config, make_mesh(config.mesh, list(on.devices)))))
+        plan = plan_program(planned, config, on)
+        assert plan.fits
+        assert plan.spare > 0.9
+        assert plan.resident_bytes > 0
+        assert set(plan.bound_seconds) == {"compute", "HBM", "ICI"}
+        sent[layout] = plan.sent_bytes.get("all-gather", 0)
+        copy = planned.copy_bytes
+    assert copy / 2 < sent["gathered"] < copy
+    assert sent["sharded"] < copy / 2
+
+
+@needs_compiler
+def test_a_program_that_does_not_fit_is_a_verdict(tmp_path: Path) -> None:
+    """The compiler's error becomes buffers and advice."""
+    on, config = open_slice("v5e:2x2"), small(tmp_path)
+    mesh = Mesh(np.asarray(on.devices), ("x",))
+    side = 100_000
+    square = jax.ShapeDtypeStruct(
+        (side, side), jnp.bfloat16, sharding=NamedSharding(mesh, PartitionSpec())
+    )
+    planned = Planned(
+        name="update",
+        jitted=jax.jit(lambda x: jnp.sin(x) @ x),
+        arguments=(square,),
+        resident_bytes=0,
+        rows=1,
+        tokens=1,
+    )
+    plan = plan_program(planned, config, on)
+    assert not plan.fits
+    assert plan.need_bytes >= 2 * local_bytes(square) > plan.usable_bytes
+    assert plan.buffers[0].bytes >= local_bytes(square)
+    assert "mesh.fsdp" in str(plan.advice)
+    assert plan.flops == 2 * side**3
