@@ -5,7 +5,7 @@ pretrained  everything from a Hugging Face directory; adapters on top where aske
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -123,10 +123,8 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
 
 def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
     """The directory's policy with its parameters in the types they are kept in, and adapters."""
-    found = replace(described.policy.config, remat=model.remat)
     base = stored_as(
-        described.family.policy(found),
-        lambda path: "float32" if is_trained(model, path) else str(model.dtype),
+        described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
     )
     return base if model.lora is None else adapted_policy(base, model.lora)
 

@@ -69,7 +69,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
     model = config.model
     if not isinstance(model, PretrainedConfig):
         return replace(assemble(replace(config, mesh=MeshConfig())), config=config, mesh=mesh)
-    described = describe_pretrained(model.directory, model.dtype)
+    described = describe_pretrained(model.directory, model.dtype, remat=model.remat)
     policy = pretrained_policy(described, model)
     words = made_up_tokenizer(policy.vocab_size)
 
