@@ -1,7 +1,7 @@
 """What n attempts at one question are worth: pass@k and maj@k."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from math import comb
 
 
@@ -15,6 +15,29 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
     if not (0 <= correct <= attempts and 1 <= k <= attempts):
         raise ValueError(f"pass@{k} of {attempts} attempts with {correct} correct is undefined")
     return 1.0 - comb(attempts - correct, k) / comb(attempts, k)
+
+
+def powers_up_to(attempts: int) -> Iterator[int]:
+    """1, 2, 4, … and the number of attempts itself.
+
+    >>> list(powers_up_to(6))
+    [1, 2, 4, 6]
+    """
+    k = 1
+    while k < attempts:
+        yield k
+        k *= 2
+    yield attempts
+
+
+def pass_rates(correct: Sequence[float]) -> dict[str, float]:
+    """`pass@k` for each power of two up to the number of attempts, of which each is 1 or 0.
+
+    >>> {name: round(rate, 3) for name, rate in pass_rates([1.0, 0.0, 0.0, 0.0]).items()}
+    {'pass@1': 0.25, 'pass@2': 0.5, 'pass@4': 1.0}
+    """
+    count, right = len(correct), round(sum(correct))
+    return {f"pass@{k}": pass_at_k(count, right, k) for k in powers_up_to(count)}
 
 
 def majority_at_k(answers: Sequence[Hashable], correct: Sequence[bool]) -> float:

@@ -24,12 +24,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.rewards.attempts import pass_rates
 from gmma.rewards.code import CODE_TERMS, find_code
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import Record, fingerprint, hold_out, read_records
-from gmma.tasks.repeated import pass_rates
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts

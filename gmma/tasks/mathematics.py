@@ -21,12 +21,12 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.rewards.attempts import majority_at_k, pass_rates
 from gmma.rewards.mathematics import find_answer, is_readable
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import Record, fingerprint, hold_out, read_records
-from gmma.tasks.repeated import majority_vote, pass_rates
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
@@ -236,13 +236,14 @@ def group_metrics(
     example: Example,
     values: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
-    """`pass@k`, and `maj@n`: whether the result given most often is right.
+    """`pass@k`, and `maj@n`: the chance that the result given most often is right.
 
     Results vote together where they are the same text (`find_answer`, a number without its commas).
     """
-    names = [find_answer(answer) for answer in answers]
-    vote = majority_vote(names, values["accuracy"])
-    return {**pass_rates(values["accuracy"]), f"maj@{len(answers)}": vote}
+    right = values["accuracy"]
+    names = [find_answer(answer) or None for answer in answers]
+    vote = majority_at_k(names, [value == 1.0 for value in right])
+    return {**pass_rates(right), f"maj@{len(answers)}": vote}
 
 
 def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:

@@ -66,8 +66,8 @@ def test_fault_of_the_tests_is_no_zero():
 def test_code_in_the_pool():
     answers = ["def f(x): return x + 1", "while True: pass", "import os; os._exit(0)"] * 2
     columns = {"tests": [TESTS] * 6, "setup": [""] * 6}
-    term = RewardTerm("code", options=(("wall_seconds", 1.0),))
-    with open_scorer([term], workers=2) as scorer:
+    term = RewardTerm("code", options=(("wall_seconds", 3.0),))
+    with open_scorer([term], workers=2, timeout_seconds=60) as scorer:
         scored = scorer.score(answers, thoughts=[""] * 6, columns=columns)
         faulty = scorer.score(
             answers[:1],
@@ -122,7 +122,8 @@ def break_first_line(code, entry):
 def judge(references, change):
     answers = [change(code, entry) for _, code, _, _, entry in references]
     columns = {"tests": [r[3] for r in references], "setup": [r[2] for r in references]}
-    with open_scorer([RewardTerm("code")], workers=2, step_seconds=500) as scorer:
+    term = RewardTerm("code", options=(("wall_seconds", 30),))  # a busy machine is no wrong answer
+    with open_scorer([term], workers=2, timeout_seconds=60, step_seconds=500) as scorer:
         began = time.monotonic()
         scored = scorer.score(answers, thoughts=[""] * len(answers), columns=columns)
     per_minute = 60 * len(answers) / (time.monotonic() - began)

@@ -88,7 +88,7 @@ def test_relative_tolerance_is_relative_to_the_reference():
 def test_no_text_holds_it_up(text):
     began = time.monotonic()
     assert score(text, "18") == 0.0
-    assert time.monotonic() - began < 8  # two readings, a parse and a comparison of 2 s each
+    assert time.monotonic() - began < 60  # at most a parse and a comparison of 2 s, twice, if alone
 
 
 def test_another_thread_may_score_too():

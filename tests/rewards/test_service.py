@@ -14,6 +14,9 @@ from gmma.errors import UserError
 from gmma.rewards.service import RewardTerm, check_rewards, open_scorer, weighted_rewards
 
 HOSTILE = ("fine", "hang", "die", "exit", "raise", "nan", "none", "memory", "swallow")
+QUICK = tuple(answer for answer in HOSTILE if answer not in ("hang", "swallow"))
+LIMIT = 2.5  # seconds an answer may take: no honest one needs so long, on however busy a machine
+PATIENCE = 60  # seconds after which something that should have ended did not
 MISBEHAVE = RewardTerm("own_rewards:misbehave")
 
 
@@ -57,11 +60,11 @@ def hostile_results():
     """The same hostile batch with 1 and with 3 workers, and the seconds it took."""
     results = []
     sys.path.insert(0, str(Path(__file__).parent))
-    answers = [*HOSTILE, *["x" * n for n in range(30)], *HOSTILE]
+    answers = [*HOSTILE, *["x" * n for n in range(30)], *QUICK]
     terms = [MISBEHAVE, RewardTerm("format")]
     columns = {"closed": [True] * len(answers), "finished": [True] * len(answers)}
     for workers in (1, 3):
-        with open_scorer(terms, workers=workers, timeout_seconds=0.6) as scorer:
+        with open_scorer(terms, workers=workers, timeout_seconds=LIMIT) as scorer:
             began = time.monotonic()
             scored = score(scorer, answers, **columns)
             results.append((scored, time.monotonic() - began))
@@ -74,11 +77,11 @@ def test_every_hostile_answer_is_counted_by_its_kind(hostile_results):
         assert scored.outcomes["own_rewards:misbehave"] == {
             "scored": 32,
             "unparsable": 2,
-            "timeout": 4,
+            "timeout": 2,
             "crash": 10,
         }
-        assert scored.outcomes["format"]["scored"] == 48
-        assert "answer 1: timeout: no score within 0.6 seconds" in scored.messages[0]
+        assert scored.outcomes["format"]["scored"] == 46
+        assert "answer 1: timeout: no score within 2.5 seconds" in scored.messages[0]
 
 
 def test_result_depends_neither_on_workers_nor_on_order(hostile_results):
@@ -90,8 +93,8 @@ def test_result_depends_neither_on_workers_nor_on_order(hostile_results):
 
 def test_hung_answers_cost_their_limit_and_no_more(hostile_results):
     (_, one), (_, three) = hostile_results
-    assert 4 * 0.6 < one < 12  # four limits, ten fresh processes, on a machine that may be busy
-    assert three < 12
+    assert 2 * LIMIT < one < 2 * LIMIT + PATIENCE  # and twelve fresh processes
+    assert LIMIT < three < 2 * LIMIT + PATIENCE
 
 
 def test_permuted_answers_give_permuted_scores():
@@ -104,12 +107,12 @@ def test_permuted_answers_give_permuted_scores():
 
 
 def test_a_step_never_waits_longer_than_its_limit_and_the_next_one_is_well():
-    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=30, step_seconds=0.5) as scorer:
+    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=999, step_seconds=0.5) as scorer:
         began = time.monotonic()
         scored = score(scorer, ["hang"] * 50)
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < PATIENCE
         assert scored.outcomes[MISBEHAVE.name]["timeout"] == 50
-    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=0.5) as scorer:
+    with open_scorer([MISBEHAVE], workers=2, timeout_seconds=LIMIT) as scorer:
         score(scorer, ["hang", "die"])
         assert score(scorer, ["abc"] * 50).outcomes[MISBEHAVE.name]["scored"] == 50
 
@@ -205,7 +208,8 @@ def test_workers_die_with_a_killed_parent(tmp_path):
         os.kill(worker, 0)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        for _ in range(100):
+        began = time.monotonic()
+        while time.monotonic() < began + PATIENCE:
             if not Path(f"/proc/{worker}").exists():
                 return
             time.sleep(0.05)

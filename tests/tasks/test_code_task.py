@@ -124,19 +124,6 @@ def test_pass_at_k_is_unbiased(config, data_dir):
     assert found == pytest.approx({"pass@1": 1 / 3, "pass@2": 0.6, "pass@4": 14 / 15, "pass@6": 1})
 
 
-def test_pass_at_k_is_what_drawing_subsets_gives(config):
-    """The estimator against the mean over all subsets of k of n."""
-    import itertools
-
-    from gmma.tasks.repeated import pass_at_k
-
-    for n, right in ((5, 0), (5, 2), (6, 5), (3, 3)):
-        flags = [True] * right + [False] * (n - right)
-        for k in range(1, n + 1):
-            drawn = [any(chosen) for chosen in itertools.combinations(flags, k)]
-            assert pass_at_k(n, right, k) == pytest.approx(np.mean(drawn))
-
-
 def test_the_prompt_asks_for_a_fence_and_the_tokenizer_spells_it(config, data_dir):
     tokenizer = load_sentencepiece(tokenizer_path(config, data_dir))
     for example in examples_of(config, data_dir, "train"):
