@@ -8,6 +8,7 @@ from gmma.console import print_table
 from gmma.evaluate import Interval, difference, load_evaluation, summarise
 from gmma.metrics import read_records
 from gmma.tasks import TASKS
+from gmma.tasks.mixture import MixtureConfig
 
 
 def evaluation_path(config: ExperimentConfig, phase: str) -> Path:
@@ -21,13 +22,20 @@ def format_interval(figures: Interval) -> str:
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
 
+def headlines(config: ExperimentConfig) -> list[str]:
+    """The metric that sums the task up; of a mixture, also those of its parts."""
+    parts = config.task.parts if isinstance(config.task, MixtureConfig) else ()
+    own = [f"{part.title}/{TASKS[part.task.name].headline}" for part in parts]
+    return [TASKS[config.task.name].headline, *own]
+
+
 def print_outcome(config: ExperimentConfig) -> None:
     """Print the tables and where the pictures are."""
     after = {phase: load_evaluation(evaluation_path(config, phase)) for phase in ("sft", "rl")}
     resamples = config.evaluation.bootstrap
     summaries = {phase: summarise(found, resamples) for phase, found in after.items()}
     gains = difference(after["rl"], after["sft"], resamples)
-    names = [TASKS[config.task.name].headline, "format", "parsed"]
+    names = [*headlines(config), "format", "parsed"]
     rows = [
         [
             f"{mode} {name}",
@@ -37,7 +45,7 @@ def print_outcome(config: ExperimentConfig) -> None:
         for mode in ("sampled", "greedy")
         for name in names
     ]
-    examples = len(next(iter(after["rl"].values["greedy"].values())))
+    examples = len(after["rl"].values["greedy"]["format"])
     title = f"{config.name}: {examples} {after['rl'].split} examples, mean [95 % interval]"
     print_table(title, ["", "after SFT", "after RL", "difference"], rows)
     print_seconds(config)

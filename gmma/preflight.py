@@ -5,25 +5,36 @@ A run that fails on its first batch would leave a directory behind, and the next
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gmma import checkpoint
 from gmma.assembly import Parts
+from gmma.backbone import sees_images
+from gmma.data import ExampleBatch
 from gmma.errors import UserError
-from gmma.feed import read_batches, read_demonstrations, read_prompts
+from gmma.feed import (
+    demonstrated_source,
+    read_batches,
+    read_demonstrations,
+    read_prompts,
+    train_source,
+)
 from gmma.hosts import check_hosts
 from gmma.programs import kept_params
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
+from gmma.tasks.task import ExampleSource
 from gmma.types import Example
 
+CHUNK_EXAMPLES = 256
 TRIAL_ANSWERS = 8  # rewards are tried on so many records, of each task
 
 
 def check_run(parts: Parts, scorer: Scorer) -> None:
     """Raise UserError for batches, prompts, demonstrations or rewards that cannot work.
 
-    The first batch of each phase stands for the others: a record further on can still be too long.
+    The first batch of each phase stands for the others: a record further on can still be too long,
+    unless records are text alone, of which every one is read.
     """
     check_batches(parts)
     if parts.config.sft.steps:
@@ -38,6 +49,28 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
     batch = next(read_batches(parts, "rl"))
     read_prompts(parts, batch.examples)
     try_rewards(scorer, tuple(trial_examples(batch.examples)))
+    if not sees_images(parts.config, parts.task):
+        check_lengths(parts)
+
+
+def check_lengths(parts: Parts) -> None:
+    """Every prompt and every demonstration of a task of text has its slots.
+
+    Seven thousand records take some seconds, which is less than a run that ends on the last of
+    them.
+    """
+    for batch in chunks_of(train_source(parts)):
+        read_prompts(parts, batch.examples)
+    if parts.config.sft.steps:
+        for batch in chunks_of(demonstrated_source(parts)):
+            read_demonstrations(parts, batch)
+
+
+def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
+    """The examples of a source, some at a time."""
+    for first in range(0, len(source), CHUNK_EXAMPLES):
+        rows = range(first, min(first + CHUNK_EXAMPLES, len(source)))
+        yield ExampleBatch(examples=tuple(source[row] for row in rows), positions=tuple(rows))
 
 
 def check_batches(parts: Parts) -> None:

@@ -44,6 +44,7 @@ from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
 
 Tasks = Mapping[str, Task]
+_LONGEST_LABEL = 64  # bytes: what travels between hosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +58,11 @@ class MixturePart:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise UserError(f"mixture: the weight of {self.title} is {self.weight}; it must be > 0")
-        if "/" in self.title:
-            raise UserError(f"mixture: the label {self.label!r} holds a /, which metrics use")
+        if "/" in self.title or len(self.title.encode()) > _LONGEST_LABEL:
+            raise UserError(
+                f"mixture: the label {self.label!r} must hold no /, which metrics use, and no more "
+                f"than {_LONGEST_LABEL} bytes"
+            )
 
     @property
     def title(self) -> str:
