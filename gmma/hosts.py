@@ -26,7 +26,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from gmma import preemption
 from gmma.config import HostsConfig
@@ -73,6 +73,8 @@ def join(config: HostsConfig) -> None:
             "and index"
         ) from error
     jax.devices()  # every process waits here for the others' devices
+    # Gloo connects at the first collective and waits 30 seconds for it: now, while all are in step.
+    multihost_utils.sync_global_devices("joined")
 
 
 def leads() -> bool:
@@ -152,16 +154,15 @@ def leader_first(place: str) -> Iterator[None]:
         wait_for_all(place)
 
 
-def check_hosts(mesh: Mesh) -> None:
-    """Raise UserError unless every row of a batch lies on one host."""
-    groups = mesh.devices.reshape(-1, mesh.shape["tensor"])
-    for group in groups:
+def check_hosts(devices: Shaped[np.ndarray, "data fsdp tensor"]) -> None:
+    """Raise UserError unless every row of a batch lies on one host; the devices of a mesh."""
+    tensor = devices.shape[-1]
+    for group in devices.reshape(-1, tensor):
         hosts = {device.process_index for device in group}
         if len(hosts) > 1:
             raise UserError(
-                f"mesh.tensor = {mesh.shape['tensor']} spreads a row of the batch over "
-                f"{len(hosts)} hosts of {jax.local_device_count()} devices; set it to at most "
-                f"{jax.local_device_count()}"
+                f"mesh.tensor = {tensor} spreads a row of the batch over {len(hosts)} hosts; set "
+                f"it to {tensor // len(hosts)} or less"
             )
 
 

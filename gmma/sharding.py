@@ -13,7 +13,7 @@ in the type of the activations, laid out for decoding (`decode_layout`).
 
 from collections.abc import Mapping
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +48,7 @@ REPLICATED = PartitionSpec()
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
     """The mesh over all devices; raises where their number does not factor as configured."""
     devices = jax.devices() if devices is None else devices
-    # A TPU numbers its chips along the torus, not host by host; a host's rows are one block.
-    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    devices = host_by_host(devices)
     sizes = [config.data, config.fsdp, config.tensor]
     given = prod(size for size in sizes if size != -1)
     left, rest = divmod(len(devices), given)
@@ -60,6 +59,14 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
     return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+
+
+def host_by_host(devices: list[Any]) -> list[Any]:
+    """Devices so that each host's, and with them its rows of a batch, are one block.
+
+    A TPU numbers its chips along the torus, across hosts.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
 def batch_shards(mesh: Mesh) -> int:

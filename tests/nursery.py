@@ -3,12 +3,13 @@
 A child is a whole process of its own: it has its own JAX, and can be killed.
 """
 
+import atexit
 import contextlib
 import json
 import os
-import select
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,20 +18,20 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Child:
-    """One `gmma …`; one at a time."""
+    """One `gmma …`; there can be several at a time."""
 
     pid: int
-    nursery: subprocess.Popen
+    ask: Callable
 
     def running(self):
-        return not select.select([self.nursery.stdout], [], [], 0)[0]
+        return not self.ask({"ended": self.pid})
 
     def send(self, number):
         os.kill(self.pid, number)
 
     def wait(self):
         """The exit code; minus the signal where a signal ended it."""
-        return int(self.nursery.stdout.readline())
+        return self.ask({"wait": self.pid})
 
 
 @contextlib.contextmanager
@@ -55,9 +56,12 @@ def open_nursery(directory):
         ) as nursery,
     ):
 
+        def ask(request):
+            nursery.stdin.write(json.dumps(request) + "\n")
+            return json.loads(nursery.stdout.readline())
+
         def start(*arguments):
-            nursery.stdin.write(json.dumps([str(argument) for argument in arguments]) + "\n")
-            return Child(int(nursery.stdout.readline()), nursery)
+            return Child(ask({"run": [str(argument) for argument in arguments]}), ask)
 
         try:
             yield start
@@ -66,19 +70,38 @@ def open_nursery(directory):
 
 
 def raise_children():
-    """For each line of standard input: fork, run gmma with it, print the pid and the exit code."""
+    """Answer each request on standard input: run gmma in a fork, has it ended, wait for its end."""
     import gmma.commands  # noqa: F401  # what takes seconds, before the fork
     from gmma.cli import main
 
     for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # into the log
-            code = run(main, json.loads(line))
-            sys.stdout.flush()
-            os._exit(code)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        [(verb, value)] = json.loads(line).items()
+        print(json.dumps(ANSWERS[verb](main, value)), flush=True)
+
+
+def fork(main, arguments):
+    """The pid of a process that runs gmma."""
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # into the log
+        code = run(main, arguments)
+        sys.stdout.flush()
+        atexit._run_exitfuncs()  # JAX takes leave of other hosts there
+        os._exit(code)
+    return pid
+
+
+def has_ended(main, pid):
+    """Whether a child has ended; it can still be waited for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def wait(main, pid):
+    """The child's exit code, minus the signal where a signal ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+ANSWERS = {"run": fork, "ended": has_ended, "wait": wait}
 
 
 def run(main, arguments):

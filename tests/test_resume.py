@@ -8,12 +8,14 @@ from functools import partial
 import pytest
 from tiny_run import (
     assert_same_arrays,
+    count_lines,
     open_tiny,
     records,
     saved_arrays,
     shown_steps,
     train_tiny,
     tree_of,
+    wait_until,
 )
 
 from gmma.preemption import CODE_PREEMPTED
@@ -21,25 +23,11 @@ from gmma.preemption import CODE_PREEMPTED
 SFT_STEPS, RL_STEPS = 5, 9
 
 
-def wait_until(child, holds):
-    """Poll until the condition holds; a process that ends before is an error."""
-    deadline = time.monotonic() + 300
-    while not holds():
-        assert child.running(), "the run ended before it could be stopped"
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-
-
 def kill_when(child, holds, delay_seconds):
     wait_until(child, holds)
     time.sleep(delay_seconds)
     child.send(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
-
-
-def count_lines(run_dir):
-    path = run_dir / "metrics.jsonl"
-    return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 def count_event_files(run_dir):

@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
+import time
 from pathlib import Path
 
 import jax
@@ -18,6 +20,33 @@ MEASURED = ("seconds/", "step_time", "compilations")  # what a resumed run does 
 def train_tiny(start, name, *arguments):
     """`gmma train` of the tiny experiment by a nursery's `start`."""
     return start("train", TINY, "--name", name, "--rewards.workers", "0", *arguments)
+
+
+def train_on_hosts(start, count, name, *arguments):
+    """The same as one run of so many processes, host 0 first."""
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        address = f"localhost:{probe.getsockname()[1]}"
+    hosts = ("--hosts.join", "given", "--hosts.coordinator", address, "--hosts.count", count)
+    return [
+        train_tiny(start, name, *hosts, "--hosts.index", index, *arguments)
+        for index in range(count)
+    ]
+
+
+def wait_until(child, holds):
+    """Poll until the condition holds; a process that ends before is an error."""
+    deadline = time.monotonic() + 300
+    while not holds():
+        assert child.running(), "the run ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def count_lines(run_dir):
+    """Steps that the run has recorded."""
+    path = run_dir / "metrics.jsonl"
+    return len(path.read_bytes().splitlines()) if path.exists() else 0
 
 
 @contextlib.contextmanager
