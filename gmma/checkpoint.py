@@ -20,7 +20,6 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, L
 
 from gmma.config import CheckpointConfig
 from gmma.errors import UserError
-from gmma.files import read_json, write_whole
+from gmma.files import RunPath, absolute, read_json, write_whole
 from gmma.types import PyTree
 
 
@@ -43,7 +42,7 @@ class Progress:
 
 
 @contextmanager
-def open_checkpoints(run_dir: Path, config: CheckpointConfig) -> Iterator[ocp.CheckpointManager]:
+def open_checkpoints(run_dir: RunPath, config: CheckpointConfig) -> Iterator[ocp.CheckpointManager]:
     """The run's checkpoints: the last few, and the best by the configured metric.
 
     On leaving, waits for what is still being written.
@@ -92,13 +91,13 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
 
     Raises UserError where the checkpoint holds other names or shapes: it belongs to another model.
     """
-    where = Path(manager.directory) / str(step)
+    where = manager.directory / str(step)
     _check_same_arrays(_shapes(_read_metadata(where)), _shapes(abstract), where)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
     return manager.restore(step, args=args)["state"]
 
 
-def restore_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> PyTree:
+def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> PyTree:
     """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint."""
     where = find_params(run_dir, abstract, step)
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
@@ -106,7 +105,7 @@ def restore_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> 
     return ocp.PyTreeCheckpointHandler().restore(where / "state", args=args)
 
 
-def find_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> Path:
+def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> RunPath:
     """The directory of a run's newest or given checkpoint.
 
     Raises UserError where there is none, or where it holds other parameters.
@@ -117,7 +116,7 @@ def find_params(run_dir: Path, abstract: PyTree, step: int | None = None) -> Pat
     return where
 
 
-def find_step(run_dir: Path, step: int | None = None) -> int:
+def find_step(run_dir: RunPath, step: int | None = None) -> int:
     """The newest checkpoint's number, or the given one; raises UserError where it is not there."""
     steps = checkpoint_steps(run_dir)
     if not steps or (step is not None and step not in steps):
@@ -127,7 +126,7 @@ def find_step(run_dir: Path, step: int | None = None) -> int:
     return steps[-1] if step is None else step
 
 
-def _read_metadata(where: Path) -> PyTree:
+def _read_metadata(where: RunPath) -> PyTree:
     """Names and shapes of a checkpoint's arrays."""
     try:
         return ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
@@ -135,12 +134,12 @@ def _read_metadata(where: Path) -> PyTree:
         raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run") from None
 
 
-def checkpoints_dir(run_dir: Path) -> Path:
+def checkpoints_dir(run_dir: RunPath) -> RunPath:
     """Where a run's checkpoints are; Orbax wants it absolute."""
-    return (run_dir / "checkpoints").absolute()
+    return absolute(run_dir / "checkpoints")
 
 
-def checkpoint_steps(run_dir: Path) -> list[int]:
+def checkpoint_steps(run_dir: RunPath) -> list[int]:
     """Whole checkpoints of a run, oldest first."""
     directory = run_dir / "checkpoints"
     names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
@@ -172,7 +171,7 @@ def _check_same_arrays(
         )
 
 
-def check_start(run_dir: Path, resume: bool, config: Mapping[str, Any]) -> None:
+def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> None:
     """Rules 1–3 above. Raises UserError rather than write over a run or change its config."""
     saved = run_dir / CONFIG_FILE
     if not saved.exists():
@@ -196,7 +195,7 @@ def check_start(run_dir: Path, resume: bool, config: Mapping[str, Any]) -> None:
         )
 
 
-def save_config(run_dir: Path, config: Mapping[str, Any]) -> None:
+def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
     """Keep the config that a run is started with; a run that is resumed has it."""
     saved = run_dir / CONFIG_FILE
     if not saved.exists():

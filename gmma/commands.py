@@ -24,7 +24,7 @@ from gmma.data import example_batches
 from gmma.errors import UserError
 from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summarise
 from gmma.feed import in_frame
-from gmma.files import read_json
+from gmma.files import RunPath, absolute, read_json
 from gmma.outcome import format_interval
 from gmma.plan import plan_experiment
 from gmma.programs import make_credit, make_grow
@@ -99,11 +99,11 @@ def train_command(arguments: Sequence[str]) -> None:
 
 def use_compilation_cache(config: ExperimentConfig) -> None:
     """Programs compiled once are read from disk by later processes of the same experiment."""
-    jax.config.update("jax_compilation_cache_dir", str(config.runs_dir.absolute() / "compiled"))
+    jax.config.update("jax_compilation_cache_dir", str(absolute(config.runs_dir) / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def load_run(run_dir: Path) -> ExperimentConfig:
+def load_run(run_dir: RunPath) -> ExperimentConfig:
     """The config a run was started with."""
     saved = run_dir / CONFIG_FILE
     if not saved.is_file():
@@ -115,14 +115,14 @@ def load_run(run_dir: Path) -> ExperimentConfig:
 class EvalArguments:
     """Evaluate a run's checkpoint on held-out examples."""
 
-    run_dir: tyro.conf.Positional[Path]  # runs/NAME
+    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
     step: int | None = None  # of the checkpoint; None: the newest
     split: str = "test"  # train, validation or test
     examples: int | None = None  # how many of the split, from its start; None: as in the run
     samples: int | None = None  # sampled answers per example; greedy is done besides
     temperature: float | None = None  # of the sampled answers
     top_p: float | None = None  # of the sampled answers
-    output: Path | None = None  # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json
+    output: RunPath | None = None  # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json
 
 
 def override(config: T, **values: Any) -> T:
@@ -156,12 +156,12 @@ def eval_command(arguments: Sequence[str]) -> None:
 class SampleArguments:
     """Grow one tree from a run's checkpoint, print it, and draw it."""
 
-    run_dir: tyro.conf.Positional[Path]  # runs/NAME
+    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
     example: int = 0  # row of the split
     split: str = "test"  # train, validation or test
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
-    output: Path | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
+    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
 
 
 def sample_command(arguments: Sequence[str]) -> None:

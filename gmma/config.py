@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from gmma.errors import UserError
+from gmma.files import RunPath
 from gmma.models.pretrained import PretrainedConfig
 from gmma.models.tiny import TinyConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
@@ -285,14 +286,14 @@ class ExperimentConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     seed: int = 0  # root of every random choice but the dataset's
-    init_from: Path | None = None  # a run directory whose parameters replace a fresh start
+    init_from: RunPath | None = None  # a run directory whose parameters replace a fresh start
     samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
     # Where a rollout's parameters lie: `gathered` puts a whole copy in the activations' type on
     # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
     rollout_params: RolloutLayout = "gathered"
     logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
     data_dir: Path = Path("data")  # datasets are built and read here
-    runs_dir: Path = Path("runs")  # every run has a directory here
+    runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
 
     def __post_init__(self) -> None:
         require(bool(self.name), "name", repr(self.name), "a non-empty string")
@@ -308,7 +309,7 @@ class ExperimentConfig:
         check_terms(self.task, self.rewards.terms)
 
     @property
-    def run_dir(self) -> Path:
+    def run_dir(self) -> RunPath:
         """Where the run's files are."""
         return self.runs_dir / self.name
 
@@ -318,7 +319,7 @@ def config_to_json(config: ExperimentConfig) -> dict[str, Any]:
     return TypeAdapter(ExperimentConfig).dump_python(config, mode="json")
 
 
-def config_from_json(values: dict[str, Any], origin: Path) -> ExperimentConfig:
+def config_from_json(values: dict[str, Any], origin: RunPath) -> ExperimentConfig:
     """The inverse; `origin` is the file named in the error where the values make no config."""
     try:
         config = TypeAdapter(ExperimentConfig).validate_python(values)

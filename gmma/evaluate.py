@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from jaxtyping import Float, Int
 
 from gmma.assembly import Parts
 from gmma.feed import read_examples, read_prompts
-from gmma.files import read_json, write_whole
+from gmma.files import RunPath, read_json, write_whole
 from gmma.hosts import fetch_rows, gather_entries, own_part
 from gmma.programs import Grow, make_grow
 from gmma.sampling import GREEDY, SamplingConfig
@@ -245,12 +244,12 @@ def evaluation_to_json(evaluation: Evaluation, resamples: int) -> dict[str, Any]
     }
 
 
-def save_evaluation(path: Path, evaluation: Evaluation, resamples: int) -> None:
+def save_evaluation(path: RunPath, evaluation: Evaluation, resamples: int) -> None:
     """One evaluation as a JSON file."""
     write_whole(path, json.dumps(evaluation_to_json(evaluation, resamples)))
 
 
-def load_evaluation(path: Path) -> Evaluation:
+def load_evaluation(path: RunPath) -> Evaluation:
     """The inverse of `save_evaluation`."""
     payload: Mapping = read_json(path)
     corpus = {

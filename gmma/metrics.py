@@ -6,17 +6,17 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from tensorboardX import SummaryWriter
 
-from gmma.files import write_whole
+from gmma.files import RunPath, growing_files, write_whole
 from gmma.types import Metric
 
 Record = dict[str, Any]
+RECORDS = "metrics.jsonl"
 
 
 def mean(total: float | np.number, count: float | np.number) -> Metric:
@@ -66,7 +66,7 @@ class Writer:
 SILENT = Writer(write=lambda record: None, flush=lambda: None)  # of a host that does not lead
 
 
-def read_records(path: Path) -> list[Record]:
+def read_records(path: RunPath) -> list[Record]:
     """The records of a run; a last line that a kill cut short is left out."""
     records = []
     for line in path.read_text().splitlines() if path.exists() else []:
@@ -78,31 +78,35 @@ def read_records(path: Path) -> list[Record]:
 
 
 @contextmanager
-def open_writer(run_dir: Path, *, before_step: int) -> Iterator[Writer]:
+def open_writer(run_dir: RunPath, *, before_step: int) -> Iterator[Writer]:
     """Open a run's metrics, dropping records that a resumed run will write again.
 
     Records of `step ≥ before_step` were written after the checkpoint that the run resumes from.
     """
-    path = run_dir / "metrics.jsonl"
-    kept = [record for record in read_records(path) if record["step"] < before_step]
-    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+    kept = [r for r in read_records(run_dir / RECORDS) if r["step"] < before_step]
     # The name has the second alone: a run resumed at once would write over its own file.
     suffix = f".{time.time_ns()}"
-    events = SummaryWriter(
-        str(run_dir / "tensorboard"), purge_step=before_step, filename_suffix=suffix
-    )
+    with growing_files(run_dir) as (folder, bring):
+        path = folder / RECORDS
+        write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+        shown = str(folder / "tensorboard")
+        events = SummaryWriter(shown, purge_step=before_step, filename_suffix=suffix)
 
-    def write(record: Record) -> None:
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-        for name, value in record.items():
-            if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+        def write(record: Record) -> None:
+            with path.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            for name, value in record.items():
+                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
+                    events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
 
-    try:
-        yield Writer(write=write, flush=events.flush)
-    finally:
-        events.close()
+        def flush() -> None:
+            events.flush()
+            bring()
+
+        try:
+            yield Writer(write=write, flush=flush)
+        finally:
+            events.close()
 
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"

@@ -1,17 +1,17 @@
 """The table at the end of a run: quality after SFT and after RL, seconds per phase, memory."""
 
 import resource
-from pathlib import Path
 
 from gmma.config import ExperimentConfig
 from gmma.console import print_table
 from gmma.evaluate import Interval, difference, load_evaluation, summarise
+from gmma.files import RunPath
 from gmma.metrics import read_records
 from gmma.tasks import TASKS
 from gmma.tasks.mixture import MixtureConfig
 
 
-def evaluation_path(config: ExperimentConfig, phase: str) -> Path:
+def evaluation_path(config: ExperimentConfig, phase: str) -> RunPath:
     """Where the evaluation after a phase is kept."""
     return config.run_dir / "evaluation" / f"after_{phase}.json"
 

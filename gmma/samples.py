@@ -1,8 +1,8 @@
 """One tree as a person reads it: on screen, as JSON, and drawn on its image."""
 
+import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from gmma.assembly import Parts
+from gmma.files import RunPath
 from gmma.scoring import Scores, TreeTexts
 from gmma.types import Advantages, Example
 
@@ -57,14 +58,16 @@ def plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
-def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: Path) -> Path:
+def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -> RunPath:
     """Write `tree.json` and `image.png`, truth and answers drawn; returns the picture's path."""
     directory.mkdir(parents=True, exist_ok=True)
     record = tree_record(trees, row)
     (directory / "tree.json").write_text(json.dumps(record, indent=1))
     answers = [answer or "" for branch in trees.texts.answers[row] for answer in branch]
     picture = directory / "image.png"
-    parts.task.draw(parts.config.task, trees.examples[row], answers).save(picture)
+    drawn = io.BytesIO()
+    parts.task.draw(parts.config.task, trees.examples[row], answers).save(drawn, format="PNG")
+    picture.write_bytes(drawn.getvalue())
     return picture
 
 

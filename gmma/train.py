@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial, reduce
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,6 +26,7 @@ from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
+from gmma.files import RunPath
 from gmma.hosts import (
     bounded_end,
     fetch_rows,
@@ -378,7 +378,7 @@ def base_params(parts: Parts) -> Params:
     return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
 
 
-def load_params(parts: Parts, run_dir: Path, step: int | None = None) -> Params:
+def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Params:
     """Whole parameters of another run's checkpoint, laid out on this mesh."""
     held = checkpoint.restore_params(run_dir, kept_params(parts), step)
     return join_params(held["params"], held.get("frozen") or base_params(parts))

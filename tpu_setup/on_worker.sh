@@ -74,7 +74,9 @@ train() {
     source "$SECRETS"
     set +a
   fi
-  "$ENVIRONMENT/bin/gmma" train "$@" --run-dir "$run_dir" 9>&- || code=$?
+  # JAX asks the VM for the slice's other workers, of which there may be none.
+  "$ENVIRONMENT/bin/gmma" train "$@" --runs-dir "$(dirname "$run_dir")" --name "$(basename "$run_dir")" \
+    --hosts.join slice 9>&- || code=$?
   echo "$code" >"$STATE/exit_code.new"
   mv "$STATE/exit_code.new" "$STATE/exit_code"
 }

@@ -103,7 +103,7 @@ ask_workers() {
 }
 
 # The workers' lines "gmma-worker NUMBER running|gone|exited CODE" in one word.
-# One preempted worker takes its peers down with other codes: its own outranks theirs.
+# One preempted worker takes its peers down with other codes: its own outranks theirs. So does the code of one that failed.
 judge() {
   local mark worker word code answers=0 verdict=finished
   while read -r mark worker word code; do
@@ -114,7 +114,7 @@ judge() {
       running*) ;;
       *" gone "* | *" exited $CODE_PREEMPTED") verdict=interrupted ;;
       interrupted* | *" exited 0") ;;
-      finished*) verdict="failed $worker $code" ;;
+      finished* | failed*" $CODE_HOST_LOST exited "* | failed*" $CODE_ABORTED exited "*) verdict="failed $worker $code" ;;
     esac
   done
   ((answers == WORKERS)) || verdict='worker silent'

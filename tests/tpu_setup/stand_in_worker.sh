@@ -19,21 +19,30 @@ preempt() {
 
 # Line n of the file `lives` says what the n-th start of the trainer on this worker does.
 live() {
-  local count run_dir='' word previous=''
+  local count runs_dir='' name='' run_dir word previous=''
   count=$(($(cat "$STAND_IN/lives_$WORKER" 2>/dev/null || echo 0) + 1))
   printf '%s|' "$WORKER" "$@" "token=${HF_TOKEN:-}" >>"$STAND_IN/trainer_$WORKER"
   echo >>"$STAND_IN/trainer_$WORKER"
   echo "$count" >"$STAND_IN/lives_$WORKER"
   for word in "$@"; do
-    [[ $previous != --run-dir ]] || run_dir=${word/#gs:\/\//$STAND_IN/bucket/}
+    [[ $previous != --runs-dir ]] || runs_dir=${word/#gs:\/\//$STAND_IN/bucket/}
+    [[ $previous != --name ]] || name=$word
     previous=$word
   done
+  run_dir=$runs_dir/$name
   echo "life $count of worker $WORKER"
   case $(sed -n "${count}p" "$STAND_IN/lives") in
     preempted) checkpoint "$run_dir" "${count}0" && preempt "$count" && exit 75 ;;
     vanished) preempt "$count" && exit 134 ;;
     interrupted) checkpoint "$run_dir" "${count}0" && exit 75 ;;
     crashed) echo "ValueError: no such thing" && exit 7 ;;
+    one_killed) # by the system, for want of memory say; JAX ends the first of the others, gmma the rest
+      case $WORKER in
+        0) exit 134 ;;
+        1) echo "worker 1 asked for too much" && exit 137 ;;
+        *) exit 76 ;;
+      esac
+      ;;
     until_watched) while (($(grep -c 'on_worker.sh status' "$STAND_IN/calls") < 2)); do sleep 0.05; done ;;
     sigterm)
       trap 'checkpoint "$run_dir" 10; exit 75' TERM

@@ -324,7 +324,8 @@ def test_run_trains_on_every_worker_and_creates_nothing(slice_up):
     for worker in range(3):
         assert slice_up.trainer_starts(worker) == [
             ["train", EXPERIMENT, "--resume", "--steps", "10", "--note", "two words; $HOME",
-             "--run-dir", "gs://my-bucket/runs/digits_t4a4", "token="]
+             "--runs-dir", "gs://my-bucket/runs", "--name", "digits_t4a4", "--hosts.join", "slice",
+             "token="]
         ]  # fmt: skip
     assert slice_up.count(DELETE) == 0
 
@@ -392,6 +393,27 @@ def test_a_failing_trainer_ends_the_run_with_its_code_and_its_log(slice_up):
     assert len(slice_up.trainer_starts()) == 1
 
 
+def test_the_worker_that_took_the_others_down_is_the_one_shown(slice_up):
+    slice_up.lives = ["one_killed"]
+    done = slice_up.run("run", EXPERIMENT)
+    assert done.returncode == 137
+    assert "exited with 137 on worker 1" in done.stderr
+    assert "worker 1 asked for too much" in done.stderr
+
+
+def test_gmma_takes_what_the_worker_gives_it(slice_up):
+    """The trainer's arguments, as the worker starts it, through gmma's own parser."""
+    from gmma.commands import resolve
+
+    slice_up.run("run", EXPERIMENT, "--", "--rl.steps", "7")
+    arguments = slice_up.trainer_starts()[0][:-1]
+    assert arguments[0] == "train"
+    config, resume = resolve([str(SETUP.parent / EXPERIMENT), *arguments[2:]], "train")
+    assert resume
+    assert str(config.run_dir) == "gs://my-bucket/runs/digits_t4a4"
+    assert (config.hosts.join, config.rl.steps) == ("slice", 7)
+
+
 def test_run_names_the_worker_that_cannot_be_reached(slice_up):
     slice_up.scenario["UNREACHABLE"] = "2"
     done = slice_up.run("run", EXPERIMENT)
@@ -419,8 +441,8 @@ def test_a_run_on_a_disk_is_kept_and_fetched_there(cloud, tmp_path):
     cloud.config |= {"RUN_ROOT": str(tmp_path / "disk"), "SPOT": "no"}
     cloud.lives = ["interrupted", "finished"]
     assert cloud.run("run", EXPERIMENT).returncode == 0
-    run_dir = str(tmp_path / "disk/digits_t4a4")
-    assert cloud.trainer_starts()[0][-3:-1] == ["--run-dir", run_dir]
+    where = ["--runs-dir", str(tmp_path / "disk"), "--name", "digits_t4a4"]
+    assert cloud.trainer_starts()[0][-7:-3] == where
     assert cloud.run("fetch", EXPERIMENT, str(tmp_path / "here")).returncode == 0
     assert (tmp_path / "here/checkpoints/10").is_dir()
 
