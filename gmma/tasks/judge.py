@@ -1,6 +1,8 @@
-"""Verdicts for metrics, from the rewards' own scorers in a process that can be killed."""
+"""Verdicts for metrics, from the rewards' own scorers in processes that can be killed."""
 
 import atexit
+import math
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -10,7 +12,7 @@ import numpy as np
 
 from gmma.rewards.service import RewardTerm, Scorer, open_scorer
 
-_STEP_SECONDS = 600
+_WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
 def judge(
@@ -18,7 +20,8 @@ def judge(
 ) -> list[float]:
     """What the term gives each answer; 0, the worst, where the answer could not be scored.
 
-    The process is started with the first call and stays. Its limits are those of the service.
+    The processes are started with the first call and stay. An answer's limit is the service's, a
+    call has none: what a metric says of an answer must not depend on how many there are.
     """
     scored = _open(term).score(answers, thoughts=[""] * len(answers), columns=columns)
     return np.nan_to_num(scored.values[:, 0], nan=0.0).tolist()
@@ -28,4 +31,4 @@ def judge(
 def _open(term: RewardTerm) -> Scorer:
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(open_scorer((term,), workers=1, step_seconds=_STEP_SECONDS))
+    return stack.enter_context(open_scorer((term,), workers=_WORKERS, step_seconds=math.inf))
