@@ -85,7 +85,9 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
 
 def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
     """A ported family from its directory; no weights are read before `start`."""
-    described = describe_pretrained(model.directory, model.dtype, remat=model.remat)
+    described = describe_pretrained(
+        model.directory, model.dtype, remat=model.remat, attention=model.attention
+    )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
     policy = pretrained_policy(described, model)

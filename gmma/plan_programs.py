@@ -69,7 +69,9 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
     model = config.model
     if not isinstance(model, PretrainedConfig):
         return replace(assemble(replace(config, mesh=MeshConfig())), config=config, mesh=mesh)
-    described = describe_pretrained(model.directory, model.dtype, remat=model.remat)
+    described = describe_pretrained(
+        model.directory, model.dtype, remat=model.remat, attention=model.attention
+    )
     policy = pretrained_policy(described, model)
     words = made_up_tokenizer(policy.vocab_size)
 

@@ -28,6 +28,7 @@ from gmma.models.layers import (
     rotate,
     stack_blocks,
     tree_attention,
+    wide_head,
 )
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.siglip import SiglipConfig, SiglipTower
@@ -160,7 +161,7 @@ class Gemma3Model(nn.Module):
         self.blocks = stack_blocks(Gemma3Block, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm(c.epsilon, offset=1.0)
         if not c.tied:
-            self.head = Linear(c.vocab_size, ("embed", "vocab"), dtype=jnp.dtype(c.dtype))
+            self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
 
     def see(self, images: Float[Array, "B I C H W"]) -> Float[Array, "B F D"]:
         """Soft tokens of a row's images, one image after the other."""
@@ -204,7 +205,7 @@ class Gemma3Model(nn.Module):
             kernel = self.embedding.astype(hidden.dtype)
             logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
         else:
-            logits = self.head(hidden).astype(wide)
+            logits = self.head(hidden)
         if c.final_softcap is not None:
             logits = c.final_softcap * jnp.tanh(logits / c.final_softcap)
         return logits

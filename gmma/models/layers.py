@@ -72,6 +72,7 @@ class Linear(nn.Module):
     axes: tuple[str, str]
     use_bias: bool = False
     dtype: Any = jnp.float32
+    out_dtype: Any = None  # of the product, where it is to be wider than its factors
     kernel_init: Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
@@ -79,15 +80,21 @@ class Linear(nn.Module):
         init = named(self.kernel_init, *self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         x = x.astype(self.dtype)
-        y = x @ kernel.astype(self.dtype)
+        y = jnp.matmul(x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype)
         if self.use_bias:
             bias_init = named(nn.initializers.zeros, self.axes[1])
             y += along_last(self.param("bias", bias_init, (self.features,), jnp.float32), y)
         if self.has_variable("lora", "a"):
             down: Array = self.get_variable("lora", "a")
             up: Array = self.get_variable("lora", "b")
-            y += (x @ down.astype(self.dtype)) @ up.astype(self.dtype)
+            y += ((x @ down.astype(self.dtype)) @ up.astype(self.dtype)).astype(y.dtype)
         return y
+
+
+def wide_head(vocab_size: int, dtype: Any) -> Linear:
+    """The untied head: logits in float32 or wider, never rounded to the activations' type."""
+    wide = np.promote_types(dtype, np.float32)
+    return Linear(vocab_size, ("embed", "vocab"), dtype=dtype, out_dtype=wide)
 
 
 class RMSNorm(nn.Module):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gmma.models.layers import Remat
+from gmma.models.layers import Attention, Remat
 from gmma.models.lora import LoraConfig
 
 
@@ -23,6 +23,7 @@ class PretrainedConfig:
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained
     remat: Remat = "full"  # what of a layer is computed again in the backward pass
+    attention: Attention = "auto"  # of packed trees: a kernel on TPU, by levels elsewhere
     # What the images of a prompt are padded to, so that each size is compiled once: windows of 4×4
     # tokens for Qwen, images for Gemma; 0 is the program without a tower. None: one size, that of
     # a prompt full of images, or (0,) where the task has none.

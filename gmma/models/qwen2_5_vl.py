@@ -27,6 +27,7 @@ from gmma.models.layers import (
     rotate,
     stack_blocks,
     tree_attention,
+    wide_head,
 )
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.qwen_vision import QwenImages, QwenTower, QwenVisionConfig
@@ -122,7 +123,7 @@ class QwenModel(nn.Module):
         self.blocks = stack_blocks(QwenBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm(c.epsilon)
         if not c.tied:
-            self.head = Linear(c.vocab_size, ("embed", "vocab"), dtype=jnp.dtype(c.dtype))
+            self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
 
     def __call__(
         self,
@@ -150,7 +151,7 @@ class QwenModel(nn.Module):
         if self.config.tied:
             kernel = self.embedding.astype(hidden.dtype)
             return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
-        return self.head(hidden).astype(wide)
+        return self.head(hidden)
 
 
 def prompt_positions(

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.errors import UserError
@@ -26,6 +25,7 @@ from gmma.models.layers import (
     rotate,
     stack_blocks,
     tree_attention,
+    wide_head,
 )
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.vision import patches, place_images
@@ -128,7 +128,6 @@ class TinyModel(nn.Module):
 
     def setup(self) -> None:
         c = self.config
-        dtype = jnp.dtype(c.dtype)
         embed = nn.initializers.normal(c.embedding_scale)
         self.embedding = self.param(
             "embedding",
@@ -147,7 +146,7 @@ class TinyModel(nn.Module):
         in_axes = (nn.broadcast, nn.broadcast, 0)
         self.blocks = stack_blocks(TinyBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm()
-        self.head = Linear(self.vocab_size, ("embed", "vocab"), dtype=dtype)
+        self.head = wide_head(self.vocab_size, jnp.dtype(c.dtype))
 
     def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
         """Image features, I·image_tokens a row."""
@@ -172,7 +171,7 @@ class TinyModel(nn.Module):
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Logits, in float32 or wider."""
-        return self.head(hidden).astype(np.promote_types(hidden.dtype, np.float32))
+        return self.head(hidden)
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:

@@ -18,7 +18,7 @@ from gmma.data import ImageProcessor
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.models.gemma3 import gemma3_policy
-from gmma.models.layers import Remat
+from gmma.models.layers import Attention, Remat
 from gmma.models.policy import Policy
 from gmma.models.qwen2_5_vl import qwen_policy
 from gmma.porting import gemma3, qwen2_5_vl
@@ -129,17 +129,23 @@ def family_of(config: Mapping[str, Any], where: str) -> Family:
 
 
 def describe_pretrained(
-    directory: str | Path, dtype: DType = "float32", *, remat: Remat = "none"
+    directory: str | Path,
+    dtype: DType = "float32",
+    *,
+    remat: Remat = "none",
+    attention: Attention = "auto",
 ) -> Described:
     """Config and tokenizer of a directory; its weights are not looked at.
 
-    `dtype` is that of the activations; `remat` as in `stack_blocks`. UserError for a config that we
-    do not implement, and for a tokenizer that lacks a special token of its family.
+    `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`. UserError
+    for a config that we do not implement, and for a tokenizer that lacks a special token of its
+    family.
     """
     directory = Path(directory)
     config = read_json(directory / CONFIG)
     family = family_of(config, str(directory / CONFIG))
-    model = replace(family.read_config(config, str(directory / CONFIG), dtype), remat=remat)
+    sizes = family.read_config(config, str(directory / CONFIG), dtype)
+    model = replace(sizes, remat=remat, attention=attention)
     return Described(
         directory=directory,
         config=config,
