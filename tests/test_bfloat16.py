@@ -40,8 +40,8 @@ def subject(family: str) -> laws.Subject:
     return replace(plain, policy=policy)
 
 
-def loss_and_metrics(family: str) -> Any:
-    """(params, tree) → ((loss, metrics), gradient)."""
+def loss_of(family: str) -> Any:
+    """(params, tree) → loss, metrics."""
 
     def loss(params: Params, tree: laws.Tree) -> tuple[Any, Metrics]:
         packed, objective = pack_tree(*tree), ObjectiveConfig()
@@ -49,7 +49,7 @@ def loss_and_metrics(family: str) -> Any:
         value, terms = policy_loss(subject(family).policy, params, packed, weights, objective)
         return value, segment_metrics(terms, packed)
 
-    return jax.value_and_grad(loss, has_aux=True)
+    return loss
 
 
 def grown(family: str) -> laws.Tree:
@@ -81,8 +81,9 @@ def test_what_must_be_wide_is(family: str) -> None:
     """No norm, softmax or log-prob in bfloat16, and the gap to the sampler is a finite metric."""
     held, tree = subject(family), grown(family)
     assert tree.rollout.thought_logprobs.dtype == np.float32
-    program = loss_and_metrics(family)
-    (value, metrics), gradient = laws.compiled(program)(held.params, tree)
+    loss = loss_of(family)
+    program = laws.compiled(jax.value_and_grad(loss, has_aux=True))
+    (value, metrics), gradient = program(held.params, tree)
     assert value.dtype == jnp.float32
     assert {leaf.dtype for leaf in jax.tree.leaves((held.params, gradient))} == {
         np.dtype("float32")
@@ -92,7 +93,7 @@ def test_what_must_be_wide_is(family: str) -> None:
     assert all(gap.total / gap.count < 0.1 for gap in gaps)
     assert sum(gap.total for gap in gaps) > 0
 
-    everything = list(equations(jax.make_jaxpr(program)(held.params, tree).jaxpr))
+    everything = list(equations(jax.make_jaxpr(loss)(held.params, tree).jaxpr))
     narrow = {equation.primitive.name for equation in everything if takes_bfloat16(equation)}
     assert "dot_general" in narrow
     assert not narrow & WIDE
