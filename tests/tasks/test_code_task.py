@@ -18,12 +18,12 @@ from gmma.tasks.code import (
     draw,
     group_metrics,
     metrics,
-    read_exercise,
     read_exercises,
     source,
     term_options,
     tokenizer_path,
 )
+from gmma.tasks.exercises import read_exercise
 from gmma.tasks.prompt import answer_text, prompt_text, thought_text
 from gmma.tokenizer import load_sentencepiece
 

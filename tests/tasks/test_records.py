@@ -1,30 +1,31 @@
 """Records as released: JSONL or a prepared TFDS dataset, and what of them is held out."""
 
+from pathlib import Path
+
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.text.gsm8k.gsm8k import Gsm8k
 from text_data import GSM8K, write_jsonl
 
 from gmma.errors import UserError
+from gmma.tasks.mathematics import read_problem
 from gmma.tasks.records import fingerprint, hold_out, read_records
-from gmma.tasks.storage import Storage, prepare
 
 
-def test_jsonl_and_a_prepared_dataset_give_the_same_records(tmp_path):
+def test_jsonl_and_the_public_builders_dataset_give_the_same_problems(tmp_path, monkeypatch):
+    """TFDS's own builder of GSM8K over our file, in the place of its download."""
     path = write_jsonl(tmp_path / "records.jsonl", GSM8K)
+    manager = tfds.download.DownloadManager
+    monkeypatch.setattr(manager, "download_and_extract", lambda _, urls: dict.fromkeys(urls, path))
+    tfds.disable_progress_bar()
+    builder = Gsm8k(data_dir=tmp_path / "tfds")
+    builder.download_and_prepare(file_format="array_record", download_dir=tmp_path / "downloads")
     assert read_records(path, "train") == GSM8K
-    features = {name: tfds.features.Text() for name in GSM8K[0]}
-    prepared = prepare(
-        Storage(
-            name="gsm8k",
-            directory=tmp_path / "tfds",
-            features=features,
-            records=lambda split: iter(GSM8K if split == "train" else GSM8K[:2]),
-        )
-    )
-    assert read_records(prepared, "train") == GSM8K
-    assert read_records(prepared, "test") == GSM8K[:2]
-    with pytest.raises(UserError, match=r"no split 'dev', only test, train, validation"):
-        read_records(prepared, "dev")
+    wanted = sorted(map(read_problem, GSM8K))
+    for split in ("train", "test"):
+        assert sorted(map(read_problem, read_records(Path(builder.data_dir), split))) == wanted
+    with pytest.raises(UserError, match="no split 'dev', only test, test_socratic, train, "):
+        read_records(Path(builder.data_dir), "dev")
 
 
 def test_a_line_may_hold_any_character_but_its_end(tmp_path):
