@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
@@ -55,9 +56,16 @@ def _read_tfds(path: Path, split: str) -> list[Record]:
         known = ", ".join(sorted(builder.info.splits))
         raise UserError(f"the dataset at {path} has no split {split!r}, only {known}")
     return [
-        {name: v.decode() if isinstance(v, bytes) else v for name, v in record.items()}
+        {name: _decoded(value) for name, value in record.items()}
         for record in builder.as_data_source(split)
     ]
+
+
+def _decoded(value: Any) -> Any:
+    """Texts as str, also in lists; TFDS gives bytes."""
+    if isinstance(value, list | np.ndarray):
+        return [_decoded(entry) for entry in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def fingerprint(*parts: object) -> str:

@@ -22,6 +22,8 @@ NAMESPACES = tuple(layer for layer in isolation.LAYERS if layer.endswith("namesp
 TIGHT = Limits(wall_seconds=2, cpu_seconds=10, memory_megabytes=128)
 PATIENCE = 60  # seconds after which something that should have ended did not
 PATIENT = Limits(wall_seconds=PATIENCE)  # where the clock is not what a test is about
+LIBRARY = Path(os.__file__).parent
+TRACES = [Path(p) for p in ("/gmma_was_here", LIBRARY / "gmma_was_here.py", "/tmp/big", "/tmp/0")]
 HONEST = "def add(a, b):\n    return a + b"
 TESTS = ["assert abs(add(2, 3) - 5) < 1e-9", "assert add(2, 3) == 5"]
 
@@ -62,6 +64,8 @@ def check_hostile(box, name):
     assert result.kind in kinds, result
     assert result.passed == 0
     assert descendants(box.process.pid) == []
+    assert [path for path in TRACES if path.exists()] == []
+    assert Path(os.__file__).exists()
     assert box.run(HONEST, TESTS, limits=PATIENT).kind == "passed"
 
 

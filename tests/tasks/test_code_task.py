@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from text_data import HUMANEVAL, MBPP, write_jsonl
 
 from gmma.config import RewardConfig
@@ -25,6 +26,7 @@ from gmma.tasks.code import (
 )
 from gmma.tasks.exercises import read_exercise
 from gmma.tasks.prompt import answer_text, prompt_text, thought_text
+from gmma.tasks.storage import Storage, prepare
 from gmma.tokenizer import load_sentencepiece
 
 TASK = TASKS["code"]
@@ -92,6 +94,22 @@ def test_mbpp_is_split_as_its_authors_do(config):
     assert [e.signature for e in read_exercises(config)["test"]] == [
         f"more_{n}(xs)" for n in range(3)
     ]
+
+
+def test_a_prepared_dataset_serves_as_well(config, tmp_path):
+    text = tfds.features.Text()
+    lists = tfds.features.Sequence(text)
+    features = dict.fromkeys(("text", "code", "test_setup_code"), text)
+    features |= {"task_id": np.int32, "test_list": lists, "challenge_test_list": lists}
+    prepared = prepare(
+        Storage(
+            name="mbpp",
+            directory=tmp_path,
+            features=features,
+            records=lambda split: iter(MBPP),
+        )
+    )
+    assert read_exercises(replace(config, train_path=prepared)) == read_exercises(config)
 
 
 def test_other_records_are_split_by_their_questions(config):
