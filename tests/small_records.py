@@ -62,10 +62,12 @@ def _(task: CodeConfig, folder):
 
 @on_few_records.register
 def _(task: MixtureConfig, folder):
-    return replace(
-        task,
-        parts=tuple(replace(part, task=on_few_records(part.task, folder)) for part in task.parts),
-    )
+    parts = []
+    for part in task.parts:
+        own = folder / part.title
+        own.mkdir()
+        parts.append(replace(part, task=on_few_records(part.task, own)))
+    return replace(task, parts=tuple(parts))
 
 
 @on_few_records.register

@@ -154,9 +154,9 @@ def read_corpus(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Iterator
 
 
 def part_of(tasks: Tasks, config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:
-    """The task of an example, its config, and the example with the columns of that task alone."""
+    """The task of an example, its config, and the example without the column that names it."""
     part = config.part(example.columns["task"])
-    columns = {n: v for n, v in example.columns.items() if v is not None and n != "task"}
+    columns = {name: value for name, value in example.columns.items() if name != "task"}
     return tasks[part.task.name], part.task, replace(example, columns=columns)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from small_records import on_few_records
 from text_data import PLAIN, write_jsonl
 
 from gmma import train
@@ -20,7 +21,7 @@ from gmma.config import (
     config_from_json,
     config_to_json,
 )
-from gmma.data import batch_demonstrations
+from gmma.data import batch_demonstrations, batch_prompts, fixed_size_processor
 from gmma.errors import UserError
 from gmma.evaluate import measure
 from gmma.feed import read_batches, read_demonstrations, read_prompts
@@ -28,13 +29,14 @@ from gmma.metrics import read_records
 from gmma.models.tiny import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import make_mesh
-from gmma.tasks import TASKS
+from gmma.tasks import SINGLE_TASKS, TASKS
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.frames import STORED_PIXELS
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixing import interleave, training_counts, turns
 from gmma.tasks.mixture import MixtureConfig, MixturePart
 from gmma.tasks.task import CorpusFigure, Demonstration
+from gmma.tokenizer import load_sentencepiece
 
 MIXTURE = TASKS["mixture"]
 
@@ -211,7 +213,7 @@ def test_frames_and_changes_are_each_parts_own(config, parts):
     from gmma.tasks import mixture
 
     def shift(config, example, *_):
-        assert {"task", "solution"}.isdisjoint(example.columns)
+        assert "task" not in example.columns
         return replace(example, columns={**example.columns, "answer": "shifted"})
 
     digits = replace(TASKS["digits"], in_frame=shift, augment=shift)
@@ -294,3 +296,35 @@ def test_a_mixture_trains_by_sft_then_rl(config, parts):
     named |= {"rewards/sums/math/mean", "rewards/sums/format/mean", "rewards/digits/format/mean"}
     assert all(named <= record.keys() for record in records)
     assert (config.run_dir / "samples/step_000004/image.png").exists()
+
+
+@pytest.fixture(scope="module")
+def every(root):
+    """All tasks but the simulator's in one mixture, over a few records each."""
+    configs = [TASKS[name].config() for name in SINGLE_TASKS if name != "manipulation"]
+    whole = MixtureConfig(parts=tuple(MixturePart(task=c) for c in configs), vocab_size=900)
+    folder = root / "every"
+    folder.mkdir()
+    return on_few_records(whole, folder)
+
+
+def test_every_task_can_be_a_part(every, root):
+    """From record to prompt, demonstration, verdict and picture, in a model's coordinates."""
+    MIXTURE.build(every, root / "every_data")
+    tokenizer = load_sentencepiece(MIXTURE.tokenizer_path(every, root / "every_data"))
+    processor = fixed_size_processor(4, 24, 2)
+    stored = MIXTURE.source(every, root / "every_data", "train")
+    rng = np.random.default_rng(0)
+    examples = [
+        MIXTURE.in_frame(every, MIXTURE.augment(every, stored[row], rng), processor.frame)
+        for row in range(2 * len(every.parts))
+    ]
+    assert {example.columns["task"] for example in examples} == set(every.titles)
+    prompts = batch_prompts(examples, tokenizer, prompt_slots=800, processor=processor)
+    assert prompts.images.shape == (len(examples), 2, 24, 24, 3)
+    shown = [MIXTURE.demonstrate(every, example, rng) for example in examples]
+    found = MIXTURE.metrics(every, [one.answer for one in shown], examples)
+    assert set(found) >= {f"{title}/parsed" for title in every.titles}
+    assert found["parsed"] == [1.0] * len(examples)
+    for example, one in zip(examples, shown, strict=True):
+        assert MIXTURE.draw(every, example, [one.answer]).width > 0
