@@ -16,6 +16,7 @@ from gmma.feed import (
     demonstrated_source,
     read_batches,
     read_demonstrations,
+    read_examples,
     read_prompts,
     train_source,
 )
@@ -54,13 +55,16 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
 
 
 def check_lengths(parts: Parts) -> None:
-    """Every prompt and every demonstration of a task of text has its slots.
+    """Every prompt and every demonstration of a task of text has its slots, and every prompt that
+    evaluation will ask.
 
     Seven thousand records take some seconds, which is less than a run that ends on the last of
     them.
     """
     for batch in chunks_of(train_source(parts)):
         read_prompts(parts, batch.examples)
+    for split in ("validation", "test"):
+        read_prompts(parts, read_examples(parts, split, parts.config.evaluation.examples))
     if parts.config.sft.steps:
         for batch in chunks_of(demonstrated_source(parts)):
             read_demonstrations(parts, batch)

@@ -41,6 +41,15 @@ def test_every_record_of_text_is_read(parts):
         check_lengths(with_slots(parts, thought_tokens=50))
 
 
+def test_prompts_of_evaluation_are_read_too(parts, tmp_path):
+    path = tmp_path / "test.jsonl"
+    path.write_text(json.dumps({"question": "7" * 45, "answer": "1"}) + "\n")
+    task = replace(parts.config.task, test_path=path)
+    other = assemble(replace(parts.config, task=task, data_dir=tmp_path))
+    with pytest.raises(UserError, match=r"the prompt of record test/0 has 46 tokens"):
+        check_lengths(other)
+
+
 def test_demonstrations_matter_to_sft_alone(parts):
     short = with_slots(parts, thought_tokens=50)
     without = replace(short.config, sft=replace(short.config.sft, steps=0))
