@@ -29,6 +29,7 @@ HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
 SLICES = ("dynamic-slice", "slice", "gather")
+ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -243,12 +244,20 @@ class Program:
         return 0.0
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
-        """Bytes that a device sends in a collective, also where a fusion holds it."""
+        """Bytes that a device sends in a collective, also where a fusion holds it.
+
+        A collective that runs beside other work stands in every fusion that carries a part of it:
+        it counts where it starts.
+        """
         if instruction.operation == "fusion":
-            body = self.computations[instruction.called("calls")]
-            total: Counter[str] = Counter()
+            called = instruction.called("calls")
+            if ASYNC in called or instruction.name.startswith(ASYNC_DONE):
+                return {}
+            body, total = self.computations[called], Counter[str]()
             for inner in body.values():
                 total.update(self.sent(inner, body))  # type: ignore[arg-type]
+            if "reduce-scatter" in instruction.name and "all-reduce" in total:
+                total = Counter({"reduce-scatter": total["all-reduce"] / 2})  # type: ignore
             return dict(total)
         kind = instruction.operation.removesuffix("-start")
         if kind not in COLLECTIVES:
@@ -278,32 +287,37 @@ class Program:
             return 0.0
         if user.operation != "fusion":
             return 0.0 if user.operation in FREE else whole
-        return min(whole, self.read_in_fusion(user.called("calls"), place, shapes))
-
-    def read_in_fusion(self, name: str, place: int, shapes: tuple[Shape, ...]) -> float:
-        """Bytes that a fused computation reads of its parameter at `place`."""
-        body = self.computations[name]
-        own = next(
-            i for i in body.values() if i.operation == "parameter" and i.inside == str(place)
-        )
-        return self.read_of_value(body, own.name, shapes)
+        body = self.computations[user.called("calls")]
+        return min(whole, self.read_of_value(body, parameter(body, place), shapes))
 
     def read_of_value(self, body: Computation, name: str, shapes: tuple[Shape, ...]) -> float:
-        """Bytes that the users of a value read, seen through bitcasts."""
+        """Bytes that the users of a value in a fusion read, seen through what only renames it."""
         total = 0.0
         for user in body.values():
             for at, operand in enumerate(user.operands):
-                if operand != name:
+                if operand != name or user.operation in COLLECTIVES:
                     continue
-                if user.operation == "bitcast":
+                if self.renames(user, at):
                     total += self.read_of_value(body, user.name, shapes)
                 else:
                     total += self.read(user, at, shapes)
         return total
 
+    def renames(self, user: Instruction, place: int) -> bool:
+        """Whether a result is the operand at `place` under another shape."""
+        if user.operation != "fusion":
+            return user.operation == "bitcast"
+        body = self.computations[user.called("calls")]
+        at = next(i for i in body.values() if i.root)
+        while at.operation == "bitcast" and at.operands[0] in body:
+            at = body[at.operands[0]]
+        return at.operation == "parameter" and at.inside == str(place)
+
     def written(self, instruction: Instruction, inside: Computation) -> float:
         """Bytes that an instruction writes of its results."""
-        parts = list(self.updates(instruction, inside))
+        parts = []
+        if instruction.operation not in COLLECTIVES:
+            parts = list(self.updates(instruction, inside))
         if len(parts) != len(instruction.shapes):
             parts = [shape.bytes for shape in instruction.shapes]
         pairs = zip(instruction.shapes, parts, strict=True)
@@ -317,6 +331,8 @@ class Program:
             case "fusion":
                 body = self.computations[instruction.called("calls")]
                 yield from self.updates(next(i for i in body.values() if i.root), body)
+            case "parameter" | "all-gather" | "all-reduce" | "reduce-scatter":
+                yield from (0.0 for _ in instruction.shapes)  # handed on, or another's to count
             case "tuple":
                 for name in instruction.operands:
                     yield from self.updates(inside[name], inside)
@@ -324,6 +340,13 @@ class Program:
                 yield from self.updates(inside[instruction.operands[0]], inside)
             case _:
                 yield from (shape.bytes for shape in instruction.shapes)
+
+
+def parameter(body: Computation, place: int) -> str:
+    """The name of a computation's parameter."""
+    return next(
+        i.name for i in body.values() if i.operation == "parameter" and i.inside == str(place)
+    )
 
 
 def branches(instruction: Instruction) -> list[str]:

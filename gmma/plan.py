@@ -6,22 +6,27 @@ memory decides whether the program fits; what its text says of work, traffic and
 """
 
 import json
-from collections.abc import Iterator
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from gmma.chips import GIB, Chip
-from gmma.config import ExperimentConfig
+from gmma.config import ExperimentConfig, config_to_json
 from gmma.console import print_table
+from gmma.files import read_json
 from gmma.hlo import Cost
-from gmma.plan_programs import Planned, plan_parts, plan_programs
+from gmma.plan_programs import Facts, plan_parts
+from gmma.plan_worker import FACTS
 from gmma.sharding import make_mesh
-from gmma.tpu_compiler import Buffer, Compiled, Slice, compile_program, open_slice
+from gmma.tpu_compiler import Buffer, Compiled, Slice, open_slice, read_dump, wait_for_dump
 from gmma.tree.rollout import ANSWERS, THOUGHTS
 
+PROGRAMS = ("rollout", "scoring", "update", "sft")
 ASSUMPTIONS = (
     "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
     "beside the program's arguments; usable is what the compiler grants a program.",
@@ -75,22 +80,23 @@ def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
     }
 
 
-def plan_program(planned: Planned, config: ExperimentConfig, on: Slice) -> ProgramPlan:
-    """Compile one program and judge it."""
-    compiled = compile_program(planned.jitted, planned.arguments)
+def plan_program(
+    facts: Facts, compiled: Compiled, config: ExperimentConfig, on: Slice
+) -> ProgramPlan:
+    """Judge one program."""
     cost = compiled.program.cost
-    need = compiled.total_bytes + planned.resident_bytes
+    need = compiled.total_bytes + facts.resident_bytes
     usable = int(on.chip.program_gib * GIB / on.devices_per_chip)
     fits = compiled.fits_alone and need <= usable
     decoding = compiled.program.loops_named((THOUGHTS, ANSWERS))
-    moved = decoding.bytes if planned.name == "rollout" else cost.bytes
+    moved = decoding.bytes if facts.name == "rollout" else cost.bytes
     return ProgramPlan(
-        program=planned.name,
+        program=facts.name,
         compile_seconds=round(compiled.seconds, 1),
         argument_bytes=compiled.argument_bytes,
         output_bytes=compiled.output_bytes,
         temporary_bytes=compiled.temporary_bytes,
-        resident_bytes=planned.resident_bytes,
+        resident_bytes=facts.resident_bytes,
         need_bytes=need,
         usable_bytes=usable,
         fits=fits,
@@ -99,18 +105,18 @@ def plan_program(planned: Planned, config: ExperimentConfig, on: Slice) -> Progr
         sent_bytes=dict(cost.sent),
         bound_seconds=bounds(cost, on.chip, on.devices_per_chip),
         uncounted_kernels=cost.uncounted,
-        tokens=planned.tokens,
-        bytes_per_token=moved / planned.tokens,
+        tokens=facts.tokens,
+        bytes_per_token=moved / facts.tokens,
         buffers=compiled.buffers,
-        advice=None if fits else advise(planned, config, compiled, usable),
+        advice=None if fits else advise(facts, config, compiled, usable),
     )
 
 
-def advise(planned: Planned, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
+def advise(facts: Facts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
     """The next change that makes a program smaller, the cheapest in time first."""
-    rows = planned.rows
-    if planned.name == "rollout":
-        copy = planned.copy_bytes
+    rows = facts.rows
+    if facts.name == "rollout":
+        copy = facts.copy_bytes
         if config.rollout_params == "gathered" and copy > usable // 3:
             return (
                 f"rollout_params = sharded with mesh.tensor = 2 or more: the whole copy of the "
@@ -119,17 +125,17 @@ def advise(planned: Planned, config: ExperimentConfig, compiled: Compiled, usabl
         if rows > 1:
             return f"a smaller rl.batch_prompts: each device grows {rows} trees at a time"
         return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
-    phase = "sft" if planned.name == "sft" else "rl"
+    phase = "sft" if facts.name == "sft" else "rl"
     settings = getattr(config, phase)
-    if planned.resident_bytes + compiled.argument_bytes > 0.8 * usable:
-        held = (planned.resident_bytes + compiled.argument_bytes) / GIB
+    if facts.resident_bytes + compiled.argument_bytes > 0.8 * usable:
+        held = (facts.resident_bytes + compiled.argument_bytes) / GIB
         return (
             f"parameters and optimiser alone take {held:.1f} GiB a device: more devices along "
             "mesh.fsdp, or adapters (model.lora)"
         )
-    if planned.name != "scoring" and rows > 1:
+    if facts.name != "scoring" and rows > 1:
         return f"{phase}.microbatches = {settings.microbatches * rows}: a row of a device at a time"
-    if getattr(config.model, "remat", "none") != "full" and planned.name != "scoring":
+    if getattr(config.model, "remat", "none") != "full" and facts.name != "scoring":
         return "model.remat = full: a layer keeps only its input for the backward pass"
     if config.logprob_chunk_slots is None or config.logprob_chunk_slots > 128:
         return "logprob_chunk_slots = 128: logits of fewer slots at a time"
@@ -138,12 +144,23 @@ def advise(planned: Planned, config: ExperimentConfig, compiled: Compiled, usabl
     return "a larger mesh.tensor: the activations of one row are cut too"
 
 
-def plan_slice(config: ExperimentConfig, topology: str) -> Iterator[ProgramPlan]:
-    """Every program of an experiment on one slice."""
+def plan_slice(
+    config: ExperimentConfig, topology: str, names: Sequence[str], *, until_memory: bool
+) -> Iterator[ProgramPlan]:
+    """These programs of an experiment on one slice, each compiled in a process of its own."""
     on = open_slice(topology)
-    parts = plan_parts(config, make_mesh(config.mesh, list(on.devices)))
-    for planned in plan_programs(parts):
-        yield plan_program(planned, config, on)
+    plan_parts(config, make_mesh(config.mesh, list(on.devices)))  # what the user got wrong
+    for name in names:
+        with tempfile.TemporaryDirectory() as home:
+            source, dump = Path(home) / "config.json", Path(home) / "dump"
+            source.write_text(json.dumps(config_to_json(config)))
+            dump.mkdir()
+            started = time.monotonic()
+            command = [sys.executable, "-m", "gmma.plan_worker", str(source), topology, name]
+            process = subprocess.Popen([*command, str(dump)])
+            fits = wait_for_dump(process, dump, until_memory=until_memory)
+            compiled = read_dump(dump, fits_alone=fits, seconds=time.monotonic() - started)
+            yield plan_program(Facts(**read_json(dump / FACTS)), compiled, config, on)
 
 
 def gib(size: float) -> str:
@@ -168,15 +185,17 @@ def memory_row(plan: ProgramPlan) -> list[str]:
 def work_row(plan: ProgramPlan) -> list[str]:
     """One line of the table of work and time."""
     limit, seconds = plan.bound
-    kinds = ", ".join(f"{kind} {gib(size)}" for kind, size in sorted(plan.sent_bytes.items()))
+    kinds = ", ".join(
+        f"{kind} {gib(size)}" for kind, size in sorted(plan.sent_bytes.items()) if size > 2**20
+    )
     return [
         plan.program,
-        f"{plan.flops / 1e12:.2f}",
-        gib(plan.hbm_traffic_bytes),
-        kinds or "none",
+        f"{plan.flops / 1e12:.4g}",
+        f"{plan.hbm_traffic_bytes / GIB:.4g}",
+        kinds or "under 0.01",
         f"{seconds:.3f}",
         limit,
-        f"{plan.bytes_per_token / 2**20:.2f}",
+        f"{plan.bytes_per_token / 2**20:.3g}",
         f"{plan.compile_seconds:.0f}",
     ]
 
@@ -186,7 +205,7 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
     header = ["GiB a device", "arguments", "outputs", "temporaries", "beside it", "needs"]
     print_table(title, [*header, "usable", "spare", ""], [memory_row(plan) for plan in plans])
     header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]
-    print_table(title, [*header, "compiled in s"], [work_row(plan) for plan in plans])
+    print_table(title, [*header, "seconds"], [work_row(plan) for plan in plans])
     for plan in (plan for plan in plans if not plan.fits):
         print(f"{plan.program} does not fit. Largest buffers:")
         for buffer in plan.buffers:
@@ -202,23 +221,28 @@ def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     return {**asdict(plan), "spare": plan.spare, "bound_by": limit, "seconds_at_least": seconds}
 
 
-def plan_experiment(config: ExperimentConfig, topologies: list[str], output: Path | None) -> None:
-    """Plan every program for every slice, print the tables, and write them where asked."""
-    jax.config.update("jax_platforms", "cpu")  # the compiler needs no TPU, and must take none
+def plan_experiment(
+    config: ExperimentConfig,
+    topologies: Sequence[str],
+    output: Path | None,
+    *,
+    programs: Sequence[str] = PROGRAMS,
+    until_memory: bool = False,
+) -> None:
+    """Plan programs for every slice, print the tables, and write them where asked."""
     shape = config.tree.shape
     record: dict[str, Any] = {"experiment": config.name, "shape": asdict(shape), "slices": {}}
     for topology in topologies:
         plans = []
-        for plan in plan_slice(config, topology):
-            print(
-                f"{topology} {plan.program}: compiled in {plan.compile_seconds:.0f} s", flush=True
-            )
+        for plan in plan_slice(config, topology, programs, until_memory=until_memory):
+            print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
             plans.append(plan)
         label = f"{config.name} {shape.label}, P/T/A {shape.prompt}/{shape.thought}/{shape.answer}"
         print_plans(f"{label}, {config.rl.batch_prompts} prompts on {topology}", plans)
         record["slices"][topology] = [plan_record(plan) for plan in plans]
+        if output is not None:
+            output.write_text(json.dumps(record, indent=1))
     for assumption in ASSUMPTIONS:
         print(f"* {assumption}")
     if output is not None:
-        output.write_text(json.dumps(record, indent=1))
         print(f"every figure: {output}")

@@ -46,16 +46,22 @@ from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned:
-    """One program before it is compiled."""
+class Facts:
+    """What is known of a program before it is compiled; per device."""
 
     name: str
+    resident_bytes: int  # of the run, beside the program's arguments
+    rows: int  # prompts at a time
+    tokens: int  # that are sampled, or packed slots that are computed
+    copy_bytes: int = 0  # of the parameters that a rollout gathers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Facts):
+    """One program before it is compiled."""
+
     jitted: Callable[..., Any]
     arguments: Sequence[Any]  # abstract, with shardings
-    resident_bytes: int  # on each device while it runs, beside its arguments
-    rows: int  # prompts that a device holds at a time
-    tokens: int  # that a device samples, or packed slots that it computes
-    copy_bytes: int = 0  # of the parameters that a rollout gathers on each device
 
 
 def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:

@@ -24,6 +24,7 @@ from gmma.sharding import (
     decode_layout,
     decode_params,
     param_shardings,
+    placed_policy,
 )
 from gmma.tree.layout import TreeShape
 from gmma.tree.pack import pack_tree
@@ -104,9 +105,11 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
     objective = parts.config.objective
     wants_old, wants_reference = objective.num_iterations > 1, objective.beta > 0
 
+    policy = placed_policy(parts.policy, parts.mesh)
+
     def logprobs(params: Params, packed: PackedTree) -> Float[Array, "B S"]:
         found, _ = token_logprobs(
-            parts.policy,
+            policy,
             params,
             packed,
             temperature=parts.config.sampling.temperature,
@@ -178,7 +181,8 @@ class Trainer:
 def make_sft_trainer(parts: Parts) -> Trainer:
     """Imitation: mean log-likelihood over the tokens of thoughts and over those of answers."""
     chunk = parts.config.logprob_chunk_slots
-    loss = partial(imitation_loss, parts.policy, chunk_slots=chunk)
+    policy = placed_policy(parts.policy, parts.mesh)
+    loss = partial(imitation_loss, policy, chunk_slots=chunk)
     return _make_trainer(parts, parts.config.sft, loss, ObjectiveConfig(loss_type="dapo"), 1)
 
 
@@ -187,7 +191,7 @@ def make_rl_trainer(parts: Parts) -> Trainer:
     config = parts.config
     loss = partial(
         policy_loss,
-        parts.policy,
+        placed_policy(parts.policy, parts.mesh),
         config=config.objective,
         temperature=config.sampling.temperature,
         chunk_slots=config.logprob_chunk_slots,

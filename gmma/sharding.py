@@ -11,7 +11,8 @@ those names to mesh axes, and nothing else in gmma mentions either. A rollout co
 in the type of the activations, laid out for decoding (`decode_layout`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
 
@@ -24,8 +25,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gmma.config import MeshConfig, RolloutLayout
 from gmma.errors import UserError
 from gmma.mesh_axes import ALL_AXES, BATCH_AXES
+from gmma.models.placement import ROWS, placing
 from gmma.models.policy import Policy
-from gmma.types import Params, PyTree
+from gmma.types import Array, Params, PyTree
 
 RULES: dict[str, str | None] = {
     "embed": "fsdp",
@@ -113,6 +115,26 @@ def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
         for path, leaf in flatten_dict(abstract, sep="/").items()
     }
     return unflatten_dict(shardings, sep="/")
+
+
+def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
+    """The policy whose forward pass says where its activations and gathered kernels lie."""
+
+    def put(x: Array, axes: Sequence[str | None]) -> Array:
+        logical = PartitionSpec(*(None if name == ROWS else name for name in axes))
+        spec = list(physical_spec(logical, x.shape, mesh, policy.units))
+        if ROWS in axes and x.shape[0] % batch_shards(mesh) == 0:
+            spec[0] = BATCH_AXES
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def within(function: Callable[..., Any]) -> Callable[..., Any]:
+        def placed(*arguments: Any) -> Any:
+            with placing(put):
+                return function(*arguments)
+
+        return placed
+
+    return replace(policy, forward=within(policy.forward), unembed=within(policy.unembed))
 
 
 class DecodeLayout(NamedTuple):

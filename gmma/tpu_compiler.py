@@ -8,7 +8,7 @@ from there.
 import importlib.util
 import os
 import re
-import tempfile
+import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,7 +32,8 @@ NO_TPU_HERE = {
     "TPU_WORKER_HOSTNAMES": "localhost",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-OUT_OF_HBM = "RESOURCE_EXHAUSTED"
+OUT_OF_HBM, CODE_OUT_OF_HBM = "RESOURCE_EXHAUSTED", 3
+POLL_SECONDS = 1.0
 LARGEST_BUFFERS = 6
 
 
@@ -59,7 +60,7 @@ class Compiled:
     """What the compiler made of a program; bytes and costs are per device."""
 
     fits_alone: bool  # the compiler found room for it
-    seconds: float  # of compilation
+    seconds: float  # from the first trace to the last file
     argument_bytes: int
     output_bytes: int  # that are no arguments handed on
     temporary_bytes: int
@@ -88,23 +89,43 @@ def open_slice(topology: str) -> Slice:
     )
 
 
-def compile_program(jitted: Any, arguments: Sequence[Any]) -> Compiled:
-    """Compile a jitted function for the devices that its abstract arguments lie on."""
-    with tempfile.TemporaryDirectory() as dump:
-        lowered = jitted.trace(*arguments).lower(lowering_platforms=("tpu",))
-        started = time.monotonic()
-        try:
-            lowered.compile(compiler_options={"xla_dump_to": dump})
-        except JaxRuntimeError as error:
-            if OUT_OF_HBM not in str(error):
-                raise
-            fits_alone = False
-        else:
-            fits_alone = True
-        return read_dump(Path(dump), fits_alone, time.monotonic() - started)
+def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
+    """Compile a jitted function for the devices that its abstract arguments lie on.
+
+    Whether it fits alone; what the compiler wrote is in `dump` in either case.
+    """
+    lowered = jitted.trace(*arguments).lower(lowering_platforms=("tpu",))
+    try:
+        lowered.compile(compiler_options={"xla_dump_to": str(dump)})
+    except JaxRuntimeError as error:
+        if OUT_OF_HBM not in str(error):
+            raise
+        return False
+    return True
 
 
-def read_dump(dump: Path, fits_alone: bool, seconds: float) -> Compiled:
+def wait_for_dump(process: subprocess.Popen[bytes], dump: Path, *, until_memory: bool) -> bool:
+    """Wait for a compilation in a process of its own; whether it found room for the program.
+
+    With `until_memory` it is ended once its last file about memory has been written, before it
+    writes machine code, which takes most of its time.
+    """
+    last = ".after_optimizations_after_buffer_assignment.txt"
+    sizes: list[int] = []
+    while (code := process.poll()) is None:
+        time.sleep(POLL_SECONDS)
+        found = list(dump.glob(f"*{last}"))
+        sizes.append(sum(path.stat().st_size for path in dump.glob("*.txt")) if found else -1)
+        if until_memory and len(sizes) > 2 and sizes[-1] == sizes[-2] == sizes[-3] > 0:
+            process.kill()
+            process.wait()
+            return True
+    if code not in (0, CODE_OUT_OF_HBM):
+        raise UserError(f"the compilation ended with code {code}; its message stands above")
+    return code == 0
+
+
+def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
     """What the compiler wrote about the last program in a dump."""
 
     def text_of(ending: str) -> str:

@@ -30,6 +30,7 @@ from gmma.models.layers import (
     tree_attention,
     wide_head,
 )
+from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.siglip import SiglipConfig, SiglipTower
 from gmma.models.vision import place_images
@@ -173,7 +174,7 @@ class Gemma3Model(nn.Module):
         """Embeddings times √D, the factor rounded to the activations' type."""
         c = self.config
         known = jnp.where(tokens < c.vocab_size, tokens, 0)
-        x = jnp.take(self.embedding, known, axis=0).astype(c.dtype)
+        x = by_rows(jnp.take(self.embedding, known, axis=0).astype(c.dtype))
         return x * jnp.asarray(c.width**0.5, c.dtype)
 
     def __call__(
@@ -202,7 +203,7 @@ class Gemma3Model(nn.Module):
         c = self.config
         wide = np.promote_types(hidden.dtype, np.float32)
         if c.tied:
-            kernel = self.embedding.astype(hidden.dtype)
+            kernel = gathered(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
             logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
         else:
             logits = self.head(hidden)

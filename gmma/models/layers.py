@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import Level, decode_attention, packed_attention
+from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context
 from gmma.models.splash import on_tpu, splash_attention
 
@@ -80,7 +81,8 @@ class Linear(nn.Module):
         init = named(self.kernel_init, *self.axes)
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         x = x.astype(self.dtype)
-        y = jnp.matmul(x, kernel.astype(self.dtype), preferred_element_type=self.out_dtype)
+        kernel = gathered(kernel.astype(self.dtype), self.axes)
+        y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         if self.use_bias:
             bias_init = named(nn.initializers.zeros, self.axes[1])
             y += along_last(self.param("bias", bias_init, (self.features,), jnp.float32), y)
@@ -88,7 +90,7 @@ class Linear(nn.Module):
             down: Array = self.get_variable("lora", "a")
             up: Array = self.get_variable("lora", "b")
             y += ((x @ down.astype(self.dtype)) @ up.astype(self.dtype)).astype(y.dtype)
-        return y
+        return by_rows(y, self.axes[1])
 
 
 def wide_head(vocab_size: int, dtype: Any) -> Linear:

@@ -29,6 +29,7 @@ from gmma.models.layers import (
     tree_attention,
     wide_head,
 )
+from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.qwen_vision import QwenImages, QwenTower, QwenVisionConfig
 from gmma.models.vision import place_images
@@ -133,7 +134,7 @@ class QwenModel(nn.Module):
         cached: Any,
     ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         c = self.config
-        x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
+        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
         path = context.slots.positions + context.rotary_shift[:, None]
         positions = jnp.broadcast_to(path, (3, *path.shape))
         if images is not None and context.shape is not None:
@@ -149,7 +150,7 @@ class QwenModel(nn.Module):
         """Logits in float32 or wider."""
         wide = np.promote_types(hidden.dtype, np.float32)
         if self.config.tied:
-            kernel = self.embedding.astype(hidden.dtype)
+            kernel = gathered(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
             return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
         return self.head(hidden)
 

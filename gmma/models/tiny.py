@@ -27,6 +27,7 @@ from gmma.models.layers import (
     tree_attention,
     wide_head,
 )
+from gmma.models.placement import by_rows
 from gmma.models.policy import Context, Policy, policy_of
 from gmma.models.vision import patches, place_images
 from gmma.tree.layout import prompt_only
@@ -162,7 +163,7 @@ class TinyModel(nn.Module):
         cached: Any,
     ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         c = self.config
-        x = jnp.take(self.embedding, tokens, axis=0).astype(c.dtype)
+        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
         if images is not None and context.shape is not None:
             x = place_images(x, tokens, self.see(images), self.image_token, context.shape.prompt)
         angles = rotary_angles(context.slots.positions, c.head_size, c.rotary_base)
