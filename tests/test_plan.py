@@ -1,6 +1,7 @@
 """`gmma plan`: the TPU compiler's word on programs for slices that are not there."""
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmma.chips import chip_of
 from gmma.commands import load_experiment, take_option
 from gmma.config import ExperimentConfig, MeshConfig
 from gmma.errors import UserError
-from gmma.plan import plan_program
+from gmma.plan import ProgramPlan, plan_program, plan_slice
 from gmma.plan_programs import Planned, plan_parts, plan_programs
 from gmma.sharding import make_mesh
-from gmma.tpu_compiler import local_bytes, open_slice
+from gmma.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: gmma[tpu]"
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_cache() -> Iterator[None]:
+    """What is compiled for a slice that is not there cannot be read back from a cache."""
+    held = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    yield
+    jax.config.update("jax_compilation_cache_dir", held)
+    compilation_cache.reset_cache()
 
 
 def test_a_missing_compiler_is_named_with_its_install_command(monkeypatch: Any) -> None:
@@ -64,6 +77,13 @@ def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
     )
 
 
+def plan_here(planned: Planned, config: ExperimentConfig, on: Slice, dump: Path) -> ProgramPlan:
+    """A program planned in this process."""
+    dump.mkdir()
+    fits = compile_program(planned.jitted, planned.arguments, dump)
+    return plan_program(planned, read_dump(dump, fits_alone=fits, seconds=1.0), config, on)
+
+
 @needs_compiler
 def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path) -> None:
     """`sharded` gathers over fsdp alone, so that half a copy lies on a device; no float32 masters
@@ -72,7 +92,7 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
     for layout in ("gathered", "sharded"):
         config = small(tmp_path, rollout_params=layout)
         planned = next(plan_programs(plan_parts(config, make_mesh(config.mesh, list(on.devices)))))
-        plan = plan_program(planned, config, on)
+        plan = plan_here(planned, config, on, tmp_path / layout)
         assert plan.fits
         assert plan.spare > 0.9
         assert plan.resident_bytes > 0
@@ -100,9 +120,25 @@ def test_a_program_that_does_not_fit_is_a_verdict(tmp_path: Path) -> None:
         rows=1,
         tokens=1,
     )
-    plan = plan_program(planned, config, on)
+    plan = plan_here(planned, config, on, tmp_path / "dump")
     assert not plan.fits
     assert plan.need_bytes >= 2 * local_bytes(square) > plan.usable_bytes
     assert plan.buffers[0].bytes >= local_bytes(square)
     assert "mesh.fsdp" in str(plan.advice)
     assert plan.flops == 2 * side**3
+
+
+@needs_compiler
+def test_an_update_is_planned_in_a_process_that_writes_no_code(tmp_path: Path) -> None:
+    """On a mesh cut over fsdp no activation is summed over the whole batch: what is reduced are
+    gradients, and they are smaller than one layer's activations of all rows."""
+    config = small(tmp_path)
+    config = replace(config, mesh=MeshConfig(data=1, fsdp=8))
+    (plan,) = plan_slice(config, "v5e:2x4", ["update"], until_memory=True)
+    rows, slots = config.rl.batch_prompts, config.tree.shape.packed
+    activations = 2 * rows * slots * config.model.width
+    assert plan.fits
+    assert plan.tokens == rows // 8 * slots
+    reduced = plan.sent_bytes.get("all-reduce", 0) + plan.sent_bytes.get("reduce-scatter", 0)
+    parameters = plan.argument_bytes * 8 / 3  # beside two moments of Adam
+    assert 0 < reduced < 2 * parameters < 20 * activations
