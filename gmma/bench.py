@@ -7,77 +7,86 @@ The same samples are laid out three ways, and each layout is a `TreeShape` of th
     flat           (P, T, A, 1, 1)      B·K·M rows    everything K·M times
 
 Layouts take turns within one process, so that a drift of the machine falls on all of them; the
-figures are medians, and ratios are taken repeat by repeat. Weights and tokens are random, all slots
-are full, and no stop string can be met, so a rollout always runs its T + A steps.
+figures are medians, and ratios are taken repeat by repeat. Weights and tokens are random.
 """
 
 import json
-import statistics
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
-import optax
-from jaxtyping import PRNGKeyArray
 
-from gmma.config import ObjectiveConfig
+from gmma.bench_programs import (
+    Program,
+    Timing,
+    ratio,
+    rollout_program,
+    start_state,
+    step_program,
+    time_programs,
+    update_program,
+)
 from gmma.console import print_table
 from gmma.models.policy import Policy
 from gmma.models.tiny import TinyConfig, tiny_policy
-from gmma.objective import policy_loss, token_weights
-from gmma.sampling import SamplingConfig
 from gmma.tree.layout import TreeShape
-from gmma.tree.pack import pack_tree
-from gmma.tree.rollout import grow_tree
-from gmma.tree.stops import StopTable, TreeStops
-from gmma.types import Advantages, PackedTree, Params, PromptBatch, TrainState, TreeRollout
-from gmma.update import train_step
+from gmma.types import Params
 
-VOCABULARY = 256
+Kinds = dict[str, dict[str, Timing]]  # program → layout → timing
 
-# (P, T, A, K, M). The last one is the tree's worst: short prompts and thoughts, long answers.
-CASES: tuple[TreeShape, ...] = (
-    TreeShape(prompt=256, thought=64, answer=16, thoughts=4, answers=4),
-    TreeShape(prompt=64, thought=64, answer=16, thoughts=4, answers=4),
-    TreeShape(prompt=256, thought=16, answer=64, thoughts=4, answers=4),
-    TreeShape(prompt=16, thought=8, answer=64, thoughts=4, answers=4),
-)
-STEP_SHAPES: tuple[TreeShape, ...] = tuple(
-    TreeShape(prompt=256, thought=64, answer=16, thoughts=k, answers=m)
-    for k, m in ((4, 1), (4, 4), (16, 1))
-)
+
+@dataclass(frozen=True, kw_only=True)
+class BenchModel:
+    """A decoder of random weights, and the sizes of the trees that it is timed on."""
+
+    config: TinyConfig
+    vocab_size: int
+    # (P, T, A); the first is that of the steps too, the last the tree's worst corner: short
+    # prompts and thoughts, long answers
+    sizes: tuple[tuple[int, int, int], ...]
+    chunk_slots: int | None = None  # logits of so many slots exist at a time
+
+
+LARGE: dict[str, Any] = {"kv_heads": 2, "dtype": "bfloat16", "remat": "full", "images": 0}
+LARGE_SIZES = ((1024, 512, 128), (64, 32, 512))
+MODELS: dict[str, BenchModel] = {
+    "tiny": BenchModel(
+        config=TinyConfig(
+            layers=4, width=128, heads=4, kv_heads=2, head_size=32, mlp=384, images=0
+        ),
+        vocab_size=256,
+        sizes=((256, 64, 16), (64, 64, 16), (256, 16, 64), (16, 8, 64)),
+    ),
+    # 0.6 and 3.4 billion parameters: the decoders of Qwen2.5 0.5B and 3B, with a head of their own
+    "0.5b": BenchModel(
+        config=TinyConfig(layers=24, width=896, heads=14, head_size=64, mlp=4864, **LARGE),
+        vocab_size=151_936,
+        sizes=LARGE_SIZES,
+        chunk_slots=128,
+    ),
+    "3b": BenchModel(
+        config=TinyConfig(layers=36, width=2048, heads=16, head_size=128, mlp=11_008, **LARGE),
+        vocab_size=151_936,
+        sizes=LARGE_SIZES,
+        chunk_slots=128,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchArguments:
-    """Time rollout and update of the tiny family: tree against prompt-shared against flat rows."""
+    """Time rollout and update of random weights: tree against prompt-shared against flat rows."""
 
+    model: Literal["tiny", "0.5b", "3b"] = "tiny"  # parameters; AdamW takes 16 bytes for each
+    dtype: Literal["float32", "bfloat16"] | None = None  # of activations; None: as the model has
     batch_prompts: int = 4  # B
+    thoughts: int = 4  # K
+    answers: int = 4  # M
     repeats: int = 5  # timed runs of each program; the median is reported
-    cases: int = len(CASES)  # how many of the table's shapes, from its start
-    width: int = 128
-    layers: int = 4
+    cases: int | None = None  # how many of the model's sizes, from the first; None: all
+    microbatches: int = 1  # of an update, in every layout
     output: Path | None = None  # JSON with every figure
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """One program under the clock."""
-
-    seconds: tuple[float, ...]  # per repeat
-    temporary_bytes: int  # what the compiler allocates beside arguments and results
-
-    @property
-    def median(self) -> float:
-        """Median seconds."""
-        return statistics.median(self.seconds)
-
-
-Program = tuple[Callable[..., Any], tuple[Any, ...]]  # a function and its arguments
 
 
 def layouts(shape: TreeShape) -> dict[str, TreeShape]:
@@ -95,193 +104,120 @@ def rows_of(name: str, shape: TreeShape, batch: int) -> int:
     return batch * shape.thoughts * shape.answers if name == "flat" else batch
 
 
-def random_prompts(key: PRNGKeyArray, slots: int, batch: int) -> PromptBatch:
-    """Full prompts of random tokens."""
-    tokens = jax.random.randint(key, (batch, slots), 0, VOCABULARY, jnp.int32)
-    return PromptBatch(tokens=tokens, lengths=jnp.full(batch, slots, jnp.int32))
-
-
-def random_packed(key: PRNGKeyArray, shape: TreeShape, batch: int) -> PackedTree:
-    """Full trees of random tokens with random advantages, packed."""
-    keys = jax.random.split(key, 4)
-    nodes, leaves = (batch, shape.thoughts), (batch, shape.thoughts, shape.answers)
-    rollout = TreeRollout(
-        thoughts=jax.random.randint(keys[0], (*nodes, shape.thought), 0, VOCABULARY, jnp.int32),
-        thought_lengths=jnp.full(nodes, shape.thought, jnp.int32),
-        thought_sampled=jnp.full(nodes, shape.thought, jnp.int32),
-        thought_logprobs=jnp.zeros((*nodes, shape.thought)),
-        closed=jnp.ones(nodes, bool),
-        answers=jax.random.randint(keys[1], (*leaves, shape.answer), 0, VOCABULARY, jnp.int32),
-        answer_lengths=jnp.full(leaves, shape.answer, jnp.int32),
-        answer_logprobs=jnp.zeros((*leaves, shape.answer)),
-        finished=jnp.ones(leaves, bool),
-    )
-    advantages = Advantages(
-        thought=jax.random.normal(keys[2], nodes), answer=jax.random.normal(keys[3], leaves)
-    )
-    return pack_tree(random_prompts(key, shape.prompt, batch), rollout, advantages)
-
-
-def update_program(policy: Policy, params: Params, shape: TreeShape, batch: int) -> Program:
-    """One optimiser update."""
-    objective, optimizer = ObjectiveConfig(), optax.adamw(1e-4)
-    state = TrainState(
-        params=params,
-        frozen={},
-        opt_state=optimizer.init(params),
-        step=jnp.zeros((), jnp.int32),
-    )
-
-    def update(state: TrainState, packed: PackedTree) -> TrainState:
-        new, _ = train_step(
-            state,
-            packed,
-            loss=lambda params, part, weights: policy_loss(
-                policy, params, part, weights, objective
-            ),
-            weights=lambda whole: token_weights(whole.trained, shape, objective),
-            optimizer=optimizer,
-        )
-        return new
-
-    packed = random_packed(jax.random.key(1), shape, batch)
-    return update, (state, packed)
-
-
-def rollout_program(policy: Policy, params: Params, shape: TreeShape, batch: int) -> Program:
-    """One rollout of T + A steps."""
-    never = StopTable(table=jnp.zeros((2, VOCABULARY), jnp.int32))
-    nothing = TreeStops(
-        thought=never,
-        answer=never,
-        closing=jnp.zeros(0, jnp.int32),
-        ends=jnp.zeros(VOCABULARY, bool),
-    )
-
-    def rollout(params: Params, prompts: PromptBatch, key: PRNGKeyArray) -> TreeRollout:
-        return grow_tree(
-            policy, params, prompts, key, shape=shape, sampling=SamplingConfig(), stops=nothing
-        )
-
-    prompts = random_prompts(jax.random.key(2), shape.prompt, batch)
-    return rollout, (params, prompts, jax.random.key(3))
-
-
-def time_programs(programs: dict[str, Program], repeats: int) -> dict[str, Timing]:
-    """Compile each, run each once to warm up, then time them in turn, `repeats` rounds."""
-    compiled = {}
-    for name, (function, arguments) in programs.items():
-        compiled[name] = jax.jit(function).lower(*arguments).compile()
-        jax.block_until_ready(compiled[name](*arguments))
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    for _ in range(repeats):
-        for name, (_, arguments) in programs.items():
-            started = time.perf_counter()
-            jax.block_until_ready(compiled[name](*arguments))
-            seconds[name].append(time.perf_counter() - started)
-    return {
-        name: Timing(
-            seconds=tuple(seconds[name]),
-            temporary_bytes=temporary_bytes(compiled[name]),
-        )
-        for name in programs
-    }
-
-
-def temporary_bytes(compiled: Any) -> int:
-    """Bytes that the compiler allocates beside arguments and results."""
-    return compiled.memory_analysis().temp_size_in_bytes
-
-
-def ratio(first: Timing, second: Timing) -> float:
-    """Median over the rounds of first ÷ second."""
-    pairs = zip(first.seconds, second.seconds, strict=True)
-    return statistics.median(a / b for a, b in pairs)
-
-
 def bench_layouts(
-    policy: Policy, params: Params, shape: TreeShape, batch: int, repeats: int
-) -> dict[str, dict[str, Timing]]:
-    """Rollout and update of one shape in every layout."""
-    makers = {"rollout": rollout_program, "update": update_program}
-    return {
-        kind: time_programs(
-            {
-                name: maker(policy, params, layout, rows_of(name, shape, batch))
-                for name, layout in layouts(shape).items()
-            },
-            repeats,
-        )
-        for kind, maker in makers.items()
+    policy: Policy, params: Params, shape: TreeShape, arguments: BenchArguments, options: Any
+) -> tuple[Kinds, Params]:
+    """Rollout and update of one shape in every layout; the parameters come back, trained a bit."""
+
+    def each(make: Any, **options: Any) -> dict[str, Program]:
+        return {
+            name: make(policy, layout, rows_of(name, shape, arguments.batch_prompts), **options)
+            for name, layout in layouts(shape).items()
+        }
+
+    rollout, params = time_programs(each(rollout_program), params, arguments.repeats)
+    update, state = time_programs(
+        each(update_program, **options), start_state(params), arguments.repeats
+    )
+    return {"rollout": rollout, "update": update}, state.params
+
+
+def bench_steps(
+    policy: Policy,
+    params: Params,
+    size: tuple[int, int, int],
+    arguments: BenchArguments,
+    options: Any,
+) -> dict[str, Timing]:
+    """Rollout and update together: T4A4 beside T4A1 and T16A1, or their like."""
+    k, m = arguments.thoughts, arguments.answers
+    shapes = [
+        TreeShape(*size, thoughts=thoughts, answers=answers)
+        for thoughts, answers in dict.fromkeys(((k, m), (k, 1), (k * m, 1)))
+    ]
+    programs = {
+        shape.label: step_program(policy, shape, arguments.batch_prompts, **options)
+        for shape in shapes
     }
+    timings, _ = time_programs(programs, start_state(params), arguments.repeats)
+    return timings
 
 
-def bench_steps(policy: Policy, params: Params, batch: int, repeats: int) -> dict[str, Timing]:
-    """Rollout and update together, T4A1, T4A4 and T16A1 side by side."""
-
-    def step_program(shape: TreeShape) -> Program:
-        rollout, rollout_arguments = rollout_program(policy, params, shape, batch)
-        update, update_arguments = update_program(policy, params, shape, batch)
-
-        def step(grown: tuple[Any, ...], updated: tuple[Any, ...]) -> tuple[Any, Any]:
-            return rollout(*grown), update(*updated)
-
-        return step, (rollout_arguments, update_arguments)
-
-    return time_programs({shape.label: step_program(shape) for shape in STEP_SHAPES}, repeats)
+def case_label(shape: TreeShape) -> str:
+    """`P/T/A TkAm`."""
+    return f"{shape.prompt}/{shape.thought}/{shape.answer} {shape.label}"
 
 
-def layout_rows(
-    shape: TreeShape, batch: int, kind: str, timings: dict[str, Timing]
-) -> list[list[str]]:
-    """Table rows of one program: milliseconds, distinct sampled tokens a second, memory, ratios."""
-    tree, tokens = timings["tree"], batch * (shape.packed - shape.prompt)
-    case = f"{shape.prompt}/{shape.thought}/{shape.answer} {shape.label}"
+def layout_rows(shape: TreeShape, batch: int, kinds: Kinds) -> list[list[str]]:
+    """Table rows of a case: milliseconds, distinct sampled tokens a second, memory, ratios."""
+    tokens = batch * (shape.packed - shape.prompt)
     return [
         [
-            f"{case} {kind} {name}",
+            f"{case_label(shape)} {kind} {name}",
             f"{timing.median * 1e3:.1f}",
             f"{tokens / timing.median:.0f}",
-            f"{timing.temporary_bytes / 2**20:.1f}",
-            f"{ratio(timing, tree):.2f}",
-            f"{timing.temporary_bytes / max(tree.temporary_bytes, 1):.2f}",
+            f"{timing.peak_bytes / 2**20:.1f}",
+            f"{ratio(timing, timings['tree']):.2f}",
+            f"{timing.peak_bytes / timings['tree'].peak_bytes:.2f}",
         ]
+        for kind, timings in kinds.items()
         for name, timing in timings.items()
     ]
 
 
 def bench(arguments: BenchArguments) -> None:
     """Run the table, print it, and write it as JSON where asked."""
-    heads = max(1, arguments.width // 32)
-    config = TinyConfig(
-        layers=arguments.layers,
-        width=arguments.width,
-        heads=heads,
-        kv_heads=max(1, heads // 2),
-        head_size=32,
-        mlp=3 * arguments.width,
-    )
-    policy = tiny_policy(config, vocab_size=VOCABULARY, image_token=VOCABULARY - 1)
-    params = policy.init(jax.random.key(0))
-    batch, repeats = arguments.batch_prompts, arguments.repeats
-    record: dict[str, Any] = {"device": jax.devices()[0].device_kind, "arguments": {}, "cases": []}
+    model = MODELS[arguments.model]
+    config = replace(model.config, dtype=arguments.dtype or model.config.dtype)
+    policy = tiny_policy(config, vocab_size=model.vocab_size, image_token=model.vocab_size - 1)
+    params = jax.jit(policy.init)(jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(params))
+    options = {"chunk_slots": model.chunk_slots, "microbatches": arguments.microbatches}
+    record: dict[str, Any] = {
+        "device": jax.devices()[0].device_kind,
+        "jax": jax.__version__,
+        "parameters": count,
+        "arguments": {name: str(value) for name, value in asdict(arguments).items()},
+        "cases": [],
+    }
     rows = []
-    for shape in CASES[: arguments.cases]:
-        kinds = bench_layouts(policy, params, shape, batch, repeats)
-        for kind, timings in kinds.items():
-            rows += layout_rows(shape, batch, kind, timings)
-            figures = {name: asdict(timing) for name, timing in timings.items()}
-            record["cases"].append({"shape": asdict(shape), "program": kind, "layouts": figures})
-    header = ["P/T/A, shape, program, layout", "ms", "tokens/s", "MiB", "time ÷ tree", "MiB ÷ tree"]
-    print_table(f"{record['device']}, {batch} prompts, {repeats} repeats", header, rows)
-    steps = bench_steps(policy, params, batch, repeats)
-    record["steps"] = {name: asdict(timing) for name, timing in steps.items()}
-    step_rows = [
-        [name, f"{timing.median * 1e3:.1f}", f"{ratio(timing, steps['T4A4']):.2f}"]
-        for name, timing in steps.items()
-    ]
-    print_table("one step: rollout and update", ["", "ms", "time ÷ T4A4"], step_rows)
+    for size in model.sizes[: arguments.cases]:
+        shape = TreeShape(*size, thoughts=arguments.thoughts, answers=arguments.answers)
+        kinds, params = bench_layouts(policy, params, shape, arguments, options)
+        rows += layout_rows(shape, arguments.batch_prompts, kinds)
+        record["cases"].append({"shape": asdict(shape), "programs": to_json(kinds)})
+    print_table(
+        f"{record['device']}, {count / 1e6:.1f}M parameters, {config.dtype}, "
+        f"{arguments.batch_prompts} prompts, {arguments.repeats} repeats",
+        [
+            "P/T/A, shape, program, layout",
+            "ms",
+            "tokens/s",
+            "peak MiB",
+            "time ÷ tree",
+            "peak ÷ tree",
+        ],
+        rows,
+    )
+    steps = bench_steps(policy, params, model.sizes[0], arguments, options)
+    record["steps"] = to_json({"step": steps})["step"]
+    tree = next(iter(steps.values()))
+    print_table(
+        "one step: rollout and update",
+        ["", "ms", "time ÷ tree", "peak MiB"],
+        [
+            [name, f"{t.median * 1e3:.1f}", f"{ratio(t, tree):.2f}", f"{t.peak_bytes / 2**20:.1f}"]
+            for name, t in steps.items()
+        ],
+    )
     if arguments.output is not None:
-        record["arguments"] = {k: str(v) for k, v in asdict(arguments).items()}
         arguments.output.write_text(json.dumps(record, indent=1))
         print(f"every figure: {arguments.output}")
+
+
+def to_json(kinds: Kinds) -> dict[str, Any]:
+    """Every timing, with its median."""
+    return {
+        kind: {name: {**asdict(t), "median": t.median} for name, t in timings.items()}
+        for kind, timings in kinds.items()
+    }
