@@ -30,6 +30,7 @@ from gmma.hlo import Program
 NO_TPU_HERE = {
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # any; the topology's own name decides
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
 OUT_OF_HBM, CODE_OUT_OF_HBM = "RESOURCE_EXHAUSTED", 3

@@ -13,15 +13,18 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+import gmma
 from gmma.chips import chip_of
 from gmma.commands import load_experiment, take_option
 from gmma.config import ExperimentConfig, MeshConfig
 from gmma.errors import UserError
 from gmma.plan import ProgramPlan, plan_program, plan_slice
 from gmma.plan_programs import Planned, plan_parts, plan_programs
+from gmma.porting.pretrained import describe_pretrained
 from gmma.sharding import make_mesh
 from gmma.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 
+PRESETS = Path(gmma.__file__).parent / "presets"
 needs_compiler = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: gmma[tpu]"
 )
@@ -48,6 +51,16 @@ def test_a_chip_that_is_none() -> None:
     assert chip_of("v6e:2x4").peak_flops == 918e12
     with pytest.raises(UserError, match=r"no chip 'v9'; .* v4, v5e, v5p, v6e"):
         chip_of("v9:2x4")
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [("gemma-3-4b-it", 4_300_079_472), ("Qwen2.5-VL-3B-Instruct", 3_754_622_976)],
+)
+def test_presets_have_the_published_sizes(name: str, parameters: int) -> None:
+    policy = describe_pretrained(PRESETS / name).policy
+    shapes = jax.eval_shape(policy.init, jax.random.key(0))
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
 
 
 @needs_compiler
