@@ -7,25 +7,27 @@ leaves are made on their devices, in their sharding and type, and pieces are wri
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gmma.errors import UserError
 from gmma.porting.keys import read_json
-from gmma.porting.table import Place, Row
+from gmma.porting.table import Place
 from gmma.types import Params, PyTree
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-PIECE_BYTES = 64 * 2**20  # of a tensor on the host at a time
+PIECE_BYTES = 16 * 2**20  # of a tensor on the host at a time
 SHARD_BYTES = 5 * 10**9  # of one file written, as transformers cuts them
 
 
@@ -82,29 +84,64 @@ def read_params(
     """Our parameter tree from a checkpoint whose names were checked; `dtype_of` takes a path."""
     rows = {place.row.path: place.row for place in places.values() if not place.row.alias}
     placed = {} if shardings is None else flatten_dict(shardings, sep="/")
-    leaves = {path: empty_leaf(row, dtype_of(path), placed.get(path)) for path, row in rows.items()}
+    whole = SingleDeviceSharding(jax.devices()[0])
+    leaves = {
+        path: empty_leaf(row.leaf_shape, dtype_of(path), placed.get(path, whole))
+        for path, row in rows.items()
+    }
     for path in files:
         with open_shard(path) as shard:
             for name in names_of(shard):
                 place = places[name]
                 if not place.row.alias:
-                    read_tensor(shard.get_slice(name), place, leaves)
-    return unflatten_dict(leaves, sep="/")
+                    read_tensor(shard.get_slice(name), place, leaves[place.row.path])
+    return unflatten_dict({path: whole_leaf(leaf) for path, leaf in leaves.items()}, sep="/")
 
 
-def empty_leaf(row: Row, dtype: str, sharding: Any) -> jax.Array:
+class Part(NamedTuple):
+    """What one device holds of a leaf: the array is replaced by each write."""
+
+    begin: tuple[int, ...]  # where it begins in the leaf
+    array: jax.Array
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A leaf that is being read, in its parts; only those of this process's devices."""
+
+    shape: tuple[int, ...]
+    sharding: Sharding
+    parts: dict[jax.Device, Part]
+
+
+def empty_leaf(shape: tuple[int, ...], dtype: str, sharding: Sharding) -> Leaf:
     """Zeros where the leaf will stand."""
-    return jax.jit(partial(jnp.zeros, row.leaf_shape, dtype), out_shardings=sharding)()
+    parts = {}
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        ends = [cut.indices(size) for cut, size in zip(index or (), shape, strict=True)]
+        own = tuple(stop - start for start, stop, _ in ends)
+        array = jnp.zeros(own, dtype, device=device)
+        parts[device] = Part(tuple(start for start, _, _ in ends), array)
+    return Leaf(shape, sharding, parts)
 
 
-def read_tensor(tensor: Any, place: Place, leaves: dict[str, jax.Array]) -> None:
+def whole_leaf(leaf: Leaf) -> jax.Array:
+    """The parts as one array."""
+    arrays = [part.array for part in leaf.parts.values()]
+    return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, arrays)
+
+
+def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
     """Write a tensor into its leaf, piece by piece along the tensor's first axis."""
-    row = place.row
-    linear = row.layout == "linear"
+    row, dtype = place.row, next(iter(leaf.parts.values())).array.dtype
     for start, piece in pieces(tensor, row.shape):
-        at = (0, start) if linear else (start, *(0 for _ in row.shape[1:]))
-        at = at if place.layer is None else (place.layer, *at)
-        leaves[row.path] = write_piece(leaves[row.path], piece, at, linear=linear)
+        if row.layout == "linear":
+            own, at = piece.reshape(piece.shape[0], -1).T, (0, start)
+        else:
+            own, at = piece, (start, *(0 for _ in row.shape[1:]))
+        if place.layer is not None:
+            own, at = own[None], (place.layer, *at)
+        write_piece(leaf, own.astype(dtype), at)
 
 
 def pieces(tensor: Any, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
@@ -115,14 +152,32 @@ def pieces(tensor: Any, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarra
         yield start, tensor[start : min(start + step, shape[0])]
 
 
-@partial(jax.jit, static_argnames="linear", donate_argnums=0)
-def write_piece(
-    leaf: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...], *, linear: bool
-) -> jax.Array:
-    """Put a piece into a leaf, in the leaf's layout and type."""
-    own = piece.reshape(piece.shape[0], -1).T if linear else piece
-    own = own.reshape((1,) * (leaf.ndim - own.ndim) + own.shape)
-    return jax.lax.dynamic_update_slice(leaf, own.astype(leaf.dtype), at)
+def write_piece(leaf: Leaf, piece: np.ndarray, at: tuple[int, ...]) -> None:
+    """Put what each device holds of a piece into its part."""
+    for device, part in leaf.parts.items():
+        begin = [max(a, b) for a, b in zip(at, part.begin, strict=True)]
+        ends = (a + n for a, n in zip(at, piece.shape, strict=True))
+        limits = (b + n for b, n in zip(part.begin, part.array.shape, strict=True))
+        end = [min(pair) for pair in zip(ends, limits, strict=True)]
+        if any(e <= b for b, e in zip(begin, end, strict=True)):
+            continue
+        cut = tuple(slice(b - a, e - a) for a, b, e in zip(at, begin, end, strict=True))
+        target = tuple(b - own for b, own in zip(begin, part.begin, strict=True))
+        written = overwrite(part.array, np.ascontiguousarray(piece[cut]), target)
+        # Or pieces would wait in a queue, all of them in memory.
+        leaf.parts[device] = Part(part.begin, written.block_until_ready())
+
+
+@partial(jax.jit, donate_argnums=0)
+def overwrite(array: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...]) -> jax.Array:
+    """The array with a piece in it, in place.
+
+    Written as bits: a CPU widens bfloat16 to compute with it, and would touch the whole array.
+    """
+    bits = jnp.dtype(f"uint{8 * array.dtype.itemsize}")
+    held, new = (jax.lax.bitcast_convert_type(x, bits) for x in (array, piece))
+    written = jax.lax.dynamic_update_slice(held, new, at)
+    return jax.lax.bitcast_convert_type(written, array.dtype)
 
 
 def write_params(directory: Path, params: Params, places: Mapping[str, Place]) -> None:
@@ -131,7 +186,7 @@ def write_params(directory: Path, params: Params, places: Mapping[str, Place]) -
     written = {name: place for name, place in places.items() if not place.row.alias}
     width = {name: leaves[place.row.path].dtype.itemsize for name, place in written.items()}
     sizes = {name: width[name] * math.prod(place.row.shape) for name, place in written.items()}
-    shards = cut_shards(sizes)
+    shards = cut_shards(sizes, SHARD_BYTES)
     files = [SINGLE]
     if len(shards) > 1:
         files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
@@ -144,12 +199,12 @@ def write_params(directory: Path, params: Params, places: Mapping[str, Place]) -
         (directory / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + "\n")
 
 
-def cut_shards(sizes: Mapping[str, int]) -> list[list[str]]:
-    """Names in order, cut so that no file exceeds `SHARD_BYTES` unless by a single tensor."""
+def cut_shards(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
+    """Names in order, cut so that no file exceeds `most_bytes` unless by a single tensor."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
-        if shards[-1] and filled + size > SHARD_BYTES:
+        if shards[-1] and filled + size > most_bytes:
             shards.append([])
             filled = 0
         shards[-1].append(name)
