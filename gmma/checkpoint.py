@@ -24,6 +24,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from gmma.config import CheckpointConfig
@@ -98,11 +99,42 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
 
 
 def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> PyTree:
-    """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint."""
+    """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint.
+
+    Which of them were trained there does not matter: they come in the groups of `abstract`.
+    """
     where = find_params(run_dir, abstract, step)
+    wanted = {path[1:]: leaf for path, leaf in flatten_dict(abstract).items()}
+    held = [path for path in flatten_dict(_held_params(where)) if path[1:] in wanted]
+    target = unflatten_dict({path: wanted[path[1:]] for path in held})
+    found = {path[1:]: leaf for path, leaf in flatten_dict(_restore_part(where, target)).items()}
+    groups = {path: found[path[1:]] for path in flatten_dict(abstract)}
+    return {name: {} for name in abstract} | unflatten_dict(groups)
+
+
+def restore_all_params(run_dir: RunPath, step: int | None = None) -> PyTree:
+    """All parameters of a checkpoint, joined, as they are stored; on the first device."""
+    where = checkpoints_dir(run_dir) / str(find_step(run_dir, step))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=here)
+        for path, leaf in flatten_dict(_held_params(where)).items()
+    }
+    found = flatten_dict(_restore_part(where, unflatten_dict(abstract)))
+    return unflatten_dict({path[1:]: leaf for path, leaf in found.items()})
+
+
+def _restore_part(where: RunPath, abstract: PyTree) -> PyTree:
+    """What `abstract` asks for of a checkpoint."""
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
     return ocp.PyTreeCheckpointHandler().restore(where / "state", args=args)
+
+
+def _held_params(where: RunPath) -> PyTree:
+    """Names and shapes of a checkpoint's parameters, in its groups."""
+    held = _read_metadata(where)
+    return {name: held[name] for name in PARAM_GROUPS if held.get(name)}
 
 
 def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> RunPath:
@@ -111,9 +143,32 @@ def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> 
     Raises UserError where there is none, or where it holds other parameters.
     """
     where = checkpoints_dir(run_dir) / str(find_step(run_dir, step))
-    held = _read_metadata(where)
-    _check_same_arrays(_shapes({n: held.get(n, {}) for n in abstract}), _shapes(abstract), where)
+    held, wanted = (
+        {"/".join(path[1:]): tuple(leaf.shape) for path, leaf in flatten_dict(tree).items()}
+        for tree in (_held_params(where), abstract)
+    )
+    _check_same_arrays(held, wanted, where)
     return where
+
+
+def save_params(run_dir: RunPath, params: PyTree) -> None:
+    """Parameters alone as a run's checkpoint 0, written before this returns.
+
+    Orbax copies what it writes, here as little at a time as it can, which is the largest array.
+    """
+    state = {"params": params, "frozen": {}}
+    most = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    few = ocp.BasePyTreeCheckpointHandler(
+        save_concurrent_bytes=most,
+        save_device_host_concurrent_bytes=most,
+        is_prioritized_key_fn=lambda path: False,  # prioritized arrays are copied at once
+    )
+    handler = ocp.PyTreeCheckpointHandler(handler_impl=few)
+    with ocp.Checkpointer(handler) as checkpointer:
+        chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=WRITE_BYTES), state)
+        checkpointer.save(
+            checkpoints_dir(run_dir) / "0" / "state", args=ocp.args.PyTreeSave(state, chunked)
+        )
 
 
 def find_step(run_dir: RunPath, step: int | None = None) -> int:
@@ -203,6 +258,8 @@ def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
 
 
 CONFIG_FILE = "config.json"
+WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
+PARAM_GROUPS = ("params", "frozen")  # of a checkpoint
 RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
 FREE_ON_RESUME = (
     "checkpoint",

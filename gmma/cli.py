@@ -6,6 +6,7 @@
     gmma data experiments/NAME.py                        build a dataset and show it
     gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet
     gmma bench                                           time the tree against flat rows
+    gmma port import|export|check                        Hugging Face directories in and out
 
 A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
 that SIGTERM has ended exits with code 75, one that lost another host with 76, and `--resume` goes
@@ -65,6 +66,13 @@ def command_plan(arguments: Sequence[str]) -> None:
     plan_command(arguments)
 
 
+def command_port(arguments: Sequence[str]) -> None:
+    """Hugging Face directories in and out."""
+    from gmma.porting.command import port_command
+
+    port_command(arguments)
+
+
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
     "eval": command_eval,
@@ -72,6 +80,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "data": command_data,
     "bench": command_bench,
     "plan": command_plan,
+    "port": command_port,
 }
 
 

@@ -1,5 +1,8 @@
 """The one exception a user is meant to read."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 
 class UserError(Exception):
     """A mistake found at the edge: a config field, a file, a dataset record, a checkpoint.
@@ -7,3 +10,31 @@ class UserError(Exception):
     The message says what was wrong, shows the numbers, and says the fix. The command line prints it
     without a traceback and exits with code 2.
     """
+
+
+class UserErrors(UserError):  # noqa: N818 - a plural
+    """Several mistakes in one message."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        listed = "".join(f"\n  {i}. {text}" for i, text in enumerate(self.problems, 1))
+        super().__init__(f"{len(self.problems)} problems:{listed}")
+
+
+def problems_of(error: UserError) -> tuple[str, ...]:
+    """The mistakes that an error speaks of, one or several."""
+    return error.problems if isinstance(error, UserErrors) else (str(error),)
+
+
+def gather(*steps: Callable[[], Any]) -> list[Any]:
+    """What each step returns; where some raise UserError, one error with the mistakes of all."""
+    results: list[Any] = []
+    problems: list[str] = []
+    for step in steps:
+        try:
+            results.append(step())
+        except UserError as error:
+            problems += problems_of(error)
+    if problems:
+        raise UserErrors(problems) if len(problems) > 1 else UserError(problems[0])
+    return results

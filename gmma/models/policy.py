@@ -20,7 +20,7 @@ from gmma.tree.layout import TreeShape, prompt_only
 from gmma.types import Params, PromptBatch, PyTree, TreeInputs, pytree, static_field
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: programs are cached by it
 class Policy:
     """A vision-language decoder as pure functions of its parameters.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from gmma.errors import UserError
+from gmma.errors import UserError, gather
 from gmma.models.gemma3 import NO_WINDOW, Gemma3Config
 from gmma.models.layers import ACTIVATIONS
 from gmma.models.siglip import SiglipConfig
@@ -67,10 +67,12 @@ MODEL_KEYS = [
 def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
     """The config of `Gemma3ForCausalLM`."""
     section = Section(values=values, where=where)
-    section.require_known(TEXT_KEYS)
-    section.require("attention_dropout", (0.0,))
-    section.require("use_bidirectional_attention", (False,))
-    section.require("hidden_activation", tuple(ACTIVATIONS))
+    gather(
+        lambda: section.require_known(TEXT_KEYS),
+        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: section.require("use_bidirectional_attention", (False,)),
+        lambda: section.require("hidden_activation", tuple(ACTIVATIONS)),
+    )
     get = section.get
     layers = get("num_hidden_layers", 26)
     everywhere, inside = rotaries(section)
@@ -136,9 +138,11 @@ def rotaries(section: Section) -> tuple[Rotary, Rotary]:
 def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
     """The config of the SigLIP tower."""
     section = Section(values=values, where=where)
-    section.require_known(VISION_KEYS)
-    section.require("attention_dropout", (0.0,))
-    section.require("hidden_act", tuple(ACTIVATIONS))
+    gather(
+        lambda: section.require_known(VISION_KEYS),
+        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
+    )
     get = section.get
     return SiglipConfig(
         layers=get("num_hidden_layers", 12),
@@ -157,13 +161,16 @@ def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
     """The config of `Gemma3ForConditionalGeneration`."""
     section = Section(values=values, where=where)
-    section.require_known(MODEL_KEYS)
     text = dict(section.get("text_config", {}))
     text["tie_word_embeddings"] = section.get(
         "tie_word_embeddings", text.get("tie_word_embeddings", True)
     )
     text.pop("final_logit_softcapping", None)  # this class of transformers never applies it
-    vision = read_vision_config(section.get("vision_config", {}), f"{where}: vision_config")
+    _, decoder, vision = gather(
+        lambda: section.require_known(MODEL_KEYS),
+        lambda: read_text_config(text, f"{where}: text_config", dtype),
+        lambda: read_vision_config(section.get("vision_config", {}), f"{where}: vision_config"),
+    )
     tokens = section.get("mm_tokens_per_image", 256)
     side = int(tokens**0.5)
     if side**2 != tokens or side > vision.side or vision.side // (vision.side // side) != side:
@@ -172,7 +179,7 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ge
             "an image; it must be a square that the patches pool into"
         )
     return replace(
-        read_text_config(text, f"{where}: text_config", dtype),
+        decoder,
         vision=vision,
         image_tokens=tokens,
         image_token=section.get("image_token_index", 262_144),

@@ -30,7 +30,7 @@ from gmma.porting.processors import (
     qwen_full_bucket,
     qwen_image_processor,
 )
-from gmma.porting.table import Table, check_names, find_prefixes
+from gmma.porting.table import Place, Table, check_names, find_prefixes
 from gmma.porting.tokenizers import (
     GEMMA_TOKENIZER,
     QWEN_TOKENIZER,
@@ -167,14 +167,21 @@ def read_weights(
 
     UserError for a missing or truncated file, and for names or shapes that do not match.
     """
-    table = described.family.table(described.policy.config)
     files = shard_files(described.directory)
-    shapes = tensor_shapes(files)
+    source, places = match_names(described, tensor_shapes(files))
+    return read_params(files, places, dtype_of, shardings), source
+
+
+def match_names(
+    described: Described, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Source, dict[str, Place]]:
+    """Where the tensors of a checkpoint go. UserError listing what does not match."""
+    table = described.family.table(described.policy.config)
     prefixes = find_prefixes(table, shapes)
     places = table.places(prefixes)
     check_names(places, shapes, str(described.directory))
     source = Source(directory=described.directory, config=described.config, prefixes=prefixes)
-    return read_params(files, places, dtype_of, shardings), source
+    return source, places
 
 
 def load_pretrained(
@@ -204,11 +211,16 @@ def load_pretrained(
     )
 
 
-def save_pretrained(directory: str | Path, pretrained: Pretrained) -> None:
+def save_pretrained(
+    directory: str | Path, pretrained: Pretrained, dtype: DType | None = None
+) -> None:
     """A directory that transformers loads: the source's config and tokenizer, our parameters.
 
-    Tensors keep the source's names; their type is that of the parameters.
+    Tensors keep the source's names; their type is `dtype`, or that of the parameters. UserError
+    where there are adapters, which such a directory cannot hold.
     """
+    if "lora" in pretrained.params:
+        raise UserError("the parameters hold adapters; merge them, or export them by themselves")
     directory = Path(directory)
     source = pretrained.source
     if directory.resolve() == source.directory.resolve():
@@ -216,10 +228,10 @@ def save_pretrained(directory: str | Path, pretrained: Pretrained) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     family = family_of(source.config, str(source.directory / CONFIG))
     table = family.table(pretrained.policy.config)
-    write_params(directory, pretrained.params, table.places(source.prefixes))
-    dtype = str(jax.tree.leaves(pretrained.params["params"])[0].dtype)
+    write_params(directory, pretrained.params, table.places(source.prefixes), dtype)
+    held = str(jax.tree.leaves(pretrained.params["params"])[0].dtype)
     config = dict(source.config)
-    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype
+    config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype or held
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     for path in companion_files(source.directory):
         shutil.copyfile(path, directory / path.name)

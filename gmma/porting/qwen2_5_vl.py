@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from gmma.errors import UserError
+from gmma.errors import UserError, gather
 from gmma.models.layers import ACTIVATIONS
 from gmma.models.qwen2_5_vl import NO_WINDOW, QwenConfig
 from gmma.models.qwen_vision import QwenVisionConfig
@@ -61,13 +61,15 @@ ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section"}
 def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> QwenVisionConfig:
     """The config of the image tower, whose tokens are `width` wide."""
     section = Section(values=values, where=where)
-    section.require_known(VISION_KEYS)
-    section.require("hidden_act", tuple(ACTIVATIONS))
-    section.require("out_hidden_size", (width,))
     get = section.get
     layers, merge = get("depth", 32), get("spatial_merge_size", 2)
     patch = get("patch_size", 14)
-    section.require("spatial_patch_size", (patch,))
+    gather(
+        lambda: section.require_known(VISION_KEYS),
+        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
+        lambda: section.require("out_hidden_size", (width,)),
+        lambda: section.require("spatial_patch_size", (patch,)),
+    )
     rope = get("rope_parameters", {})
     if set(rope) - ROTARY_KEYS or rope.get("rope_type", "axial") != "axial":
         raise section.refuse("rope_parameters", "rope_type axial there")
@@ -92,20 +94,24 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
     """The config of `Qwen2_5_VLForConditionalGeneration`; text keys nested, or flat as of old."""
     text = values.get("text_config")
     nested = Section(values=values, where=where)
-    nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS))
-    section = nested
-    if text:
-        section = Section(values=text, where=f"{where}: text_config")
-        section.require_known(TEXT_KEYS)
-    section.require("attention_dropout", (0.0,))
-    section.require("hidden_act", tuple(ACTIVATIONS))
+    section = Section(values=text, where=f"{where}: text_config") if text else nested
     get = section.get
     layers, heads, width = (
         get("num_hidden_layers", 80),
         get("num_attention_heads", 64),
         get("hidden_size", 8192),
     )
-    vision = nested.get("vision_config", {})
+    *_, angles, local, vision = gather(
+        lambda: nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS)),
+        lambda: section.require_known(TEXT_KEYS) if text else None,
+        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
+        lambda: rotary(section, width // heads // 2),
+        lambda: local_layers(section, layers),
+        lambda: read_vision_config(
+            nested.get("vision_config", {}), f"{where}: vision_config", width
+        ),
+    )
     return QwenConfig(
         vocab_size=get("vocab_size", 152_064),
         layers=layers,
@@ -113,13 +119,13 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
         heads=heads,
         kv_heads=section.values.get("num_key_value_heads", 8) or heads,
         mlp=get("intermediate_size", 29_568),
-        **rotary(section, width // heads // 2),
-        local_layers=local_layers(section, layers),
+        **angles,
+        local_layers=local,
         window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
         epsilon=get("rms_norm_eps", 1e-5),
         activation=get("hidden_act", "silu"),
         tied=nested.get("tie_word_embeddings", False) or get("tie_word_embeddings", False),
-        vision=read_vision_config(vision, f"{where}: vision_config", width),
+        vision=vision,
         image_token=nested.get("image_token_id", 151_655),
         dtype=dtype,
     )

@@ -20,7 +20,7 @@ from jax.sharding import Sharding, SingleDeviceSharding
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from gmma.errors import UserError
+from gmma.errors import UserError, gather
 from gmma.porting.keys import read_json
 from gmma.porting.table import Place
 from gmma.types import Params, PyTree
@@ -68,11 +68,13 @@ def names_of(shard: Any) -> list[str]:
 
 def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors; reads only headers."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for path in files:
+
+    def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         with open_shard(path) as shard:
-            shapes |= {name: tuple(shard.get_slice(name).get_shape()) for name in names_of(shard)}
-    return shapes
+            return {name: tuple(shard.get_slice(name).get_shape()) for name in names_of(shard)}
+
+    found = gather(*(partial(shapes_in, path) for path in files))
+    return {name: shape for shapes in found for name, shape in shapes.items()}
 
 
 def read_params(
@@ -134,11 +136,11 @@ def whole_leaf(leaf: Leaf) -> jax.Array:
 def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
     """Write a tensor into its leaf, piece by piece along the tensor's first axis."""
     row, dtype = place.row, next(iter(leaf.parts.values())).array.dtype
+    at: tuple[int, ...]
     for start, piece in pieces(tensor, row.shape):
+        own, at = piece, (start, *(0 for _ in row.shape[1:]))
         if row.layout == "linear":
             own, at = piece.reshape(piece.shape[0], -1).T, (0, start)
-        else:
-            own, at = piece, (start, *(0 for _ in row.shape[1:]))
         if place.layer is not None:
             own, at = own[None], (place.layer, *at)
         write_piece(leaf, own.astype(dtype), at)
@@ -180,18 +182,26 @@ def overwrite(array: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...]) -> 
     return jax.lax.bitcast_convert_type(written, array.dtype)
 
 
-def write_params(directory: Path, params: Params, places: Mapping[str, Place]) -> None:
-    """A checkpoint that transformers loads: one file, or shards with an index."""
+def write_params(
+    directory: Path, params: Params, places: Mapping[str, Place], dtype: str | None = None
+) -> None:
+    """A checkpoint that transformers loads: one file, or shards with an index.
+
+    In one type, or each tensor in that of its parameter.
+    """
     leaves = flatten_dict(params, sep="/")
     written = {name: place for name, place in places.items() if not place.row.alias}
-    width = {name: leaves[place.row.path].dtype.itemsize for name, place in written.items()}
+    width = {
+        name: jnp.dtype(dtype or leaves[place.row.path].dtype).itemsize
+        for name, place in written.items()
+    }
     sizes = {name: width[name] * math.prod(place.row.shape) for name, place in written.items()}
     shards = cut_shards(sizes, SHARD_BYTES)
     files = [SINGLE]
     if len(shards) > 1:
         files = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     for file, names in zip(files, shards, strict=True):
-        tensors = {name: tensor_of(leaves, written[name]) for name in names}
+        tensors = {name: tensor_of(leaves, written[name], dtype) for name in names}
         save_file(tensors, directory / file, metadata={"format": "pt"})
     if len(shards) > 1:
         weight_map = {n: file for file, names in zip(files, shards, strict=True) for n in names}
@@ -212,10 +222,11 @@ def cut_shards(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
     return shards
 
 
-def tensor_of(leaves: Mapping[str, jax.Array], place: Place) -> np.ndarray:
-    """One tensor as transformers has it, on the host."""
+def tensor_of(leaves: Mapping[str, jax.Array], place: Place, dtype: str | None) -> np.ndarray:
+    """One tensor as transformers has it, on the host; in `dtype` where it is given."""
     leaf = leaves[place.row.path]
     own = np.asarray(leaf if place.layer is None else leaf[place.layer])
+    own = own if dtype is None else own.astype(jnp.dtype(dtype))
     if place.row.layout == "linear":
         own = own.T.reshape(place.row.shape)
     return np.ascontiguousarray(own)

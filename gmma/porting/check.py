@@ -1,0 +1,95 @@
+"""Everything that is wrong with a Hugging Face directory, found before anything is read of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from gmma.errors import UserError, UserErrors, problems_of
+from gmma.porting.keys import read_json
+from gmma.porting.pretrained import (
+    CONFIG,
+    Described,
+    Family,
+    family_of,
+    image_processor,
+    match_names,
+)
+from gmma.porting.tokenizers import load_tokenizer
+from gmma.porting.weights import shard_files, tensor_shapes
+from gmma.tokenizer import Tokenizer
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What a directory holds."""
+
+    family: str  # model_type
+    layers: int
+    vocab_size: int
+    tensors: int
+    shards: tuple[Path, ...]
+    sees_images: bool
+
+
+def check_directory(directory: str | Path) -> Findings:
+    """Config, weights, names and shapes, tokenizer, image processor; no weight is read.
+
+    One UserError lists all problems. Where config.json cannot be read, the names of the tensors,
+    the tokenizer and the processor cannot be judged, and the error says so.
+    """
+    directory, problems = Path(directory), list[str]()
+    where = directory / CONFIG
+    config = read_json(where)
+    family = family_of(config, str(where))
+
+    def attempt(step: Callable[[], T]) -> T | None:
+        try:
+            return step()
+        except UserError as error:
+            problems.extend(problems_of(error))
+            return None
+
+    files = attempt(partial(shard_files, directory))
+    shapes = attempt(partial(tensor_shapes, files)) if files else None
+    model = attempt(partial(family.read_config, config, str(where), "float32"))
+    if model is None:
+        problems.append(
+            "names, shapes, tokenizer and processor were not checked: they depend on it"
+        )
+        raise UserErrors(problems)
+    described = Described(
+        directory=directory,
+        config=config,
+        family=family,
+        policy=family.policy(model),
+        tokenizer=attempt(partial(need_tokenizer, directory, family, config, model)),
+    )
+    if shapes is not None:
+        attempt(partial(match_names, described, shapes))
+    attempt(partial(image_processor, described, None))
+    if problems:
+        raise UserErrors(problems)
+    assert files is not None
+    assert shapes is not None
+    return Findings(
+        family=str(config["model_type"]),
+        layers=model.layers,
+        vocab_size=model.vocab_size,
+        tensors=len(shapes),
+        shards=tuple(files),
+        sees_images=model.vision is not None,
+    )
+
+
+def need_tokenizer(
+    directory: Path, family: Family, config: Mapping[str, Any], model: Any
+) -> Tokenizer:
+    """The directory's tokenizer. UserError where it has none: a model is not trained without."""
+    found = load_tokenizer(directory, family.tokenizer, config, model)
+    if found is None:
+        raise UserError(f"{directory} has no tokenizer; copy that of the original model")
+    return found
