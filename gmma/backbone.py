@@ -21,6 +21,7 @@ from gmma.models.stem import teach_stem
 from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.porting.pretrained import (
     Described,
+    check_weights,
     describe_pretrained,
     image_processor,
     read_weights,
@@ -48,6 +49,8 @@ class Backbone:
     # The frozen parameters are a base that its directory keeps, under adapters: checkpoints leave
     # them away, and the reference policy is the base alone.
     adapted: bool = False
+    # Raises UserError where `start` could not work; looks at headers only.
+    check_start: Callable[[], None] = lambda: None
 
 
 def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
@@ -120,6 +123,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         trained=partial(is_trained, model),
         start=start,
         adapted=model.lora is not None,
+        check_start=partial(check_weights, described),
     )
 
 

@@ -87,9 +87,11 @@ def check_batches(parts: Parts) -> None:
 
 
 def check_origin(parts: Parts) -> None:
-    """`init_from`, where it is given, holds parameters of this model."""
+    """Where the first parameters come from holds parameters of this model."""
     if parts.config.init_from is not None:
         checkpoint.find_params(parts.config.init_from, kept_params(parts))
+    if parts.config.init_from is None or parts.adapted:
+        parts.check_start()
 
 
 def trial_examples(examples: Sequence[Example]) -> list[Example]:

@@ -73,14 +73,15 @@ def check_command(arguments: Sequence[str]) -> None:
         ["images", "yes" if found.sees_images else "no"],
         ["tensors", f"{found.tensors} in {len(found.shards)} files"],
     ]
-    print_table(f"{given.directory}: nothing is wrong", ["", "found"], rows)
+    print_table("", ["", "found"], rows)
+    print(f"nothing is wrong with {given.directory}")
 
 
 def import_command(arguments: Sequence[str]) -> None:
     """`gmma port import DIR OUT`: a checkpoint, and what it took of the host's memory."""
     given = parse(ImportArguments, "import", arguments)
     report = import_directory(given.directory, given.output, given.dtype, given.mesh)
-    print_table(f"{given.directory} → {given.output}", ["", "GB"], memory_rows(report))
+    print_table("", ["", "GB"], memory_rows(report))
     print(f"train from it: --model.directory {given.output}/huggingface --init-from {given.output}")
 
 

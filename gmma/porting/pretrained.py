@@ -172,6 +172,11 @@ def read_weights(
     return read_params(files, places, dtype_of, shardings), source
 
 
+def check_weights(described: Described) -> None:
+    """Raise UserError where `read_weights` would; reads only headers."""
+    match_names(described, tensor_shapes(shard_files(described.directory)))
+
+
 def match_names(
     described: Described, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Source, dict[str, Place]]:

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ from safetensors.numpy import load_file, save_file
 
 from gmma.checkpoint import find_params, restore_params, save_params
 from gmma.cli import main
+from gmma.commands import load_experiment
+from gmma.config import config_to_json
 from gmma.models.lora import LoraConfig, add_adapters
+from gmma.models.pretrained import PretrainedConfig
 from gmma.porting import load_pretrained
 from gmma.porting.weights import INDEX, SINGLE
+from gmma.sharding import make_mesh
 from tests.porting.directories import write_directory
 
 FAMILIES = ("gemma3", "qwen2_5_vl")
-over_families = pytest.mark.parametrize("family", FAMILIES)
+TINY = Path(__file__).resolve().parents[1] / "tiny_digits.py"
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -61,7 +66,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: Any) -> str:
         main([str(argument) for argument in arguments])
     assert caught.value.code == 2
     said = capsys.readouterr().err
-    assert said.count("gmma port") == 1
+    assert said.startswith(f"gmma {arguments[0]}: ")
     assert "Traceback" not in said
     return said
 
@@ -119,6 +124,43 @@ def test_a_broken_directory_is_one_message(
     assert not out.exists()
 
 
+def test_training_says_the_same_and_writes_nothing(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """All breaks of one directory, one after the other, by `gmma train`."""
+    capsys.readouterr()
+    for break_it in BREAKS:
+        home = tmp_path / break_it.__name__
+        home.mkdir()
+        broken = copy_of(directory, home)
+        expected = break_it(broken)
+        experiment = home / "job.py"
+        experiment.write_text(JOB.format(tiny=TINY, directory=broken))
+        places = ("--data-dir", tmp_path / "data", "--runs-dir", home / "runs")
+        said = complaint(capsys, "train", experiment, *places)
+        for part in expected:
+            assert part in said
+        assert not list(home.glob("runs/job/*"))
+
+
+JOB = """
+from dataclasses import replace
+from pathlib import Path
+
+from gmma.commands import load_experiment
+from gmma.config import TreeConfig
+from gmma.models.pretrained import PretrainedConfig
+
+
+def experiment():
+    tree = TreeConfig(
+        thoughts=2, answers=2, prompt_tokens=160, thought_tokens=40, answer_tokens=40
+    )
+    config = replace(load_experiment(Path("{tiny}")), name="job", tree=tree)
+    return replace(config, model=PretrainedConfig(directory=Path("{directory}")))
+"""
+
+
 def test_check_lists_every_problem(
     directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,9 +187,14 @@ def test_check_of_a_whole_directory(directory: Path, capsys: pytest.CaptureFixtu
 
 
 def test_import_then_export_is_the_same_model(
-    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    directory: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Over eight devices in, out again, tensor by tensor."""
+    """Over two devices in, out again, tensor by tensor."""
+    two = partial(make_mesh, devices=jax.devices()[:2])
+    monkeypatch.setattr("gmma.porting.checkpoints.make_mesh", two)
     held, back = tmp_path / "imported", tmp_path / "back"
     main(["port", "import", str(directory), str(held), "--dtype", "float32"])
     said = capsys.readouterr().out
@@ -169,7 +216,10 @@ def test_an_import_is_an_origin_whatever_is_trained(directory: Path, tmp_path: P
     leaves = pretrained.params["params"]
     frozen = {"params": {"vision": leaves["vision"]}}
     trained = {"params": {name: leaf for name, leaf in leaves.items() if name != "vision"}}
-    for groups in ({"params": trained, "frozen": frozen}, {"params": pretrained.params, "frozen": {}}):
+    for groups in (
+        {"params": trained, "frozen": frozen},
+        {"params": pretrained.params, "frozen": {}},
+    ):
         find_params(tmp_path, groups)
         found = restore_params(tmp_path, groups)
         jax.tree.map(np.testing.assert_array_equal, found, groups)
@@ -189,13 +239,9 @@ def test_export_says_what_it_cannot(
 
 def fake_run(directory: Path, run: Path, lora: LoraConfig) -> Any:
     """A run with adapters as `gmma train` leaves it: its config, and the adapters alone."""
-    from gmma.config import config_to_json
-    from gmma.models.pretrained import PretrainedConfig
-    from tests.tiny_run import tiny_config
-
     model = PretrainedConfig(directory=directory, dtype="float32", lora=lora)
     run.mkdir()
-    config = replace(tiny_config(run.parent), model=model)
+    config = replace(load_experiment(TINY), model=model)
     (run / "config.json").write_text(json.dumps(config_to_json(config)))
     pretrained = load_pretrained(directory)
     rng = np.random.default_rng(0)
