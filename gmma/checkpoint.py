@@ -197,8 +197,10 @@ def checkpoints_dir(run_dir: RunPath) -> RunPath:
 def checkpoint_steps(run_dir: RunPath) -> list[int]:
     """Whole checkpoints of a run, oldest first."""
     directory = run_dir / "checkpoints"
-    names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
-    return sorted(int(name) for name in names if name.isdecimal())
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    steps = (path for path in found if path.name.isdecimal())
+    # In a bucket nothing is renamed: a checkpoint is whole once Orbax has put its mark into it.
+    return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
 
 
 def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:

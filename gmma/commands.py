@@ -98,9 +98,14 @@ def train_command(arguments: Sequence[str]) -> None:
 
 
 def use_compilation_cache(config: ExperimentConfig) -> None:
-    """Programs compiled once are read from disk by later processes of the same experiment."""
-    jax.config.update("jax_compilation_cache_dir", str(absolute(config.runs_dir) / "compiled"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    """Programs compiled once are read from disk by later processes of the same experiment.
+
+    JAX_COMPILATION_CACHE_DIR and its fellows go before.
+    """
+    if jax.config.jax_compilation_cache_dir is None:
+        place = str(absolute(config.runs_dir) / "compiled")
+        jax.config.update("jax_compilation_cache_dir", place)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def load_run(run_dir: RunPath) -> ExperimentConfig:

@@ -43,6 +43,9 @@ def absolute(path: RunPath) -> RunPath:
 def write_whole(path: RunPath, text: str) -> None:
     """Replace `path` by a file with this text; a reader finds the old one or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if not isinstance(path, Path):
+        path.write_text(text)  # an object of a bucket appears when it is whole
+        return
     partial = path.with_name(path.name + PARTIAL)
     partial.write_text(text)
     partial.replace(path)
