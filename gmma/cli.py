@@ -15,11 +15,10 @@ on with either.
 
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 
 from gmma.errors import UserError
-from gmma.preemption import CODE_HOST_LOST, CODE_PREEMPTED, HostLost, Preempted
+from gmma.preemption import CODE_PREEMPTED, Preempted
 
 EXIT_USER_ERROR = 2
 
@@ -103,7 +102,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Preempted as notice:
         print(f"gmma {name}: {notice}", file=sys.stderr)
         raise SystemExit(CODE_PREEMPTED) from None
-    except HostLost as loss:
-        traceback.print_exc()
-        print(f"gmma {name}: {loss}", file=sys.stderr)
-        raise SystemExit(CODE_HOST_LOST) from None

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib.util
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from gmma import hosts
 from gmma.assembly import assemble, reward_terms
 from gmma.bench import BenchArguments, bench
 from gmma.checkpoint import CONFIG_FILE, find_step
-from gmma.config import ExperimentConfig, config_from_json, config_to_json
+from gmma.config import ExperimentConfig, HostsConfig, config_from_json, config_to_json
 from gmma.console import print_table
 from gmma.data import example_batches
 from gmma.errors import UserError
@@ -100,9 +101,9 @@ def train_command(arguments: Sequence[str]) -> None:
 def use_compilation_cache(config: ExperimentConfig) -> None:
     """Programs compiled once are read from disk by later processes of the same experiment.
 
-    JAX_COMPILATION_CACHE_DIR and its fellows go before.
+    Where JAX_COMPILATION_CACHE_DIR is set, it and its fellows go before.
     """
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         place = str(absolute(config.runs_dir) / "compiled")
         jax.config.update("jax_compilation_cache_dir", place)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
@@ -128,6 +129,7 @@ class EvalArguments:
     temperature: float | None = None  # of the sampled answers
     top_p: float | None = None  # of the sampled answers
     output: RunPath | None = None  # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json
+    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
 
 def override(config: T, **values: Any) -> T:
@@ -138,6 +140,7 @@ def override(config: T, **values: Any) -> T:
 def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: a table, and JSON with every example's values."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
+    hosts.join(given.hosts)
     config = load_run(given.run_dir)
     step = find_step(given.run_dir, given.step)
     settings = config.evaluation
@@ -145,9 +148,12 @@ def eval_command(arguments: Sequence[str]) -> None:
     settings = override(settings, examples=given.examples, samples=given.samples, sampling=sampling)
     config = dataclasses.replace(config, evaluation=settings)
     use_compilation_cache(config)
-    parts = assemble(config)
+    with hosts.leader_first("the dataset"):
+        parts = assemble(config)
     evaluate = make_evaluator(parts)
     evaluation = evaluate(load_params(parts, given.run_dir, step), given.split)
+    if not hosts.leads():
+        return
     summary = summarise(evaluation, settings.bootstrap)
     rows = [[name, format_interval(figures)] for name, figures in summary.items()]
     title = f"{config.name}, step {step}, {given.split}"

@@ -15,11 +15,13 @@ takes the devices process by process. With one process every function here is th
 
 import json
 import os
+import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -31,7 +33,7 @@ from jaxtyping import Shaped, UInt8
 from gmma import preemption
 from gmma.config import HostsConfig
 from gmma.errors import UserError
-from gmma.preemption import CODE_HOST_LOST, HostLost, Preempted
+from gmma.preemption import CODE_HOST_LOST, Preempted
 from gmma.sharding import BATCH, REPLICATED, put_batch
 from gmma.types import PyTree
 
@@ -184,28 +186,45 @@ def stop_requested(step: int) -> bool:
 
 @contextmanager
 def bounded_end(config: HostsConfig) -> Iterator[None]:
-    """Within the block, a failure ends this process within `hosts.stop_seconds`.
+    """Within the block, a failure of this host ends its process, and so those of the others.
 
-    Without it a host that fails could wait in its clean-up for hosts that wait for it. Once it has
-    ended they end too: a collective fails, or its heartbeats are missed. Raises HostLost for what a
-    computation over all hosts raises when one of them is gone.
+    Without it a host that fails could wait in its clean-up for hosts that wait for it. What a
+    computation over all hosts raises when one of them is gone ends the process at once; any other
+    error leaves `hosts.stop_seconds` for the clean-up. The others miss it then, and end too.
     """
     try:
         yield
     except Preempted:
         raise  # all hosts are here, at the same step
     except BaseException as error:
-        if jax.process_count() == 1:
-            raise
-        lost = isinstance(error, jax.errors.JaxRuntimeError)
-        code = CODE_HOST_LOST if lost else 1
-        timer = threading.Timer(config.stop_seconds, os._exit, (code,))
-        timer.daemon = True
-        timer.start()
-        if lost:
-            raise HostLost(
-                f"a computation over all hosts failed on host {jax.process_index()} of "
-                f"{jax.process_count()} (above): where another host has ended, its log says why; "
-                "start all again with --resume to go on from the last checkpoint"
-            ) from error
+        if jax.process_count() > 1 and any(_is_lost(one) for one in _causes(error)):
+            _leave()
+        if jax.process_count() > 1:
+            timer = threading.Timer(config.stop_seconds, os._exit, (1,))
+            timer.daemon = True
+            timer.start()
         raise
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_lost(error: BaseException) -> bool:
+    return isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def _leave() -> NoReturn:
+    """End this process without clean-up, which would wait for a host that is gone."""
+    traceback.print_exc()
+    print(
+        f"gmma: a computation over all hosts failed on host {jax.process_index()} of "
+        f"{jax.process_count()} (above): where another host has ended, its log says why; start all "
+        "again with --resume to go on from the last checkpoint",
+        file=sys.stderr,
+    )
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(CODE_HOST_LOST)

@@ -23,10 +23,6 @@ class Preempted(Exception):  # noqa: N818  # no error: the run ended as it was a
     """The run was asked to end and has written a checkpoint; the message says how to go on."""
 
 
-class HostLost(Exception):  # noqa: N818  # names what happened, like Preempted
-    """A computation over all hosts failed; the message says where, and how to go on."""
-
-
 def _note(signal_number: int, frame: FrameType | None) -> None:
     _asked.set()
 

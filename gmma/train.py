@@ -103,7 +103,7 @@ def rl_step(
     grown = time.monotonic()
     texts = read_texts(held, parts.tokenizer)
     scores = score_answers(run.scorer, batch.examples, held, texts)
-    measured = gather_rows(measure(scores, held), parts.mesh)
+    measured = gather_rows(measure(scores, held), parts.mesh)  # of all hosts
     counted, dropped = counted_answers(
         measured.scores.rewards,
         measured.closed,

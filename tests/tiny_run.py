@@ -36,7 +36,7 @@ def train_on_hosts(start, count, name, *arguments):
 
 def wait_until(child, holds):
     """Poll until the condition holds; a process that ends before is an error."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not holds():
         assert child.running(), "the run ended before it could be stopped"
         assert time.monotonic() < deadline
