@@ -14,8 +14,8 @@ from tiny_run import count_lines, open_tiny, records, train_on_hosts, train_tiny
 
 from gmma.config import HostsConfig
 from gmma.errors import UserError
-from gmma.hosts import check_hosts, gather_rows, own_part
-from gmma.preemption import CODE_HOST_LOST, CODE_PREEMPTED
+from gmma.hosts import bounded_end, check_hosts, gather_rows, own_part
+from gmma.preemption import CODE_HOST_LOST, CODE_PREEMPTED, Preempted
 from gmma.sharding import host_by_host
 
 SFT_STEPS = 5
@@ -155,3 +155,33 @@ def test_a_row_that_would_lie_on_two_hosts_is_refused():
 def test_hosts_that_cannot_be_are_named(values, words):
     with pytest.raises(UserError, match=words):
         HostsConfig(**values)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (jax.errors.JaxRuntimeError("INTERNAL: collective"), CODE_HOST_LOST),
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection reset by peer"), CODE_HOST_LOST),
+        (KeyError("a mistake of this host's own"), None),
+        (Preempted("SIGTERM"), None),
+    ],
+)
+def test_a_lost_host_ends_the_process_without_clean_up(error, code, monkeypatch, capsys):
+    """With two processes; the clean-up of any other error has its seconds."""
+
+    def leave(code):
+        raise SystemExit(code)
+
+    timers = []
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr("os._exit", leave)
+    monkeypatch.setattr("threading.Timer.start", lambda timer: timers.append(timer))
+    with (
+        pytest.raises(type(error) if code is None else SystemExit) as raised,
+        bounded_end(HostsConfig(stop_seconds=7)),
+    ):
+        raise error
+    if code is not None:
+        assert raised.value.code == code
+        assert "another host has ended" in capsys.readouterr().err
+    assert [timer.interval for timer in timers] == [7] * isinstance(error, KeyError)
