@@ -1,6 +1,8 @@
 """Image processors equal transformers', on photographs and on random sizes."""
 
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +29,13 @@ GEMMA = GemmaImageConfig(pixels=PixelConfig(mean=HALF, std=HALF, resample=BILINE
 
 
 def images() -> list[Image.Image]:
+    """The four photographs, sizes that are hard, sizes at random."""
+    if len(PHOTOS) != 4:
+        pytest.skip(f"the photographs are not in {os.environ['GMMA_REAL_DATA']}/photos")
     rng = np.random.default_rng(0)
     photos = [Image.open(path).convert("RGB") for path in PHOTOS]
-    return photos + [theirs.picture(rng, *size) for size in SIZES]
+    drawn = [tuple(map(int, rng.integers(20, 700, 2))) for _ in range(8)]
+    return photos + [theirs.picture(rng, *size) for size in (*SIZES, *drawn)]
 
 
 def example(*pictures: Image.Image, name: str = "r7") -> Example:
@@ -86,6 +92,21 @@ def test_smart_size_by_hand() -> None:
     assert smart_size(28, 28, 28, 3136, 1003520) == (56, 56)
     with pytest.raises(UserError, match="201 × 1 pixels"):
         smart_size(1, 201, 28, 3136, 1003520)
+
+
+def test_figures_that_transformers_tests_itself_with() -> None:
+    path = Path(os.environ["GMMA_REAL_DATA"]) / "hf_goldens" / "goldens.json"
+    if not path.is_file():
+        pytest.skip(f"{path} is not there")
+    resize, shapes = json.loads(path.read_text())["items"]
+    given = resize["input"]
+    found = smart_size(given["height"], given["width"], given["factor"], 3136, 1003520)
+    assert list(found) == resize["output"]
+    limits = {name: shapes["config"][name] for name in ("min_pixels", "max_pixels")}
+    patches, grid = qwen_patches(np.zeros((1024, 1024, 3), np.uint8), replace(QWEN, **limits))
+    assert list(patches.shape) == shapes["pixel_values_shape"]
+    assert [list(grid)] == shapes["image_grid_thw"]
+    assert [7 * len(patches), patches.shape[1]] == shapes["batch_of_7"]["pixel_values_shape"]
 
 
 def test_crops_of_a_wide_image() -> None:

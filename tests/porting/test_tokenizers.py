@@ -19,6 +19,7 @@ from gmma.porting.tokenizers import (
     load_tokenizer,
     read_gemma,
     read_qwen,
+    tiktoken_pairs,
 )
 from gmma.tasks.prompt import prompt_tokens
 from gmma.tokenizer import Tokenizer
@@ -187,6 +188,27 @@ def test_qwen_equals_transformers(small_qwen: Path) -> None:
         ids = tokenizer.encode(text)
         assert ids == reference(text, add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(ids) == reference.decode(ids, skip_special_tokens=True)
+
+    check()
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+def test_the_real_qwen_equals_transformers(real_qwen: Tokenizer) -> None:
+    """Its vocabulary and merges in transformers' own class: its split, its normal form."""
+    theirs.quiet()
+    from transformers import Qwen2Tokenizer
+
+    vocab, merges = tiktoken_pairs(DATA / "qwen_bpe" / "qwen.tiktoken")
+    reference = Qwen2Tokenizer(vocab=vocab, merges=merges)
+    reference.add_special_tokens({"additional_special_tokens": list(QWEN_SPECIAL)})
+
+    @given(st.lists(st.one_of(ANY_TEXT, st.sampled_from(QWEN_SPECIAL)), max_size=5))
+    def check(parts: list[str]) -> None:
+        text = "".join(parts)
+        ids = real_qwen.encode(text)
+        assert ids == reference(text, add_special_tokens=False)["input_ids"]
+        assert real_qwen.decode(ids) == reference.decode(ids, skip_special_tokens=True)
 
     check()
 

@@ -30,6 +30,8 @@ GEMMA_IMAGES = [
     {**GEMMA_TEXTS[3], "tokens": 4, "patches": 6, "tower": 1},
     {**GEMMA_TEXTS[5], "tokens": 1, "patches": 3, "tower": 2},
     {**GEMMA_TEXTS[7], "tokens": 25, "patches": 5, "tower": 1},
+    {**GEMMA_TEXTS[4], "tokens": 4, "patches": 5, "tower": 2},
+    {**GEMMA_TEXTS[6], "tokens": 9, "patches": 3, "tower": 1},
 ]
 QWENS = [
     {"layers": 1, "heads": 2, "kv": 1, "width": 24, "sections": [2, 2, 2], "full": [0], "tower": 1},
