@@ -18,14 +18,21 @@ from rich.console import Console
 from gmma import hosts
 from gmma.assembly import assemble, reward_terms
 from gmma.bench import BenchArguments, bench
+from gmma.benchmarks import Outcome, choose_benchmarks, outcomes_to_json, run_benchmark
 from gmma.checkpoint import CONFIG_FILE, find_step
-from gmma.config import ExperimentConfig, HostsConfig, config_from_json, config_to_json
+from gmma.config import (
+    EvalConfig,
+    ExperimentConfig,
+    HostsConfig,
+    config_from_json,
+    config_to_json,
+)
 from gmma.console import print_table
 from gmma.data import example_batches
 from gmma.errors import UserError
-from gmma.evaluate import grow_examples, make_evaluator, save_evaluation, summarise
+from gmma.evaluate import grow_examples, save_evaluation
 from gmma.feed import in_frame
-from gmma.files import RunPath, absolute, read_json
+from gmma.files import RunPath, absolute, read_json, write_whole
 from gmma.outcome import format_interval
 from gmma.plan import PROGRAMS, plan_experiment
 from gmma.programs import make_credit, make_grow
@@ -119,16 +126,21 @@ def load_run(run_dir: RunPath) -> ExperimentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
-    """Evaluate a run's checkpoint on held-out examples."""
+    """Evaluate a run's checkpoint on held-out examples of its own task, or of others."""
 
     run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
     step: int | None = None  # of the checkpoint; None: the newest
+    # all, names of tasks, experiment files; none: the run's own task
+    tasks: tuple[str, ...] = ()
     split: str = "test"  # train, validation or test
     examples: int | None = None  # how many of the split, from its start; None: as in the run
     samples: int | None = None  # sampled answers per example; greedy is done besides
     temperature: float | None = None  # of the sampled answers
     top_p: float | None = None  # of the sampled answers
-    output: RunPath | None = None  # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json
+    pictures: int = 3  # of the best examples, and as many of the worst, of each task
+    # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks
+    # RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    output: RunPath | None = None
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
 
@@ -138,29 +150,51 @@ def override(config: T, **values: Any) -> T:
 
 
 def eval_command(arguments: Sequence[str]) -> None:
-    """`gmma eval RUN_DIR`: a table, and JSON with every example's values."""
+    """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
     hosts.join(given.hosts)
     config = load_run(given.run_dir)
     step = find_step(given.run_dir, given.step)
-    settings = config.evaluation
-    sampling = override(settings.sampling, temperature=given.temperature, top_p=given.top_p)
-    settings = override(settings, examples=given.examples, samples=given.samples, sampling=sampling)
-    config = dataclasses.replace(config, evaluation=settings)
+
+    def settings(evaluation: EvalConfig) -> EvalConfig:
+        sampling = override(evaluation.sampling, temperature=given.temperature, top_p=given.top_p)
+        return override(
+            evaluation, examples=given.examples, samples=given.samples, sampling=sampling
+        )
+
+    benchmarks = choose_benchmarks(config, given.tasks, load_experiment, settings)
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
         parts = assemble(config)
-    evaluate = make_evaluator(parts)
-    evaluation = evaluate(load_params(parts, given.run_dir, step), given.split)
+    params = load_params(parts, given.run_dir, step)
+    directory = given.run_dir / "evaluation"
+    drawn = directory / f"{given.split}_{step}"
+    outcomes = []
+    for benchmark in benchmarks:
+        found = run_benchmark(benchmark, parts, params, given.split, drawn, given.pictures)
+        outcomes.append(found)
+        if hosts.leads():
+            print_benchmark(found, f"{config.name}, step {step}, {given.split}")
     if not hosts.leads():
         return
-    summary = summarise(evaluation, settings.bootstrap)
-    rows = [[name, format_interval(figures)] for name, figures in summary.items()]
-    title = f"{config.name}, step {step}, {given.split}"
-    print_table(title, ["", "mean [95 % interval]"], rows)
-    output = given.output or given.run_dir / "evaluation" / f"{given.split}_{step}.json"
-    save_evaluation(output, evaluation, settings.bootstrap)
-    print(f"every value: {output}")
+    resamples = config.evaluation.bootstrap
+    if given.tasks:
+        output = given.output or directory / f"benchmarks_{given.split}_{step}.json"
+        write_whole(output, json.dumps(outcomes_to_json(outcomes, resamples)))
+    else:
+        output = given.output or directory / f"{given.split}_{step}.json"
+        assert outcomes[0].evaluation is not None
+        save_evaluation(output, outcomes[0].evaluation, resamples)
+    print(f"every value: {output}\nbest and worst: {drawn}")
+
+
+def print_benchmark(found: Outcome, title: str) -> None:
+    """A table with 95 % intervals, or why there is none."""
+    if found.summary is None:
+        print(f"{found.name} left out: {found.reason}")
+        return
+    rows = [[name, format_interval(figures)] for name, figures in found.summary.items()]
+    print_table(f"{found.name}: {title}", ["", "mean [95 % interval]"], rows)
 
 
 @dataclass(frozen=True, kw_only=True)
