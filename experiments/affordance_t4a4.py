@@ -1,0 +1,25 @@
+"""GRPO-MA T4A4 on part affordances, answered by a box: Qwen2.5-VL 3B, adapters alone trained.
+
+    gmma train experiments/affordance_t4a4.py
+
+Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
+and in `data/umd` the files `annotations.jsonl`, `classes.json`, `images/` and `masks/`
+(`gmma.tasks.formats.umd_rows` says what they hold).
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`); no run time is known. Not run on
+real weights, so no figure is expected. The paper's settings are not known: every number is ours.
+"""
+
+from pathlib import Path
+
+from gmma.config import ExperimentConfig
+from gmma.tasks.affordance import AffordanceConfig
+from gmma.tasks.manifest import RecordsConfig
+from gmma.variants import qwen_lora_t4a4
+
+
+def experiment() -> ExperimentConfig:
+    """Points instead: `--task.form points --rewards.terms.0.name affordance_points`."""
+    task = AffordanceConfig(
+        records=RecordsConfig(format="umd", train=Path("data/umd/annotations.jsonl")),
+    )
+    return qwen_lora_t4a4("affordance_t4a4", task, "box_iou", prompt_tokens=1024, answer_tokens=64)

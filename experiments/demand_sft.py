@@ -1,0 +1,16 @@
+"""The SFT baseline of `demand_t4a4.py`: imitation alone.
+
+    gmma train experiments/demand_sft.py
+
+Needs, hardware and figures: as there.
+"""
+
+from demand_t4a4 import experiment as t4a4
+
+from gmma.config import ExperimentConfig
+from gmma.variants import as_sft
+
+
+def experiment() -> ExperimentConfig:
+    """Everything else is as in T4A4."""
+    return as_sft(t4a4())

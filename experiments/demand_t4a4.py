@@ -1,0 +1,25 @@
+"""GRPO-MA T4A4 on the object that meets a need: Qwen2.5-VL 3B, adapters alone trained.
+
+    gmma train experiments/demand_t4a4.py
+
+Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
+and in `data/demand` the file `demand_train.jsonl` and the images that it names
+(`gmma.tasks.formats.demand_rows` says what it holds).
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`); no run time is known. Not run on
+real weights, so no figure is expected. The paper's settings are not known: every number is ours.
+"""
+
+from pathlib import Path
+
+from gmma.config import ExperimentConfig
+from gmma.tasks.demand import DemandConfig
+from gmma.tasks.manifest import RecordsConfig
+from gmma.variants import qwen_lora_t4a4
+
+
+def experiment() -> ExperimentConfig:
+    """Whether the paper has this task is not confirmed; the field trains it the same way."""
+    task = DemandConfig(
+        records=RecordsConfig(format="demand", train=Path("data/demand/demand_train.jsonl")),
+    )
+    return qwen_lora_t4a4("demand_t4a4", task, "demand", prompt_tokens=1024, answer_tokens=64)

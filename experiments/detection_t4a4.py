@@ -1,0 +1,34 @@
+"""GRPO-MA T4A4 on object detection on COCO 2017: Qwen2.5-VL 3B, adapters alone trained.
+
+    gmma train experiments/detection_t4a4.py
+
+Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
+and in `data/coco` the files `annotations/instances_train2017.json`, `annotations/
+instances_val2017.json` and `images/*.jpg` of both.
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`); no run time is known. Not run on
+real weights, so no figure is expected. The paper's settings are not known: every number is ours.
+"""
+
+from pathlib import Path
+
+from gmma.config import ExperimentConfig
+from gmma.tasks.detection import DetectionConfig
+from gmma.tasks.manifest import RecordsConfig
+from gmma.variants import qwen_lora_t4a4
+
+
+def experiment() -> ExperimentConfig:
+    """Images with more than 20 objects are left out: their answers would not fit."""
+    task = DetectionConfig(
+        most_objects=20,
+        records=RecordsConfig(
+            format="coco",
+            train=Path("data/coco/annotations/instances_train2017.json"),
+            test=Path("data/coco/annotations/instances_val2017.json"),
+            images=Path("data/coco/images"),
+            validation_share=0.02,
+        ),
+    )
+    return qwen_lora_t4a4(
+        "detection_t4a4", task, "detection", prompt_tokens=1024, answer_tokens=768
+    )

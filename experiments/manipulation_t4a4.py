@@ -1,0 +1,21 @@
+"""GRPO-MA T4A4 on articulated objects in a simulator, sparse reward: Qwen2.5-VL 3B, adapters alone trained.
+
+    gmma train experiments/manipulation_t4a4.py
+
+Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`; the scenes are drawn (OpenGL by
+EGL or OSMesa).
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`); no run time is known. Not run on
+real weights, so no figure is expected. The paper's settings are not known: every number is ours.
+"""
+
+from gmma.config import ExperimentConfig
+from gmma.tasks.manipulation.dataset import ManipulationConfig
+from gmma.variants import qwen_lora_t4a4
+
+
+def experiment() -> ExperimentConfig:
+    """The reward is success alone; `manipulation_contact` as a further term is a stage bonus."""
+    task = ManipulationConfig()
+    return qwen_lora_t4a4(
+        "manipulation_t4a4", task, "manipulation", prompt_tokens=320, answer_tokens=64
+    )

@@ -1,0 +1,25 @@
+"""GRPO-MA T4A4 on questions about text in images: Qwen2.5-VL 3B, adapters alone trained.
+
+    gmma train experiments/ocr_vqa_t4a4.py
+
+Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
+and in `data/ocr_vqa` the file `ocr_vqa.jsonl` and the images that it names
+(`gmma.tasks.formats.ocr_vqa_rows` says what it holds).
+Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`); no run time is known. Not run on
+real weights, so no figure is expected. The paper's settings are not known: every number is ours.
+"""
+
+from pathlib import Path
+
+from gmma.config import ExperimentConfig
+from gmma.tasks.manifest import RecordsConfig
+from gmma.tasks.ocr_vqa import OcrVqaConfig
+from gmma.variants import qwen_lora_t4a4
+
+
+def experiment() -> ExperimentConfig:
+    """Whether the paper has this task is not confirmed; the field trains it the same way."""
+    task = OcrVqaConfig(
+        records=RecordsConfig(format="ocr_vqa", train=Path("data/ocr_vqa/ocr_vqa.jsonl")),
+    )
+    return qwen_lora_t4a4("ocr_vqa_t4a4", task, "anls", prompt_tokens=1536, answer_tokens=64)

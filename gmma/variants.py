@@ -1,0 +1,86 @@
+"""What experiments have in common: a ported backbone's settings, and the baselines of a T4A4 run.
+
+Every number here is our choice: the paper's settings are not known to us.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from gmma.config import (
+    CheckpointConfig,
+    EvalConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RewardConfig,
+    TaskConfig,
+    TreeConfig,
+)
+from gmma.models.lora import LoraConfig
+from gmma.models.pretrained import PretrainedConfig
+from gmma.rewards.terms import RewardTerm
+
+
+def qwen_lora_t4a4(
+    name: str,
+    task: TaskConfig,
+    reward: str,
+    *,
+    prompt_tokens: int,
+    answer_tokens: int,
+    thought_tokens: int = 256,
+) -> ExperimentConfig:
+    """GRPO-MA T4A4 of Qwen2.5-VL 3B with adapters: a short warm start, then RL on one reward."""
+    return ExperimentConfig(
+        name=name,
+        task=task,
+        model=PretrainedConfig(
+            directory=Path("models/Qwen2.5-VL-3B-Instruct"), lora=LoraConfig(rank=16, alpha=32.0)
+        ),
+        tree=TreeConfig(
+            thoughts=4,
+            answers=4,
+            prompt_tokens=prompt_tokens,
+            thought_tokens=thought_tokens,
+            answer_tokens=answer_tokens,
+        ),
+        rewards=RewardConfig(
+            terms=(RewardTerm(reward, weight=1.0), RewardTerm("format", weight=0.1)), workers=8
+        ),
+        sft=PhaseConfig(
+            steps=50,
+            batch_prompts=32,
+            microbatches=4,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10, schedule="cosine"),
+        ),
+        rl=PhaseConfig(
+            steps=500,
+            batch_prompts=32,
+            microbatches=4,
+            optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=10),
+        ),
+        evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
+        checkpoint=CheckpointConfig(every_steps=50),
+        logprob_chunk_slots=64,
+    )
+
+
+def as_grpo(base: ExperimentConfig) -> ExperimentConfig:
+    """The GRPO baseline: as many responses per prompt, each after a thought of its own."""
+    tree = replace(base.tree, thoughts=base.tree.thoughts * base.tree.answers, answers=1)
+    return replace(
+        base,
+        name=base.name.replace("_t4a4", "_grpo"),
+        tree=tree,
+        objective=replace(base.objective, algorithm="grpo"),
+    )
+
+
+def as_sft(base: ExperimentConfig) -> ExperimentConfig:
+    """The SFT baseline: as many steps as warm start and RL together, all of imitation."""
+    return replace(
+        base,
+        name=base.name.replace("_t4a4", "_sft"),
+        sft=replace(base.sft, steps=base.sft.steps + base.rl.steps),
+        rl=replace(base.rl, steps=0),
+    )
