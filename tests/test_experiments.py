@@ -21,6 +21,7 @@ from gmma.types import Advantages
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+BASELINES = [path for path in EXPERIMENTS if path.stem.endswith(("_grpo", "_sft"))]
 DIRECTORIES = {"gemma-3-4b-it": "gemma3", "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
 
 
@@ -31,7 +32,32 @@ def tiny_models(tmp_path_factory):
     return {name: write_directory(kind, home / kind) for name, kind in DIRECTORIES.items()}
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
+def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path):
+    """So its shapes are those of the other, whose steps are tried below."""
+    base = load_experiment(path.with_stem(path.stem.rpartition("_")[0] + "_t4a4"))
+    config = load_experiment(path)
+    assert config.name == path.stem
+    assert config_from_json(config_to_json(config), path) == config
+    responses = config.tree.thoughts * config.tree.answers
+    if path.stem.endswith("_grpo"):
+        assert (responses, config.tree.answers) == (base.tree.thoughts * base.tree.answers, 1)
+        assert config.objective.algorithm == "grpo"
+        tree, objective, phases = base.tree, base.objective, (config.sft, config.rl)
+        assert phases == (base.sft, base.rl)
+    else:
+        assert config.rl.steps == 0
+        assert config.sft.steps == base.sft.steps + base.rl.steps
+        tree, objective = config.tree, config.objective
+    shared = replace(
+        config, name=base.name, tree=tree, objective=objective, sft=base.sft, rl=base.rl
+    )
+    assert shared == base
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in EXPERIMENTS if p not in BASELINES], ids=lambda path: path.stem
+)
 def test_every_experiment_has_the_shapes_of_a_run(path, tiny_models, tmp_path):
     """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
 
