@@ -33,6 +33,7 @@ from gmma.tasks.prompt import prompt_tokens
 from gmma.types import Params
 
 ALL = "all"
+NEEDS_CONFIG = ("mixture",)  # tasks that are made of others, and are nothing by default
 _SLOTS_STEP = 32  # prompts of benchmarks get slots in multiples of this, for fewer compilations
 
 
@@ -72,7 +73,7 @@ def choose_benchmarks(
     for name in names:
         if name == ALL:
             chosen[ours.name] = ours
-            others = [task for task in TASKS if task != ours.name]
+            others = [task for task in TASKS if task not in (ours.name, *NEEDS_CONFIG)]
             found = [of_task(own, task, settings, may_fail=True) for task in others]
         elif name.endswith(".py"):
             found = [with_experiment(own, Path(name), load, settings)]
@@ -92,6 +93,8 @@ def of_task(
     may_fail: bool = False,
 ) -> Benchmark:
     """A task with its default config. UserError where there is no such task."""
+    if name in NEEDS_CONFIG:
+        raise UserError(f"task {name} has no default config; give an experiment file")
     if name not in TASKS:
         raise UserError(
             f"no task {name!r}; choose one of {', '.join(TASKS)}, {ALL}, or give an experiment file"
