@@ -138,8 +138,14 @@ def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
     if config.task == own.config.task and config.tree == own.config.tree:
         return replace(own, config=config)
     task = TASKS[config.task.name]
+    wrong: UserError | None = None
     with hosts.leader_first("the dataset"):
-        task.build(config.task, config.data_dir)
+        try:
+            task.build(config.task, config.data_dir)
+        except UserError as error:
+            wrong = error  # raised behind the block, so that the other hosts go on too
+    if wrong is not None:
+        raise wrong
     parts = replace(own, config=config, task=task)
     longest = longest_prompt(parts, split)
     slots = max(config.tree.prompt_tokens, -(-longest // _SLOTS_STEP) * _SLOTS_STEP)
