@@ -40,8 +40,9 @@ from gmma.rewards.service import open_scorer
 from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.scoring import read_texts, score_answers
 from gmma.sharding import put_batch
+from gmma.state import load_params
 from gmma.tasks import TASKS
-from gmma.train import load_params, train
+from gmma.train import train
 
 T = TypeVar("T")
 

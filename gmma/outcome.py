@@ -31,23 +31,20 @@ def headlines(config: ExperimentConfig) -> list[str]:
 
 def print_outcome(config: ExperimentConfig) -> None:
     """Print the tables and where the pictures are."""
-    after = {phase: load_evaluation(evaluation_path(config, phase)) for phase in ("sft", "rl")}
-    resamples = config.evaluation.bootstrap
-    summaries = {phase: summarise(found, resamples) for phase, found in after.items()}
-    gains = difference(after["rl"], after["sft"], resamples)
-    names = [*headlines(config), "format", "parsed"]
+    after, resamples = load_evaluation(evaluation_path(config, "sft")), config.evaluation.bootstrap
+    columns = {"after SFT": summarise(after, resamples)}
+    if config.rl.steps:
+        before, after = after, load_evaluation(evaluation_path(config, "rl"))
+        columns["after RL"] = summarise(after, resamples)
+        columns["difference"] = difference(after, before, resamples)
     rows = [
-        [
-            f"{mode} {name}",
-            *(format_interval(summaries[phase][f"{mode}/{name}"]) for phase in ("sft", "rl")),
-            format_interval(gains[f"{mode}/{name}"]),
-        ]
+        [f"{mode} {name}", *(format_interval(c[f"{mode}/{name}"]) for c in columns.values())]
         for mode in ("sampled", "greedy")
-        for name in names
+        for name in (*headlines(config), "format", "parsed")
     ]
-    examples = len(after["rl"].values["greedy"]["format"])
-    title = f"{config.name}: {examples} {after['rl'].split} examples, mean [95 % interval]"
-    print_table(title, ["", "after SFT", "after RL", "difference"], rows)
+    examples = len(after.values["greedy"]["format"])
+    title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval]"
+    print_table(title, ["", *columns], rows)
     print_seconds(config)
     print(f"pictures and trees: {config.run_dir / 'samples'}")
 

@@ -26,7 +26,6 @@ from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
-from gmma.files import RunPath
 from gmma.hosts import (
     bounded_end,
     fetch_rows,
@@ -39,13 +38,11 @@ from gmma.hosts import (
     watch_sigterm,
 )
 from gmma.metrics import SILENT, Writer, compilations, compute, merge, open_writer
-from gmma.optimizer import join_params, split_params
 from gmma.outcome import evaluation_path, print_outcome
 from gmma.preflight import check_origin, check_run
 from gmma.programs import (
     Programs,
     Trainer,
-    kept_params,
     make_programs,
     make_rl_trainer,
     make_sft_trainer,
@@ -61,6 +58,7 @@ from gmma.scoring import (
     score_answers,
 )
 from gmma.sharding import put_batch, put_whole
+from gmma.state import first_params, kept, restore, whole_params
 from gmma.types import Advantages, Metrics, Params, TrainState
 
 
@@ -247,8 +245,9 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
         else:
             params = imitate(run, progress, latest)
             evaluate_after(run, "sft", params)
-            params = reinforce(run, params)
-        evaluate_after(run, "rl", params)
+            params = reinforce(run, params) if config.rl.steps else params
+        if config.rl.steps:
+            evaluate_after(run, "rl", params)
     if leads():
         print_outcome(config)
 
@@ -302,7 +301,7 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
     if latest is None:
         state = trainer.start(first_params(run.parts))
     else:
-        state, _ = restore(run, trainer, latest, {})
+        state, _ = restore(run.parts, trainer, run.checkpoints, latest, {})
     phase = Phase(
         name="sft",
         config=run.parts.config.sft,
@@ -326,11 +325,9 @@ def reinforce(run: Run, params: Params) -> Params:
 def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
     """The RL phase from the run's newest checkpoint."""
     trainer = make_rl_trainer(run.parts)
-    also = {}
-    if needs_reference(run.parts):
-        also["reference"] = whole_params(trainer.abstract)
-    state, also = restore(run, trainer, latest, also)
-    phase = rl_phase(run, trainer, also.get("reference"))
+    wanted = {"reference": whole_params(trainer.abstract)} if needs_reference(run.parts) else {}
+    state, beside = restore(run.parts, trainer, run.checkpoints, latest, wanted)
+    phase = rl_phase(run, trainer, beside.get("reference"))
     return whole_params(run_phase(run, phase, state, progress))
 
 
@@ -345,43 +342,6 @@ def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
         also_saved={} if reference is None else {"reference": reference},
         evaluate_every_steps=config.evaluation.every_steps,
     )
-
-
-def whole_params(state: TrainState) -> Params:
-    """Trained and frozen parameters together."""
-    return join_params(state.params, state.frozen)
-
-
-def first_params(parts: Parts) -> Params:
-    """Where a run begins: another run's parameters, or those that the backbone starts from."""
-    origin = parts.config.init_from
-    return parts.start(parts.mesh) if origin is None else load_params(parts, origin)
-
-
-def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint keeps of a state: not a base under adapters, which its directory keeps."""
-    return {n: value for n, value in vars(state).items() if n != "frozen" or not parts.adapted}
-
-
-def restore(
-    run: Run, trainer: Trainer, step: int, also: dict[str, Any]
-) -> tuple[TrainState, dict[str, Any]]:
-    """The state of one of the run's checkpoints, and what was saved beside it."""
-    abstract = kept(run.parts, trainer.abstract) | also
-    held = checkpoint.restore_state(run.checkpoints, step, abstract)
-    beside = {name: held.pop(name) for name in also}
-    return TrainState(**{"frozen": base_params(run.parts), **held}), beside
-
-
-def base_params(parts: Parts) -> Params:
-    """The frozen parameters that no checkpoint keeps: a base under adapters, from its directory."""
-    return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
-
-
-def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Params:
-    """Whole parameters of another run's checkpoint, laid out on this mesh."""
-    held = checkpoint.restore_params(run_dir, kept_params(parts), step)
-    return join_params(held["params"], held.get("frozen") or base_params(parts))
 
 
 def evaluate_after(run: Run, phase: str, params: Params) -> None:
