@@ -1,7 +1,7 @@
 """`gmma COMMAND …`: the shell around everything.
 
     gmma train experiments/NAME.py [--field value …]     SFT warm start, then RL
-    gmma eval RUN_DIR                                    greedy and sampled, with 95 % intervals
+    gmma eval RUN_DIR [--tasks all]                      greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma data experiments/NAME.py                        build a dataset and show it
     gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet

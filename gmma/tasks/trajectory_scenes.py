@@ -35,7 +35,6 @@ COLOURS = {
     "yellow": (250, 225, 20),
     "purple": (175, 30, 220),
 }
-_FADED = 0.55  # of a photograph's own colours are left, the rest is grey
 _THING_SHARE = 0.062  # of the scene's side: half the side of a block, the radius of a gripper
 _DEAL = ("train", "train", "train", "validation", "test")  # photographs go round in this order
 _PATCH_CLASSES = 2 + len(COLOURS)  # nothing, the gripper, a block of each colour
@@ -46,6 +45,7 @@ class SceneConfig:
     """What is drawn, and how many scenes."""
 
     backgrounds: Path | None = None  # folder with 5 photographs or more; None: smooth noise
+    background_share: float = 0.25  # of a photograph's own colours; the rest of them is grey
     scene_pixels: int = 96  # side of a stored scene
     cells_per_side: int = 4  # of the grid
     blocks_min: int = 2  # blocks in a scene, all of distinct colours; the number is uniform
@@ -60,6 +60,7 @@ class SceneConfig:
     def __post_init__(self) -> None:
         most = min(len(COLOURS), self.cells_per_side**2 - 1)
         rules = {
+            "background_share": (0 <= self.background_share <= 1, "within 0 … 1"),
             "scene_pixels": (32 <= self.scene_pixels <= 1024, "within 32 … 1024"),
             "cells_per_side": (2 <= self.cells_per_side <= 8, "within 2 … 8"),
             "blocks_max": (2 <= self.blocks_min <= self.blocks_max <= most, f"≤ {most}, min ≥ 2"),
@@ -119,7 +120,9 @@ def draw_background(config: SceneConfig, split: str, rng: np.random.Generator) -
         x, y = int(rng.integers(width - cut + 1)), int(rng.integers(height - cut + 1))
         part = Image.fromarray(photograph[y : y + cut, x : x + cut])
         picture = part.resize((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return Image.blend(Image.new("RGB", (side, side), (128, 128, 128)), picture, _FADED)
+    return Image.blend(
+        Image.new("RGB", (side, side), (128, 128, 128)), picture, config.background_share
+    )
 
 
 def draw_scene(config: SceneConfig, split: str, rng: np.random.Generator) -> Scene:

@@ -79,9 +79,9 @@ def test_photographs_are_dealt_out_among_the_splits(tmp_path):
 
 
 def test_a_real_photograph_lies_behind(tmp_path):
-    scenes = replace(SCENES, backgrounds=real("coco_permissive52/train"))
+    scenes = replace(SCENES, background_share=0.6, backgrounds=real("coco_permissive52/train"))
     scene = draw_scene(scenes, "test", np.random.default_rng(3))
-    smooth = draw_scene(SCENES, "test", np.random.default_rng(3))
+    smooth = draw_scene(replace(SCENES, background_share=0.6), "test", np.random.default_rng(3))
     assert scene.image.shape == smooth.image.shape == (96, 96, 3)
     detail = [np.abs(np.diff(s.image.astype(int), axis=0)).mean() for s in (scene, smooth)]
     assert detail[0] > 1.2 * detail[1]
