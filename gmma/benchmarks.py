@@ -137,22 +137,26 @@ def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
     """
     if config.task == own.config.task and config.tree == own.config.tree:
         return replace(own, config=config)
-    task = TASKS[config.task.name]
-    wrong: UserError | None = None
-    with hosts.leader_first("the dataset"):
-        try:
-            task.build(config.task, config.data_dir)
-        except UserError as error:
-            wrong = error  # raised behind the block, so that the other hosts go on too
-    if wrong is not None:
-        raise wrong
-    parts = replace(own, config=config, task=task)
+    build_dataset(config)
+    parts = replace(own, config=config, task=TASKS[config.task.name])
     longest = longest_prompt(parts, split)
     slots = max(config.tree.prompt_tokens, -(-longest // _SLOTS_STEP) * _SLOTS_STEP)
     config = replace(config, tree=replace(config.tree, prompt_tokens=slots))
     if isinstance(config.model, TinyConfig):
         return replace(parts, config=config)
     return assemble(config)  # a ported processor's buckets depend on the slots
+
+
+def build_dataset(config: ExperimentConfig) -> None:
+    """The dataset of a benchmark, where it is not there yet. UserError where it cannot be built."""
+    wrong: UserError | None = None
+    with hosts.leader_first("the dataset"):
+        try:
+            TASKS[config.task.name].build(config.task, config.data_dir)
+        except UserError as error:
+            wrong = error  # raised behind the block, so that the other hosts go on too
+    if wrong is not None:
+        raise wrong
 
 
 def longest_prompt(parts: Parts, split: str) -> int:

@@ -18,7 +18,13 @@ from rich.console import Console
 from gmma import hosts
 from gmma.assembly import assemble, reward_terms
 from gmma.bench import BenchArguments, bench
-from gmma.benchmarks import Outcome, choose_benchmarks, outcomes_to_json, run_benchmark
+from gmma.benchmarks import (
+    Outcome,
+    build_dataset,
+    choose_benchmarks,
+    outcomes_to_json,
+    run_benchmark,
+)
 from gmma.checkpoint import CONFIG_FILE, find_step
 from gmma.config import (
     EvalConfig,
@@ -167,6 +173,9 @@ def eval_command(arguments: Sequence[str]) -> None:
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
         parts = assemble(config)
+    for benchmark in benchmarks:
+        if not benchmark.may_fail:  # what is missing is said before anything is computed
+            build_dataset(benchmark.config)
     params = load_params(parts, given.run_dir, step)
     directory = given.run_dir / "evaluation"
     drawn = directory / f"{given.split}_{step}"
