@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.images.common import rgb_array
 from gmma.tasks.formats import FORMATS
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS, Storage, encode_png
@@ -283,8 +284,6 @@ class Record:
 
 def read_back(row: Mapping[str, Any]) -> Record:
     """The inverse of `stored_form`, its pictures as arrays."""
-    from gmma.images.common import rgb_array
-
     mask = bytes(row["mask"])
     return Record(
         id=row["id"].decode(),
