@@ -73,7 +73,7 @@ class Compiled:
 def open_slice(topology: str) -> Slice:
     """The devices of a named slice. UserError without libtpu, and for names it does not know."""
     if importlib.util.find_spec("libtpu") is None:
-        raise UserError("gmma plan needs the TPU compiler; install it: pip install 'gmma[tpu]'")
+        raise UserError("the TPU compiler libtpu is not installed; pip install 'gmma[tpu]'")
     chip = chip_of(topology)
     for name, value in NO_TPU_HERE.items():
         os.environ.setdefault(name, value)
