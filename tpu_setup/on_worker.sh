@@ -83,10 +83,11 @@ train() {
 
 status() {
   local word=gone # neither running nor finished: the VM was restarted
-  if [[ -f $STATE/exit_code ]]; then
-    word="exited $(cat "$STATE/exit_code")"
-  elif training; then
+  # In this order: a trainer notes its code before it lets go of the lock.
+  if training; then
     word=running
+  elif [[ -f $STATE/exit_code ]]; then
+    word="exited $(cat "$STATE/exit_code")"
   fi
   echo "gmma-worker $(worker_number) $word"
 }
