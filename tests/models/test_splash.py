@@ -1,8 +1,6 @@
 """The kernel in interpret mode equals attention by levels, forward and backward."""
 
 import functools
-import importlib.util
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +12,8 @@ import pytest
 from families import subject_of
 from hypothesis import given
 from hypothesis import strategies as st
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from slices import devices_of, needs_libtpu
 
 from gmma.errors import UserError
 from gmma.mesh_axes import ALL_AXES, BATCH_AXES
@@ -197,43 +195,44 @@ def attend_to_nothing(length: int, dtype: Any) -> Any:
     return splash_attention(keys[:, :, :, None], keys, keys, place, shape)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs libtpu (gmma[tpu])")
-def test_auto_is_the_kernel_on_a_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+@needs_libtpu
+def test_auto_is_the_kernel_on_a_slice() -> None:
     """Compiled for v5e:2x4, the gradient of a forward pass and a prefill on each device alone."""
-    monkeypatch.setitem(os.environ, "TPU_SKIP_MDS_QUERY", "1")  # this machine is no TPU VM
-    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x4").devices
-    mesh = Mesh(np.array(devices).reshape(2, 2, 2), ALL_AXES)
-    config = TinyConfig(layers=2, width=64, mlp=64, dtype="bfloat16")
-    policy = tiny_policy(config, vocab_size=64, image_token=63)
-    shape = TreeShape(300, 64, 32, thoughts=2, answers=2)
+    with devices_of("v5e:2x4") as devices:
+        mesh = Mesh(np.array(devices).reshape(2, 2, 2), ALL_AXES)
+        config = TinyConfig(layers=2, width=64, mlp=64, dtype="bfloat16")
+        policy = tiny_policy(config, vocab_size=64, image_token=63)
+        shape = TreeShape(300, 64, 32, thoughts=2, answers=2)
 
-    def gradient(params: Any, tokens: Any) -> Any:
-        inputs = TreeInputs(
-            tokens=tokens, positions=tokens, valid=tokens >= 0, images=None, shape=shape
+        def gradient(params: Any, tokens: Any) -> Any:
+            inputs = TreeInputs(
+                tokens=tokens, positions=tokens, valid=tokens >= 0, images=None, shape=shape
+            )
+            return jax.grad(lambda p: policy.forward(p, inputs).astype(np.float32).sum())(params)
+
+        def prefill(params: Any, tokens: Any) -> Any:
+            lengths = jnp.full(tokens.shape[0], 300, jnp.int32)
+            return policy.prefill(params, PromptBatch(tokens=tokens[:, :300], lengths=lengths))[0]
+
+        alone = jax.shard_map(
+            prefill,
+            mesh=mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(ALL_AXES)),
+            out_specs=PartitionSpec(ALL_AXES),
+            check_vma=False,
         )
-        return jax.grad(lambda p: policy.forward(p, inputs).astype(np.float32).sum())(params)
-
-    def prefill(params: Any, tokens: Any) -> Any:
-        lengths = jnp.full(tokens.shape[0], 300, jnp.int32)
-        return policy.prefill(params, PromptBatch(tokens=tokens[:, :300], lengths=lengths))[0]
-
-    alone = jax.shard_map(
-        prefill,
-        mesh=mesh,
-        in_specs=(PartitionSpec(), PartitionSpec(ALL_AXES)),
-        out_specs=PartitionSpec(ALL_AXES),
-        check_vma=False,
-    )
-    for program, calls in ((traced_on(mesh, gradient), 3), (alone, 1)):
-        params = jax.eval_shape(policy.init, jax.random.key(0))
-        tokens = jax.ShapeDtypeStruct((8, shape.packed), jnp.int32)
-        placed = jax.tree.map(
-            lambda x, spec: jax.ShapeDtypeStruct(
-                x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
-            ),
-            (params, tokens),
-            (jax.tree.map(lambda _: PartitionSpec(), params), PartitionSpec(BATCH_AXES)),
-        )
-        lowered = jax.jit(program).trace(*placed).lower(lowering_platforms=("tpu",))
-        text = lowered.compile().as_text()
-        assert text.count('custom_call_target="tpu_custom_call"') == calls  # the scanned layer's
+        for program, calls in ((traced_on(mesh, gradient), 3), (alone, 1)):
+            params = jax.eval_shape(policy.init, jax.random.key(0))
+            tokens = jax.ShapeDtypeStruct((8, shape.packed), jnp.int32)
+            placed = jax.tree.map(
+                lambda x, spec: jax.ShapeDtypeStruct(
+                    x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
+                ),
+                (params, tokens),
+                (jax.tree.map(lambda _: PartitionSpec(), params), PartitionSpec(BATCH_AXES)),
+            )
+            lowered = jax.jit(program).trace(*placed).lower(lowering_platforms=("tpu",))
+            text = lowered.compile().as_text()
+            assert (
+                text.count('custom_call_target="tpu_custom_call"') == calls
+            )  # the scanned layer's
