@@ -14,6 +14,7 @@ from gmma.config import (
     CheckpointConfig,
     EvalConfig,
     ExperimentConfig,
+    MeshConfig,
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
@@ -63,5 +64,6 @@ def experiment() -> ExperimentConfig:
         ),
         evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
         checkpoint=CheckpointConfig(every_steps=50),
-        logprob_chunk_slots=64,
+        mesh=MeshConfig(data=1, fsdp=-1),
+        logprob_chunk_slots=512,
     )

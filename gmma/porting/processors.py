@@ -12,6 +12,7 @@ from gmma.images.gemma3 import GemmaImageConfig, PanAndScan, gemma_processor
 from gmma.images.qwen2_5_vl import QwenImageConfig, qwen_processor
 from gmma.models.gemma3 import Gemma3Config
 from gmma.models.qwen2_5_vl import QwenConfig
+from gmma.models.vision import ATTENTION_CHUNK_SLOTS
 from gmma.porting.keys import Section, read_json
 
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
@@ -81,11 +82,14 @@ def gemma_full_bucket(config: Gemma3Config, prompt_slots: int) -> int:
 def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
     """Windows of any one image of up to so many tokens, at most four times as long as wide.
 
-    r × c cells lie in at most (r/w + 1)(c/w + 1) windows of w × w cells.
+    r × c cells lie in at most (r/w + 1)(c/w + 1) windows of w × w cells; rounded up, so that the
+    tower can attend in chunks.
     """
     side = config.vision.window_cells
     around = 2.5 * prompt_slots**0.5  # r + c, where c = 4r
-    return math.floor(prompt_slots / side**2 + around / side) + 1
+    windows = math.floor(prompt_slots / side**2 + around / side) + 1
+    chunk = max(1, ATTENTION_CHUNK_SLOTS // config.vision.window_patches)
+    return -(-windows // chunk) * chunk
 
 
 def qwen_image_processor(
