@@ -12,9 +12,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from gmma.tpu_compiler import NO_TPU_HERE
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (gmma[tpu])"
-)
+ABSENT = importlib.util.find_spec("libtpu") is None
+
+
+def needs_libtpu(test: Any) -> Any:
+    """Marks a test that compiles for TPU slices."""
+    return pytest.mark.tpu(pytest.mark.skipif(ABSENT, reason="needs libtpu (gmma[tpu])")(test))
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from slices import needs_libtpu
 
 import gmma
 from gmma.chips import chip_of
@@ -25,9 +26,6 @@ from gmma.sharding import make_mesh
 from gmma.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 
 PRESETS = Path(gmma.__file__).parent / "presets"
-needs_compiler = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: gmma[tpu]"
-)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -63,7 +61,7 @@ def test_presets_have_the_published_sizes(name: str, parameters: int) -> None:
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == parameters
 
 
-@needs_compiler
+@needs_libtpu
 def test_a_slice_that_is_none() -> None:
     with pytest.raises(UserError, match=r"'v5e:3x3' is none that libtpu knows"):
         open_slice("v5e:3x3")
@@ -97,7 +95,7 @@ def plan_here(planned: Planned, config: ExperimentConfig, on: Slice, dump: Path)
     return plan_program(planned, read_dump(dump, fits_alone=fits, seconds=1.0), config, on)
 
 
-@needs_compiler
+@needs_libtpu
 def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path) -> None:
     """`sharded` gathers over fsdp alone, so that half a copy lies on a device; no float32 masters
     travel in either layout."""
@@ -116,7 +114,7 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
     assert sent["sharded"] < copy / 2
 
 
-@needs_compiler
+@needs_libtpu
 def test_a_program_that_does_not_fit_is_a_verdict(tmp_path: Path) -> None:
     """The compiler's error becomes buffers and advice."""
     on, config = open_slice("v5e:2x2"), small(tmp_path)
@@ -141,7 +139,7 @@ def test_a_program_that_does_not_fit_is_a_verdict(tmp_path: Path) -> None:
     assert plan.flops == 2 * side**3
 
 
-@needs_compiler
+@needs_libtpu
 def test_an_update_is_planned_in_a_process_that_writes_no_code(tmp_path: Path) -> None:
     """On a mesh cut over fsdp no activation is summed over the whole batch: what is reduced are
     gradients, and they are smaller than one layer's activations of all rows."""

@@ -5,10 +5,6 @@ import os
 import pytest
 
 
-def pytest_configure(config):
-    config.addinivalue_line("markers", "slow: takes minutes; runs with GMMA_SLOW=1")
-
-
 def pytest_collection_modifyitems(items):
     if os.environ.get("GMMA_SLOW") == "1":
         return
