@@ -1,67 +1,16 @@
-"""The GRPO baseline (16 thoughts, one answer each) on MBPP's short exercises, tiny family.
+"""The GRPO baseline of `code_t4a4.py`: T16A1, one advantage for the whole response.
 
     gmma train experiments/code_grpo.py
-    gmma train experiments/code_grpo.py --sft.steps 5 --rl.steps 5
 
-Records: `mbpp.jsonl` of github.com/google-research/google-research (mbpp) in `data/mbpp/` and
-`HumanEval.jsonl` of github.com/openai/human-eval in `data/humaneval/`, or any that
-`--task.train-path` and `--task.test-path` name. What the model writes runs in the sandbox, which
-needs Linux with user namespaces. Hardware: two CPU cores. Run time and figure of the whole run: not
-run yet. A network of this size that starts from nothing does not learn to program, so expect pass@1
-near 0: this file shows the line; for figures take a ported backbone, which was not run on real
-weights.
+Needs, hardware and figures: as there.
 """
 
-from pathlib import Path
+from code_t4a4 import experiment as t4a4
 
-from gmma.config import (
-    CheckpointConfig,
-    EvalConfig,
-    ExperimentConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    PhaseConfig,
-    RewardConfig,
-    TreeConfig,
-)
-from gmma.models.tiny import TinyConfig
-from gmma.rewards.terms import RewardTerm
-from gmma.tasks.code import CodeConfig
+from gmma.config import ExperimentConfig
+from gmma.variants import as_grpo
 
 
 def experiment() -> ExperimentConfig:
-    """Exercises and solutions of up to 200 characters; a submission has two seconds."""
-    return ExperimentConfig(
-        name="code_grpo",
-        task=CodeConfig(
-            train_path=Path("data/mbpp/mbpp.jsonl"),
-            test_path=Path("data/humaneval/HumanEval.jsonl"),
-            longest_question=200,
-            longest_solution=200,
-            explain=False,
-        ),
-        model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256, images=0),
-        tree=TreeConfig(
-            thoughts=16, answers=1, prompt_tokens=112, thought_tokens=28, answer_tokens=104
-        ),
-        objective=ObjectiveConfig(algorithm="grpo"),
-        rewards=RewardConfig(
-            terms=(
-                RewardTerm("code", weight=1.0, options=(("wall_seconds", 2),)),
-                RewardTerm("format", weight=0.1),
-            ),
-            workers=2,
-        ),
-        sft=PhaseConfig(
-            steps=1000,
-            batch_prompts=32,
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, schedule="cosine"),
-        ),
-        rl=PhaseConfig(
-            steps=200,
-            batch_prompts=16,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
-        ),
-        evaluation=EvalConfig(examples=160, batch_prompts=16),
-        checkpoint=CheckpointConfig(every_steps=50),
-    )
+    """Everything else is as in T4A4."""
+    return as_grpo(t4a4())

@@ -1,62 +1,16 @@
-"""The GRPO baseline (16 thoughts, one answer each) on GSM8K's short problems, tiny family.
+"""The GRPO baseline of `math_t4a4.py`: T16A1, one advantage for the whole response.
 
     gmma train experiments/math_grpo.py
-    gmma train experiments/math_grpo.py --sft.steps 5 --rl.steps 5
 
-Records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-school-math in `data/gsm8k/`, or
-any that `--task.train-path` and `--task.test-path` name. Hardware: two CPU cores. Run time and
-figure of the whole run: not run yet. A network of this size that starts from nothing does not learn
-to reckon, so expect an accuracy near 0: this file shows the line; for figures take a ported
-backbone, which was not run on real weights.
+Needs, hardware and figures: as there.
 """
 
-from pathlib import Path
+from math_t4a4 import experiment as t4a4
 
-from gmma.config import (
-    CheckpointConfig,
-    EvalConfig,
-    ExperimentConfig,
-    ObjectiveConfig,
-    OptimizerConfig,
-    PhaseConfig,
-    RewardConfig,
-    TreeConfig,
-)
-from gmma.models.tiny import TinyConfig
-from gmma.rewards.terms import RewardTerm
-from gmma.tasks.mathematics import MathConfig
+from gmma.config import ExperimentConfig
+from gmma.variants import as_grpo
 
 
 def experiment() -> ExperimentConfig:
-    """Problems of up to 150 characters, so that 64 prompt slots and 88 of a thought hold them."""
-    return ExperimentConfig(
-        name="math_grpo",
-        task=MathConfig(
-            train_path=Path("data/gsm8k/train.jsonl"),
-            test_path=Path("data/gsm8k/test.jsonl"),
-            held_out=64,
-            longest_question=150,
-            longest_thought=150,
-            explain=False,
-        ),
-        model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256, images=0),
-        tree=TreeConfig(
-            thoughts=16, answers=1, prompt_tokens=64, thought_tokens=88, answer_tokens=12
-        ),
-        objective=ObjectiveConfig(algorithm="grpo"),
-        rewards=RewardConfig(
-            terms=(RewardTerm("math", weight=1.0), RewardTerm("format", weight=0.1))
-        ),
-        sft=PhaseConfig(
-            steps=1000,
-            batch_prompts=32,
-            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, schedule="cosine"),
-        ),
-        rl=PhaseConfig(
-            steps=200,
-            batch_prompts=16,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
-        ),
-        evaluation=EvalConfig(examples=160, batch_prompts=32),
-        checkpoint=CheckpointConfig(every_steps=50),
-    )
+    """Everything else is as in T4A4."""
+    return as_grpo(t4a4())

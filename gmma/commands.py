@@ -145,8 +145,8 @@ class EvalArguments:
     temperature: float | None = None  # of the sampled answers
     top_p: float | None = None  # of the sampled answers
     pictures: int = 3  # of the best examples, and as many of the worst, of each task
-    # JSON with every value; None: RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks
-    # RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    # JSON with every value, pictures in a folder beside it; None:
+    # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
     output: RunPath | None = None
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
@@ -177,8 +177,9 @@ def eval_command(arguments: Sequence[str]) -> None:
         if not benchmark.may_fail:  # what is missing is said before anything is computed
             build_dataset(benchmark.config)
     params = load_params(parts, given.run_dir, step)
-    directory = given.run_dir / "evaluation"
-    drawn = directory / f"{given.split}_{step}"
+    kind = "benchmarks_" if given.tasks else ""
+    output = given.output or given.run_dir / "evaluation" / f"{kind}{given.split}_{step}.json"
+    drawn = output.parent / output.stem
     outcomes = []
     for benchmark in benchmarks:
         found = run_benchmark(benchmark, parts, params, given.split, drawn, given.pictures)
@@ -189,10 +190,8 @@ def eval_command(arguments: Sequence[str]) -> None:
         return
     resamples = config.evaluation.bootstrap
     if given.tasks:
-        output = given.output or directory / f"benchmarks_{given.split}_{step}.json"
         write_whole(output, json.dumps(outcomes_to_json(outcomes, resamples)))
     else:
-        output = given.output or directory / f"{given.split}_{step}.json"
         assert outcomes[0].evaluation is not None
         save_evaluation(output, outcomes[0].evaluation, resamples)
     print(f"every value: {output}\nbest and worst: {drawn}")

@@ -66,11 +66,12 @@ def test_every_experiment_has_the_shapes_of_a_run(path, tiny_models, tmp_path):
     config = load_experiment(path)
     assert config.name == path.stem
     assert config_from_json(config_to_json(config), path) == config
-    model = config.model
-    if isinstance(model, PretrainedConfig):
-        model = replace(model, directory=tiny_models[model.directory.name])
-    task = on_few_records(config.task, tmp_path)
-    parts = assemble(replace(config, task=task, model=model, data_dir=tmp_path / "data"))
+    config = replace(config, task=on_few_records(config.task, tmp_path), data_dir=tmp_path / "data")
+    if isinstance(config.model, PretrainedConfig):
+        model = replace(config.model, directory=tiny_models[config.model.directory.name])
+        tree = replace(config.tree, prompt_tokens=1024)  # the tiny tokenizers know few words
+        config = replace(config, model=model, tree=tree)
+    parts = assemble(config)
     sft, rl, programs = make_sft_trainer(parts), make_rl_trainer(parts), make_programs(parts)
     sft_batch, batch = next(read_batches(parts, "sft")), next(read_batches(parts, "rl"))
 
