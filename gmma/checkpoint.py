@@ -19,7 +19,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from gmma.config import CheckpointConfig
+from gmma.diagnostics import RunningMean
 from gmma.errors import UserError
 from gmma.files import RunPath, absolute, read_json, write_whole
 from gmma.types import PyTree
@@ -40,6 +41,7 @@ class Progress:
     phase: str  # sft or rl
     phase_step: int  # steps of the phase that are done
     data: dict[str, Any]  # state of the phase's data stream
+    norms: RunningMean = field(default_factory=RunningMean)  # of the phase's gradients
 
 
 @contextmanager
@@ -75,16 +77,17 @@ def save(
     manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(vars(progress))
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(asdict(progress))
         ),
         metrics={"best": -math.inf if best is None or math.isnan(best) else best},
     )
 
 
 def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
-    """The host's part of a checkpoint."""
+    """The host's part of a checkpoint. One from before norms were kept begins their mean anew."""
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    return Progress(**manager.restore(step, args=args)["progress"])
+    held = manager.restore(step, args=args)["progress"]
+    return Progress(**held | {"norms": RunningMean(**held.get("norms", {}))})
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -> PyTree:

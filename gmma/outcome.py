@@ -1,12 +1,16 @@
 """The table at the end of a run: quality after SFT and after RL, seconds per phase, memory."""
 
 import resource
+from collections.abc import Sequence
+
+import numpy as np
 
 from gmma.config import ExperimentConfig
 from gmma.console import print_table
+from gmma.diagnostics import SPIKE_SCORE
 from gmma.evaluate import Interval, difference, load_evaluation, summarise
 from gmma.files import RunPath
-from gmma.metrics import read_records
+from gmma.metrics import Record, read_records
 from gmma.tasks import TASKS
 from gmma.tasks.mixture import MixtureConfig
 
@@ -46,6 +50,7 @@ def print_outcome(config: ExperimentConfig) -> None:
     title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval]"
     print_table(title, ["", *columns], rows)
     print_seconds(config)
+    print_spikes(config)
     print(f"pictures and trees: {config.run_dir / 'samples'}")
 
 
@@ -62,3 +67,25 @@ def print_seconds(config: ExperimentConfig) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows.append(["peak memory of this process, GiB", "", f"{peak:.2f}"])
     print_table("where the time went", ["", "steps", "seconds"], rows)
+
+
+def print_spikes(config: ExperimentConfig) -> None:
+    """How often the gradient's norm jumped above its running mean, by phase."""
+    records = read_records(config.run_dir / "metrics.jsonl")
+    rows = [row for phase in ("sft", "rl") if (row := spike_row(phase, records))]
+    header = ["", "steps", "largest score", "above 2", f"above {SPIKE_SCORE:g}", "not finite"]
+    print_table("gradient spikes: norm over the phase's running mean", header, rows)
+
+
+def spike_row(phase: str, records: Sequence[Record]) -> list[str]:
+    """A phase's steps, largest score, and counts with their shares; empty without scored steps."""
+    scores = np.array(
+        [r["grad_spike_score"] for r in records if r["phase"] == phase and "grad_spike_score" in r]
+    )
+    if not scores.size:
+        return []
+    finite = scores[np.isfinite(scores)]
+    largest = f"{finite.max():.2f}" if finite.size else "-"
+    above = [int((finite > limit).sum()) for limit in (2.0, SPIKE_SCORE)]
+    shares = [f"{count} ({count / scores.size:.1%})" for count in above]
+    return [phase, f"{scores.size}", largest, *shares, f"{scores.size - finite.size}"]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
+from gmma.diagnostics import thought_noise
 from gmma.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
@@ -181,7 +182,8 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
     is the mean of its answers that count. `frac_reward_zero_std` counts trees whose rewards are all
     equal, its `thought/` version those whose values are: both have advantage zero. Variances are
     the population's, in reward²; the within-thought one is the mean over thoughts, so that the two
-    add up to the whole variance where every answer counts.
+    add up to the whole variance where every answer counts. `thought_noise` has what M ≥ 2 answers
+    say besides.
     """
     held = np.ma.masked_invalid(rewards.astype(np.float64))
     flat, values = held.reshape(len(rewards), -1), held.mean(axis=2)
@@ -195,7 +197,8 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
         "reward_variance/between_thoughts": values.var(axis=1),
         "reward_variance/within_thoughts": held.var(axis=2).mean(axis=1),
     }
-    return {n: mean_of(np.ma.filled(v.astype(np.float64), np.nan)) for n, v in metrics.items()}
+    found = {n: mean_of(np.ma.filled(v.astype(np.float64), np.nan)) for n, v in metrics.items()}
+    return found | {name: mean_of(values) for name, values in thought_noise(rewards).items()}
 
 
 def length_metrics(measured: Measured | TreeRollout) -> dict[str, Metric]:
@@ -203,9 +206,11 @@ def length_metrics(measured: Measured | TreeRollout) -> dict[str, Metric]:
     thoughts, answers = measured.thought_lengths, measured.answer_lengths
     return {
         "thought/completions/mean_length": mean_of(thoughts.astype(np.float32)),
+        "thought/completions/min_length": mean(thoughts.min(), 1),
         "thought/completions/max_length": mean(thoughts.max(), 1),
         "thought/completions/clipped_ratio": mean_of(1.0 - measured.closed),
         "answer/completions/mean_length": mean_of(answers.astype(np.float32)),
+        "answer/completions/min_length": mean(answers.min(), 1),
         "answer/completions/max_length": mean(answers.max(), 1),
         "answer/completions/clipped_ratio": mean_of(1.0 - measured.finished),
         "num_tokens": mean(int(thoughts.sum()) + int(answers.sum()), 1),

@@ -24,6 +24,7 @@ from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
 from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
+from gmma.diagnostics import advantage_metrics, spike_score
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
 from gmma.hosts import (
@@ -109,7 +110,9 @@ def rl_step(
         min_scored=parts.config.rewards.min_scored,
     )
     scored = time.monotonic()
-    advantages = programs.credit(*put_batch((scores.rewards, own_part(counted)), parts.mesh))
+    rewards, counts = put_batch((scores.rewards, own_part(counted)), parts.mesh)
+    advantages = programs.credit(rewards, counts)
+    spread = advantage_metrics(advantages, counts)
     packed = programs.pack(prompts, rollout, advantages)
     packed = programs.baselines(state, reference, packed)
     updates = []
@@ -119,7 +122,7 @@ def rl_step(
     credit = fetch_rows(advantages, parts.mesh)
     return StepResult(
         state=state,
-        metrics=(*updates, rollout_metrics(measured, counted), dropped),
+        metrics=(*updates, rollout_metrics(measured, counted), dropped, spread),
         seconds={"rollout": grown - started, "reward": scored - grown},
         trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
     )
@@ -165,7 +168,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     stream = read_batches(run.parts, phase.name)
     if progress.data:
         stream.set_state(progress.data)
-    batch = next(stream)
+    batch, norms = next(stream), progress.norms
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
@@ -173,13 +176,14 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
                 result = phase.take_step(state, batch, step)
             state, batch = result.state, next(stream)
             record = make_record(phase, step, result, started)
+            norms, record["grad_spike_score"] = spike_score(norms, record["grad_norm"])
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
             run.writer.write(record)
             ends = step + 1 == phase.config.steps
             stops = stop_requested(phase.first_step + step + 1)
             if ends or stops or is_due(step + 1, config.checkpoint.every_steps):
-                held = Progress(phase=phase.name, phase_step=step + 1, data=position)
+                held = Progress(phase=phase.name, phase_step=step + 1, data=position, norms=norms)
                 save_state(run, phase, state, held, record)
             advance(step + 1, record)
             if stops:

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array
 
 from gmma.config import ObjectiveConfig
+from gmma.diagnostics import gradient_powers
 from gmma.objective import LossTerms, segment_metrics, segment_peaks, token_weights
 from gmma.optimizer import join_params
 from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
@@ -38,16 +39,18 @@ def train_step(
 
     def accumulate(
         total: tuple[Params, Array], part: tuple[PackedTree, Array]
-    ) -> tuple[tuple[Params, Array], Measured]:
+    ) -> tuple[tuple[Params, Array], tuple[Measured, Array]]:
         (value, measured), gradient = jax.value_and_grad(of_part, has_aux=True)(state.params, part)
-        return jax.tree.map(jnp.add, total, (gradient, value)), measured
+        power = optax.tree.norm(gradient, squared=True)
+        return jax.tree.map(jnp.add, total, (gradient, value)), (measured, power)
 
     zero = (jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((), jnp.float32))
     parts = cut_batch((packed, weights(packed)), microbatches)
-    (gradient, value), (sums, peaks) = jax.lax.scan(accumulate, zero, parts)
+    (gradient, value), ((sums, peaks), powers) = jax.lax.scan(accumulate, zero, parts)
     updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
     once = {name: values.max(axis=0) for name, values in peaks.items()}
-    once |= {"loss": value, "grad_norm": optax.tree.norm(gradient)}
+    total = optax.tree.norm(gradient, squared=True)
+    once |= {"loss": value, "grad_norm": jnp.sqrt(total)} | gradient_powers(total, powers)
     metrics = jax.tree.map(partial(jnp.sum, axis=0), sums)
     metrics |= {n: Metric(total=v, count=jnp.ones((), jnp.float32)) for n, v in once.items()}
     new = TrainState(

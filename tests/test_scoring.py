@@ -167,6 +167,7 @@ def test_lengths_and_clipped_shares(rollout):
     found = compute(length_metrics(rollout))
     assert found["thought/completions/mean_length"] == (18 + 2 + 9 + 10) / 4
     assert found["thought/completions/max_length"] == 18
+    assert found["thought/completions/min_length"] == 2
     assert found["thought/completions/clipped_ratio"] == 0.25
     assert found["answer/completions/clipped_ratio"] == 2 / 8
     assert found["num_tokens"] == rollout.thought_lengths.sum() + rollout.answer_lengths.sum()
@@ -186,6 +187,9 @@ def test_spread_of_groups_by_hand():
             "thought/frac_reward_zero_std": 2 / 3,
             "reward_variance/between_thoughts": 0.25 / 3,
             "reward_variance/within_thoughts": 0.25 / 3,
+            # 1/2 − 0, 0 − 1/4 and 0 − 0; only the first tree's thoughts differ, and K = 2
+            "reward_variance/between_thoughts_corrected": 0.25 / 3,
+            "thought/advantage_variance": 0,
         }
     )
 
@@ -200,7 +204,9 @@ def test_variances_between_and_within_add_up_to_the_whole():
 def test_answers_that_do_not_count_change_nothing():
     """As if they were not there; a tree with none that counts is no group at all."""
     full, nothing = [[1, 1], [0, 0]], [[NAN, NAN], [NAN, NAN]]
-    assert measured([[NAN, 1], [0, NAN]]) == measured(full)
+    alone = measured([[NAN, 1], [0, NAN]])  # an answer a thought: nothing is known of its noise
+    noise = {"reward_variance/between_thoughts_corrected", "thought/advantage_variance"}
+    assert alone == {n: v for n, v in measured(full).items() if n not in noise}
     assert measured(full, nothing) == measured(full)
     assert measured(nothing) == {}
     constant = measured([[NAN, 0.5], [0.5, NAN]])

@@ -23,6 +23,7 @@ from gmma.preemption import Preempted
 from gmma.preflight import TRIAL_ANSWERS
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import put_whole
+from gmma.theory import gradient_spike_score
 
 STEPS, EVERY = 6, 3  # of SFT and of RL; checkpoints at 3 and 6, and at 9 and 12
 START = Progress(phase="sft", phase_step=0, data={})
@@ -118,14 +119,27 @@ def test_records_have_the_metrics_of_the_field(lab):
     first, last = (read_records(lab.run_dir / "metrics.jsonl")[step] for step in (STEPS, -1))
     named = {"reward", "rewards/box_iou/mean", "rewards/format/mean", "reward_std", "grad_norm"}
     named |= {"frac_reward_zero_std", "num_tokens", "seconds/rollout", "seconds/reward"}
+    named |= {"grad_spike_score", "reward_variance/between_thoughts_corrected"}
     for segment in ("thought", "answer"):
-        named |= {f"{segment}/{n}" for n in ("kl", "entropy", "clip_ratio/region_mean")}
-        named |= {f"{segment}/completions/{n}" for n in ("mean_length", "clipped_ratio")}
+        named |= {f"{segment}/{n}" for n in ("kl", "entropy", "advantage_std")}
+        named |= {f"{segment}/clip_ratio/{n}_mean" for n in ("low", "high", "region")}
+        lengths = ("mean_length", "min_length", "max_length", "clipped_ratio")
+        named |= {f"{segment}/completions/{n}" for n in lengths}
         named |= {f"{segment}/sampling/sampling_logp_difference/{n}" for n in ("mean", "max")}
     assert named <= first.keys()
     assert named <= last.keys()
     assert first["thought/sampling/sampling_logp_difference/max"] < 1e-4
     assert 0 < last["thought/kl"] < 1  # the policy has left its reference
+
+
+def test_spike_scores_are_those_of_the_norms_of_their_phase(lab):
+    found = read_records(lab.run_dir / "metrics.jsonl")
+    for phase in ("sft", "rl"):
+        own = [record for record in found if record["phase"] == phase]
+        expected = gradient_spike_score(jax.numpy.array([record["grad_norm"] for record in own]))
+        scores = [record["grad_spike_score"] for record in own]
+        np.testing.assert_allclose(scores, expected, rtol=1e-5)
+        assert len(set(scores)) > 1
 
 
 def test_training_moves_every_array(lab):

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gmma.config import ObjectiveConfig
+from gmma.metrics import compute
 from gmma.objective import policy_loss, token_weights
-from gmma.optimizer import split_params
+from gmma.optimizer import join_params, split_params
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.types import Metrics, TrainState
 from gmma.update import batch_weights, cut_batch, train_step
 
+POWERS = {f"gradient/{name}_power" for name in ("total", "noise", "signal")}
 SHAPE, BATCH = TreeShape(6, 3, 2, thoughts=2, answers=2), 8
 
 
@@ -64,13 +66,50 @@ def test_four_microbatches_of_two_equal_one_of_eight(tree: laws.Tree) -> None:
     (before, whole, expected), (_, cut, metrics) = step(1)(tree), step(4)(tree)
     moved = [jax.tree.map(np.subtract, s.params, before.params) for s in (cut, whole)]
     laws.assert_gradients_close(*moved, 1e-5)
-    assert metrics.keys() == expected.keys()
+    assert metrics.keys() - expected.keys() == POWERS
+    assert expected.keys() <= metrics.keys()
     for name, metric in expected.items():
         laws.assert_close(metrics[name].total, metric.total, 1e-5, name)
         assert metrics[name].count == metric.count
     assert cut.step == whole.step == 1
     jax.tree.map(np.testing.assert_array_equal, cut.frozen, before.frozen)
     assert jax.tree.leaves(cut.frozen)
+
+
+@functools.cache
+def gradients_apart() -> Callable[[laws.Tree], Any]:
+    """tree → the gradient of each of four parts, the weights fixed before the cut."""
+    subject, config = laws.tiny_subject(), ObjectiveConfig()
+
+    def apart(params: Any, tree: laws.Tree) -> Any:
+        packed = pack_tree(*tree)
+        weights = batch_weights(packed, config=config, microbatches=4)
+        trained, frozen = split_params(params, is_trained)
+
+        def loss(trained: Any, part: Any) -> Any:
+            whole = join_params(trained, frozen)
+            temperature = laws.TEMPERATURE
+            return policy_loss(subject.policy, whole, *part, config, temperature=temperature)[0]
+
+        cut = cut_batch((packed, weights), 4)
+        return jax.lax.map(lambda part: jax.grad(loss)(trained, part), cut)
+
+    run = laws.compiled(apart)
+    return lambda tree: jax.tree.map(np.asarray, run(subject.params, tree))
+
+
+@laws.examples(4)
+@given(laws.trees(laws.tiny_subject(), SHAPE, BATCH))
+def test_noise_power_is_the_sample_variance_of_separate_gradients(tree: laws.Tree) -> None:
+    """Of four: 4 times the trace of their sample covariance, from 4 gradients taken one by one."""
+    leaves = jax.tree.leaves(gradients_apart()(tree))
+    gradients = np.concatenate([leaf.reshape(4, -1) for leaf in leaves], axis=1).astype(float)
+    total = np.square(gradients.sum(axis=0)).sum()
+    noise = 4 * gradients.var(axis=0, ddof=1).sum()
+    found = compute(step(4)(tree)[2])
+    scale = np.square(gradients).sum() + total  # what rounding is measured against
+    for name, value in (("total", total), ("noise", noise), ("signal", total - noise)):
+        assert found[f"gradient/{name}_power"] == pytest.approx(value, abs=1e-4 * scale), name
 
 
 @functools.cache
