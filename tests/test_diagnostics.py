@@ -104,15 +104,18 @@ def test_advantage_variance_is_the_formula_at_what_the_answers_show(rewards):
         assert found == pytest.approx(expected, rel=1e-4)
 
 
-def test_advantage_variance_is_that_of_answering_the_same_thoughts_anew():
-    """At M = 256, from each of 400 trees alone; at M = 4 it is far off, as its docstring says."""
+@pytest.mark.parametrize(("answers", "low", "high"), [(256, 0.95, 1.05), (4, 1.1, 1.3)])
+def test_advantage_variance_is_that_of_answering_the_same_thoughts_anew(answers, low, high):
+    """From each of many trees alone, over what drawing anew shows: right at M = 256, and at M = 4
+    about a fifth too large, the bias that its docstring speaks of.
+    """
     means = np.linspace(0.2, 0.8, 8, dtype=np.float32)
-    spread = jnp.array(means)
-    drawn_anew = simulated_variance(
-        jax.random.key(0), spread, spread * (1 - spread), jnp.int32(256), trees=32_000
+    mu, anew = jnp.array(means), jax.random.key(0)
+    variance = simulated_variance(
+        anew, mu, mu * (1 - mu), jnp.int32(answers), trees=32_000, law="bernoulli"
     )
-    found = thought_noise(drawn(means, 256, 400, 1))[VARIANCE]
-    assert found.mean() == pytest.approx(float(drawn_anew.mean()), rel=0.05)
+    found = thought_noise(drawn(means, answers, 2000, 1))[VARIANCE]
+    assert low < found.mean() / float(variance.mean()) < high
 
 
 def test_answers_that_do_not_count_are_as_if_not_there():
