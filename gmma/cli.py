@@ -1,6 +1,7 @@
 """`gmma COMMAND …`: the shell around everything.
 
     gmma train experiments/NAME.py [--field value …]     SFT warm start, then RL
+    gmma sweep experiments/NAME.py --workers 2           many runs, resumable; tables and plots
     gmma eval RUN_DIR [--tasks all]                      greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma data experiments/NAME.py                        build a dataset and show it
@@ -28,6 +29,13 @@ def command_train(arguments: Sequence[str]) -> None:
     from gmma.commands import train_command
 
     train_command(arguments)
+
+
+def command_sweep(arguments: Sequence[str]) -> None:
+    """Run a sweep's arms and seeds, and compare them."""
+    from gmma.sweep_command import sweep_command
+
+    sweep_command(arguments)
 
 
 def command_eval(arguments: Sequence[str]) -> None:
@@ -74,6 +82,7 @@ def command_port(arguments: Sequence[str]) -> None:
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
+    "sweep": command_sweep,
     "eval": command_eval,
     "sample": command_sample,
     "data": command_data,

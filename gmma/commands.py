@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 import jax
@@ -60,8 +61,8 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: Any = 
     return tyro.cli(kind, args=list(arguments), prog=prog, config=config, **extra)
 
 
-def load_experiment(path: Path) -> ExperimentConfig:
-    """The config that an experiment file's `experiment()` returns."""
+def load_module(path: Path) -> ModuleType:
+    """An experiment file as a module."""
     if not path.is_file():
         near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none there"
         raise UserError(f"no experiment file {path}; experiments beside it: {near}")
@@ -75,6 +76,12 @@ def load_experiment(path: Path) -> ExperimentConfig:
         spec.loader.exec_module(module)
     finally:
         sys.path.remove(beside)
+    return module
+
+
+def load_experiment(path: Path) -> ExperimentConfig:
+    """The config that an experiment file's `experiment()` returns."""
+    module = load_module(path)
     if not hasattr(module, "experiment"):
         raise UserError(f"{path} has no function experiment() that returns an ExperimentConfig")
     config = module.experiment()

@@ -183,7 +183,8 @@ class EvalConfig:
     batch_prompts: int = 64  # examples at a time, over all devices
     samples: int = 4  # sampled answers per example, each after a thought of its own
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # greedy is done besides
-    every_steps: int = 0  # RL steps between evaluations on the validation split; 0: none
+    # RL steps between evaluations on the validation split, SFT steps where there is no RL; 0: none
+    every_steps: int = 0
     bootstrap: int = 2000  # resamples behind the 95 % intervals
 
     def __post_init__(self) -> None:

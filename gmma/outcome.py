@@ -15,9 +15,9 @@ from gmma.tasks import TASKS
 from gmma.tasks.mixture import MixtureConfig
 
 
-def evaluation_path(config: ExperimentConfig, phase: str) -> RunPath:
-    """Where the evaluation after a phase is kept."""
-    return config.run_dir / "evaluation" / f"after_{phase}.json"
+def evaluation_path(config: ExperimentConfig, moment: str) -> RunPath:
+    """Where an evaluation is kept: `sft`, `rl` after a phase, `rl_step_000050` within one."""
+    return config.run_dir / "evaluation" / f"after_{moment}.json"
 
 
 def format_interval(figures: Interval) -> str:

@@ -155,7 +155,7 @@ class Phase:
     first_step: int  # the run's step at which the phase begins
     take_step: Callable[[TrainState, ExampleBatch, int], StepResult]
     also_saved: dict[str, Any]  # what a checkpoint holds beside the state
-    evaluate_every_steps: int = 0  # on the validation split; 0: never
+    evaluate_every_steps: int  # on the validation split, before the first step too; 0: never
 
 
 def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> TrainState:
@@ -168,6 +168,8 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     stream = read_batches(run.parts, phase.name)
     if progress.data:
         stream.set_state(progress.data)
+    if phase.evaluate_every_steps and progress.phase_step == 0:
+        validate(run, phase, state, 0)
     batch, norms = next(stream), progress.norms
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
@@ -209,9 +211,16 @@ def look(
     if leads() and result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
         write_tree(run.parts, result.trees, 0, directory)
-    if not is_due(done, phase.evaluate_every_steps):
-        return {}
+    return validate(run, phase, state, done) if is_due(done, phase.evaluate_every_steps) else {}
+
+
+def validate(run: Run, phase: Phase, state: TrainState, done: int) -> dict[str, float]:
+    """Evaluate on the validation split; every example's values go to `evaluation/`."""
+    config = run.parts.config
     evaluation = run.evaluate(whole_params(state), "validation")
+    path = evaluation_path(config, f"{phase.name}_step_{done:06d}")
+    if leads():
+        save_evaluation(path, evaluation, config.evaluation.bootstrap)
     summary = summarise(evaluation, config.evaluation.bootstrap)
     return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
 
@@ -301,17 +310,18 @@ def open_records(config: ExperimentConfig, before_step: int) -> AbstractContextM
 
 def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
     """The SFT phase, from the newest checkpoint or from the start; whole parameters."""
-    trainer = make_sft_trainer(run.parts)
+    config, trainer = run.parts.config, make_sft_trainer(run.parts)
     if latest is None:
         state = trainer.start(first_params(run.parts))
     else:
         state, _ = restore(run.parts, trainer, run.checkpoints, latest, {})
     phase = Phase(
         name="sft",
-        config=run.parts.config.sft,
+        config=config.sft,
         first_step=0,
         take_step=partial(sft_step, run, trainer),
         also_saved={},
+        evaluate_every_steps=0 if config.rl.steps else config.evaluation.every_steps,
     )
     return whole_params(run_phase(run, phase, state, progress))
 

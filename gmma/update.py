@@ -51,6 +51,7 @@ def train_step(
     once = {name: values.max(axis=0) for name, values in peaks.items()}
     total = optax.tree.norm(gradient, squared=True)
     once |= {"loss": value, "grad_norm": jnp.sqrt(total)} | gradient_powers(total, powers)
+    once |= {"num_trained_tokens": packed.trained.sum(dtype=jnp.float32)}
     metrics = jax.tree.map(partial(jnp.sum, axis=0), sums)
     metrics |= {n: Metric(total=v, count=jnp.ones((), jnp.float32)) for n, v in once.items()}
     new = TrainState(

@@ -20,7 +20,11 @@ from gmma.programs import make_programs, make_rl_trainer, make_sft_trainer
 from gmma.types import Advantages
 
 ROOT = Path(__file__).resolve().parent.parent
-EXPERIMENTS = sorted((ROOT / "experiments").glob("*.py"))
+EXPERIMENTS = sorted(
+    path
+    for path in (ROOT / "experiments").glob("*.py")
+    if "def experiment()" in path.read_text()  # the others are sweeps: tests/test_sweep.py
+)
 BASELINES = [path for path in EXPERIMENTS if path.stem.endswith(("_grpo", "_sft"))]
 DIRECTORIES = {"gemma-3-4b-it": "gemma3", "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
 

@@ -1,0 +1,245 @@
+"""A sweep as a Python expression: arms, which are changes to one experiment, times seeds.
+
+    vary("tree.answers", 1, 4)                                   two arms
+    product(vary("tree.thoughts", 4, 8), vary("tree.answers", 1, 4))   four, every pair
+    zipped(vary("tree.thoughts", 4, 16), vary("tree.answers", 4, 1))   two, side by side
+    chain(trees("T4A4", "T16A1"), vary("objective.beta", 0.1))         three, one after another
+
+An experiment file's `sweep()` returns a `Sweep`, and `gmma sweep` runs it. All runs of a seed start
+from the same SFT, which is trained once, and read the same prompts in the same order.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, require
+from gmma.errors import UserError
+from gmma.files import RunPath
+from gmma.outcome import evaluation_path
+
+T = TypeVar("T")
+START = "start"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """Changes to the sweep's experiment: dotted field → value, and how tables call them."""
+
+    label: str
+    changes: Mapping[str, Any]
+    seeds: tuple[int, ...] | None = None  # None: the sweep's
+
+
+Arms = tuple[Arm, ...]
+
+
+def arm(label: str, /, **changes: Any) -> Arms:
+    """One arm; `__` stands for the dot of a field: `arm("β 0.1", objective__beta=0.1)`."""
+    return (Arm(label=label, changes={k.replace("__", "."): v for k, v in changes.items()}),)
+
+
+def vary(field: str, *values: Any) -> Arms:
+    """An arm for each value of a field.
+
+    >>> [a.label for a in vary("tree.answers", 1, 4)]
+    ['answers=1', 'answers=4']
+    """
+    short = field.rpartition(".")[2]
+    return tuple(Arm(label=f"{short}={value}", changes={field: value}) for value in values)
+
+
+def trees(*labels: str) -> Arms:
+    """Arms by the field's own labels.
+
+    >>> trees("T8A2")[0].changes
+    {'tree.thoughts': 8, 'tree.answers': 2}
+    """
+    found = []
+    for label in labels:
+        sizes = re.fullmatch(r"T(\d+)A(\d+)", label)
+        if sizes is None:
+            raise UserError(f"tree {label!r} is not of the form T4A4: K thoughts, M answers each")
+        thoughts, answers = map(int, sizes.groups())
+        changes = {"tree.thoughts": thoughts, "tree.answers": answers}
+        found.append(Arm(label=label, changes=changes))
+    return tuple(found)
+
+
+def product(*axes: Arms) -> Arms:
+    """Every combination, the last axis fastest; a later axis wins where two change one field.
+
+    >>> [a.label for a in product(vary("seed", 0, 1), vary("tree.answers", 1, 4))][:2]
+    ['seed=0 answers=1', 'seed=0 answers=4']
+    """
+    return tuple(map(joined, itertools.product(*axes)))
+
+
+def zipped(*axes: Arms) -> Arms:
+    """Side by side; the axes must be equally long.
+
+    >>> zipped(vary("tree.thoughts", 16), vary("tree.answers", 1))[0].changes
+    {'tree.thoughts': 16, 'tree.answers': 1}
+    """
+    if len({len(axis) for axis in axes}) > 1:
+        sizes = ", ".join(str(len(axis)) for axis in axes)
+        raise UserError(f"zipped axes have {sizes} arms; give as many to each, or use product")
+    return tuple(map(joined, zip(*axes, strict=True)))
+
+
+def chain(*axes: Arms) -> Arms:
+    """One after another."""
+    return tuple(itertools.chain(*axes))
+
+
+def joined(arms: Sequence[Arm]) -> Arm:
+    """All changes of some arms in one."""
+    changes: dict[str, Any] = {}
+    for part in arms:
+        changes |= part.changes
+    return Arm(label=" ".join(part.label for part in arms), changes=changes)
+
+
+def with_seeds(arms: Arms, seeds: int) -> Arms:
+    """The same arms with seeds 0 … `seeds` − 1 of their own."""
+    return tuple(replace(part, seeds=tuple(range(seeds))) for part in arms)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """Arms times seeds, and which arms are held against each other."""
+
+    name: str  # its files go to RUNS_DIR/NAME
+    base: ExperimentConfig
+    arms: Arms
+    seeds: tuple[int, ...] = (0, 1, 2)
+    comparisons: tuple[tuple[str, str], ...] = ()  # pairs of labels
+    metric: str | None = None  # of evaluations, as MODE/NAME; None: sampled, the task's headline
+
+    def __post_init__(self) -> None:
+        require(bool(self.name), "sweep.name", repr(self.name), "a non-empty string")
+        labels = [part.label for part in self.arms]
+        require(len(labels) > 0, "sweep.arms", self.arms, "one arm or more")
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        require(not twice, "sweep.arms", ", ".join(twice), "arms with a label of their own each")
+        unknown = sorted({name for pair in self.comparisons for name in pair} - set(labels))
+        require(not unknown, "sweep.comparisons", ", ".join(unknown), f"one of {', '.join(labels)}")
+
+    @property
+    def directory(self) -> RunPath:
+        """Where its runs and results are."""
+        return self.base.runs_dir / self.name
+
+    def seeds_of(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds of an arm."""
+        return self.seeds if arm.seeds is None else arm.seeds
+
+
+def changed(config: T, changes: Mapping[str, Any], prefix: str = "") -> T:
+    """A frozen dataclass with some fields, named by dotted paths, replaced all at once.
+
+    Raises UserError for a field that there is not.
+
+    >>> from gmma.config import TreeConfig
+    >>> changed(TreeConfig(), {"answers": 8}).answers
+    8
+    """
+    own: dict[str, Any] = {}
+    deeper: dict[str, dict[str, Any]] = {}
+    known = [field.name for field in fields(config)] if is_dataclass(config) else []
+    for path, value in changes.items():
+        head, _, rest = path.partition(".")
+        if head not in known:
+            near = get_close_matches(head, known, n=1) or known[:8]
+            raise UserError(f"no field {prefix + head} to change; there is {', '.join(near)}")
+        if rest:
+            deeper.setdefault(head, {})[rest] = value
+        else:
+            own[head] = value
+    for head, inner in deeper.items():
+        own[head] = changed(own.get(head, getattr(config, head)), inner, f"{prefix}{head}.")
+    return replace(config, **own)  # type: ignore[type-var]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRun:
+    """One run of a sweep."""
+
+    arm: str  # label; START for an SFT that others start from
+    seed: int
+    config: ExperimentConfig
+
+    @property
+    def moment(self) -> str:
+        """The phase that it ends with."""
+        return "rl" if self.config.rl.steps else "sft"
+
+    def is_done(self) -> bool:
+        """Whether it has ended: its last evaluation is there."""
+        return bool(evaluation_path(self.config, self.moment).exists())
+
+
+def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
+    """Every run, those first that others start from.
+
+    An arm with RL goes from the SFT of its seed. So does an arm without (`rl.steps` = 0): it goes
+    on imitating for its `sft.steps`, with a schedule of its own. Arms whose SFT would be the same
+    share it.
+    """
+    starts: dict[str, SweepRun] = {}
+    runs = []
+    for part, seed in arms_and_seeds(sweep):
+        config = changed(sweep.base, {**part.changes, "seed": seed, "runs_dir": sweep.directory})
+        start = start_config(sweep, config)
+        same = str(config_to_json(replace(start, name=START)))
+        if same not in starts:
+            older = sum(run.seed == seed for run in starts.values())
+            name = f"{START}{older + 1 if older else ''}_seed{seed}"
+            starts[same] = SweepRun(arm=START, seed=seed, config=replace(start, name=name))
+        origin = starts[same].config.run_dir
+        own = {"name": f"{file_name(part.label)}_seed{seed}", "init_from": origin}
+        if config.rl.steps:
+            own["sft.steps"] = 0
+        runs.append(SweepRun(arm=part.label, seed=seed, config=changed(config, own)))
+    return (*starts.values(), *runs)
+
+
+def arms_and_seeds(sweep: Sweep) -> Iterator[tuple[Arm, int]]:
+    """The first seed of every arm, then the second: what there is can be compared early."""
+    longest = max(len(sweep.seeds_of(part)) for part in sweep.arms)
+    for place in range(longest):
+        for part in sweep.arms:
+            seeds = sweep.seeds_of(part)
+            if place < len(seeds):
+                yield part, seeds[place]
+
+
+def start_config(sweep: Sweep, config: ExperimentConfig) -> ExperimentConfig:
+    """The SFT that a run starts from: nothing in it depends on what only RL reads."""
+    base = sweep.base
+    return changed(
+        config,
+        {
+            "sft": base.sft,
+            "rl": replace(base.rl, steps=0),
+            "tree.thoughts": base.tree.thoughts,
+            "tree.answers": base.tree.answers,
+            "tree.unfinished": base.tree.unfinished,
+            "objective": ObjectiveConfig(),
+            "rewards": base.rewards,
+            "sampling": base.sampling,
+            "evaluation.every_steps": 0,
+        },
+    )
+
+
+def file_name(label: str) -> str:
+    """A label as the name of a directory.
+
+    >>> file_name("no std, β = 0.1")
+    'no_std_beta_0.1'
+    """
+    return re.sub(r"[^A-Za-z0-9.]+", "_", label.replace("β", "beta")).strip("_")

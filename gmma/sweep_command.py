@@ -1,0 +1,137 @@
+"""`gmma sweep EXPERIMENT`: run what is not done yet, then the table, the plots and `sweep.json`."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gmma.commands import load_module, parse, split_experiment
+from gmma.config import ExperimentConfig, require
+from gmma.console import print_table
+from gmma.errors import UserError
+from gmma.files import write_whole
+from gmma.outcome import format_interval
+from gmma.sweep import Sweep, sweep_runs
+from gmma.sweep_plots import plot_sweep
+from gmma.sweep_queue import Share, run_queue
+from gmma.sweep_results import sweep_record
+
+CODE_SOME_FAILED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepArguments:
+    """How a sweep is run; fields of its experiment are given as `--base.FIELD`."""
+
+    base: ExperimentConfig  # what every arm changes
+    workers: int = 1  # runs at a time on this machine, each a process of one thread where several
+    # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
+    share: str = "0/1"
+    dry_run: bool = False  # print the runs and what is done of them, and stop
+    results: bool = False  # only the table and the plots of what is done
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "workers", self.workers, "1 or more")
+        parse_share(self.share)
+
+
+def parse_share(text: str) -> Share:
+    """`0/2` → the first of two."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"share = {text}; it must be INDEX/COUNT with INDEX below COUNT, from 0")
+    return Share(index=int(index), count=int(count))
+
+
+def load_sweep(path: Path) -> Sweep:
+    """What an experiment file's `sweep()` returns."""
+    module = load_module(path)
+    if not hasattr(module, "sweep"):
+        raise UserError(f"{path} has no function sweep() that returns a Sweep")
+    sweep = module.sweep()
+    if not isinstance(sweep, Sweep):
+        raise UserError(f"sweep() of {path} returned {type(sweep).__name__}, not a Sweep")
+    return sweep
+
+
+def sweep_command(arguments: Sequence[str]) -> None:
+    """`gmma sweep EXPERIMENT [--workers N] [--base.field value …]`; start it again to go on."""
+    path, rest = split_experiment(arguments, "sweep")
+    sweep = load_sweep(path)
+    default = SweepArguments(base=sweep.base)
+    given = parse(SweepArguments, rest, prog=f"gmma sweep {path}", default=default)
+    sweep = replace(sweep, base=given.base)
+    runs = sweep_runs(sweep)
+    if given.dry_run:
+        for run in runs:
+            print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
+        return
+    failed = (
+        [] if given.results else run_queue(sweep, runs, given.workers, parse_share(given.share))
+    )
+    record = sweep_record(sweep, runs, shlex.join(["gmma", "sweep", *arguments]))
+    if not record["arms"]:
+        raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
+    write_whole(sweep.directory / "sweep.json", json.dumps(record, indent=1))
+    print_sweep(record)
+    picture = sweep.directory / "sweep.png"
+    plot_sweep(record, sweep.directory, picture)
+    print(f"every figure: {sweep.directory / 'sweep.json'}; plots: {picture}")
+    if failed:
+        names = ", ".join(run.config.name for run in failed)
+        print(f"gmma sweep: failed: {names}; start it again to retry them", file=sys.stderr)
+        raise SystemExit(CODE_SOME_FAILED)
+
+
+def print_sweep(record: dict[str, Any]) -> None:
+    """Arms, then comparisons."""
+    done = sum(run["done"] for run in record["runs"])
+    title = f"{record['name']}: {record['metric']} of the test split, mean [95 % interval]"
+    header = [
+        "",
+        "seeds",
+        "quality",
+        "gain",
+        "tokens",
+        "s/step",
+        "grad norm",
+        "worst spike",
+        "> 10",
+    ]
+    rows = [
+        [
+            arm["label"],
+            str(len(arm["seeds"])),
+            format_interval(arm["quality"]),
+            format_interval(arm["gain"]),
+            f"{arm['tokens']:.3g}",
+            f"{arm['step_seconds']:.3f}",
+            f"{arm['grad_norm']:.3g}",
+            f"{arm['max_spike_score']:.2f}",
+            f"{arm['spikes']:.3g}",
+        ]
+        for arm in record["arms"]
+    ]
+    print_table(title, header, rows)
+    rows = [
+        [
+            f"{found['first']} − {found['second']}",
+            at_words(found),
+            format_interval(found["difference"]),
+            found["verdict"],
+        ]
+        for found in record["comparisons"]
+    ]
+    if rows:
+        print_table("paired differences, by seed and by example", ["", "at", "", ""], rows)
+    print(f"{done} of {len(record['runs'])} runs are done")
+
+
+def at_words(found: dict[str, Any]) -> str:
+    """`equal tokens, 2.4e+05`."""
+    if found["at"] is None:
+        return "end, test split" if found["budget"] == "end" else found["budget"]
+    return f"equal {found['budget']}, {found['at']:.3g}"

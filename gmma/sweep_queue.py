@@ -1,0 +1,161 @@
+"""The queue of a sweep's runs: some at a time, each in a process of its own, resumable.
+
+What is done is told by the runs' own files, so that a sweep that was killed at any moment goes on
+where it was, and its runs from their checkpoints (law L8). Programs compiled once are shared
+through the compilation cache of the sweep's directory.
+"""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gmma.checkpoint import check_start
+from gmma.config import config_from_json, config_to_json
+from gmma.errors import UserError
+from gmma.files import read_json, write_whole
+from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.sweep import START, Sweep, SweepRun
+
+POLL_SECONDS = 0.5
+# Two programs that share the cores get more done when neither cuts its products over them.
+ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which of a sweep's runs this process takes: those whose place is `index` modulo `count`."""
+
+    index: int
+    count: int
+
+
+def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share) -> list[SweepRun]:
+    """Run what is not done yet, `workers` at a time; those that failed.
+
+    A run whose start is missing waits for it. Raises UserError before anything starts where a
+    run's directory holds a run of another config, and Preempted where a run was.
+    """
+    for run in runs:
+        check_start(run.config.run_dir, True, config_to_json(run.config))
+    mine = [run for at, run in enumerate(runs) if at % share.count == share.index]
+    # Every share trains the starts that it needs itself: another may run on another machine.
+    wanted = [run for run in runs if run.arm == START or run in mine]
+    waiting = [run for run in wanted if not run.is_done()]
+    done, failed = len(wanted) - len(waiting), []
+    with ended(dict[subprocess.Popen[bytes], SweepRun]()) as running:
+        while waiting or running:
+            for process in [p for p in running if p.poll() is not None]:
+                run = running.pop(process)
+                if process.returncode == CODE_PREEMPTED:
+                    raise Preempted(f"a run of the sweep {sweep.name} was told to stop")
+                if process.returncode:
+                    failed.append(run)
+                    print(f"FAILED {run.config.name}: see {log_path(sweep, run)}", flush=True)
+                else:
+                    done += 1
+                    print(f"{done}/{len(wanted)} {run.config.name}", flush=True)
+            waiting, lost = without_orphans(waiting, failed)
+            failed += lost
+            ready = next((run for run in waiting if can_start(run)), None)
+            if ready is not None and len(running) < workers:
+                waiting.remove(ready)
+                running[start(sweep, ready, workers)] = ready
+            else:
+                time.sleep(POLL_SECONDS)
+    return failed
+
+
+def can_start(run: SweepRun) -> bool:
+    """Whether the run that it goes on from has ended."""
+    origin = run.config.init_from
+    return run.arm == START or origin is None or (origin / "evaluation/after_sft.json").exists()
+
+
+def without_orphans(
+    waiting: Sequence[SweepRun], failed: Sequence[SweepRun]
+) -> tuple[list[SweepRun], list[SweepRun]]:
+    """Those that can still start, and those whose start has failed."""
+    broken = {run.config.run_dir for run in failed if run.arm == START}
+    lost = [run for run in waiting if run.config.init_from in broken]
+    return [run for run in waiting if run not in lost], lost
+
+
+@contextmanager
+def ended(
+    running: dict[subprocess.Popen[bytes], SweepRun],
+) -> Iterator[dict[subprocess.Popen[bytes], SweepRun]]:
+    """On leaving, no run goes on without its queue: each is asked to checkpoint and stop."""
+
+    def stop(number: int, frame: object) -> None:
+        raise Preempted("SIGTERM: the runs of the sweep are checkpointed; start it again")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield running
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait()
+
+
+def log_path(sweep: Sweep, run: SweepRun) -> Path:
+    """What a run printed, on this machine's disk."""
+    root = sweep.directory
+    local = root if isinstance(root, Path) else Path("runs") / sweep.name  # a bucket cannot append
+    return local / "queue" / f"{run.config.name}.log"
+
+
+def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
+    """A process that trains one run, from its newest checkpoint where it has one."""
+    config = log_path(sweep, run).with_suffix(".json")
+    write_whole(config, json.dumps(config_to_json(run.config), indent=1))
+    log = log_path(sweep, run)
+    environment = dict(os.environ)
+    if workers > 1:  # says nothing to other backends
+        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
+    command = [sys.executable, "-m", "gmma.sweep_queue", str(config)]
+    with log.open("ab") as output:
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+
+
+def end_with_parent(parent: int) -> None:
+    """Ask this process to checkpoint and stop once its queue is gone, however that was killed."""
+    while os.getppid() == parent:
+        time.sleep(POLL_SECONDS)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> None:
+    """`python -m gmma.sweep_queue CONFIG`: train one run, or go on with it."""
+    from gmma.commands import use_compilation_cache
+    from gmma.train import train
+
+    source = Path(sys.argv[1])
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    config = config_from_json(read_json(source), source)
+    use_compilation_cache(config)
+    try:
+        with source.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one that a killed queue left may still be writing
+            train(config, resume=True)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+    except Preempted as notice:
+        print(notice, file=sys.stderr)
+        raise SystemExit(CODE_PREEMPTED) from None
+
+
+if __name__ == "__main__":
+    main()

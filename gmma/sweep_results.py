@@ -1,0 +1,273 @@
+"""What came out of a sweep: quality per arm, and arms against each other at equal budgets.
+
+Quality is one metric of held-out examples. Runs of a seed share their SFT, their prompts and their
+order, and all runs share the held-out examples, so differences are paired by seed and by example.
+Intervals are 95 % percentiles of a bootstrap that resamples both; with three or five seeds they
+are rough, and rather too narrow than too wide.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from gmma.diagnostics import SPIKE_SCORE
+from gmma.evaluate import Interval, load_evaluation
+from gmma.files import RunPath
+from gmma.metrics import RECORDS, Record, read_records
+from gmma.outcome import evaluation_path
+from gmma.sweep import START, Arm, Sweep, SweepRun
+from gmma.tasks import TASKS
+from gmma.theory import gradient_spike_score
+
+Budget = Literal["steps", "samples", "tokens", "seconds"]
+BUDGETS: tuple[Budget, ...] = get_args(Budget)
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """One finished run; `N` held-out examples, `n` validations, the first before the first step."""
+
+    seed: int
+    final: Float[np.ndarray, "N"]  # on the test split, at the end
+    before: Float[np.ndarray, "N"]  # the same of the SFT that it started from
+    steps: Int[np.ndarray, "n"]
+    validation: Float[np.ndarray, "n N"]
+    costs: dict[Budget, Float[np.ndarray, "n"]]  # spent up to each validation
+    spike_scores: Float[np.ndarray, "T"]  # of every step
+    means: dict[str, float]  # of some metrics over the run's steps
+
+
+MEANS = (
+    "grad_norm",
+    "thought/advantage_variance",
+    "reward_variance/between_thoughts",
+    "reward_variance/between_thoughts_corrected",
+    "reward_variance/within_thoughts",
+    "frac_reward_zero_std",
+    "thought/frac_reward_zero_std",
+    "gradient/signal_power",
+    "gradient/noise_power",
+    "seconds/rollout",
+    "seconds/reward",
+    "seconds/update",
+)
+
+
+def metric_of(sweep: Sweep) -> tuple[str, str]:
+    """Mode and name of the metric of quality."""
+    mode, _, name = (sweep.metric or f"sampled/{TASKS[sweep.base.task.name].headline}").partition(
+        "/"
+    )
+    return mode, name
+
+
+def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
+    """What the files of a finished run say."""
+    mode, name = metric
+
+    def values(path: RunPath) -> Float[np.ndarray, "N"]:
+        return np.asarray(load_evaluation(path).values[mode][name], float)
+
+    config, moment = run.config, run.moment
+    assert config.init_from is not None
+    records = [r for r in read_records(config.run_dir / RECORDS) if r["phase"] == moment]
+    found = {
+        int(match[1]): path
+        for path in (config.run_dir / "evaluation").iterdir()
+        if (match := re.fullmatch(rf"after_{moment}_step_(\d+)\.json", path.name))
+    }
+    steps = np.asarray(sorted(found))
+    norms = np.asarray([record["grad_norm"] for record in records], np.float32)
+    return RunResult(
+        seed=run.seed,
+        final=values(evaluation_path(config, moment)),
+        before=values(config.init_from / "evaluation" / "after_sft.json"),
+        steps=steps,
+        validation=np.asarray([values(found[step]) for step in steps]),
+        costs={unit: spent[steps] for unit, spent in spending(run, records).items()},
+        spike_scores=np.asarray(gradient_spike_score(jnp.asarray(norms))),
+        means={
+            key: float(np.mean([record[key] for record in records if key in record]))
+            for key in MEANS
+            if any(key in record for record in records)
+        },
+    )
+
+
+def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.ndarray, "T1"]]:
+    """What was spent before step 0, before step 1, …, at the end.
+
+    Samples are answers that were rewarded, or demonstrations imitated; tokens are those sampled
+    (trained on, in SFT), each counted once; seconds are the median step's, so that compilations and
+    what else a machine did now and then do not count.
+    """
+    config = run.config
+    rl = run.moment == "rl"
+    tree = config.tree.thoughts * config.tree.answers if rl else 1
+    samples = (config.rl if rl else config.sft).batch_prompts * tree
+    tokens = [record["num_tokens" if rl else "num_trained_tokens"] for record in records]
+    each = np.ones(len(records))
+    seconds = float(np.median([record["step_time"] for record in records]))
+    per_step: dict[Budget, Any] = {
+        "steps": each,
+        "samples": each * samples,
+        "tokens": np.asarray(tokens),
+        "seconds": each * seconds,
+    }
+    return {unit: np.concatenate([[0.0], np.cumsum(spent)]) for unit, spent in per_step.items()}
+
+
+def crossed_interval(values: Float[np.ndarray, "seeds N"]) -> Interval:
+    """Mean, and the ends of its 95 % interval over resampled seeds and resampled examples.
+
+    >>> crossed_interval(np.ones((3, 8)))
+    (1.0, 1.0, 1.0)
+    """
+    random = np.random.default_rng(0)
+    by_seed, by_example = (
+        random.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size for size in values.shape
+    )
+    resampled = np.einsum("rs,sn,rn->r", by_seed, values, by_example, optimize=True)
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(values.mean()), float(low), float(high)
+
+
+def at_budget(run: RunResult, unit: Budget, budget: float) -> Float[np.ndarray, "N"]:
+    """Every example's quality once `budget` was spent, linear between the two validations around
+    it; the last one's where the run spent less.
+    """
+    spent = run.costs[unit]
+    at = int(np.clip(np.searchsorted(spent, budget), 1, len(spent) - 1))
+    share = np.clip((budget - spent[at - 1]) / (spent[at] - spent[at - 1]), 0, 1)
+    return (1 - share) * run.validation[at - 1] + share * run.validation[at]
+
+
+def paired(
+    first: Sequence[RunResult], second: Sequence[RunResult]
+) -> list[tuple[RunResult, RunResult]]:
+    """Runs of the same seeds."""
+    by_seed = {run.seed: run for run in second}
+    return [(run, by_seed[run.seed]) for run in first if run.seed in by_seed]
+
+
+def compare(
+    labels: tuple[str, str], results: Mapping[str, Sequence[RunResult]]
+) -> list[dict[str, Any]]:
+    """One arm minus another: at the end on the test split, then at equal budgets, validated."""
+    pairs = paired(results[labels[0]], results[labels[1]])
+    if not pairs:
+        return []
+    found = [comparison(labels, "end", None, np.asarray([a.final - b.final for a, b in pairs]))]
+    for unit in BUDGETS:
+        budget = min(spent_by([pair[side] for pair in pairs], unit) for side in (0, 1))
+        values = [at_budget(a, unit, budget) - at_budget(b, unit, budget) for a, b in pairs]
+        found.append(comparison(labels, unit, budget, np.asarray(values)))
+    peaks = [[a.spike_scores.max() - b.spike_scores.max()] for a, b in pairs]
+    worst = comparison(labels, "largest gradient spike score", None, np.asarray(peaks))
+    return [*found, worst]
+
+
+def spent_by(runs: Sequence[RunResult], unit: Budget) -> float:
+    """What runs spent in all, their mean."""
+    return float(np.mean([run.costs[unit][-1] for run in runs]))
+
+
+def comparison(
+    labels: tuple[str, str], budget: str, at: float | None, values: Float[np.ndarray, "seeds N"]
+) -> dict[str, Any]:
+    """A paired difference with its interval and a verdict in words."""
+    mean, low, high = crossed_interval(values)
+    first, second = labels
+    shown = f"{abs(mean):.3f}"
+    verdict = "no difference shown"
+    if low > 0:
+        verdict = f"{first} is higher than {second} by {shown}"
+    if high < 0:
+        verdict = f"{first} is lower than {second} by {shown}"
+    return {
+        "first": first,
+        "second": second,
+        "budget": budget,
+        "at": at,
+        "seeds": len(values),
+        "difference": [mean, low, high],
+        "verdict": verdict,
+    }
+
+
+def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, Any]:
+    """An arm's quality, cost and gradients over its seeds."""
+    tree = {name: arm.changes.get(f"tree.{name}", getattr(sweep.base.tree, name)) for name in TREE}
+    scores = [run.spike_scores for run in runs]
+    whole = {str(unit): spent_by(runs, unit) for unit in BUDGETS}
+    means = {
+        key: float(np.mean([run.means[key] for run in runs]))
+        for key in MEANS
+        if all(key in run.means for run in runs)
+    }
+    return {
+        "label": arm.label,
+        **tree,
+        "seeds": [run.seed for run in runs],
+        **whole,
+        "step_seconds": whole["seconds"] / whole["steps"],
+        "quality": crossed_interval(np.asarray([run.final for run in runs])),
+        "gain": crossed_interval(np.asarray([run.final - run.before for run in runs])),
+        "spikes": float(np.mean([np.sum(score > SPIKE_SCORE) for score in scores])),
+        "max_spike_score": float(np.mean([score.max() for score in scores])),
+        "grad_norm": means.get("grad_norm"),
+        "thought_advantage_variance": means.get("thought/advantage_variance"),
+        "means": means,
+        "curve": curve(runs),
+    }
+
+
+TREE = ("thoughts", "answers")
+
+
+def curve(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
+    """Quality on the validation split against what was spent, over the seeds."""
+    return [
+        {
+            "step": int(step),
+            **{unit: float(np.mean([run.costs[unit][at] for run in runs])) for unit in BUDGETS[1:]},
+            "quality": crossed_interval(np.asarray([run.validation[at] for run in runs])),
+        }
+        for at, step in enumerate(runs[0].steps)
+    ]
+
+
+def sweep_record(sweep: Sweep, runs: Sequence[SweepRun], command: str) -> dict[str, Any]:
+    """Everything of a sweep that tables, plots and `gmma report` show, as JSON values."""
+    metric = metric_of(sweep)
+    ends = {run.config.name: run.is_done() for run in runs}
+    results: dict[str, list[RunResult]] = {arm.label: [] for arm in sweep.arms}
+    for run in runs:
+        if run.arm != START and ends[run.config.name]:
+            results[run.arm].append(read_run(run, metric))
+    return {
+        "name": sweep.name,
+        "command": command,
+        "metric": "/".join(metric),
+        "runs": [
+            {
+                "arm": run.arm,
+                "seed": run.seed,
+                "directory": run.config.name,
+                "done": ends[run.config.name],
+            }
+            for run in runs
+        ],
+        "arms": [
+            arm_record(sweep, arm, results[arm.label]) for arm in sweep.arms if results[arm.label]
+        ],
+        "comparisons": [
+            found for labels in sweep.comparisons for found in compare(labels, results)
+        ],
+    }

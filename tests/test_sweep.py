@@ -1,0 +1,315 @@
+"""Sweeps: the expression, the runs it means, the queue, and what is said of the results."""
+
+import json
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_sweep
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gmma import sweep_queue
+from gmma.checkpoint import save_config
+from gmma.config import ExperimentConfig, config_to_json
+from gmma.errors import UserError
+from gmma.evaluate import Evaluation, save_evaluation
+from gmma.outcome import evaluation_path
+from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.sweep import (
+    START,
+    Arm,
+    Sweep,
+    arm,
+    chain,
+    changed,
+    product,
+    sweep_runs,
+    trees,
+    vary,
+    with_seeds,
+    zipped,
+)
+from gmma.sweep_command import load_sweep, sweep_command
+from gmma.sweep_queue import Share, run_queue
+from gmma.sweep_results import (
+    BUDGETS,
+    RunResult,
+    at_budget,
+    compare,
+    crossed_interval,
+    sweep_record,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+axes = st.lists(
+    st.tuples(st.sampled_from(["a.b", "a.c", "d"]), st.integers(0, 9)), min_size=1, max_size=4
+).map(lambda found: tuple(Arm(label=f"{n}={v}", changes={n: v}) for n, v in found))
+
+
+@given(axes, axes, axes)
+def test_products_and_chains_associate_and_count(a, b, c):
+    assert product(product(a, b), c) == product(a, product(b, c)) == product(a, b, c)
+    assert chain(chain(a, b), c) == chain(a, chain(b, c))
+    assert len(product(a, b)) == len(a) * len(b)
+    assert product(chain(a, b), c) == chain(product(a, c), product(b, c))
+
+
+@given(axes)
+def test_zipped_axes_change_both(a):
+    twice = zipped(a, vary("seed", *range(len(a))))
+    assert [part.changes for part in twice] == [
+        {**part.changes, "seed": at} for at, part in enumerate(a)
+    ]
+    with pytest.raises(UserError, match="as many to each"):
+        zipped(a, (*a, *a))
+
+
+def test_fields_change_together():
+    """GRPO wants one answer: neither change is valid alone."""
+    base = tiny_sweep.sweep().base
+    found = changed(base, {"objective.algorithm": "grpo", "tree.answers": 1, "rl.steps": 7})
+    assert (found.objective.algorithm, found.tree.answers, found.rl.steps) == ("grpo", 1, 7)
+    assert changed(found, {"objective": base.objective, "tree": base.tree, "rl": base.rl}) == base
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda base: changed(base, {"tree.answer": 1}), r"no field tree\.answer .*answers"),
+        (lambda base: changed(base, {"tree.answers.x": 1}), r"no field tree\.answers\.x"),
+        (lambda base: trees("4x4"), "of the form T4A4"),
+        (lambda base: Sweep(name="s", base=base, arms=()), "one arm or more"),
+        (lambda base: Sweep(name="s", base=base, arms=trees("T2A2", "T2A2")), "T2A2"),
+        (
+            lambda base: Sweep(
+                name="s", base=base, arms=trees("T2A2"), comparisons=(("T2A2", "T9A9"),)
+            ),
+            "T9A9.*one of T2A2",
+        ),
+    ],
+)
+def test_a_sweep_that_cannot_be_is_refused(make, message):
+    with pytest.raises(UserError, match=message):
+        make(tiny_sweep.sweep().base)
+
+
+def test_runs_of_a_seed_share_their_start():
+    sweep = tiny_sweep.sweep()
+    arms = chain(
+        with_seeds(trees("T2A2", "T4A1"), 3),
+        arm("SFT", rl__steps=0, sft__steps=2),
+        arm("wider", model__width=32),
+    )
+    runs = sweep_runs(replace(sweep, arms=arms, seeds=(0,), comparisons=()))
+    starts = [run for run in runs if run.arm == START]
+    names = [run.config.name for run in starts]
+    assert sorted(names) == ["start2_seed0", "start_seed0", "start_seed1", "start_seed2"]
+    assert all(run.config.rl.steps == 0 and run.config.init_from is None for run in starts)
+    directories = [run.config.run_dir for run in runs]
+    assert len(set(directories)) == len(runs) == 4 + 3 + 3 + 1 + 1
+    for run in runs[len(starts) :]:
+        assert run.config.init_from in [start.config.run_dir for start in starts]
+        assert run.config.seed == run.seed
+        assert (run.config.sft.steps == 2) == (run.arm == "SFT")
+        assert run.config.sft.steps == 0 or run.config.rl.steps == 0
+    wider = next(run for run in runs if run.arm == "wider")
+    assert wider.config.init_from.name == "start2_seed0"
+
+
+def test_every_sweep_of_the_experiments_has_valid_runs():
+    paths = [p for p in (ROOT / "experiments").glob("*.py") if "def sweep()" in p.read_text()]
+    assert paths
+    for path in paths:
+        runs = sweep_runs(load_sweep(path))
+        assert len({run.config.run_dir for run in runs}) == len(runs)
+        assert all(isinstance(run.config, ExperimentConfig) for run in runs)
+
+
+# The queue, with processes that write what a run would leave.
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """(sweep, runs, started): a run of this queue takes no time, and what was started is noted."""
+    sweep = tiny_sweep.sweep()
+    base = replace(sweep.base, runs_dir=tmp_path)
+    sweep = replace(sweep, base=base, seeds=(0, 1))
+    started = []
+
+    def start(sweep, run, workers):
+        started.append(run.config.name)
+        done = evaluation_path(run.config, run.moment)
+        written = Evaluation(split="test", values={"sampled": {"iou": [0.5]}})
+        code = codes.get(run.config.name, 0)
+        save_config(run.config.run_dir, config_to_json(run.config))
+        if code == 0:
+            save_evaluation(done, written, 10)
+        return subprocess.Popen([sys.executable, "-c", f"raise SystemExit({code})"])
+
+    codes = {}
+    monkeypatch.setattr(sweep_queue, "start", start)
+    return sweep, sweep_runs(sweep), started, codes
+
+
+def test_the_queue_starts_each_run_once_and_starts_first(quick):
+    sweep, runs, started, _ = quick
+    assert run_queue(sweep, runs, 3, Share(index=0, count=1)) == []
+    assert sorted(started) == sorted(run.config.name for run in runs)
+    for run in runs[2:]:
+        origin = run.config.init_from.name
+        assert started.index(origin) < started.index(run.config.name)
+    assert run_queue(sweep, runs, 3, Share(index=0, count=1)) == []
+    assert len(started) == len(runs)  # all were done
+
+
+def test_shares_divide_the_runs(quick):
+    sweep, runs, started, _ = quick
+    for index in (0, 1):
+        run_queue(sweep, runs, 1, Share(index=index, count=2))
+    assert sorted(started) == sorted(run.config.name for run in runs)
+
+
+def test_what_fails_is_said_and_the_rest_goes_on(quick):
+    sweep, runs, started, codes = quick
+    codes["start_seed1"] = 1
+    failed = run_queue(sweep, runs, 2, Share(index=0, count=1))
+    names = {run.config.name for run in failed}
+    assert names == {"start_seed1", "T2A2_seed1", "T2A1_seed1"}
+    assert sorted(started) == ["T2A1_seed0", "T2A2_seed0", "start_seed0", "start_seed1"]
+    codes.clear()
+    assert run_queue(sweep, runs, 2, Share(index=0, count=1)) == []
+
+
+def test_a_preempted_run_ends_the_queue(quick):
+    sweep, runs, _, codes = quick
+    codes["start_seed0"] = CODE_PREEMPTED
+    with pytest.raises(Preempted):
+        run_queue(sweep, runs, 1, Share(index=0, count=1))
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_at_random_gives_the_same_table(tmp_path):
+    """Acceptance of the queue: kill -9 at random moments, start again, the same figures."""
+
+    def figures(name, kills):
+        command = [sys.executable, "-m", "gmma", "sweep", str(ROOT / "tests/tiny_sweep.py")]
+        command += ["--workers", "2", "--base.runs-dir", str(tmp_path / name)]
+        command += ["--base.data-dir", str(tmp_path / "data")]
+        moments = random.Random(0)
+        for _ in range(kills):
+            child = subprocess.Popen(command, cwd=ROOT)
+            time.sleep(moments.uniform(3, 25))
+            child.send_signal(signal.SIGKILL)
+            child.wait()
+        subprocess.run(command, cwd=ROOT, check=True)
+        record = json.loads((tmp_path / name / "tiny_sweep/sweep.json").read_text())
+        for part in record["arms"]:
+            for clocked in ("seconds", "step_seconds", "means"):
+                del part[clocked]
+            for point in part["curve"]:
+                del point["seconds"]
+        record["comparisons"] = [c for c in record["comparisons"] if c["budget"] != "seconds"]
+        return record["arms"], record["comparisons"]
+
+    assert figures("straight", 0) == figures("killed", 4)
+
+
+# What is said of results.
+
+
+def result(seed, quality, step_cost, steps=8):
+    """A run whose every example has quality `quality(step)`, `step_cost` units spent a step."""
+    at = np.arange(0, steps + 1, 2)
+    validation = np.asarray([[quality(step)] * 6 for step in at], float)
+    spent = at * float(step_cost)
+    return RunResult(
+        seed=seed,
+        final=validation[-1],
+        before=validation[0],
+        steps=at,
+        validation=validation,
+        costs={"steps": at.astype(float)} | dict.fromkeys(BUDGETS[1:], spent),
+        spike_scores=np.ones(steps),
+        means={"grad_norm": 1.0},
+    )
+
+
+@given(st.floats(0, 20), st.floats(0.1, 5))
+def test_quality_at_a_budget_is_linear_between_validations(budget, cost):
+    run = result(0, lambda step: step, cost)
+    expected = min(budget / cost, 8.0)
+    np.testing.assert_allclose(at_budget(run, "tokens", budget), expected, atol=1e-9)
+
+
+def test_equal_budgets_are_those_that_both_arms_reach():
+    """The second spends twice as much a step: at equal tokens it has taken half the steps."""
+    first = [result(seed, lambda step: step / 10, 1) for seed in range(3)]
+    second = [result(seed, lambda step: step / 10, 2) for seed in range(1, 4)]
+    found = {c["budget"]: c for c in compare(("a", "b"), {"a": first, "b": second})}
+    assert found["end"]["difference"] == pytest.approx([0, 0, 0])
+    assert found["end"]["verdict"] == "no difference shown"
+    assert found["tokens"]["at"] == 8
+    assert found["tokens"]["difference"] == pytest.approx([0.4] * 3)
+    assert found["tokens"]["verdict"] == "a is higher than b by 0.400"
+    assert {c["seeds"] for c in found.values()} == {2}
+
+
+@given(st.integers(1, 6), st.integers(1, 40), st.floats(-3, 3))
+def test_intervals_hold_the_mean_and_shift_with_the_values(seeds, examples, shift):
+    values = np.random.default_rng(seeds).random((seeds, examples))
+    mean, low, high = crossed_interval(values)
+    assert low - 1e-9 <= mean <= high + 1e-9
+    np.testing.assert_allclose(
+        crossed_interval(values + shift), np.asarray([mean, low, high]) + shift, atol=1e-9
+    )
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says():
+    """Seeds and examples both vary; with eight seeds coverage is near 95 %, not far below."""
+    random_numbers = np.random.default_rng(0)
+    held = 0
+    for _ in range(100):
+        seeds = random_numbers.normal(0, 1, (8, 1))
+        examples = random_numbers.normal(0, 1, (1, 50))
+        noise = random_numbers.normal(0, 1, (8, 50))
+        _, low, high = crossed_interval(seeds + examples + noise)
+        held += low <= 0 <= high
+    assert held >= 80
+
+
+def test_the_record_of_an_unfinished_sweep_holds_what_is_done(quick):
+    sweep, runs, _, _ = quick
+    record = sweep_record(sweep, runs, "gmma sweep x")
+    assert (record["arms"], record["comparisons"]) == ([], [])
+    assert {run["done"] for run in record["runs"]} == {False}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "which experiment"),
+        ([str(ROOT / "experiments/digits_t4a4.py")], r"no function sweep\(\)"),
+        ([str(ROOT / "tests/tiny_sweep.py"), "--share", "2/2"], "INDEX/COUNT"),
+        ([str(ROOT / "tests/tiny_sweep.py"), "--results"], "no run of .* is done yet"),
+    ],
+)
+def test_a_wrong_command_is_refused(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        sweep_command(arguments)
+
+
+def test_a_dry_run_lists_the_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    sweep_command([str(ROOT / "tests/tiny_sweep.py"), "--dry-run"])
+    printed = capsys.readouterr().out
+    assert len(re.findall(r"^to do", printed, re.MULTILINE)) == 3
+    assert not list(tmp_path.iterdir())
