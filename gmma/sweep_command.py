@@ -6,7 +6,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from gmma.commands import load_module, parse, split_experiment
 from gmma.config import ExperimentConfig, require
@@ -24,14 +26,12 @@ CODE_SOME_FAILED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SweepArguments:
-    """How a sweep is run; fields of its experiment are given as `--base.FIELD`."""
+    """How a sweep is run; fields of the experiment that its arms change are given as for train."""
 
-    base: ExperimentConfig  # what every arm changes
+    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]  # what every arm changes
     workers: int = 1  # runs at a time on this machine, each a process of one thread where several
     # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
     share: str = "0/1"
-    dry_run: bool = False  # print the runs and what is done of them, and stop
-    results: bool = False  # only the table and the plots of what is done
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "workers", self.workers, "1 or more")
@@ -58,20 +58,25 @@ def load_sweep(path: Path) -> Sweep:
 
 
 def sweep_command(arguments: Sequence[str]) -> None:
-    """`gmma sweep EXPERIMENT [--workers N] [--base.field value …]`; start it again to go on."""
+    """`gmma sweep EXPERIMENT [--workers N] [--field value …]`; start it again to go on.
+
+    `--dry-run` prints the runs and stops; `--results` leaves out what is not done.
+    """
     path, rest = split_experiment(arguments, "sweep")
+    flags = {flag for flag in ("--dry-run", "--results") if flag in rest}
+    rest = [argument for argument in rest if argument not in flags]
     sweep = load_sweep(path)
     default = SweepArguments(base=sweep.base)
     given = parse(SweepArguments, rest, prog=f"gmma sweep {path}", default=default)
     sweep = replace(sweep, base=given.base)
     runs = sweep_runs(sweep)
-    if given.dry_run:
+    if "--dry-run" in flags:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
         return
-    failed = (
-        [] if given.results else run_queue(sweep, runs, given.workers, parse_share(given.share))
-    )
+    failed = []
+    if "--results" not in flags:
+        failed = run_queue(sweep, runs, given.workers, parse_share(given.share))
     record = sweep_record(sweep, runs, shlex.join(["gmma", "sweep", *arguments]))
     if not record["arms"]:
         raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")

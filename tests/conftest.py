@@ -64,3 +64,12 @@ def read_real(real_path):
         return json.loads(text)
 
     return read
+
+
+def pytest_collection_modifyitems(items):
+    """Tests that take minutes are left out unless they are asked for."""
+    if os.environ.get("GMMA_SLOW") == "1":
+        return
+    for item in items:
+        if "slow" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="takes minutes; set GMMA_SLOW=1"))

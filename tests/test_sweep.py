@@ -201,8 +201,8 @@ def test_a_sweep_killed_at_random_gives_the_same_table(tmp_path):
 
     def figures(name, kills):
         command = [sys.executable, "-m", "gmma", "sweep", str(ROOT / "tests/tiny_sweep.py")]
-        command += ["--workers", "2", "--base.runs-dir", str(tmp_path / name)]
-        command += ["--base.data-dir", str(tmp_path / "data")]
+        command += ["--workers", "2", "--runs-dir", str(tmp_path / name)]
+        command += ["--data-dir", str(tmp_path / "data")]
         moments = random.Random(0)
         for _ in range(kills):
             child = subprocess.Popen(command, cwd=ROOT)
