@@ -2,6 +2,7 @@
 
     gmma train experiments/NAME.py [--field value …]     SFT warm start, then RL
     gmma sweep experiments/NAME.py --workers 2           many runs, resumable; tables and plots
+    gmma variance [RUN_DIR]                              of the thought advantage, against K and M
     gmma eval RUN_DIR [--tasks all]                      greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma data experiments/NAME.py                        build a dataset and show it
@@ -36,6 +37,13 @@ def command_sweep(arguments: Sequence[str]) -> None:
     from gmma.sweep_command import sweep_command
 
     sweep_command(arguments)
+
+
+def command_variance(arguments: Sequence[str]) -> None:
+    """Variance of the thought advantage: formula, simulation, measurement."""
+    from gmma.variance_command import variance_command
+
+    variance_command(arguments)
 
 
 def command_eval(arguments: Sequence[str]) -> None:
@@ -83,6 +91,7 @@ def command_port(arguments: Sequence[str]) -> None:
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
     "sweep": command_sweep,
+    "variance": command_variance,
     "eval": command_eval,
     "sample": command_sample,
     "data": command_data,

@@ -1,4 +1,4 @@
-"""Variance of the thought advantage by simulation, to hold against the formula of `theory.py`.
+"""Variance of the thought advantage by simulation and by re-sampling, beside `theory.py`'s formula.
 
 A tree has K thoughts whose answers earn rewards of mean μ_i and variance σ_i², independently. Its
 thought values are V_i = mean of M such rewards, and A_i = (V_i − V̄) / std V. Over many trees the
@@ -6,7 +6,7 @@ variance of A_i is what the formula gives to first order.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,3 +64,51 @@ def simulated_variance(
 
     first, second = jax.lax.map(moments, jax.random.split(key, chunks))
     return second.mean(axis=0) - jnp.square(first.mean(axis=0))
+
+
+class Resampled(NamedTuple):
+    """What re-sampling the answers of fixed thoughts does, per prompt and per M."""
+
+    variance: Float[Array, "B m"]  # of A(th_i), the mean over thoughts
+    dead_trees: Float[Array, "B m"]  # share of draws in which all K·M rewards are equal
+    dead_thoughts: Float[Array, "B m"]  # … in which all K values are
+
+
+@partial(jax.jit, static_argnames=("answers", "replicates"))
+def resampled(
+    key: PRNGKeyArray,
+    pool: Float[Array, "B K n"],
+    *,
+    answers: tuple[int, ...],
+    replicates: int = 1000,
+) -> Resampled:
+    """Draw M of n pooled rewards of each thought, again and again; the key is consumed.
+
+    With replacement: what the pool holds is taken for the law of a thought's rewards, so that M is
+    bounded by nothing. The draws of a smaller M are the first ones of a larger, for all M at once.
+    """
+    most = max(answers)
+    taken = jnp.asarray(answers) - 1
+
+    def of_prompt(given: tuple[PRNGKeyArray, Float[Array, "K n"]]) -> Resampled:
+        own_key, rewards = given
+        thoughts, size = rewards.shape
+        draws = jax.random.randint(own_key, (replicates, thoughts, most), 0, size)
+        drawn = jnp.take_along_axis(rewards[None], draws, axis=2)
+        counts = jnp.arange(1, most + 1, dtype=rewards.dtype)
+        values = (jnp.cumsum(drawn, axis=2) / along(counts, drawn))[..., taken]  # [R K m]
+        high = jax.lax.cummax(drawn, axis=2).max(axis=1)[..., taken]
+        low = jax.lax.cummin(drawn, axis=2).min(axis=1)[..., taken]
+        advantages = jax.vmap(group_relative, in_axes=2, out_axes=2)(values)
+        return Resampled(
+            variance=advantages.var(axis=0).mean(axis=0),
+            dead_trees=(high == low).mean(axis=0, dtype=rewards.dtype),
+            dead_thoughts=(advantages == 0).all(axis=1).mean(axis=0, dtype=rewards.dtype),
+        )
+
+    return jax.lax.map(of_prompt, (jax.random.split(key, pool.shape[0]), pool))
+
+
+def along(vector: Float[Array, "M"], like: Float[Array, "R K M"]) -> Float[Array, "1 1 M"]:
+    """A vector that meets the last axis of `like`."""
+    return vector.reshape((1,) * (like.ndim - 1) + vector.shape)
