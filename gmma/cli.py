@@ -5,6 +5,7 @@
     gmma variance [RUN_DIR]                              of the thought advantage, against K and M
     gmma eval RUN_DIR [--tasks all]                      greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
+    gmma report RUN_DIR                                  a run or a sweep as one HTML page
     gmma data experiments/NAME.py                        build a dataset and show it
     gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet
     gmma bench                                           time the tree against flat rows
@@ -60,6 +61,13 @@ def command_sample(arguments: Sequence[str]) -> None:
     sample_command(arguments)
 
 
+def command_report(arguments: Sequence[str]) -> None:
+    """Write a run or a sweep as one HTML page."""
+    from gmma.report.command import report_command
+
+    report_command(arguments)
+
+
 def command_data(arguments: Sequence[str]) -> None:
     """Build an experiment's dataset and show some of it."""
     from gmma.commands import data_command
@@ -94,6 +102,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "variance": command_variance,
     "eval": command_eval,
     "sample": command_sample,
+    "report": command_report,
     "data": command_data,
     "bench": command_bench,
     "plan": command_plan,

@@ -1,0 +1,41 @@
+"""`gmma report DIR [--output PATH]`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import tyro
+
+from gmma.commands import parse
+from gmma.errors import UserError
+from gmma.files import RunPath, write_whole
+from gmma.report.page import render_page
+from gmma.report.run import run_page
+from gmma.report.sweep import SWEEP_FILE, sweep_page
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    """Write a run or a sweep as one HTML page that opens from disk."""
+
+    directory: tyro.conf.Positional[RunPath]  # runs/NAME, of a run or of a sweep
+    output: RunPath | None = None  # None: report.html in the directory
+
+
+def report_command(arguments: Sequence[str]) -> None:
+    """Collect what the directory holds, write the page, say where it is."""
+    given = parse(ReportArguments, arguments, prog="gmma report")
+    output = given.directory / "report.html" if given.output is None else given.output
+    page = report(given.directory)
+    try:
+        write_whole(output, page)
+    except OSError as error:
+        raise UserError(f"cannot write {output} ({error}); give another --output") from error
+    print(f"{output}: {len(page.encode()) / 1e6:.2f} MB; open it in a browser")
+
+
+def report(directory: RunPath) -> str:
+    """The page of a run, or of a sweep where there is a `sweep.json`."""
+    if not directory.is_dir():
+        raise UserError(f"{directory} is no directory; give runs/NAME")
+    is_sweep = (directory / SWEEP_FILE).exists()
+    return render_page(sweep_page(directory) if is_sweep else run_page(directory))

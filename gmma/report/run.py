@@ -1,0 +1,163 @@
+"""What a run's page shows: curves, phases, quality, gradient spikes, trees, config."""
+
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from gmma.checkpoint import CONFIG_FILE
+from gmma.diagnostics import SPIKE_SCORE
+from gmma.errors import UserError
+from gmma.evaluate import difference, load_evaluation, summarise
+from gmma.files import RunPath, absolute, read_json
+from gmma.metrics import RECORDS, Record, read_records
+from gmma.report.page import CURVE_VALUES, fit_trees, read_tree, thin
+from gmma.theory import gradient_spike_score
+
+PHASES = ("sft", "rl")
+PARTS = ("rollout", "reward", "update")
+ROWS = 4000  # of curves, at most
+HIDDEN = ("step", "phase")  # are no curves
+RESAMPLES = 2000  # where the config does not say
+
+
+def run_page(directory: RunPath) -> dict[str, Any]:
+    """A run's page as JSON values. Raises UserError for a directory that holds no run."""
+    if not (directory / CONFIG_FILE).exists():
+        raise UserError(
+            f"{directory} is neither a run nor a sweep: it has no {CONFIG_FILE} and no sweep.json; "
+            "give runs/NAME"
+        )
+    config = read_json(directory / CONFIG_FILE)
+    records = scored(read_records(directory / RECORDS))
+    trees, logged = run_trees(directory)
+    return {
+        "kind": "run",
+        "name": str(config.get("name", directory.name)),
+        "config": config,
+        "command": repeat_command(directory, str(config.get("name", directory.name))),
+        "phases": [row for phase in PHASES if (row := phase_row(phase, records))],
+        "spike_limit": SPIKE_SCORE,
+        "quality": quality(directory, config),
+        "curves": columns(records),
+        "trees": trees,
+        "trees_logged": logged,
+    }
+
+
+def scored(records: Sequence[Record]) -> list[Record]:
+    """The records with `grad_spike_score` over each phase, also where an older run had none."""
+    scores: dict[int, float] = {}
+    for phase in PHASES:
+        own = [
+            (place, record["grad_norm"])
+            for place, record in enumerate(records)
+            if record["phase"] == phase and np.isfinite(record.get("grad_norm", np.nan))
+        ]
+        if own:
+            norms = jnp.asarray([norm for _, norm in own], jnp.float32)
+            found = np.asarray(gradient_spike_score(norms)).tolist()
+            scores |= {place: score for (place, _), score in zip(own, found, strict=True)}
+    return [
+        {**record, "grad_spike_score": scores[place]} if place in scores else dict(record)
+        for place, record in enumerate(records)
+    ]
+
+
+def phase_row(phase: str, records: Sequence[Record]) -> dict[str, Any] | None:
+    """Steps, seconds by part, tokens and gradient spikes of a phase; None where it has no step."""
+    own = [record for record in records if record["phase"] == phase]
+    if not own:
+        return None
+    scores = np.asarray([r["grad_spike_score"] for r in own if "grad_spike_score" in r])
+    tokens = "num_tokens" if phase == "rl" else "num_trained_tokens"
+    return {
+        "phase": phase,
+        "steps": len(own),
+        "seconds": {p: total(own, f"seconds/{p}") for p in PARTS},
+        "seconds_all": total(own, "step_time"),
+        "tokens": total(own, tokens),
+        "spikes": {
+            "steps": len(scores),
+            "not_finite": len(own) - len(scores),
+            "largest": float(scores.max()),
+            "above": int((scores > SPIKE_SCORE).sum()),
+            "share": float((scores > SPIKE_SCORE).mean()),
+        }
+        if scores.size
+        else None,
+    }
+
+
+def total(records: Sequence[Record], name: str) -> float | None:
+    """A metric's sum; None where no record has it."""
+    held = [record[name] for record in records if name in record]
+    return float(np.sum(held)) if held else None
+
+
+def quality(directory: RunPath, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Means with 95 % intervals after SFT and after RL, and their paired difference."""
+    paths = {m: directory / "evaluation" / f"after_{m}.json" for m in PHASES}
+    found = {m: load_evaluation(path) for m, path in paths.items() if path.exists()}
+    if not found:
+        return None
+    resamples = int(config.get("evaluation", {}).get("bootstrap", RESAMPLES))
+    table = {f"after {m.upper()}": summarise(own, resamples) for m, own in found.items()}
+    if len(found) == len(PHASES):
+        table["difference"] = difference(found["rl"], found["sft"], resamples)
+    names = dict.fromkeys(name for own in table.values() for name in own)
+    last = list(found.values())[-1]
+    return {
+        "split": last.split,
+        "examples": max((len(v) for m in last.values.values() for v in m.values()), default=0),
+        "columns": list(table),
+        "rows": [
+            {"name": name, "figures": [own.get(name) for own in table.values()]} for name in names
+        ],
+    }
+
+
+def columns(records: Sequence[Record]) -> dict[str, Any]:
+    """Metrics as columns over the same steps, thinned to what a page can hold."""
+    names = sorted({name for record in records for name in record if name not in HIDDEN})
+    kept = thin(records, min(ROWS, CURVE_VALUES // max(1, len(names))))
+    return {
+        "logged": len(records),
+        "step": [record["step"] for record in kept],
+        "phase": [record["phase"] for record in kept],
+        "metrics": {name: [record.get(name) for record in kept] for name in names},
+    }
+
+
+def run_trees(directory: RunPath) -> tuple[list[dict[str, Any]], int]:
+    """The logged trees that fit, and how many were logged."""
+    samples = directory / "samples"
+    folders = sorted(samples.glob("step_*")) if samples.exists() else []
+    trees = [
+        {"step": int(folder.name.removeprefix("step_")), **tree}
+        for folder in folders
+        if (tree := read_tree(folder))
+    ]
+    return fit_trees(trees), len(trees)
+
+
+def repeat_command(directory: RunPath, name: str) -> str:
+    """Shell lines that train the same config anew, under a name of its own."""
+    saved = str(absolute(directory) / CONFIG_FILE)
+    return "\n".join(
+        [
+            "cat > repeat.py <<'END'",
+            "from gmma.config import config_from_json",
+            "from gmma.files import read_json, run_path",
+            "",
+            f"PATH = run_path({saved!r})",
+            "",
+            "",
+            "def experiment():",
+            "    return config_from_json(read_json(PATH), PATH)",
+            "END",
+            shlex.join(["gmma", "train", "repeat.py", "--name", f"{name}_again"]),
+        ]
+    )
