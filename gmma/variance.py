@@ -109,6 +109,23 @@ def resampled(
     return jax.lax.map(of_prompt, (jax.random.split(key, pool.shape[0]), pool))
 
 
+@partial(jax.jit, static_argnames="answers")
+def variance_between_parts(pool: Float[Array, "B K n"], *, answers: int) -> Float[Array, "B"]:
+    """Var A(th_i) over the n // M disjoint parts of M answers each, the mean over thoughts.
+
+    Parts share no answer: they are independent trees on the same thoughts, and this is unbiased
+    (divisor n/M − 1) whatever the law of the rewards. Needs n ≥ 2M.
+    """
+    prompts, thoughts, size = pool.shape
+    parts = size // answers
+    if parts < 2:
+        raise ValueError(f"{size} answers make {parts} parts of {answers}; at least 2 needed")
+    split = pool[..., : parts * answers].reshape(prompts, thoughts, parts, answers)
+    trees = jnp.moveaxis(split.mean(axis=3), 2, 1).reshape(prompts * parts, thoughts)
+    advantages = group_relative(trees).reshape(prompts, parts, thoughts)
+    return advantages.var(axis=1, ddof=1).mean(axis=1)
+
+
 def along(vector: Float[Array, "M"], like: Float[Array, "R K M"]) -> Float[Array, "1 1 M"]:
     """A vector that meets the last axis of `like`."""
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

@@ -33,7 +33,7 @@ from gmma.rewards.service import open_scorer
 from gmma.scoring import read_texts, score_answers
 from gmma.state import load_params
 from gmma.theory import thought_advantage_variance
-from gmma.variance import Law, resampled, simulated_variance
+from gmma.variance import Law, resampled, simulated_variance, variance_between_parts
 from gmma.variance_plot import plot_variance
 
 SPREAD = (0.2, 0.8)  # of evenly spaced means
@@ -177,6 +177,9 @@ def reward_pool(
 def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]:
     """(c), with (a) and (b) at the means and variances of the same pools, prompt by prompt.
 
+    The pool stands for the law of the rewards in all three; its noise spreads the thoughts further
+    apart than they are. `apart` measures again without that, from disjoint parts of the pool.
+
     Prompts whose thoughts are all worth the same in the pool are left out and counted: the formula
     has nothing to say of them, and any advantage of theirs is noise.
     """
@@ -217,10 +220,12 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
         "run": str(run_dir),
         "prompts": len(pool),
         "live_prompts": len(live),
+        "noisy_prompts": count_noisy(live),
         "thoughts": pool.shape[1],
         "pool": pool.shape[2],
         "answers": list(given.answers),
         **curves,
+        "apart": [in_parts(live, answers) for answers in given.answers],
         "medians": {name: np.median(v, axis=1).tolist() for name, v in by_prompt.items()},
         "slopes": {
             name: slope(given.answers, [mean for mean, _, _ in curve])
@@ -231,6 +236,20 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
         "between_thoughts": list(interval(corrected, RESAMPLES)),
         "within_thoughts": list(interval(pool.var(axis=2, ddof=1).mean(axis=1), RESAMPLES)),
     }
+
+
+def in_parts(pool: Float[np.ndarray, "B K n"], answers: int) -> list[float] | None:
+    """Variance between disjoint parts of the pool with its interval; None: it has no two parts."""
+    if 2 * answers > pool.shape[2]:
+        return None
+    by_prompt = variance_between_parts(jnp.asarray(pool), answers=answers)
+    return list(interval(np.asarray(by_prompt), RESAMPLES))
+
+
+def count_noisy(pool: Float[np.ndarray, "B K n"]) -> int:
+    """Prompts whose spread of pooled thought values is below twice what noise alone would give."""
+    noise = pool.var(axis=2, ddof=1).mean(axis=1) / pool.shape[2]
+    return int((pool.mean(axis=2).var(axis=1, ddof=1) < 2 * noise).sum())
 
 
 def print_thoughts(found: dict[str, Any]) -> None:
@@ -251,12 +270,14 @@ def print_answers(found: dict[str, Any]) -> None:
         shown = [found[name][at] for name in names]
         row = [f"{answers}", *map(show, shown)]
         if "measured" in found:
+            row.append(show(found["apart"][at]) if found["apart"][at] else "-")
             row += [f"{found['medians'][name][at]:.4f}" for name in names]
             row += [f"{found[name][at]:.3f}" for name in ("dead_trees", "dead_thoughts")]
         rows.append(row)
     header = ["M", *names]
     if "measured" in found:
-        header += [f"{name}, median" for name in names] + ["dead trees", "dead thoughts"]
+        header += ["in parts", *(f"{name}, median" for name in names)]
+        header += ["dead trees", "dead thoughts"]
     print_table("variance of the thought advantage", header, rows)
     for name in names:
         if found["slopes"][name] is not None:
@@ -265,6 +286,8 @@ def print_answers(found: dict[str, Any]) -> None:
         print(
             f"{found['live_prompts']} of {found['prompts']} prompts have thoughts that differ in "
             f"{found['pool']} answers each; the others are in the shares of dead groups alone\n"
+            f"in {found['noisy_prompts']} of them the spread of the pool's thought values is below "
+            "twice its noise\n"
             f"reward variance between thoughts {format_interval(found['between_thoughts'])}, "
             f"within thoughts {format_interval(found['within_thoughts'])}"
         )

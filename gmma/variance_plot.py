@@ -40,6 +40,8 @@ def against_answers(axes: Axes, found: dict[str, Any]) -> None:
             median = found["medians"][name]
             axes.plot(found["answers"], median, style[1:], color=f"C{number}", alpha=0.5, lw=0.8)
         axes.fill_between(found["answers"], low, high, color=f"C{number}", alpha=0.15, linewidth=0)
+    if "apart" in found:
+        draw_parts(axes, found)
     first = found["measured" if "measured" in found else "simulated"]
     top = np.broadcast_to(first[-1], 3)[0] * found["answers"][-1]
     rate = top / np.asarray(found["answers"])
@@ -50,6 +52,16 @@ def against_answers(axes: Axes, found: dict[str, Any]) -> None:
     axes.set_ylabel("Var A(th), mean over prompts (thin: median)")
     axes.legend(fontsize="small")
     axes.grid(alpha=0.3)
+
+
+def draw_parts(axes: Axes, found: dict[str, Any]) -> None:
+    """The measurement that takes the pool for no law, at each M with two parts or more."""
+    own = [(m, v) for m, v in zip(found["answers"], found["apart"], strict=True) if v]
+    if own:
+        places = [m for m, _ in own]
+        mean, low, high = np.asarray([v for _, v in own]).T
+        axes.vlines(places, low, high, color="C3", linewidth=1)
+        axes.plot(places, mean, "x", color="C3", label="measured: disjoint parts of the pool")
 
 
 def against_thoughts(axes: Axes, found: dict[str, Any]) -> None:

@@ -21,7 +21,10 @@ def simulated(means: jax.Array, answers: int, law: str) -> np.ndarray:
     return np.asarray(simulated_variance(key, means, variances, m, trees=TREES, law=law))
 
 
-@pytest.mark.parametrize(("count", "law"), [(3, "bernoulli"), (8, "gaussian"), (64, "gaussian")])
+@pytest.mark.parametrize(
+    ("count", "law"),
+    [(3, "bernoulli"), (4, "gaussian"), (8, "gaussian"), (16, "bernoulli"), (64, "gaussian")],
+)
 def test_formula_against_simulation(count: int, law: str) -> None:
     means = spread_means(count)
     for answers, tolerance in ((64, 0.20), (1024, 0.05)):
@@ -46,6 +49,16 @@ def test_more_thoughts_leave_a_floor() -> None:
         # (1 − (1 + A²)/K)² bounds each term from below; it tends to 1 as K grows.
         assert (np.asarray(found) > floor * (1 - 4 / count) ** 2 * 0.99).all()
     assert np.allclose(found, floor, rtol=0.01)
+
+
+@pytest.mark.parametrize("count", [8, 64])
+def test_simulated_trees_stay_above_the_floor(count: int) -> None:
+    """The floor: what a thought's own answers alone contribute, which no other thought removes."""
+    means, answers = spread_means(count), 1024
+    exact = np.asarray(means)
+    advantage = (exact - exact.mean()) / exact.std()
+    own = exact * (1 - exact) * (1 - (1 + advantage**2) / count) ** 2 / exact.var() / answers
+    assert simulated(means, answers, "gaussian").mean() > own.mean()
 
 
 def test_degenerate_groups_have_no_variance() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_run import open_tiny
 
 from gmma.errors import UserError
-from gmma.variance import resampled, simulated_variance
+from gmma.variance import resampled, simulated_variance, variance_between_parts
 from gmma.variance_command import slope, variance_command
 
 ANSWERS = (1, 2, 8)
@@ -47,6 +47,29 @@ def test_more_answers_never_change_what_is_certain(seed):
     np.testing.assert_allclose(found.variance, 0, atol=1e-12)
     np.testing.assert_array_equal(found.dead_trees, 0)
     np.testing.assert_array_equal(found.dead_thoughts, 0)
+
+
+@pytest.mark.parametrize("answers", [1, 2, 4])
+def test_disjoint_parts_of_a_small_pool_are_unbiased(answers):
+    """Known chances, 8 answers a thought: many such pools have the mean of simulated trees, which
+    drawing with replacement from the same pools has not.
+    """
+    key, other = jax.random.split(jax.random.key(answers))
+    means = jnp.asarray([0.2, 0.5, 0.9])
+    chances = jnp.broadcast_to(means[None, :, None], (20_000, 3, 8))
+    pools = jax.random.bernoulli(key, chances).astype(jnp.float32)
+    variances, count = means * (1 - means), jnp.int32(answers)
+    truth = float(
+        simulated_variance(other, means, variances, count, trees=64_000, law="bernoulli").mean()
+    )
+    assert variance_between_parts(pools, answers=answers).mean() == pytest.approx(truth, rel=0.02)
+    drawn = resampled(key, pools[:2000], answers=(answers,), replicates=100).variance.mean()
+    assert abs(drawn / truth - 1) > 0.04
+
+
+def test_parts_need_two_of_them():
+    with pytest.raises(ValueError, match="8 answers make 1 parts of 5"):
+        variance_between_parts(jnp.zeros((1, 3, 8)), answers=5)
 
 
 def test_the_slope_of_a_power_is_its_exponent():
@@ -85,4 +108,17 @@ def test_a_policy_s_thoughts_are_measured(tmp_path_factory, tmp_path):
     for name in ("measured", "formula", "simulated"):
         (mean, low, high), _ = found[name]
         assert low <= mean <= high
+    assert [low <= mean <= high for mean, low, high in found["apart"]] == [True, True]
+    assert (tmp_path / "variance.png").stat().st_size > 1000
+
+
+def test_given_means_need_no_run(tmp_path, capsys):
+    """The command alone: formula and simulation for the means it is given."""
+    options = ["--means", "0.1", "0.5", "0.9", "--answers", "64", "256", "--thoughts-grid", "3"]
+    variance_command([*options, "--trees", "16000", "--output", str(tmp_path)])
+    assert "against log M, formula: -1.00" in capsys.readouterr().out
+    found = json.loads((tmp_path / "variance.json").read_text())["against_answers"]
+    assert found["slopes"]["formula"] == pytest.approx(-1)
+    assert found["simulated"] == pytest.approx(found["formula"], rel=0.2)
+    assert "measured" not in found
     assert (tmp_path / "variance.png").stat().st_size > 1000
