@@ -171,7 +171,18 @@ def reward_pool(
             scores = score_answers(scorer, full, rollout, read_texts(rollout, parts.tokenizer))
             found.append(scores.rewards[: len(part)])
     pool = np.concatenate(found)
-    return pool[np.isfinite(pool).all(axis=(1, 2))]
+    scored = pool[np.isfinite(pool).all(axis=(1, 2))]
+    if not len(scored):
+        raise UserError(f"no prompt of {given.split} has all its {given.pool} answers scored")
+    return scored
+
+
+def live_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
+    """Those whose thoughts differ in the pool at all."""
+    live = pool[np.ptp(pool.mean(axis=2), axis=1) > 1e-6]
+    if not len(live):
+        raise UserError(f"all thoughts of each of {len(pool)} prompts are worth the same")
+    return live
 
 
 def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]:
@@ -186,11 +197,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     config = load_run(run_dir)
     use_compilation_cache(config)
     pool = reward_pool(given, config, run_dir)
-    if not len(pool):
-        raise UserError(f"no prompt of {given.split} has all its {given.pool} answers scored")
-    live = pool[np.ptp(pool.mean(axis=2), axis=1) > 1e-6]
-    if not len(live):
-        raise UserError(f"all thoughts of each of {len(pool)} prompts are worth the same")
+    live = live_prompts(pool)
     means, variances = (jnp.asarray(x) for x in (live.mean(axis=2), live.var(axis=2)))
     found = resampled(
         jax.random.key(given.seed), jnp.asarray(live), answers=given.answers, replicates=1000

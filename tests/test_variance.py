@@ -12,7 +12,7 @@ from tiny_run import open_tiny
 
 from gmma.errors import UserError
 from gmma.variance import resampled, simulated_variance, variance_between_parts
-from gmma.variance_command import slope, variance_command
+from gmma.variance_command import live_prompts, slope, variance_command
 
 ANSWERS = (1, 2, 8)
 
@@ -110,6 +110,13 @@ def test_a_policy_s_thoughts_are_measured(tmp_path_factory, tmp_path):
         assert low <= mean <= high
     assert [low <= mean <= high for mean, low, high in found["apart"]] == [True, True]
     assert (tmp_path / "variance.png").stat().st_size > 1000
+
+
+def test_prompts_without_a_difference_are_left_out():
+    pool = np.asarray([[[0, 1], [1, 0]], [[0, 1], [1, 1]]], np.float32)
+    np.testing.assert_array_equal(live_prompts(pool), pool[1:])
+    with pytest.raises(UserError, match="each of 1 prompts"):
+        live_prompts(pool[:1])
 
 
 def test_given_means_need_no_run(tmp_path, capsys):
