@@ -75,9 +75,10 @@ function table(caption, header, rows, { textColumns = [], keys = null } = {}) {
     });
     body.append(...order.map((row) => lines[row]));
   }
-  const full = el("table", {}, caption ? el("caption", {}, caption) : null,
-    el("thead", {}, el("tr", {}, ...heads)), body);
-  return el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption || "table" }, full);
+  const full = el("table", { "aria-label": caption }, el("thead", {}, el("tr", {}, ...heads)), body);
+  // The caption stays where it is when a wide table is scrolled.
+  return el("div", {}, el("p", { class: "caption" }, caption),
+    el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `${caption}; scrolls sideways` }, full));
 }
 
 function section(title, ...children) {

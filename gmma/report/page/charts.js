@@ -206,6 +206,9 @@ function logTicks(low, high) {
   return inside.length >= 2 ? inside : niceTicks(10 ** low, 10 ** high, 4).map(Math.log10);
 }
 
+// Drawings are as wide as a column, so that their letters have the size of the page's.
+const drawingWidth = () => (innerWidth < 640 ? 340 : 540);
+
 // rows: {label, figures: [mean, low, high]}; a dot and its interval for each.
 function dotPlot(title, rows) {
   const held = rows.filter((row) => row.figures && row.figures[0] != null);
@@ -213,18 +216,20 @@ function dotPlot(title, rows) {
   const ends = held.flatMap((row) => row.figures.filter((value) => value != null));
   const [low, high] = [Math.min(...ends), Math.max(...ends)];
   const pad = (high - low) * 0.06 || 0.01;
-  const size = { width: 560, label: 190, row: 24, bottom: 26 };
+  const narrow = drawingWidth() < 500;
+  const size = { width: drawingWidth(), label: narrow ? 140 : 190, row: 24, bottom: 26 };
+  const letters = narrow ? 17 : 27;
   const height = held.length * size.row + size.bottom;
   const at = (value) => size.label + ((value - low + pad) / (high - low + 2 * pad)) * (size.width - size.label - 10);
   const drawing = svg("svg", { viewBox: `0 0 ${size.width} ${height}`, role: "img", "aria-label": title });
-  for (const tick of niceTicks(low - pad, high + pad)) {
+  for (const tick of niceTicks(low - pad, high + pad, narrow ? 3 : 5)) {
     drawing.append(svg("line", { class: "grid", x1: at(tick), x2: at(tick), y1: 0, y2: height - size.bottom }));
     drawing.append(svg("text", { x: at(tick), y: height - 8, "text-anchor": "middle" }, number(tick)));
   }
   held.forEach((row, place) => {
     const y = place * size.row + size.row / 2;
     const [mean, from, to] = row.figures;
-    const name = row.label.length > 29 ? row.label.slice(0, 28) + "…" : row.label;
+    const name = row.label.length > letters ? row.label.slice(0, letters - 1) + "…" : row.label;
     drawing.append(svg("text", { class: "name", x: size.label - 12, y: y + 4, "text-anchor": "end" }, name));
     if (from != null) drawing.append(svg("line", { class: "mark", x1: at(from), x2: at(to), y1: y, y2: y, "stroke-width": 2 }));
     drawing.append(svg("circle", { class: "mark", cx: at(mean), cy: y, r: 4.5 }));
@@ -239,7 +244,7 @@ function pointPlot(title, xLabel, points, { logX = false, logY = false } = {}) {
   const flat = (value, log) => (log ? Math.log10(value) : value);
   const ys = held.flatMap((p) => p.figures.filter((v) => v != null && (!logY || v > 0))).map((v) => flat(v, logY));
   const xs = held.map((p) => flat(p.x, logX));
-  const box = { left: 62, right: 548, top: 10, bottom: 226 };
+  const box = { left: 62, right: drawingWidth() - 44, top: 10, bottom: 226 };
   const scale = (values, from, to) => {
     const [low, high] = [Math.min(...values), Math.max(...values)];
     const pad = (high - low) * 0.08 || Math.abs(high) * 0.05 || 0.5;
@@ -247,7 +252,7 @@ function pointPlot(title, xLabel, points, { logX = false, logY = false } = {}) {
   };
   const x = scale(xs, box.left, box.right);
   const y = scale(ys, box.bottom, box.top);
-  const drawing = svg("svg", { viewBox: "0 0 560 268", role: "img", "aria-label": title });
+  const drawing = svg("svg", { viewBox: `0 0 ${drawingWidth()} 268`, role: "img", "aria-label": title });
   const ticks = logY ? logTicks(y.low, y.high) : niceTicks(y.low, y.high, 4);
   for (const tick of ticks) {
     drawing.append(svg("line", { class: "grid", x1: box.left, x2: box.right, y1: y.at(tick), y2: y.at(tick) }));

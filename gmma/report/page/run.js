@@ -39,11 +39,11 @@ function qualitySection() {
   if (!quality) return;
   const rows = quality.rows.map((row) => [row.name.replace("/", " "), ...row.figures.map((figures, place) => {
     const cell = interval(figures);
-    if (quality.columns[place] === "difference" && figures?.[1] > 0) cell.classList.add("good");
-    if (quality.columns[place] === "difference" && figures?.[2] < 0) cell.classList.add("bad");
+    const apart = figures && (figures[1] > 0 || figures[2] < 0); // zero is outside
+    if (quality.columns[place] === "difference" && apart) cell.classList.add("apart");
     return cell;
   })]);
-  const paired = quality.columns.includes("difference") ? "; differences are paired, example by example" : "";
+  const paired = quality.columns.includes("difference") ? "; differences are paired, example by example; bold where the interval leaves out 0" : "";
   section("Quality", table(`${quality.examples} examples of the ${quality.split} split, mean [95 % interval]${paired}`,
     ["", ...quality.columns], rows));
 }
@@ -93,11 +93,14 @@ function curveSection() {
     const weight = Number(slider.value);
     const lines = own.flatMap((name, index) => {
       const line = { name: own.length > 1 || title !== name ? shortName(name) : "", values: curves.metrics[name], colour: seriesColour(index) };
-      const sparse = line.values.filter((value) => value != null).length < curves.step.length / 4;
+      const held = line.values.flatMap((value, at) => (value == null ? [] : [at]));
+      const sparse = held.length < (held.at(-1) - held[0] + 1) / 4; // not of every step
       if (weight === 0 || sparse) return [{ ...line, points: sparse }];
       return [{ ...line, faint: true }, { ...line, values: smooth(line.values, weight, starts), smoothed: true }];
     });
-    return new Chart(group, { title, x: curves.step, xLabel: "step", lines, bands });
+    const log = title === "Seconds per step"; // a step that compiles is far above the others
+    if (log) lines.forEach((line) => { line.values = line.values.map((value) => (value > 0 ? value : null)); });
+    return new Chart(group, { title, x: curves.step, xLabel: "step", lines, bands, log });
   }
 
   function draw() {
