@@ -10,18 +10,20 @@ from typing import Annotated, Any
 
 import tyro
 
-from gmma.commands import load_module, parse, split_experiment
+from gmma.commands import load_module, parse, split_experiment, use_compilation_cache
 from gmma.config import ExperimentConfig, require
 from gmma.console import print_table
 from gmma.errors import UserError
 from gmma.files import write_whole
+from gmma.grid_run import GridTimes, compare_with_runs, run_grid
 from gmma.outcome import format_interval
-from gmma.sweep import Sweep, sweep_runs
+from gmma.sweep import START, Sweep, SweepRun, sweep_runs
 from gmma.sweep_plots import plot_sweep
 from gmma.sweep_queue import Share, run_queue
 from gmma.sweep_results import sweep_record
 
 CODE_SOME_FAILED = 1
+FLAGS = ("--dry-run", "--results", "--one-program", "--compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +62,12 @@ def load_sweep(path: Path) -> Sweep:
 def sweep_command(arguments: Sequence[str]) -> None:
     """`gmma sweep EXPERIMENT [--workers N] [--field value …]`; start it again to go on.
 
-    `--dry-run` prints the runs and stops; `--results` leaves out what is not done.
+    `--dry-run` prints the runs and stops; `--results` leaves out what is not done. For arms that
+    differ in `tree.answers` alone, `--one-program` trains them and their seeds side by side
+    (`grid.py`), and `--compare` times that against the same runs one after another.
     """
     path, rest = split_experiment(arguments, "sweep")
-    flags = {flag for flag in ("--dry-run", "--results") if flag in rest}
+    flags = {flag for flag in FLAGS if flag in rest}
     rest = [argument for argument in rest if argument not in flags]
     sweep = load_sweep(path)
     default = SweepArguments(base=sweep.base)
@@ -73,10 +77,44 @@ def sweep_command(arguments: Sequence[str]) -> None:
     if "--dry-run" in flags:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
-        return
-    failed = []
-    if "--results" not in flags:
+    elif "--compare" in flags:
+        train_starts(sweep, runs, given.workers)
+        print_grid_times(compare_with_runs(cells_of(runs)))
+    elif "--one-program" in flags:
+        train_starts(sweep, runs, given.workers)
+        if not all(run.is_done() for run in runs):
+            use_compilation_cache(cells_of(runs)[0])
+            run_grid(cells_of(runs))
+        show_results(sweep, runs, arguments)
+    elif "--results" in flags:
+        show_results(sweep, runs, arguments)
+    else:
         failed = run_queue(sweep, runs, given.workers, parse_share(given.share))
+        show_results(sweep, runs, arguments)
+        end_with(failed)
+
+
+def cells_of(runs: Sequence[SweepRun]) -> list[ExperimentConfig]:
+    """The runs of a sweep that one program trains side by side."""
+    return [run.config for run in runs if run.arm != START]
+
+
+def train_starts(sweep: Sweep, runs: Sequence[SweepRun], workers: int) -> None:
+    """The SFT that cells go on from, each a run of its own."""
+    starts = [run for run in runs if run.arm == START]
+    end_with(run_queue(sweep, starts, workers, Share(index=0, count=1)))
+
+
+def end_with(failed: Sequence[SweepRun]) -> None:
+    """Exit code 1 where a run failed."""
+    if failed:
+        names = ", ".join(run.config.name for run in failed)
+        print(f"gmma sweep: failed: {names}; start it again to retry them", file=sys.stderr)
+        raise SystemExit(CODE_SOME_FAILED)
+
+
+def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str]) -> None:
+    """`sweep.json`, the table and the plots of the runs that are done."""
     record = sweep_record(sweep, runs, shlex.join(["gmma", "sweep", *arguments]))
     if not record["arms"]:
         raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
@@ -85,10 +123,20 @@ def sweep_command(arguments: Sequence[str]) -> None:
     picture = sweep.directory / "sweep.png"
     plot_sweep(record, sweep.directory, picture)
     print(f"every figure: {sweep.directory / 'sweep.json'}; plots: {picture}")
-    if failed:
-        names = ", ".join(run.config.name for run in failed)
-        print(f"gmma sweep: failed: {names}; start it again to retry them", file=sys.stderr)
-        raise SystemExit(CODE_SOME_FAILED)
+
+
+def print_grid_times(times: GridTimes) -> None:
+    """Both ways side by side."""
+    rows = [
+        ["one program", f"{times.grid_seconds:.1f}", str(times.grid_compilations)],
+        [
+            f"{times.runs} runs one after another",
+            f"{times.runs_seconds:.1f}",
+            str(times.runs_compilations),
+        ],
+        ["ratio", f"{times.grid_seconds / times.runs_seconds:.2f}", ""],
+    ]
+    print_table(f"{times.steps} steps each, compilation included", ["", "s", "compiled"], rows)
 
 
 def print_sweep(record: dict[str, Any]) -> None:

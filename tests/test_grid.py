@@ -1,0 +1,144 @@
+"""A grid of runs in one program: each cell is the run it stands for."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny_digits import experiment
+
+from gmma import assembly
+from gmma.checkpoint import restore_all_params
+from gmma.config import MeshConfig, ObjectiveConfig, config_to_json
+from gmma.errors import UserError
+from gmma.grid_run import check_cells, run_grid
+from gmma.metrics import read_records
+from gmma.objective import token_weights
+from gmma.sharding import make_mesh
+from gmma.train import train
+from gmma.tree import TreeShape
+from gmma.tree.layout import join_levels, split_levels
+
+CELLS, STEPS = ((1, 0), (3, 0), (3, 1)), 4  # (M, seed)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_device():
+    """JAX's own promotion: optax raises a float to an integer power."""
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
+        patch.setattr(assembly, "make_mesh", lambda config: mesh)
+        yield
+
+
+def cells(root, home):
+    base = experiment()
+    base = replace(
+        base,
+        sft=replace(base.sft, steps=0),
+        rl=replace(base.rl, steps=STEPS, microbatches=2),
+        rewards=replace(base.rewards, workers=0),
+        evaluation=replace(base.evaluation, every_steps=2),
+        samples_every_steps=0,
+        data_dir=root / "data",
+        runs_dir=root / home,
+    )
+    return [
+        replace(base, name=f"A{m}_seed{s}", seed=s, tree=replace(base.tree, thoughts=3, answers=m))
+        for m, s in CELLS
+    ]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """The runs of a grid, and the same ones trained apart by the ordinary loop."""
+    root = tmp_path_factory.mktemp("grid")
+    together, apart = (cells(root, home) for home in ("together", "apart"))
+    records = run_grid(together)
+    after_first = [record["compilations"] for record in read_records(records_of(together[0]))[1:]]
+    for config in apart:
+        train(config)
+    return together, apart, records, after_first
+
+
+def records_of(config):
+    return config.run_dir / "metrics.jsonl"
+
+
+def test_a_cell_is_the_run_it_stands_for(both):
+    """Losses and parameters to 1e-6 relative, and every metric but the clock's."""
+    together, apart, *_ = both
+    for cell, run in zip(together, apart, strict=True):
+        found, expected = read_records(records_of(cell)), read_records(records_of(run))
+        assert len(found) == len(expected) == STEPS
+        for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+            clocked = {n for n in theirs if n.startswith(("seconds/", "step_time", "compilations"))}
+            assert ours.keys() == theirs.keys()
+            for name in theirs.keys() - clocked - {"phase"}:
+                # A loss is a sum of centred terms that nearly cancel: relative to their size, 1.
+                # So are powers of gradients, to the whole.
+                size = theirs["gradient/total_power"] if name.startswith("gradient/") else 1
+                close = pytest.approx(theirs[name], rel=1e-5, abs=1e-6 * max(size, 1))
+                assert ours[name] == close, (cell.name, step, name)
+        ours, theirs = (restore_all_params(config.run_dir) for config in (cell, run))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-30)
+            assert error <= 1e-6, cell.name
+
+
+def test_the_device_s_programs_are_compiled_once(both):
+    *_, after_first = both
+    assert after_first == [0] * (STEPS - 1)
+
+
+def test_a_cell_leaves_what_a_run_leaves(both):
+    together, apart, records, _ = both
+    for cell, run, record in zip(together, apart, records, strict=True):
+        assert record["step"] == STEPS - 1
+        saved = json.loads((cell.run_dir / "config.json").read_text())
+        assert saved == config_to_json(cell)
+        names = {path.name for path in (run.run_dir / "evaluation").iterdir()} - {"after_sft.json"}
+        for name in names:
+            ours, theirs = (
+                json.loads((config.run_dir / "evaluation" / name).read_text())["values"]
+                for config in (cell, run)
+            )
+            assert ours == theirs
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_weights_of_masked_answers_are_those_of_a_smaller_tree(own, more, seed):
+    """For every loss type; `trained` is false where an answer is masked."""
+    most = own + more
+    random = np.random.default_rng(seed)
+    small, large = (TreeShape(2, 3, 2, thoughts=2, answers=m) for m in (own, most))
+    trained = random.random((2, large.packed)) < 0.7
+    prompt, thought, answer = split_levels(jax.numpy.asarray(trained), large)
+    prompt, answer = prompt & False, answer & (np.arange(most) < own)[None, None, :, None]
+    masked = join_levels(prompt, thought, answer)
+    cut = join_levels(prompt, thought, answer[:, :, :own])
+    for loss_type in ("grpo", "dr_grpo", "dapo"):
+        config = ObjectiveConfig(loss_type=loss_type)
+        _, *expected = split_levels(token_weights(cut, small, config), small)
+        _, *found = split_levels(token_weights(masked, large, config), large)
+        factor = 1.0 if loss_type == "dapo" else most / own
+        np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+        np.testing.assert_allclose(found[1][:, :, :own] * factor, expected[1], rtol=1e-6)
+
+
+def test_what_is_no_grid_is_refused(tmp_path):
+    first, second, *_ = cells(tmp_path, "runs")
+    with pytest.raises(UserError, match="differ in more than seed"):
+        check_cells([first, replace(second, rl=replace(second.rl, steps=9))])
+    with pytest.raises(UserError, match="from a given start"):
+        check_cells([replace(first, sft=replace(first.sft, steps=1))])
+    first.run_dir.mkdir(parents=True)
+    with pytest.raises(UserError, match="does not resume"):
+        check_cells([first, second])
+    iterated = replace(second, objective=ObjectiveConfig(num_iterations=2))
+    with pytest.raises(UserError, match=r"num_iterations = 2.*without --one-program"):
+        run_grid([iterated])
+    assert not iterated.run_dir.exists()
