@@ -229,6 +229,73 @@ def test_a_sweep_opens_from_disk_without_an_error(tmp_path):
 
 
 @needs_browser
+def test_keys_and_drags_zoom_every_chart(tmp_path):
+    """Steps 0 to 31: ranges of the first two charts after each of what a reader does."""
+    page = report(write_run(tmp_path / "run"))
+    steps = [
+        "show('all')",
+        "key('+'); show('plus')",
+        "key('ArrowRight'); show('right')",
+        "key('ArrowLeft'); key('ArrowLeft'); show('left')",
+        "key('Escape'); show('escape')",
+        "drag(0.25, 0.75); show('drag')",
+        "over.dispatchEvent(new MouseEvent('dblclick', { bubbles: true })); show('double')",
+    ]
+    code = """
+    const nodes = [...document.querySelectorAll("figure")].slice(0, 2);
+    const chart = nodes[0];
+    const over = chart.querySelector(".u-over");
+    const key = (name) => chart.dispatchEvent(new KeyboardEvent("keydown", { key: name }));
+    const drag = (from, to) => {
+      const box = over.getBoundingClientRect();
+      const send = (kind, target, share) => target.dispatchEvent(new MouseEvent(kind, {
+        bubbles: true, button: 0, movementX: 9,
+        clientX: box.left + share * box.width, clientY: box.top + 40 }));
+      send("mousemove", over, from);
+      send("mousedown", over, from);
+      send("mousemove", over, to);
+      send("mouseup", document, to);
+    };
+    const show = (name) => {
+      const rows = nodes.map((node) => {
+        node.querySelector("details").open = true;
+        return [...node.querySelectorAll("tbody td:first-child")].map((cell) => cell.textContent);
+      });
+      console.log(name, ...rows.map((steps) => `${steps[0]}-${steps.at(-1)}`), "end");
+    };
+    nodes.forEach((node) => { node.querySelector("details").open = true; });
+    """
+    waits = "\n".join(f"await new Promise((go) => setTimeout(go, 100)); {one};" for one in steps)
+    (tmp_path / "run.html").write_text(
+        f"{page}<script>(async () => {{ {code} {waits} }})()</script>"
+    )
+    _, said = open_in_browser(tmp_path / "run.html", tmp_path / "profile")
+    ranges = [re.search(r'"(\w+) (\S+) (\S+) end"', line) for line in said]
+    assert all(ranges), said
+    assert all(found[2] == found[3] for found in ranges if found), said  # the charts go together
+    found = {one[1]: one[2] for one in ranges if one}
+    assert found["all"] == found["escape"] == found["double"] == "0-31"
+    assert found["plus"] == "5-26"  # 70 % of the range around its middle: 4.65 to 26.35
+    assert found["right"] == "8-29"  # an eighth of what is shown: 2.71 further
+    assert found["left"] == "2-23"
+    assert found["drag"] == "8-23"
+
+
+@needs_browser
+@pytest.mark.parametrize("write", [write_run, write_sweep])
+def test_a_phone_scrolls_down_only(tmp_path, write):
+    page = report(write(tmp_path / "it"))
+    watch = "<script>{ const { scrollWidth, clientWidth, lang } = document.documentElement; "
+    watch += "console.log(lang, scrollWidth - clientWidth, innerWidth) }</script>"
+    (tmp_path / "it.html").write_text(page + watch)
+    frame = f'<iframe src="file://{tmp_path}/it.html" style="width:390px;height:800px;border:0">'
+    (tmp_path / "phone.html").write_text(frame)
+    _, said = open_in_browser(tmp_path / "phone.html", tmp_path / "profile")
+    assert len(said) == 1
+    assert '"en 0 390"' in said[0]  # nothing is wider than the window
+
+
+@needs_browser
 def test_the_browser_would_tell_of_errors_and_requests(tmp_path):
     page = report(write_run(tmp_path / "run"))
     page = page.replace("<main", '<img src="https://example.invalid/x.png"><main')

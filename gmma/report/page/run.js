@@ -131,7 +131,7 @@ function curveSection() {
   const thinned = curves.step.length < curves.logged
     ? `${curves.logged.toLocaleString("en-US")} steps, thinned: of every few steps each curve keeps its lowest and its highest value.` : "";
   section("Curves",
-    el("p", { class: "soft" }, `Drag across a chart to zoom all of them; double click or Escape shows everything. With a chart in focus: arrow keys pan, + and − zoom. Faint lines are the raw values. ${thinned}`),
+    el("p", { class: "soft" }, `Drag across a chart to zoom all of them; double click or Escape shows everything. With a chart in focus: arrow keys pan, + and − zoom. Faint lines are the raw values; figures beside a title are of the smooth line. ${thinned}`),
     el("div", { class: "bar" }, el("label", {}, "Smoothing", slider, said), ...buttons, ...rangeButtons(group)),
     el("details", {}, el("summary", {}, `Choose among ${names.length} metrics`), picker), place);
   draw();

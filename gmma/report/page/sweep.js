@@ -100,14 +100,21 @@ function armCurves(arms, metric) {
     return x.length > 1 ? new Chart(group, { ...options, x, lines: columns }) : null;
   }
 
+  // An arm's mean (0) or an end of its interval (1, 2) against what was spent.
+  function armLine(arm, key, part, look) {
+    const held = arm.curve.filter((point) => point[key] != null);
+    return { ...look, colour: tint(arm.label), x: held.map((point) => point[key]), y: held.map((point) => point.quality?.[part] ?? null) };
+  }
+
   function draw() {
     groups.splice(0).forEach((group) => group.charts.forEach((one) => one.plot?.destroy()));
     const curved = arms.filter((arm) => arm.curve?.length && shown.has(arm.label));
     const charts = Object.entries(UNITS).map(([key, name]) => chart({ title: `${metric} against ${name}`, xLabel: name },
-      curved.filter((arm) => arm.curve.some((point) => point[key] != null)).map((arm) => ({
-        name: arm.label, colour: tint(arm.label), points: true,
-        x: arm.curve.map((point) => point[key]), y: arm.curve.map((point) => point.quality?.[0] ?? null),
-      }))));
+      curved.filter((arm) => arm.curve.some((point) => point[key] != null)).flatMap((arm) => [
+        armLine(arm, key, 1, { name: `${arm.label} low`, faint: true }),
+        armLine(arm, key, 2, { name: `${arm.label} high`, faint: true }),
+        armLine(arm, key, 0, { name: arm.label, points: true }),
+      ])));
     charts.push(chart({ title: "Gradient norm of every run", xLabel: "step of the phase", log: scale.checked, wide: true, height: 280 },
       data.norms.filter((run) => shown.has(run.arm)).map((run) => ({
         name: `${run.arm}, seed ${run.seed}`, colour: tint(run.arm), x: run.step,
@@ -125,7 +132,7 @@ function armCurves(arms, metric) {
     } });
     return own(el("label", { class: "key" }, box, ` ${label}`), `var(--${tint(label)})`);
   });
-  section("Curves", el("p", { class: "soft" }, "Quality is on the validation split, the mean over seeds; its intervals are in the table above for the end. Drag to zoom, double click or Escape to reset; in focus, arrow keys pan, + and − zoom. Gradient norms are thinned to 300 points a run that keep every lowest and highest value."),
+  section("Curves", el("p", { class: "soft" }, "Quality is on the validation split, the mean over seeds; faint lines are the ends of its 95 % interval. Drag to zoom, double click or Escape to reset; in focus, arrow keys pan, + and − zoom. Gradient norms are thinned to 300 points a run that keep every lowest and highest value."),
     el("div", { class: "arms", role: "group", "aria-label": "Arms shown" }, ...boxes),
     el("div", { class: "bar" }, el("label", {}, scale, "Gradient norms on a logarithmic axis")), place);
   draw();

@@ -23,7 +23,13 @@ function picture(tree) {
     image.style.width = `${image.naturalWidth * Math.max(1, factor)}px`;
   };
   image.addEventListener("load", fit);
-  return image;
+  const enlarge = el("button", { type: "button", "aria-pressed": "false", onclick: () => {
+    const large = enlarge.closest(".tree").classList.toggle("large");
+    enlarge.setAttribute("aria-pressed", String(large));
+    if (large) image.style.width = `${Math.max(image.naturalWidth, 2 * READABLE)}px`;
+    else fit();
+  } }, "Enlarge");
+  return el("div", {}, image, enlarge);
 }
 
 function answerItem(answer) {
