@@ -8,7 +8,7 @@ are rough, and rather too narrow than too wide.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import jax.numpy as jnp
@@ -104,8 +104,8 @@ def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.
     """What was spent before step 0, before step 1, …, at the end.
 
     Samples are answers that were rewarded, or demonstrations imitated; tokens are those sampled
-    (trained on, in SFT), each counted once; seconds are the median step's, so that compilations and
-    what else a machine did now and then do not count.
+    (trained on, in SFT), each counted once; seconds are the median step's, so that compilations do
+    not count.
     """
     config = run.config
     rl = run.moment == "rl"
@@ -121,6 +121,16 @@ def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.
         "seconds": each * seconds,
     }
     return {unit: np.concatenate([[0.0], np.cumsum(spent)]) for unit, spent in per_step.items()}
+
+
+def with_least_seconds(runs: Sequence[RunResult]) -> list[RunResult]:
+    """Runs of one arm, each with the seconds a step of the fastest: they do the same work, and what
+    a slower one took longer is what else its machine did.
+    """
+    if not runs:
+        return []
+    each = min(run.costs["seconds"][-1] / run.steps[-1] for run in runs)
+    return [replace(run, costs={**run.costs, "seconds": run.steps * each}) for run in runs]
 
 
 def crossed_interval(values: Float[np.ndarray, "seeds N"]) -> Interval:
@@ -186,9 +196,11 @@ def comparison(
     first, second = labels
     shown = f"{abs(mean):.3f}"
     verdict = "no difference shown"
-    if low > 0:
+    if len(values) == 1:
+        verdict = "one seed: no verdict"
+    elif low > 0:
         verdict = f"{first} is higher than {second} by {shown}"
-    if high < 0:
+    elif high < 0:
         verdict = f"{first} is lower than {second} by {shown}"
     return {
         "first": first,
@@ -251,6 +263,7 @@ def sweep_record(sweep: Sweep, runs: Sequence[SweepRun], command: str) -> dict[s
     for run in runs:
         if run.arm != START and ends[run.config.name]:
             results[run.arm].append(read_run(run, metric))
+    results = {label: with_least_seconds(own) for label, own in results.items()}
     return {
         "name": sweep.name,
         "command": command,

@@ -46,6 +46,7 @@ from gmma.sweep_results import (
     compare,
     crossed_interval,
     sweep_record,
+    with_least_seconds,
 )
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -260,6 +261,21 @@ def test_equal_budgets_are_those_that_both_arms_reach():
     assert found["tokens"]["difference"] == pytest.approx([0.4] * 3)
     assert found["tokens"]["verdict"] == "a is higher than b by 0.400"
     assert {c["seeds"] for c in found.values()} == {2}
+
+
+def test_one_seed_gives_no_verdict():
+    one, other = (result(0, lambda step, up=up: step + up, 1) for up in (0, 5))
+    assert {c["verdict"] for c in compare(("a", "b"), {"a": [one], "b": [other]})} == {
+        "one seed: no verdict"
+    }
+
+
+def test_an_arm_takes_the_seconds_of_its_fastest_seed():
+    slow, fast = (result(seed, lambda step: step, cost) for seed, cost in ((0, 3), (1, 2)))
+    found = with_least_seconds([slow, fast])
+    assert [run.costs["seconds"][-1] for run in found] == [16, 16]
+    assert [run.costs["tokens"][-1] for run in found] == [24, 16]
+    assert with_least_seconds([]) == []
 
 
 @given(st.integers(1, 6), st.integers(1, 40), st.floats(-3, 3))
