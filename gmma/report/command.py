@@ -8,7 +8,7 @@ import tyro
 from gmma.commands import parse
 from gmma.errors import UserError
 from gmma.files import RunPath, write_whole
-from gmma.report.page import render_page
+from gmma.report.render import render_page
 from gmma.report.run import run_page
 from gmma.report.sweep import SWEEP_FILE, sweep_page
 

@@ -13,7 +13,7 @@ from gmma.errors import UserError
 from gmma.evaluate import difference, load_evaluation, summarise
 from gmma.files import RunPath, absolute, read_json
 from gmma.metrics import RECORDS, Record, read_records
-from gmma.report.page import CURVE_VALUES, fit_trees, read_tree, thin
+from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
 from gmma.theory import gradient_spike_score
 
 PHASES = ("sft", "rl")
@@ -48,7 +48,10 @@ def run_page(directory: RunPath) -> dict[str, Any]:
 
 
 def scored(records: Sequence[Record]) -> list[Record]:
-    """The records with `grad_spike_score` over each phase, also where an older run had none."""
+    """The records with `grad_spike_score` over each phase, also where an older run had none.
+
+    Norms that are not finite are left out of the running mean and have no score.
+    """
     scores: dict[int, float] = {}
     for phase in PHASES:
         own = [
@@ -81,7 +84,7 @@ def phase_row(phase: str, records: Sequence[Record]) -> dict[str, Any] | None:
         "tokens": total(own, tokens),
         "spikes": {
             "steps": len(scores),
-            "not_finite": len(own) - len(scores),
+            "not_finite": sum("grad_norm" in record for record in own) - len(scores),
             "largest": float(scores.max()),
             "above": int((scores > SPIKE_SCORE).sum()),
             "share": float((scores > SPIKE_SCORE).mean()),

@@ -4,7 +4,7 @@ from typing import Any
 
 from gmma.files import RunPath, read_json
 from gmma.metrics import RECORDS, read_records
-from gmma.report.page import fit_trees, read_tree, thin
+from gmma.report.render import fit_trees, read_tree, thin
 
 SWEEP_FILE = "sweep.json"
 NORM_ROWS = 300  # of a run's gradient norms, at most

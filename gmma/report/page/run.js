@@ -59,7 +59,7 @@ function phaseSection() {
   section("Phases",
     table("Seconds by part; tokens sampled in RL, trained on in SFT", ["", "steps", "rollout s", "reward s", "update s", "all s", "s per step", "tokens"], rows),
     spikes.length ? table("Gradient spikes", ["", "steps", "largest score", `above ${data.spike_limit}`, "not finite"], spikes) : null,
-    spikes.length ? el("p", { class: "soft" }, `Spike score: a step's global gradient norm, before clipping, over the running mean of its phase with that step included; a spike is a score above ${data.spike_limit}. The mean and the limit are our choice, after SPAM (arXiv 2501.06842).`) : null);
+    spikes.length ? el("p", { class: "soft" }, `Spike score: a step's global gradient norm, before clipping, over the running mean of its phase with that step included; a spike is a score above ${data.spike_limit}; norms that are not finite are counted apart. The mean and the limit are our choice, after SPAM (arXiv 2501.06842).`) : null);
 }
 
 // Where each phase begins and ends on the axis of steps.
