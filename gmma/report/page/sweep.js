@@ -22,11 +22,21 @@ function sweepPage() {
 function comparisonSection(comparisons) {
   if (!comparisons.length) return;
   const budget = (found) => (found.at != null ? `equal ${found.budget}, ${number(found.at, 3)}` : found.budget === "end" ? "at the end, test split" : found.budget);
-  const rows = comparisons.map((found) => [`${found.first} ${MINUS} ${found.second}`, budget(found), interval(found.difference),
-    found.seeds == null ? NONE : String(found.seeds), found.verdict]);
-  const keys = comparisons.map((found) => [`${found.first} ${found.second}`, budget(found), found.difference?.[0], found.seeds, found.verdict]);
-  section("Comparisons", table("Paired differences, by seed and by example, mean [95 % interval]",
-    ["pair", "budget", "difference", "seeds", "verdict"], rows, { textColumns: [0, 1, 4], keys }));
+  const place = el("div");
+  const budgets = [...new Set(comparisons.map((found) => found.budget))];
+  const choice = el("select", { onchange: () => show() }, el("option", { value: "" }, "all"),
+    ...budgets.map((name) => el("option", { value: name }, name)));
+  if (budgets.includes("end")) choice.value = "end"; // many pairs times many budgets is a long table
+  function show() {
+    const held = comparisons.filter((found) => !choice.value || found.budget === choice.value);
+    const rows = held.map((found) => [`${found.first} ${MINUS} ${found.second}`, budget(found), interval(found.difference),
+      found.seeds == null ? NONE : String(found.seeds), found.verdict]);
+    const keys = held.map((found) => [`${found.first} ${found.second}`, budget(found), found.difference?.[0], found.seeds, found.verdict]);
+    place.replaceChildren(table("Paired differences, by seed and by example, mean [95 % interval]",
+      ["pair", "budget", "difference", "seeds", "verdict"], rows, { textColumns: [0, 1, 4], keys }));
+  }
+  section("Comparisons", el("div", { class: "bar" }, el("label", {}, "Compared at", choice)), place);
+  show();
 }
 
 function armSection(arms, metric) {
