@@ -111,7 +111,7 @@ def test_a_run_is_not_written_over(refuse):
     ("arguments", "message"),
     [
         ("", "gmma COMMAND"),
-        ("trian x.py", "no command 'trian'; choose one of train, eval"),
+        ("trian x.py", "no command 'trian'; choose one of train, sweep"),
         ("train", "which experiment? gmma train experiments/NAME.py"),
         ("train nowhere.py", "no experiment file nowhere.py"),
         ("data nowhere.py", "no experiment file nowhere.py"),
