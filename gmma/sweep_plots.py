@@ -62,7 +62,7 @@ def against_answers(axes: Axes, arms: Arms, key: str, label: str) -> None:
             places, values[:, 0], spread, fmt="o-", color=f"C{number}", label=f"K = {thoughts}"
         )
     axes.set_xscale("log", base=2)
-    if key != "quality":
+    if key != "quality" and axes.dataLim.y1 > 0:  # with K = 2 it is 0 by definition
         axes.set_yscale("log")
     axes.set_xlabel("M, answers per thought")
     axes.set_ylabel(label)
