@@ -14,7 +14,7 @@ from pathlib import Path
 from gmma.config import ExperimentConfig
 from gmma.tasks.affordance import AffordanceConfig
 from gmma.tasks.manifest import RecordsConfig
-from gmma.variants import qwen_lora_t4a4
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
@@ -22,4 +22,4 @@ def experiment() -> ExperimentConfig:
     task = AffordanceConfig(
         records=RecordsConfig(format="umd", train=Path("data/umd/annotations.jsonl")),
     )
-    return qwen_lora_t4a4("affordance_t4a4", task, "box_iou", prompt_tokens=1024, answer_tokens=64)
+    return lora_t4a4(QWEN, "affordance_t4a4", task, "box_iou", prompt_tokens=1024, answer_tokens=64)

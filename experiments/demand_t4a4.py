@@ -14,7 +14,7 @@ from pathlib import Path
 from gmma.config import ExperimentConfig
 from gmma.tasks.demand import DemandConfig
 from gmma.tasks.manifest import RecordsConfig
-from gmma.variants import qwen_lora_t4a4
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
@@ -22,4 +22,4 @@ def experiment() -> ExperimentConfig:
     task = DemandConfig(
         records=RecordsConfig(format="demand", train=Path("data/demand/demand_train.jsonl")),
     )
-    return qwen_lora_t4a4("demand_t4a4", task, "demand", prompt_tokens=1024, answer_tokens=64)
+    return lora_t4a4(QWEN, "demand_t4a4", task, "demand", prompt_tokens=1024, answer_tokens=64)

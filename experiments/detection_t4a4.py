@@ -14,7 +14,7 @@ from pathlib import Path
 from gmma.config import ExperimentConfig
 from gmma.tasks.detection import DetectionConfig
 from gmma.tasks.manifest import RecordsConfig
-from gmma.variants import qwen_lora_t4a4
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
@@ -29,6 +29,6 @@ def experiment() -> ExperimentConfig:
             validation_share=0.02,
         ),
     )
-    return qwen_lora_t4a4(
-        "detection_t4a4", task, "detection", prompt_tokens=1024, answer_tokens=768
+    return lora_t4a4(
+        QWEN, "detection_t4a4", task, "detection", prompt_tokens=1024, answer_tokens=768
     )

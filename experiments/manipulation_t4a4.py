@@ -10,12 +10,12 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 
 from gmma.config import ExperimentConfig
 from gmma.tasks.manipulation.dataset import ManipulationConfig
-from gmma.variants import qwen_lora_t4a4
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
     """The reward is success alone; `manipulation_contact` as a further term is a stage bonus."""
     task = ManipulationConfig()
-    return qwen_lora_t4a4(
-        "manipulation_t4a4", task, "manipulation", prompt_tokens=320, answer_tokens=64
+    return lora_t4a4(
+        QWEN, "manipulation_t4a4", task, "manipulation", prompt_tokens=320, answer_tokens=64
     )

@@ -14,7 +14,7 @@ from pathlib import Path
 from gmma.config import ExperimentConfig
 from gmma.tasks.manifest import RecordsConfig
 from gmma.tasks.ocr_vqa import OcrVqaConfig
-from gmma.variants import qwen_lora_t4a4
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
@@ -22,4 +22,4 @@ def experiment() -> ExperimentConfig:
     task = OcrVqaConfig(
         records=RecordsConfig(format="ocr_vqa", train=Path("data/ocr_vqa/ocr_vqa.jsonl")),
     )
-    return qwen_lora_t4a4("ocr_vqa_t4a4", task, "anls", prompt_tokens=1536, answer_tokens=64)
+    return lora_t4a4(QWEN, "ocr_vqa_t4a4", task, "anls", prompt_tokens=1536, answer_tokens=64)

@@ -8,52 +8,20 @@ Hardware: planned for a slice of eight TPU v5e (`docs/tpu.md`). Not run on real 
 figure is expected. The paper's settings are not known ([?]): every number here is our choice.
 """
 
-from pathlib import Path
-
-from gmma.config import (
-    CheckpointConfig,
-    EvalConfig,
-    ExperimentConfig,
-    MeshConfig,
-    OptimizerConfig,
-    PhaseConfig,
-    RewardConfig,
-    TreeConfig,
-)
-from gmma.models.lora import LoraConfig
-from gmma.models.pretrained import PretrainedConfig
-from gmma.rewards.terms import RewardTerm
+from gmma.config import ExperimentConfig
 from gmma.tasks.mathematics import MathConfig
+from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:
     """The records' own solutions are the thoughts of the warm start."""
-    return ExperimentConfig(
-        name="qwen2_5_vl_3b_math_t4a4_lora",
-        task=MathConfig(),
-        model=PretrainedConfig(
-            directory=Path("models/Qwen2.5-VL-3B-Instruct"), lora=LoraConfig(rank=16, alpha=32.0)
-        ),
-        tree=TreeConfig(
-            thoughts=4, answers=4, prompt_tokens=512, thought_tokens=512, answer_tokens=64
-        ),
-        rewards=RewardConfig(
-            terms=(RewardTerm("math", weight=1.0), RewardTerm("format", weight=0.1)), workers=8
-        ),
-        sft=PhaseConfig(
-            steps=100,
-            batch_prompts=32,
-            microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10, schedule="cosine"),
-        ),
-        rl=PhaseConfig(
-            steps=500,
-            batch_prompts=32,
-            microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=10),
-        ),
-        evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
-        checkpoint=CheckpointConfig(every_steps=50),
-        mesh=MeshConfig(data=1, fsdp=-1),
-        logprob_chunk_slots=512,
+    return lora_t4a4(
+        QWEN,
+        "qwen2_5_vl_3b_math_t4a4_lora",
+        MathConfig(),
+        "math",
+        prompt_tokens=512,
+        thought_tokens=512,
+        answer_tokens=64,
+        sft_steps=100,
     )

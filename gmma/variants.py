@@ -10,6 +10,7 @@ from gmma.config import (
     CheckpointConfig,
     EvalConfig,
     ExperimentConfig,
+    MeshConfig,
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
@@ -20,8 +21,12 @@ from gmma.models.lora import LoraConfig
 from gmma.models.pretrained import PretrainedConfig
 from gmma.rewards.terms import RewardTerm
 
+GEMMA = Path("models/gemma-3-4b-it")
+QWEN = Path("models/Qwen2.5-VL-3B-Instruct")
 
-def qwen_lora_t4a4(
+
+def lora_t4a4(
+    directory: Path,
     name: str,
     task: TaskConfig,
     reward: str,
@@ -29,14 +34,16 @@ def qwen_lora_t4a4(
     prompt_tokens: int,
     answer_tokens: int,
     thought_tokens: int = 256,
+    sft_steps: int = 50,
 ) -> ExperimentConfig:
-    """GRPO-MA T4A4 of Qwen2.5-VL 3B with adapters: a short warm start, then RL on one reward."""
+    """GRPO-MA T4A4 of a ported backbone with adapters: a short warm start, then RL on one reward.
+
+    The base is cut over all devices, as `docs/tpu.md` plans it.
+    """
     return ExperimentConfig(
         name=name,
         task=task,
-        model=PretrainedConfig(
-            directory=Path("models/Qwen2.5-VL-3B-Instruct"), lora=LoraConfig(rank=16, alpha=32.0)
-        ),
+        model=PretrainedConfig(directory=directory, lora=LoraConfig(rank=16, alpha=32.0)),
         tree=TreeConfig(
             thoughts=4,
             answers=4,
@@ -48,7 +55,7 @@ def qwen_lora_t4a4(
             terms=(RewardTerm(reward, weight=1.0), RewardTerm("format", weight=0.1)), workers=8
         ),
         sft=PhaseConfig(
-            steps=50,
+            steps=sft_steps,
             batch_prompts=32,
             microbatches=4,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10, schedule="cosine"),
@@ -61,7 +68,8 @@ def qwen_lora_t4a4(
         ),
         evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
         checkpoint=CheckpointConfig(every_steps=50),
-        logprob_chunk_slots=64,
+        mesh=MeshConfig(data=1, fsdp=-1),
+        logprob_chunk_slots=512,
     )
 
 
