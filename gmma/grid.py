@@ -15,16 +15,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
 
-from gmma.advantage import multi_answer
 from gmma.assembly import Parts
 from gmma.config import ObjectiveConfig
 from gmma.diagnostics import advantage_metrics
 from gmma.errors import UserError
-from gmma.objective import policy_loss
 from gmma.optimizer import join_params, make_optimizer
-from gmma.programs import start_state
+from gmma.programs import credit, packing, rl_loss, start_state
 from gmma.tree.layout import TreeShape, join_levels, split_levels
-from gmma.tree.pack import pack_tree
 from gmma.tree.rollout import grow_rows, row_keys
 from gmma.types import Metrics, PackedTree, PromptBatch, PyTree, TreeRollout
 from gmma.update import batch_weights, train_step
@@ -62,15 +59,10 @@ def grid_programs(parts: Parts, answers: int) -> GridPrograms:
     shape = replace(config.tree.shape, answers=answers)
     optimizer = make_optimizer(config.rl.optimizer, config.rl.steps)
     grow = partial(grow_rows, policy, shape=shape, sampling=config.sampling, stops=parts.stops)
+    pack = packing(config)
     update = partial(
         train_step,
-        loss=partial(
-            policy_loss,
-            policy,
-            config=config.objective,
-            temperature=config.sampling.temperature,
-            chunk_slots=config.logprob_chunk_slots,
-        ),
+        loss=rl_loss(config, policy),
         optimizer=optimizer,
         microbatches=config.rl.microbatches,
     )
@@ -90,19 +82,8 @@ def grid_programs(parts: Parts, answers: int) -> GridPrograms:
         counted: Bool[Array, "B K M"],
         own: Int[Array, ""],
     ) -> tuple[Any, Metrics]:
-        advantages = multi_answer(
-            jnp.where(counted, rewards, 0),
-            scale=config.objective.scale_rewards,
-            answer_baseline=config.objective.answer_baseline,
-            mask=counted,
-        )
-        packed = pack_tree(
-            prompts,
-            first_answers(rollout, own),
-            advantages,
-            drop_unclosed=config.tree.unfinished == "drop",
-            mask_truncated=config.objective.mask_truncated_completions,
-        )
+        advantages = credit(rewards, counted, objective=config.objective)
+        packed = pack(prompts, first_answers(rollout, own), advantages)
         weigh = partial(cell_weights, own=own, shape=shape, parts=parts)
         state, metrics = update(state, packed, weights=weigh)
         return state, metrics | advantage_metrics(advantages, counted)

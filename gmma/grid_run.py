@@ -25,7 +25,7 @@ from gmma.config import ExperimentConfig, MeshConfig, config_to_json
 from gmma.data import ExampleBatch
 from gmma.diagnostics import RunningMean, spike_score
 from gmma.errors import UserError
-from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
+from gmma.evaluate import Evaluator, make_evaluator, save_evaluation
 from gmma.feed import read_batches, read_prompts
 from gmma.grid import GridPrograms, grid_programs
 from gmma.metrics import Record, Writer, compilations, compute, merge, open_writer
@@ -34,7 +34,7 @@ from gmma.rewards.service import Scorer, open_scorer
 from gmma.scoring import counted_answers, measure, read_texts, rollout_metrics, score_answers
 from gmma.sharding import make_mesh
 from gmma.state import first_params, kept, whole_params
-from gmma.train import train
+from gmma.train import train, validate
 from gmma.types import Metric, Params, PyTree, TrainState, TreeRollout
 
 FREE = ("name", "seed", "init_from")  # what cells may differ in, beside tree.answers
@@ -140,7 +140,9 @@ def train_cells(
     for step in range(config.rl.steps + 1):
         for at, cell in enumerate(cells):
             if every and step % every == 0:
-                records[at] |= validate(cell, cell_of(states, at), step)
+                params = whole_params(cell_of(states, at))
+                moment = f"rl_step_{step:06d}"
+                records[at] |= validate(cell.config, cell.evaluate, params, moment)
             if step:
                 cell.writer.write(records[at])
         if step == config.rl.steps:
@@ -237,16 +239,6 @@ def stacked(trees: Sequence[PyTree]) -> PyTree:
 def cell_of(tree: PyTree, at: int) -> Any:
     """One cell of them."""
     return jax.tree.map(lambda leaf: leaf[at], tree)
-
-
-def validate(cell: Cell, state: TrainState, step: int) -> dict[str, float]:
-    """As in a run of its own."""
-    config = cell.config
-    evaluation = cell.evaluate(whole_params(state), "validation")
-    path = evaluation_path(config, f"rl_step_{step:06d}")
-    save_evaluation(path, evaluation, config.evaluation.bootstrap)
-    summary = summarise(evaluation, config.evaluation.bootstrap)
-    return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
 
 
 def finish(cell: Cell, state: TrainState, record: Record) -> None:

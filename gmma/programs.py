@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float, UInt
 
 from gmma.advantage import multi_answer
 from gmma.assembly import Parts
-from gmma.config import ObjectiveConfig, PhaseConfig
+from gmma.config import ExperimentConfig, ObjectiveConfig, PhaseConfig
 from gmma.models.lora import without_adapters
+from gmma.models.policy import Policy
 from gmma.objective import imitation_loss, policy_loss, token_logprobs
 from gmma.optimizer import join_params, make_optimizer, split_params
 from gmma.sampling import SamplingConfig
@@ -38,7 +39,7 @@ from gmma.types import (
     TrainState,
     TreeRollout,
 )
-from gmma.update import batch_weights, train_step
+from gmma.update import Loss, batch_weights, train_step
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 
@@ -72,28 +73,37 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
 
 
 def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
-    """(rewards, counted) → advantages; answers that do not count get none and shift nothing."""
-    objective = parts.config.objective
+    """(rewards, counted) → advantages, as `credit`."""
+    given = partial(credit, objective=parts.config.objective)
+    return jax.jit(given, out_shardings=NamedSharding(parts.mesh, BATCH))
 
-    def credit(rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"]) -> Advantages:
-        return multi_answer(
-            jnp.where(counted, rewards, 0),
-            scale=objective.scale_rewards,
-            answer_baseline=objective.answer_baseline,
-            mask=counted,
-        )
 
-    return jax.jit(credit, out_shardings=NamedSharding(parts.mesh, BATCH))
+def credit(
+    rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], *, objective: ObjectiveConfig
+) -> Advantages:
+    """The configured advantages; answers that do not count get none and shift nothing."""
+    return multi_answer(
+        jnp.where(counted, rewards, 0),
+        scale=objective.scale_rewards,
+        answer_baseline=objective.answer_baseline,
+        mask=counted,
+    )
 
 
 def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
-    """(prompts, rollout, advantages) → packed tree, with the run's policy on unfinished text."""
-    pack = partial(
+    """(prompts, rollout, advantages) → packed tree, as `packing`."""
+    return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def packing(
+    config: ExperimentConfig,
+) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+    """`pack_tree` with the run's policy on unfinished text."""
+    return partial(
         pack_tree,
-        drop_unclosed=parts.config.tree.unfinished == "drop",
-        mask_truncated=parts.config.objective.mask_truncated_completions,
+        drop_unclosed=config.tree.unfinished == "drop",
+        mask_truncated=config.objective.mask_truncated_completions,
     )
-    return jax.jit(pack, out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
@@ -189,14 +199,19 @@ def make_sft_trainer(parts: Parts) -> Trainer:
 def make_rl_trainer(parts: Parts) -> Trainer:
     """The configured policy objective."""
     config = parts.config
-    loss = partial(
+    loss = rl_loss(config, placed_policy(parts.policy, parts.mesh))
+    return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
+
+
+def rl_loss(config: ExperimentConfig, policy: Policy) -> Loss:
+    """`policy_loss` as the run has it."""
+    return partial(
         policy_loss,
-        placed_policy(parts.policy, parts.mesh),
+        policy,
         config=config.objective,
         temperature=config.sampling.temperature,
         chunk_slots=config.logprob_chunk_slots,
     )
-    return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
 
 
 def _make_trainer(

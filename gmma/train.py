@@ -169,7 +169,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     if progress.data:
         stream.set_state(progress.data)
     if phase.evaluate_every_steps and progress.phase_step == 0:
-        validate(run, phase, state, 0)
+        validate(config, run.evaluate, whole_params(state), f"{phase.name}_step_000000")
     batch, norms = next(stream), progress.norms
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
@@ -211,15 +211,18 @@ def look(
     if leads() and result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
         write_tree(run.parts, result.trees, 0, directory)
-    return validate(run, phase, state, done) if is_due(done, phase.evaluate_every_steps) else {}
+    if not is_due(done, phase.evaluate_every_steps):
+        return {}
+    return validate(config, run.evaluate, whole_params(state), f"{phase.name}_step_{done:06d}")
 
 
-def validate(run: Run, phase: Phase, state: TrainState, done: int) -> dict[str, float]:
+def validate(
+    config: ExperimentConfig, evaluate: Evaluator, params: Params, moment: str
+) -> dict[str, float]:
     """Evaluate on the validation split; every example's values go to `evaluation/`."""
-    config = run.parts.config
-    evaluation = run.evaluate(whole_params(state), "validation")
-    path = evaluation_path(config, f"{phase.name}_step_{done:06d}")
+    evaluation = evaluate(params, "validation")
     if leads():
+        path = evaluation_path(config, moment)
         save_evaluation(path, evaluation, config.evaluation.bootstrap)
     summary = summarise(evaluation, config.evaluation.bootstrap)
     return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
