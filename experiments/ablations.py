@@ -34,6 +34,7 @@ def sweep() -> Sweep:
         rl__steps=0,
         sft__steps=8 * base.rl.steps,
         sft__batch_prompts=base.rl.batch_prompts,
+        sft__optimizer=base.rl.optimizer,  # the start's own rate would first undo what it learnt
         evaluation__every_steps=120,
     )
     objectives = chain(
