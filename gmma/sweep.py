@@ -23,6 +23,7 @@ from gmma.outcome import evaluation_path
 
 T = TypeVar("T")
 START = "start"
+SWEEP_FILE = "sweep.json"  # in the sweep's directory: every figure that is shown of it
 
 
 @dataclass(frozen=True, kw_only=True)

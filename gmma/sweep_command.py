@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -16,11 +16,11 @@ from gmma.console import print_table
 from gmma.errors import UserError
 from gmma.files import write_whole
 from gmma.grid_run import GridTimes, compare_with_runs, run_grid
-from gmma.outcome import format_interval
-from gmma.sweep import START, Sweep, SweepRun, sweep_runs
+from gmma.sweep import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep_plots import plot_sweep
 from gmma.sweep_queue import Share, run_queue
 from gmma.sweep_results import sweep_record
+from gmma.sweep_tables import print_sweep, sweep_markdown
 
 CODE_SOME_FAILED = 1
 FLAGS = ("--dry-run", "--results", "--one-program", "--compare")
@@ -114,15 +114,17 @@ def end_with(failed: Sequence[SweepRun]) -> None:
 
 
 def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str]) -> None:
-    """`sweep.json`, the table and the plots of the runs that are done."""
+    """`sweep.json`, `sweep.md`, `sweep.png` and the tables, of the runs that are done."""
     record = sweep_record(sweep, runs, shlex.join(["gmma", "sweep", *arguments]))
     if not record["arms"]:
         raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
-    write_whole(sweep.directory / "sweep.json", json.dumps(record, indent=1))
+    figures, page = sweep.directory / SWEEP_FILE, sweep.directory / "sweep.md"
+    write_whole(figures, json.dumps(record, indent=1))
+    write_whole(page, sweep_markdown(record))
     print_sweep(record)
     picture = sweep.directory / "sweep.png"
     plot_sweep(record, sweep.directory, picture)
-    print(f"every figure: {sweep.directory / 'sweep.json'}; plots: {picture}")
+    print(f"every figure: {figures}; tables: {page}; plots: {picture}")
 
 
 def print_grid_times(times: GridTimes) -> None:
@@ -137,54 +139,3 @@ def print_grid_times(times: GridTimes) -> None:
         ["ratio", f"{times.grid_seconds / times.runs_seconds:.2f}", ""],
     ]
     print_table(f"{times.steps} steps each, compilation included", ["", "s", "compiled"], rows)
-
-
-def print_sweep(record: dict[str, Any]) -> None:
-    """Arms, then comparisons."""
-    done = sum(run["done"] for run in record["runs"])
-    title = f"{record['name']}: {record['metric']} of the test split, mean [95 % interval]"
-    header = [
-        "",
-        "seeds",
-        "quality",
-        "gain",
-        "tokens",
-        "s/step",
-        "grad norm",
-        "worst spike",
-        "> 10",
-    ]
-    rows = [
-        [
-            arm["label"],
-            str(len(arm["seeds"])),
-            format_interval(arm["quality"]),
-            format_interval(arm["gain"]),
-            f"{arm['tokens']:.3g}",
-            f"{arm['step_seconds']:.3f}",
-            f"{arm['grad_norm']:.3g}",
-            f"{arm['max_spike_score']:.2f}",
-            f"{arm['spikes']:.3g}",
-        ]
-        for arm in record["arms"]
-    ]
-    print_table(title, header, rows)
-    rows = [
-        [
-            f"{found['first']} − {found['second']}",
-            at_words(found),
-            format_interval(found["difference"]),
-            found["verdict"],
-        ]
-        for found in record["comparisons"]
-    ]
-    if rows:
-        print_table("paired differences, by seed and by example", ["", "at", "", ""], rows)
-    print(f"{done} of {len(record['runs'])} runs are done")
-
-
-def at_words(found: dict[str, Any]) -> str:
-    """`equal tokens, 2.4e+05`."""
-    if found["at"] is None:
-        return "end, test split" if found["budget"] == "end" else found["budget"]
-    return f"equal {found['budget']}, {found['at']:.3g}"

@@ -208,7 +208,7 @@ def comparison(
         "budget": budget,
         "at": at,
         "seeds": len(values),
-        "difference": [mean, low, high],
+        "difference": (mean, low, high),
         "verdict": verdict,
     }
 

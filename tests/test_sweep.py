@@ -42,12 +42,14 @@ from gmma.sweep_queue import Share, run_queue
 from gmma.sweep_results import (
     BUDGETS,
     RunResult,
+    arm_record,
     at_budget,
     compare,
     crossed_interval,
     sweep_record,
     with_least_seconds,
 )
+from gmma.sweep_tables import sweep_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 axes = st.lists(
@@ -299,6 +301,27 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
         _, low, high = crossed_interval(seeds + examples + noise)
         held += low <= 0 <= high
     assert held >= 80
+
+
+def test_the_page_of_a_sweep_has_every_arm_pair_and_verdict():
+    sweep = tiny_sweep.sweep()
+    first, second = sweep.arms[:2]
+    results = {
+        part.label: [result(seed, lambda step, up=up: step + up, 1) for seed in range(3)]
+        for part, up in ((first, 0), (second, 5))
+    }
+    record = {"name": "a|b", "command": "gmma sweep x", "metric": "sampled/iou", "runs": []}
+    record["arms"] = [arm_record(sweep, part, results[part.label]) for part in (first, second)]
+    record["comparisons"] = compare((first.label, second.label), results)
+    lines = sweep_markdown(record).splitlines()
+    assert [line for line in lines if line.startswith(f"| {second.label} | 3 | 13.000 [")]
+    tables = [line for line in lines if line.startswith(f"| {first.label} − {second.label} | ")]
+    assert len(tables) == 1 + len(record["comparisons"])
+    assert "-5.000 [-5.000, -5.000]" in tables[0]
+    assert f"{first.label} is lower than {second.label} by 5.000" in tables[1]
+    widths = {line.count(" | ") for line in tables[1:]}
+    assert len(widths) == 1
+    assert "    gmma sweep x" in lines
 
 
 def test_the_record_of_an_unfinished_sweep_holds_what_is_done(quick):

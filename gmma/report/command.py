@@ -10,7 +10,8 @@ from gmma.errors import UserError
 from gmma.files import RunPath, write_whole
 from gmma.report.render import render_page
 from gmma.report.run import run_page
-from gmma.report.sweep import SWEEP_FILE, sweep_page
+from gmma.report.sweep import sweep_page
+from gmma.sweep import SWEEP_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from gmma.evaluate import difference, load_evaluation, summarise
 from gmma.files import RunPath, absolute, read_json
 from gmma.metrics import RECORDS, Record, read_records
 from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
+from gmma.sweep import SWEEP_FILE
 from gmma.theory import gradient_spike_score
 
 PHASES = ("sft", "rl")
@@ -27,8 +28,8 @@ def run_page(directory: RunPath) -> dict[str, Any]:
     """A run's page as JSON values. Raises UserError for a directory that holds no run."""
     if not (directory / CONFIG_FILE).exists():
         raise UserError(
-            f"{directory} is neither a run nor a sweep: it has no {CONFIG_FILE} and no sweep.json; "
-            "give runs/NAME"
+            f"{directory} is neither a run nor a sweep: it has no {CONFIG_FILE} and no "
+            f"{SWEEP_FILE}; give runs/NAME"
         )
     config = read_json(directory / CONFIG_FILE)
     records = scored(read_records(directory / RECORDS))
