@@ -2,8 +2,9 @@
 
 gmma sweep experiments/ablations.py --workers 2
 
-RL of 60 steps from each seed's SFT, a validation every 20; every number is our choice. The paper
-varies K and M ([R]); its other settings are not known to us. `docs/results.md` has what came out.
+RL of 60 steps from each seed's SFT, a validation every 20; four arms also for the default job's
+250. Every number is our choice. The paper varies K and M ([R]); its other settings are not known to
+us. `docs/results.md` has what came out.
 """
 
 from dataclasses import replace
@@ -11,14 +12,15 @@ from dataclasses import replace
 from digits_t4a4 import experiment
 
 from gmma.config import CheckpointConfig
-from gmma.sweep import Sweep, arm, chain, trees, with_seeds
+from gmma.sweep import Sweep, arm, chain, product, trees, with_seeds
 
 GRPO = "GRPO, 16 samples"
 SFT = "SFT, as many tokens"
+WHOLE = "for 250 steps"
 
 
 def sweep() -> Sweep:
-    """Trees with 3 or 5 seeds; T4A4 under other objectives with 3."""
+    """Trees with 3 or 5 seeds; T4A4 under other objectives with 3; the whole job with 3."""
     base = experiment()
     base = replace(
         base,
@@ -49,15 +51,20 @@ def sweep() -> Sweep:
         arm("2 updates, clip-higher", objective__num_iterations=2, objective__epsilon_high=0.28),
     )
     main = with_seeds(chain(trees("T4A4", "T4A1", "T16A1"), grpo, imitation), 5)
+    whole = product(
+        chain(trees("T4A4", "T4A1", "T16A1"), grpo),
+        arm(WHOLE, rl__steps=250, evaluation__every_steps=50),
+    )
     others = trees("T4A2", "T4A6", "T4A8", "T8A2", "T8A4", "T16A4")
     rivals = ("T4A1", "T16A1", GRPO, SFT)
     return Sweep(
         name="ablations",
         base=base,
-        arms=chain(main, others, objectives),
+        arms=chain(main, others, objectives, whole),
         comparisons=(
             *(("T4A4", rival) for rival in rivals),
             *((part.label, "T4A4") for part in chain(others, objectives)),
             ("2 updates, clip-higher", "2 updates"),
+            *((whole[0].label, rival.label) for rival in whole[1:]),
         ),
     )

@@ -97,11 +97,15 @@ def chain(*axes: Arms) -> Arms:
 
 
 def joined(arms: Sequence[Arm]) -> Arm:
-    """All changes of some arms in one."""
+    """All changes of some arms in one, with the seeds that one of them brings."""
     changes: dict[str, Any] = {}
     for part in arms:
         changes |= part.changes
-    return Arm(label=" ".join(part.label for part in arms), changes=changes)
+    label = " ".join(part.label for part in arms)
+    seeds = {part.seeds for part in arms if part.seeds is not None}
+    if len(seeds) > 1:
+        raise UserError(f"{label}: its parts have seeds of their own, {seeds}; give them to one")
+    return Arm(label=label, changes=changes, seeds=seeds.pop() if seeds else None)
 
 
 def with_seeds(arms: Arms, seeds: int) -> Arms:

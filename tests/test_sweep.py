@@ -65,6 +65,14 @@ def test_products_and_chains_associate_and_count(a, b, c):
     assert product(chain(a, b), c) == chain(product(a, c), product(b, c))
 
 
+@given(axes, axes)
+def test_products_keep_the_seeds_of_one_factor(a, b):
+    assert {part.seeds for part in product(with_seeds(a, 2), b)} == {(0, 1)}
+    assert product(with_seeds(a, 2), with_seeds(b, 2)) == with_seeds(product(a, b), 2)
+    with pytest.raises(UserError, match="seeds of their own"):
+        product(a, with_seeds(a, 2), with_seeds(b, 3))
+
+
 @given(axes)
 def test_zipped_axes_change_both(a):
     twice = zipped(a, vary("seed", *range(len(a))))
