@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Copies a run to this machine: metrics, samples, report, and the workers' logs while the slice is up.
+# Copies a run to this machine: config, metrics, samples, evaluations, and the workers' logs while the slice is up.
 # Usage: tpu_setup/fetch.sh [--dry-run] [--config FILE] EXPERIMENT FOLDER [--checkpoints]
 # Checkpoints are left out unless asked for; a run on a DATA_DISK is copied whole, and needs the slice.
+# `gmma report FOLDER` then makes one HTML page of it.
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
