@@ -1,9 +1,10 @@
 """Save a run, and find out how to start it.
 
-A checkpoint holds all that must survive: parameters (trained and frozen), optimiser, step, the
-reference where there is one, the position in the data, and the config. Its number is the global
-step, SFT and RL counted together. Orbax writes it in the background and renames it when it is
-whole.
+A checkpoint holds all that must survive: trained parameters, optimiser, step, the reference where
+there is one, the position in the data, and the running mean of the phase's gradient norms. Frozen
+parameters are in it too, unless they are a base under adapters, which its directory keeps. The
+config is not: it stands in the run's `config.json`. A checkpoint's number is the global step, SFT
+and RL counted together. Orbax writes it in the background and renames it when it is whole.
 
 How a run starts, in this order:
 
@@ -12,7 +13,9 @@ How a run starts, in this order:
     3. The run's directory holds a run and `--resume` is not given, or files of a run without its
        config: refuse; nothing is written over.
     4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
-    5. Otherwise: parameters from the family's `init`.
+    5. Otherwise: the parameters that the backbone starts from. The tiny family's are drawn anew (its
+       patch stem taught first where the task can), a ported family's read from its directory, and
+       adapters drawn anew on top.
 """
 
 import json
