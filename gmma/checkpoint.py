@@ -13,9 +13,9 @@ How a run starts, in this order:
     3. The run's directory holds a run and `--resume` is not given, or files of a run without its
        config: refuse; nothing is written over.
     4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
-    5. Otherwise: the parameters that the backbone starts from. The tiny family's are drawn anew (its
-       patch stem taught first where the task can), a ported family's read from its directory, and
-       adapters drawn anew on top.
+    5. Otherwise: the parameters that the backbone starts from. The tiny family's are drawn anew,
+       its patch stem taught where the task can; a ported family's are read from its directory, with
+       new adapters on top where the run trains adapters.
 """
 
 import json
