@@ -1,11 +1,12 @@
 """Rewards: plain text in, one number per answer out. Nothing here imports JAX.
 
-Every function of `REWARDS` has one signature, that of TRL:
+Every function of `REWARDS` has one signature:
 
     reward(answers, *, thoughts, **columns) -> list[float | None]
 
 one entry per answer in each argument; `None` means "could not be scored" (the reference is
-unreadable), never "wrong": a wrong or malformed answer is 0.
+unreadable), never "wrong": a wrong or malformed answer is 0. Columns by keyword and the list of
+values are as in TRL; answers and thoughts stand where TRL has prompts and completions.
 """
 
 from collections.abc import Callable
