@@ -5,7 +5,8 @@
     answer    [{"label": "cup", "box": [12, 30, 40, 61]}, …]
 
 A record's answer is such a list, boxes `[x1, y1, x2, y2]` in pixels; `"crowd": true` marks a region
-of many that is not asked for: it counts neither for nor against a box inside it, as in COCO.
+of many that is not asked for. In AP over a split it counts neither for nor against a box inside it,
+as in COCO; the reward and the metrics of one image do not know it: a box on it is one too many.
 """
 
 import json
