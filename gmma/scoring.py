@@ -202,7 +202,11 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
 
 
 def length_metrics(measured: Measured | TreeRollout) -> dict[str, Metric]:
-    """Lengths in tokens, and how often a thought or an answer ended by itself."""
+    """Lengths in tokens, and how often a thought or an answer ended by itself.
+
+    `num_tokens` is this step's, forced closing tags included and prompts not; TRL's metric of that
+    name adds up over the run, with prompts.
+    """
     thoughts, answers = measured.thought_lengths, measured.answer_lengths
     return {
         "thought/completions/mean_length": mean_of(thoughts.astype(np.float32)),
