@@ -109,8 +109,8 @@ def packing(
 def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
     """(state, reference, packed) → packed with the log-probs that the objective will compare to.
 
-    The old policy's are needed from the second update on a rollout, or to correct for the sampler;
-    on policy they are the new ones, and one forward pass is saved.
+    The old policy's are needed from the second update on a rollout; on policy they are the new
+    ones, also where the objective corrects for the sampler, and one forward pass is saved.
     """
     objective = parts.config.objective
     wants_old, wants_reference = objective.num_iterations > 1, objective.beta > 0
