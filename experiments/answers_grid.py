@@ -23,7 +23,7 @@ def sweep() -> Sweep:
         model=replace(base.model, **small, stem_steps=20),
         sft=replace(base.sft, steps=20, batch_prompts=32),
         rl=replace(base.rl, steps=30, batch_prompts=8),
-        evaluation=replace(base.evaluation, examples=64),
+        evaluation=replace(base.evaluation, examples=64, every_steps=10),
     )
     arms = trees("T4A1", "T4A2", "T4A4", "T4A8")
     return Sweep(name="answers_grid", base=base, arms=arms, seeds=(0, 1, 2, 3))

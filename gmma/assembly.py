@@ -1,5 +1,6 @@
 """From a config to the parts of a run: task, backbone, stops, mesh."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from jax.sharding import Mesh
@@ -7,6 +8,7 @@ from jax.sharding import Mesh
 from gmma.backbone import Backbone, make_backbone
 from gmma.config import ExperimentConfig
 from gmma.errors import UserError
+from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import make_mesh
 from gmma.tasks import TASKS
@@ -31,6 +33,18 @@ def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
     return tuple(
         replace(term, options=(*task.term_options(config.task, term), *term.options))
         for term in config.rewards.terms
+    )
+
+
+def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
+    """The scoring service with the terms and limits of a run."""
+    limits = config.rewards
+    return open_scorer(
+        reward_terms(config),
+        workers=limits.workers,
+        timeout_seconds=limits.timeout_seconds,
+        step_seconds=limits.step_seconds,
+        memory_gigabytes=limits.memory_gigabytes,
     )
 
 

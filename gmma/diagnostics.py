@@ -8,6 +8,7 @@
 `docs/method.md` has every one with its equation and convention.
 """
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -37,13 +38,16 @@ def spike_score(norms: RunningMean, norm: float) -> tuple[RunningMean, float]:
     """The running mean with this step's gradient norm in it, and g_t / mean_{s ≤ t} g_s.
 
     As `theory.gradient_spike_score`, one step at a time: global norms before clipping, of one
-    phase, this step included. So the score of step t (from 1) is at most t. 0 where all are 0.
+    phase, this step included. So the score of step t (from 1) is at most t. 0 where all are 0, NaN
+    for a norm that is not finite, which the mean leaves out.
 
     >>> norms, first = spike_score(RunningMean(), 1.0)
     >>> _, second = spike_score(norms, 3.0)
     >>> first, second
     (1.0, 1.5)
     """
+    if not math.isfinite(norm):
+        return norms, math.nan
     norms = norms.with_value(norm)
     return norms, norm / (norms.total / norms.count) if norms.total else 0.0
 

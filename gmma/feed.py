@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from gmma.assembly import Parts
+from gmma.config import ExperimentConfig
 from gmma.data import (
     ExampleBatch,
     batch_demonstrations,
@@ -21,6 +22,7 @@ from gmma.types import Example, PromptBatch, TreeRollout
 
 PhaseName = Literal["sft", "rl"]
 AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its demonstration's
+GOING_ON = 2  # and that of demonstrations behind another run from the first run's
 
 
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
@@ -31,7 +33,7 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
     config = parts.config
     source = demonstrated_source(parts) if phase == "sft" else train_source(parts)
     rows = getattr(config, phase).batch_prompts
-    seed = 2 * config.seed + (phase == "rl")
+    seed = 2 * config.seed + 1 if phase == "rl" else 2 * demonstration_seed(config)
 
     def prepare(example: Example, position: int) -> Example:
         if parts.task.augment is not None:
@@ -47,6 +49,16 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
         host_count=jax.process_count(),
         prepare=prepare,
     )
+
+
+def demonstration_seed(config: ExperimentConfig) -> int:
+    """Of the order of demonstrations and their noise.
+
+    SFT that goes on from another run of the same seed sees others than that run did.
+    """
+    if config.init_from is None:
+        return config.seed
+    return int(np.random.SeedSequence((config.seed, GOING_ON)).generate_state(1)[0] >> 1)
 
 
 def train_source(parts: Parts) -> ExampleSource:
@@ -99,7 +111,7 @@ def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
     assert parts.task.demonstrate is not None
     demonstrations = []
     for example, position in zip(batch.examples, batch.positions, strict=True):
-        rng = position_generator(config.seed, position)
+        rng = position_generator(demonstration_seed(config), position)
         shown = parts.task.demonstrate(config.task, example, rng)
         assert shown is not None, f"{example.id} is among the rows that have a demonstration"
         demonstrations.append(shown)

@@ -19,18 +19,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from gmma import checkpoint
-from gmma.assembly import Parts, assemble, reward_terms
+from gmma.assembly import Parts, assemble, run_scorer
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, MeshConfig, config_to_json
 from gmma.data import ExampleBatch
 from gmma.diagnostics import RunningMean, spike_score
 from gmma.errors import UserError
-from gmma.evaluate import Evaluator, make_evaluator, save_evaluation
+from gmma.evaluate import Evaluation, Evaluator, make_evaluator, save_evaluation
 from gmma.feed import read_batches, read_prompts
 from gmma.grid import GridPrograms, grid_programs
 from gmma.metrics import Record, Writer, compilations, compute, merge, open_writer
 from gmma.outcome import evaluation_path
-from gmma.rewards.service import Scorer, open_scorer
+from gmma.preflight import check_origin, check_run
+from gmma.rewards.service import Scorer
 from gmma.scoring import counted_answers, measure, read_texts, rollout_metrics, score_answers
 from gmma.sharding import make_mesh
 from gmma.state import first_params, kept, whole_params
@@ -97,9 +98,10 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
     most = max(config.tree.answers for config in configs)
     programs = grid_programs(parts[0], most)
     with ExitStack() as stack:
-        scorer = stack.enter_context(
-            open_scorer(reward_terms(configs[0]), workers=configs[0].rewards.workers)
-        )
+        scorer = stack.enter_context(run_scorer(configs[0]))
+        for own in {own.config.seed: own for own in parts}.values():
+            check_run(own, scorer)
+            check_origin(own)
         evaluate = make_evaluator(parts[0])
         for config in configs:
             checkpoint.save_config(config.run_dir, config_to_json(config))
@@ -111,7 +113,9 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
             )
             for own in parts
         ]
-        states = programs.start(stacked(starting_params(parts)))
+        beginnings = starting_params(parts)
+        evaluate_beginnings(cells, beginnings)
+        states = programs.start(stacked(beginnings))
         states, records = train_cells(cells, programs, scorer, states)
     for at, cell in enumerate(cells):
         finish(cell, cell_of(states, at), records[at])
@@ -126,6 +130,16 @@ def starting_params(parts: Sequence[Parts]) -> list[Params]:
         if origin not in known:
             known[origin] = first_params(own)
     return [known[own.config.seed, own.config.init_from] for own in parts]
+
+
+def evaluate_beginnings(cells: Sequence[Cell], beginnings: Sequence[Params]) -> None:
+    """The test split before the first step: what a run of its own writes after its SFT."""
+    known: dict[int, Evaluation] = {}  # cells that begin alike have the same parameters object
+    for cell, params in zip(cells, beginnings, strict=True):
+        if id(params) not in known:
+            known[id(params)] = cell.evaluate(params, "test")
+        path = evaluation_path(cell.config, "sft")
+        save_evaluation(path, known[id(params)], cell.config.evaluation.bootstrap)
 
 
 def train_cells(
@@ -268,7 +282,8 @@ def compare_with_runs(configs: Sequence[ExperimentConfig]) -> GridTimes:
     """Time both without any cache; what they write is thrown away.
 
     Each run is trained by the ordinary loop, its programs compiled anew, as in a process of its
-    own, whose start and imports are not counted. Both evaluate one example at the end.
+    own, whose start and imports are not counted. Both evaluate one example before the first step
+    and one at the end.
     """
     jax.config.update("jax_enable_compilation_cache", False)
 

@@ -23,6 +23,7 @@ from gmma.outcome import evaluation_path
 
 T = TypeVar("T")
 START = "start"
+SET_BY_THE_SWEEP = {"name", "seed", "runs_dir", "init_from"}  # of every run
 SWEEP_FILE = "sweep.json"  # in the sweep's directory: every figure that is shown of it
 
 
@@ -73,8 +74,8 @@ def trees(*labels: str) -> Arms:
 def product(*axes: Arms) -> Arms:
     """Every combination, the last axis fastest; a later axis wins where two change one field.
 
-    >>> [a.label for a in product(vary("seed", 0, 1), vary("tree.answers", 1, 4))][:2]
-    ['seed=0 answers=1', 'seed=0 answers=4']
+    >>> [a.label for a in product(vary("tree.thoughts", 4, 8), vary("tree.answers", 1, 4))][:2]
+    ['thoughts=4 answers=1', 'thoughts=4 answers=4']
     """
     return tuple(map(joined, itertools.product(*axes)))
 
@@ -128,8 +129,13 @@ class Sweep:
         require(bool(self.name), "sweep.name", repr(self.name), "a non-empty string")
         labels = [part.label for part in self.arms]
         require(len(labels) > 0, "sweep.arms", self.arms, "one arm or more")
+        require(START not in labels, "sweep.arms", START, "another label: it is the SFT's own")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         require(not twice, "sweep.arms", ", ".join(twice), "arms with a label of their own each")
+        mode = (self.metric or "sampled/").partition("/")[0]
+        require(mode in ("sampled", "greedy"), "sweep.metric", self.metric, "sampled/… or greedy/…")
+        taken = sorted({name for part in self.arms for name in part.changes} & SET_BY_THE_SWEEP)
+        require(not taken, "sweep.arms", ", ".join(taken), "other fields: a sweep sets these")
         unknown = sorted({name for pair in self.comparisons for name in pair} - set(labels))
         require(not unknown, "sweep.comparisons", ", ".join(unknown), f"one of {', '.join(labels)}")
 
@@ -176,6 +182,7 @@ class SweepRun:
     arm: str  # label; START for an SFT that others start from
     seed: int
     config: ExperimentConfig
+    start: RunPath | None = None  # the SFT of the sweep that it goes on from
 
     @property
     def moment(self) -> str:
@@ -191,13 +198,25 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
     """Every run, those first that others start from.
 
     An arm with RL goes from the SFT of its seed. So does an arm without (`rl.steps` = 0): it goes
-    on imitating for its `sft.steps`, with a schedule of its own. Arms whose SFT would be the same
-    share it.
+    on imitating for its `sft.steps`, with a schedule of its own and demonstrations of its own. Arms
+    whose SFT would be the same share it. Where the base has no SFT, all go from its `init_from`.
+    Raises UserError where runs could not be told apart, or not be held against each other.
     """
     starts: dict[str, SweepRun] = {}
     runs = []
     for part, seed in arms_and_seeds(sweep):
         config = changed(sweep.base, {**part.changes, "seed": seed, "runs_dir": sweep.directory})
+        check_arm(part, config)
+        if not sweep.base.sft.steps:
+            require(
+                not config.sft.steps,
+                f"{part.label}: sft.steps",
+                config.sft.steps,
+                "0, as the sweep's own: nobody has measured what such an arm starts from",
+            )
+            name = f"{file_name(part.label)}_seed{seed}"
+            runs.append(SweepRun(arm=part.label, seed=seed, config=replace(config, name=name)))
+            continue
         start = start_config(sweep, config)
         same = str(config_to_json(replace(start, name=START)))
         if same not in starts:
@@ -208,8 +227,40 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
         own = {"name": f"{file_name(part.label)}_seed{seed}", "init_from": origin}
         if config.rl.steps:
             own["sft.steps"] = 0
-        runs.append(SweepRun(arm=part.label, seed=seed, config=changed(config, own)))
-    return (*starts.values(), *runs)
+        runs.append(SweepRun(arm=part.label, seed=seed, config=changed(config, own), start=origin))
+    found = (*starts.values(), *runs)
+    check_directories(found)
+    return found
+
+
+def check_arm(part: Arm, config: ExperimentConfig) -> None:
+    """Every arm trains, and is validated from its first step to its last."""
+    require(
+        config.hosts.join == "alone",
+        f"{part.label}: hosts.join",
+        config.hosts.join,
+        "alone: a sweep's runs have one host each; give every host a --share of them",
+    )
+    phase = "rl" if config.rl.steps else "sft"
+    steps, every = getattr(config, phase).steps, config.evaluation.every_steps
+    require(steps > 0, f"{part.label}: steps", steps, "1 or more, of RL or of SFT")
+    if every == 0 or steps % every:
+        raise UserError(
+            f"{part.label}: evaluation.every_steps = {every} does not divide its {steps} steps; "
+            "arms are held against each other at equal budgets, so each is validated to its end"
+        )
+
+
+def check_directories(runs: Sequence[SweepRun]) -> None:
+    """Raises UserError for two labels that make the same name of a directory."""
+    known: dict[str, SweepRun] = {}
+    for run in runs:
+        other = known.setdefault(run.config.name, run)
+        if other is not run:
+            raise UserError(
+                f"arms {other.arm!r} and {run.arm!r} would both write {run.config.run_dir}; "
+                "label them so that letters, digits or dots differ"
+            )
 
 
 def arms_and_seeds(sweep: Sweep) -> Iterator[tuple[Arm, int]]:

@@ -18,7 +18,7 @@ from gmma.files import write_whole
 from gmma.grid_run import GridTimes, compare_with_runs, run_grid
 from gmma.sweep import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep_plots import plot_sweep
-from gmma.sweep_queue import Share, run_queue
+from gmma.sweep_queue import Share, check_runs, run_queue
 from gmma.sweep_results import sweep_record
 from gmma.sweep_tables import print_sweep, sweep_markdown
 
@@ -72,8 +72,9 @@ def sweep_command(arguments: Sequence[str]) -> None:
     sweep = load_sweep(path)
     default = SweepArguments(base=sweep.base)
     given = parse(SweepArguments, rest, prog=f"gmma sweep {path}", default=default)
-    sweep = replace(sweep, base=given.base)
+    sweep = replace(sweep, base=checked_base(sweep, given.base))
     runs = sweep_runs(sweep)
+    check_runs(runs)
     if "--dry-run" in flags:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
@@ -92,6 +93,17 @@ def sweep_command(arguments: Sequence[str]) -> None:
         failed = run_queue(sweep, runs, given.workers, parse_share(given.share))
         show_results(sweep, runs, arguments)
         end_with(failed)
+
+
+def checked_base(sweep: Sweep, given: ExperimentConfig) -> ExperimentConfig:
+    """The base with the fields of the command line. Raises UserError for one that has no effect."""
+    for name in ("name", "seed"):
+        if getattr(given, name) != getattr(sweep.base, name):
+            raise UserError(
+                f"--{name} has no effect on a sweep, which names and seeds its runs itself: "
+                f"change sweep() in the experiment file, or give another --runs-dir"
+            )
+    return given
 
 
 def cells_of(runs: Sequence[SweepRun]) -> list[ExperimentConfig]:
@@ -115,7 +127,7 @@ def end_with(failed: Sequence[SweepRun]) -> None:
 
 def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str]) -> None:
     """`sweep.json`, `sweep.md`, `sweep.png` and the tables, of the runs that are done."""
-    record = sweep_record(sweep, runs, shlex.join(["gmma", "sweep", *arguments]))
+    record = sweep_record(sweep, runs, repeating(arguments))
     if not record["arms"]:
         raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
     figures, page = sweep.directory / SWEEP_FILE, sweep.directory / "sweep.md"
@@ -125,6 +137,17 @@ def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str
     picture = sweep.directory / "sweep.png"
     plot_sweep(record, sweep.directory, picture)
     print(f"every figure: {figures}; tables: {page}; plots: {picture}")
+
+
+def repeating(arguments: Sequence[str]) -> str:
+    """The command that goes on with the whole sweep, or repeats it."""
+    kept: list[str] = []
+    for argument in arguments:
+        if kept and kept[-1] == "--share":
+            kept.pop()
+        elif argument != "--results" and not argument.startswith("--share="):
+            kept.append(argument)
+    return shlex.join(["gmma", "sweep", *kept])
 
 
 def print_grid_times(times: GridTimes) -> None:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from gmma.files import RunPath
 from gmma.metrics import RECORDS, read_records
 
-CURVES_AT_MOST = 8  # arms whose curves are drawn: those compared most, in the sweep's order
+CURVES_AT_MOST = 8  # arms whose curves are drawn: the sweep's first
 Arms = Sequence[dict[str, Any]]
 
 

@@ -41,15 +41,14 @@ class Share:
 def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share) -> list[SweepRun]:
     """Run what is not done yet, `workers` at a time; those that failed.
 
-    A run whose start is missing waits for it. Raises UserError before anything starts where a
-    run's directory holds a run of another config, and Preempted where a run was.
+    A run whose start is missing waits for it, also where another share trains that. Raises
+    UserError before anything starts where a run's directory holds a run of another config, and
+    Preempted where a run was.
     """
-    for run in runs:
-        check_start(run.config.run_dir, True, config_to_json(run.config))
-    mine = [run for at, run in enumerate(runs) if at % share.count == share.index]
-    # Every share trains the starts that it needs itself: another may run on another machine.
-    wanted = [run for run in runs if run.arm == START or run in mine]
+    check_runs(runs)
+    wanted = own_share(runs, share)
     waiting = [run for run in wanted if not run.is_done()]
+    say_awaited(waiting, wanted)
     done, failed = len(wanted) - len(waiting), []
     with ended(dict[subprocess.Popen[bytes], SweepRun]()) as running:
         while waiting or running:
@@ -74,10 +73,31 @@ def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share
     return failed
 
 
+def check_runs(runs: Sequence[SweepRun]) -> None:
+    """Raises UserError where a run's directory holds a run of another config."""
+    for run in runs:
+        check_start(run.config.run_dir, True, config_to_json(run.config))
+
+
+def own_share(runs: Sequence[SweepRun], share: Share) -> list[SweepRun]:
+    """Every `count`-th of the starts and of the others: no two shares train the same run."""
+    starts = [run for run in runs if run.arm == START]
+    others = [run for run in runs if run.arm != START]
+    return [*starts[share.index :: share.count], *others[share.index :: share.count]]
+
+
+def say_awaited(waiting: Sequence[SweepRun], wanted: Sequence[SweepRun]) -> None:
+    """Which starts another share has to train before this one can end."""
+    own = {run.config.run_dir for run in wanted}
+    missing = {run.start for run in waiting if not can_start(run)} - own
+    if missing:
+        names = ", ".join(sorted(path.name for path in missing if path))
+        print(f"waiting for {names}, which other shares train", flush=True)
+
+
 def can_start(run: SweepRun) -> bool:
-    """Whether the run that it goes on from has ended."""
-    origin = run.config.init_from
-    return run.arm == START or origin is None or (origin / "evaluation/after_sft.json").exists()
+    """Whether the SFT that it goes on from has ended."""
+    return run.start is None or (run.start / "evaluation/after_sft.json").exists()
 
 
 def without_orphans(
@@ -85,7 +105,7 @@ def without_orphans(
 ) -> tuple[list[SweepRun], list[SweepRun]]:
     """Those that can still start, and those whose start has failed."""
     broken = {run.config.run_dir for run in failed if run.arm == START}
-    lost = [run for run in waiting if run.config.init_from in broken]
+    lost = [run for run in waiting if run.start in broken]
     return [run for run in waiting if run not in lost], lost
 
 
@@ -124,9 +144,12 @@ def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     if workers > 1:  # says nothing to other backends
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-    command = [sys.executable, "-m", "gmma.sweep_queue", str(config)]
+    command = [sys.executable, "-m", "gmma.sweep_queue", str(config), str(os.getpid())]
     with log.open("ab") as output:
-        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        # In a session of its own, so that Ctrl-C reaches the queue alone, which lets it checkpoint.
+        return subprocess.Popen(
+            command, stdout=output, stderr=output, env=environment, start_new_session=True
+        )
 
 
 def end_with_parent(parent: int) -> None:
@@ -137,12 +160,14 @@ def end_with_parent(parent: int) -> None:
 
 
 def main() -> None:
-    """`python -m gmma.sweep_queue CONFIG`: train one run, or go on with it."""
+    """`python -m gmma.sweep_queue CONFIG QUEUE`: train one run, or go on with it, while the queue's
+    process lives.
+    """
     from gmma.commands import use_compilation_cache
     from gmma.train import train
 
-    source = Path(sys.argv[1])
-    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
+    source, queue = Path(sys.argv[1]), int(sys.argv[2])
+    threading.Thread(target=end_with_parent, args=(queue,), daemon=True).start()
     config = config_from_json(read_json(source), source)
     use_compilation_cache(config)
     try:

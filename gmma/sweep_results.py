@@ -3,10 +3,9 @@
 Quality is one metric of held-out examples. Runs of a seed share their SFT, their prompts and their
 order, and all runs share the held-out examples, so differences are paired by seed and by example.
 Intervals are 95 % percentiles of a bootstrap that resamples both; with three or five seeds they
-are rough, and rather too narrow than too wide.
+are rough, and rather too narrow than too wide. What is one number a seed has Student's t.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
@@ -14,8 +13,10 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import stats
 
 from gmma.diagnostics import SPIKE_SCORE
+from gmma.errors import UserError
 from gmma.evaluate import Interval, load_evaluation
 from gmma.files import RunPath
 from gmma.metrics import RECORDS, Record, read_records
@@ -68,28 +69,25 @@ def metric_of(sweep: Sweep) -> tuple[str, str]:
 
 
 def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
-    """What the files of a finished run say."""
-    mode, name = metric
+    """What the files of a finished run say.
+
+    Raises UserError for a validation that is not there, or a metric that the task has not.
+    """
 
     def values(path: RunPath) -> Float[np.ndarray, "N"]:
-        return np.asarray(load_evaluation(path).values[mode][name], float)
+        return of_evaluation(path, metric)
 
     config, moment = run.config, run.moment
-    assert config.init_from is not None
     records = [r for r in read_records(config.run_dir / RECORDS) if r["phase"] == moment]
-    found = {
-        int(match[1]): path
-        for path in (config.run_dir / "evaluation").iterdir()
-        if (match := re.fullmatch(rf"after_{moment}_step_(\d+)\.json", path.name))
-    }
-    steps = np.asarray(sorted(found))
+    steps = np.arange(0, len(records) + 1, config.evaluation.every_steps)
+    validated = [evaluation_path(config, f"{moment}_step_{step:06d}") for step in steps]
     norms = np.asarray([record["grad_norm"] for record in records], np.float32)
     return RunResult(
         seed=run.seed,
         final=values(evaluation_path(config, moment)),
-        before=values(config.init_from / "evaluation" / "after_sft.json"),
+        before=values((run.start or config.run_dir) / "evaluation/after_sft.json"),
         steps=steps,
-        validation=np.asarray([values(found[step]) for step in steps]),
+        validation=np.asarray([values(path) for path in validated]),
         costs={unit: spent[steps] for unit, spent in spending(run, records).items()},
         spike_scores=np.asarray(gradient_spike_score(jnp.asarray(norms))),
         means={
@@ -98,6 +96,17 @@ def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
             if any(key in record for record in records)
         },
     )
+
+
+def of_evaluation(path: RunPath, metric: tuple[str, str]) -> Float[np.ndarray, "N"]:
+    """A metric's value of every example."""
+    if not path.exists():
+        raise UserError(f"{path} is missing: the run was validated at other steps than now")
+    mode, name = metric
+    found = load_evaluation(path).values[mode]
+    if name not in found:
+        raise UserError(f"sweep.metric = {mode}/{name}; the task has {', '.join(found)}")
+    return np.asarray(found[name], float)
 
 
 def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.ndarray, "T1"]]:
@@ -148,6 +157,22 @@ def crossed_interval(values: Float[np.ndarray, "seeds N"]) -> Interval:
     return float(values.mean()), float(low), float(high)
 
 
+def seed_interval(values: Float[np.ndarray, "seeds"]) -> Interval:
+    """Mean, and the ends of its 95 % interval by Student's t: for one number a seed.
+
+    Of a single seed the interval is the number itself. Resampling so few would say "different" far
+    too often: 23 times of 100 for three seeds that are alike.
+
+    >>> seed_interval(np.asarray([2.0, 2.0, 2.0]))
+    (2.0, 2.0, 2.0)
+    """
+    mean, count = float(values.mean()), len(values)
+    if count == 1:
+        return mean, mean, mean
+    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
+    return mean, mean - half, mean + half
+
+
 def at_budget(run: RunResult, unit: Budget, budget: float) -> Float[np.ndarray, "N"]:
     """Every example's quality once `budget` was spent, linear between the two validations around
     it; the last one's where the run spent less.
@@ -178,9 +203,15 @@ def compare(
         budget = min(spent_by([pair[side] for pair in pairs], unit) for side in (0, 1))
         values = [at_budget(a, unit, budget) - at_budget(b, unit, budget) for a, b in pairs]
         found.append(comparison(labels, unit, budget, np.asarray(values)))
-    peaks = [[a.spike_scores.max() - b.spike_scores.max()] for a, b in pairs]
-    worst = comparison(labels, "largest gradient spike score", None, np.asarray(peaks))
-    return [*found, worst]
+    peaks = np.asarray([[difference_of_peaks(a, b)] for a, b in pairs])
+    return [*found, comparison(labels, "largest gradient spike score", None, peaks)]
+
+
+def difference_of_peaks(first: RunResult, second: RunResult) -> float:
+    """Of the largest spike scores over the steps that both took: more steps find larger ones."""
+    shared = min(len(first.spike_scores), len(second.spike_scores))
+    one, other = (np.nanmax(run.spike_scores[:shared]) for run in (first, second))
+    return float(one - other)
 
 
 def spent_by(runs: Sequence[RunResult], unit: Budget) -> float:
@@ -192,11 +223,14 @@ def comparison(
     labels: tuple[str, str], budget: str, at: float | None, values: Float[np.ndarray, "seeds N"]
 ) -> dict[str, Any]:
     """A paired difference with its interval and a verdict in words."""
-    mean, low, high = crossed_interval(values)
+    of_seeds = values.shape[1] == 1
+    mean, low, high = seed_interval(values[:, 0]) if of_seeds else crossed_interval(values)
     first, second = labels
     shown = f"{abs(mean):.3f}"
     verdict = "no difference shown"
-    if len(values) == 1:
+    if not np.isfinite(mean):
+        verdict = "not finite: no verdict"
+    elif len(values) == 1:
         verdict = "one seed: no verdict"
     elif low > 0:
         verdict = f"{first} is higher than {second} by {shown}"
@@ -216,7 +250,7 @@ def comparison(
 def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, Any]:
     """An arm's quality, cost and gradients over its seeds."""
     tree = {name: arm.changes.get(f"tree.{name}", getattr(sweep.base.tree, name)) for name in TREE}
-    scores = [run.spike_scores for run in runs]
+    scores = [run.spike_scores[np.isfinite(run.spike_scores)] for run in runs]
     whole = {str(unit): spent_by(runs, unit) for unit in BUDGETS}
     means = {
         key: float(np.mean([run.means[key] for run in runs]))
@@ -232,12 +266,19 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
         "quality": crossed_interval(np.asarray([run.final for run in runs])),
         "gain": crossed_interval(np.asarray([run.final - run.before for run in runs])),
         "spikes": float(np.mean([np.sum(score > SPIKE_SCORE) for score in scores])),
-        "max_spike_score": float(np.mean([score.max() for score in scores])),
+        "max_spike_score": float(np.mean([score.max(initial=0) for score in scores])),
+        "not_finite": float(np.mean([np.isnan(run.spike_scores).sum() for run in runs])),
         "grad_norm": means.get("grad_norm"),
-        "thought_advantage_variance": means.get("thought/advantage_variance"),
+        "thought_advantage_variance": over_seeds(runs, "thought/advantage_variance"),
         "means": means,
         "curve": curve(runs),
     }
+
+
+def over_seeds(runs: Sequence[RunResult], metric: str) -> Interval | None:
+    """A metric's mean over steps, with its interval over seeds; None where the runs have none."""
+    values = [run.means[metric] for run in runs if metric in run.means]
+    return seed_interval(np.asarray(values)) if values else None
 
 
 TREE = ("thoughts", "answers")

@@ -27,6 +27,7 @@ SHORT: Columns = {
     "grad norm": mean_of("grad_norm"),
     "worst spike": lambda arm: f"{arm['max_spike_score']:.2f}",
     f"> {SPIKE_SCORE:g}": lambda arm: f"{arm['spikes']:.3g}",
+    "not finite": lambda arm: f"{arm['not_finite']:.3g}",
 }
 LONG: Columns = {
     **SHORT,
@@ -83,6 +84,14 @@ def quality_words(record: dict[str, Any]) -> str:
     return f"{record['name']}: {record['metric']} of the test split, mean [95 % interval]"
 
 
+def verdict_words(record: dict[str, Any]) -> str:
+    """How much to trust so many verdicts at once."""
+    return (
+        f"{len(record['comparisons'])} comparisons, each at 95 % on its own: "
+        "of 20 where nothing differs, about one is said to differ"
+    )
+
+
 def done_words(record: dict[str, Any]) -> str:
     """`47 of 75 runs are done`."""
     return f"{sum(run['done'] for run in record['runs'])} of {len(record['runs'])} runs are done"
@@ -93,6 +102,7 @@ def print_sweep(record: dict[str, Any]) -> None:
     print_table(quality_words(record), *arms_table(record, SHORT))
     if record["comparisons"]:
         print_table("paired differences, by seed and by example", *comparisons_table(record))
+        print(verdict_words(record))
     print(done_words(record))
 
 
@@ -110,6 +120,7 @@ def sweep_markdown(record: dict[str, Any]) -> str:
             "Paired differences: `end` on the test split, equal budgets on the validation split.",
             markdown_table(*budgets_table(record)),
             markdown_table(*comparisons_table(record)),
+            f"{verdict_words(record)}.",
         ]
     return "\n\n".join(parts) + "\n"
 

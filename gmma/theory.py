@@ -44,11 +44,13 @@ def gradient_spike_score(norms: Float[Array, "N"]) -> Float[Array, "N"]:
 
     After SPAM (arXiv 2501.06842 [B]). The paper reports "GSS@10" without, as far as is known,
     saying which mean ([R], [?]); the running mean is our choice, and a spike is a score above 10.
+    A norm that is not finite has no score, NaN, and is left out of the mean of the others.
 
     >>> import jax.numpy as jnp
     >>> gradient_spike_score(jnp.array([1.0, 1.0, 4.0])).tolist()
     [1.0, 1.0, 2.0]
     """
-    steps = jnp.arange(1, norms.shape[0] + 1, dtype=norms.dtype)
-    running = jnp.cumsum(norms) / steps
-    return norms / jnp.where(running == 0, 1, running)
+    finite = jnp.isfinite(norms)
+    counts = jnp.cumsum(finite, dtype=norms.dtype)
+    running = jnp.cumsum(jnp.where(finite, norms, 0)) / jnp.maximum(counts, 1)
+    return jnp.where(finite, norms / jnp.where(running == 0, 1, running), jnp.nan)

@@ -19,7 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gmma import checkpoint, preemption
-from gmma.assembly import Parts, assemble, reward_terms
+from gmma.assembly import Parts, assemble, run_scorer
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
 from gmma.console import open_display, print_buckets
@@ -49,7 +49,7 @@ from gmma.programs import (
     make_sft_trainer,
     needs_reference,
 )
-from gmma.rewards.service import Scorer, open_scorer
+from gmma.rewards.service import Scorer
 from gmma.samples import ScoredTrees, write_tree
 from gmma.scoring import (
     counted_answers,
@@ -276,15 +276,7 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
     """
     config = parts.config
     with ExitStack() as stack:
-        scorer = stack.enter_context(
-            open_scorer(
-                reward_terms(config),
-                workers=config.rewards.workers,
-                timeout_seconds=config.rewards.timeout_seconds,
-                step_seconds=config.rewards.step_seconds,
-                memory_gigabytes=config.rewards.memory_gigabytes,
-            )
-        )
+        scorer = stack.enter_context(run_scorer(config))
         check_run(parts, scorer)
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
@@ -365,6 +357,7 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     """The test split after a phase, kept in `evaluation/`; a run that resumes keeps what it has."""
     config = run.parts.config
     path = evaluation_path(config, phase)
+    run.checkpoints.wait_until_finished()  # who sees the evaluation may go on from the checkpoint
     if not path.exists():
         evaluation = run.evaluate(params, "test")
         if leads():

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from gmma.advantage import group_relative
+from gmma.advantage import group_relative, thought_advantages
 
 Law = Literal["bernoulli", "gaussian"]
 
@@ -92,6 +92,7 @@ def resampled(
 
     def of_prompt(given: tuple[PRNGKeyArray, Float[Array, "K n"]]) -> Resampled:
         own_key, rewards = given
+        rewards = rewards - rewards.min()  # an offset would cost precision
         thoughts, size = rewards.shape
         draws = jax.random.randint(own_key, (replicates, thoughts, most), 0, size)
         drawn = jnp.take_along_axis(rewards[None], draws, axis=2)
@@ -99,6 +100,7 @@ def resampled(
         values = (jnp.cumsum(drawn, axis=2) / along(counts, drawn))[..., taken]  # [R K m]
         high = jax.lax.cummax(drawn, axis=2).max(axis=1)[..., taken]
         low = jax.lax.cummin(drawn, axis=2).min(axis=1)[..., taken]
+        values = without_rounding(values, jnp.ptp(rewards))
         advantages = jax.vmap(group_relative, in_axes=2, out_axes=2)(values)
         return Resampled(
             variance=advantages.var(axis=0).mean(axis=0),
@@ -107,6 +109,20 @@ def resampled(
         )
 
     return jax.lax.map(of_prompt, (jax.random.split(key, pool.shape[0]), pool))
+
+
+def without_rounding(
+    values: Float[Array, "R K m"], range_of_rewards: Float[Array, ""]
+) -> Float[Array, "R K m"]:
+    """Thought values, those of a tree made equal where rounding alone tells them apart.
+
+    Means of the same rewards in another order differ in their last bits, which would be a tree
+    that is alive.
+    """
+    rounding = 16 * jnp.finfo(values.dtype).eps * range_of_rewards
+    smallest = values.min(axis=1, keepdims=True)
+    equal = values.max(axis=1, keepdims=True) - smallest <= rounding
+    return jnp.where(equal, smallest, values)
 
 
 @partial(jax.jit, static_argnames="answers")
@@ -121,8 +137,8 @@ def variance_between_parts(pool: Float[Array, "B K n"], *, answers: int) -> Floa
     if parts < 2:
         raise ValueError(f"{size} answers make {parts} parts of {answers}; at least 2 needed")
     split = pool[..., : parts * answers].reshape(prompts, thoughts, parts, answers)
-    trees = jnp.moveaxis(split.mean(axis=3), 2, 1).reshape(prompts * parts, thoughts)
-    advantages = group_relative(trees).reshape(prompts, parts, thoughts)
+    trees = jnp.moveaxis(split, 2, 1).reshape(prompts * parts, thoughts, answers)
+    advantages = thought_advantages(trees).reshape(prompts, parts, thoughts)
     return advantages.var(axis=1, ddof=1).mean(axis=1)
 
 

@@ -6,6 +6,7 @@ and (b) alone, for thoughts whose means are spread evenly or given.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,7 @@ import numpy as np
 import tyro
 from jaxtyping import Array, Float
 
-from gmma.assembly import assemble, reward_terms
+from gmma.assembly import assemble, run_scorer
 from gmma.commands import load_run, parse, use_compilation_cache
 from gmma.config import ExperimentConfig, require
 from gmma.console import print_table
@@ -29,7 +30,6 @@ from gmma.feed import read_examples
 from gmma.files import RunPath, write_whole
 from gmma.outcome import format_interval
 from gmma.programs import make_grow
-from gmma.rewards.service import open_scorer
 from gmma.scoring import read_texts, score_answers
 from gmma.state import load_params
 from gmma.theory import thought_advantage_variance
@@ -151,8 +151,8 @@ def reward_pool(
 ) -> Float[np.ndarray, "B K n"]:
     """Rewards of so many answers to each of K fixed thoughts of held-out prompts.
 
-    One rollout with M = `pool`: a thought is sampled once and branches into all its answers.
-    Prompts with an answer that could not be scored are left out.
+    One rollout with M = `pool`: a thought is sampled once and branches into all its answers. NaN
+    where an answer could not be scored.
     """
     parts = assemble(config)
     params = load_params(parts, run_dir, given.step)
@@ -163,17 +163,23 @@ def reward_pool(
     grow = make_grow(parts, shape, config.sampling, given.seed)
     rows = parts.mesh.size * max(1, 8 // parts.mesh.size)
     found = []
-    with open_scorer(reward_terms(config), workers=config.rewards.workers) as scorer:
+    # So many answers may take longer than a step of training may; each answer has its own limit.
+    unhurried = replace(config, rewards=replace(config.rewards, step_seconds=math.inf))
+    with run_scorer(unhurried) as scorer:
         for place, start in enumerate(range(0, len(examples), rows)):
             part = examples[start : start + rows]
             full = part + [part[-1]] * (rows - len(part))  # one static shape
             rollout = grow_examples(parts, grow, params, full, place)
             scores = score_answers(scorer, full, rollout, read_texts(rollout, parts.tokenizer))
             found.append(scores.rewards[: len(part)])
-    pool = np.concatenate(found)
+    return np.concatenate(found)
+
+
+def scored_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
+    """Those with all their answers scored."""
     scored = pool[np.isfinite(pool).all(axis=(1, 2))]
     if not len(scored):
-        raise UserError(f"no prompt of {given.split} has all its {given.pool} answers scored")
+        raise UserError(f"none of {len(pool)} prompts has all its {pool.shape[2]} answers scored")
     return scored
 
 
@@ -196,7 +202,8 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     """
     config = load_run(run_dir)
     use_compilation_cache(config)
-    pool = reward_pool(given, config, run_dir)
+    sampled = reward_pool(given, config, run_dir)
+    pool = scored_prompts(sampled)
     live = live_prompts(pool)
     means, variances = (jnp.asarray(x) for x in (live.mean(axis=2), live.var(axis=2)))
     found = resampled(
@@ -226,6 +233,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     return {
         "run": str(run_dir),
         "prompts": len(pool),
+        "unscored_prompts": len(sampled) - len(pool),
         "live_prompts": len(live),
         "noisy_prompts": count_noisy(live),
         "thoughts": pool.shape[1],
@@ -291,6 +299,7 @@ def print_answers(found: dict[str, Any]) -> None:
             print(f"slope of log variance against log M, {name}: {found['slopes'][name]:.2f}")
     if "measured" in found:
         print(
+            f"{found['unscored_prompts']} prompts are left out: an answer could not be scored\n"
             f"{found['live_prompts']} of {found['prompts']} prompts have thoughts that differ in "
             f"{found['pool']} answers each; the others are in the shares of dead groups alone\n"
             f"in {found['noisy_prompts']} of them the spread of the pool's thought values is below "

@@ -106,6 +106,6 @@ def arm_record(label, place):
         "spikes": 0.0,
         "max_spike_score": 1.5,
         "grad_norm": float("nan"),
-        "thought_advantage_variance": 1 / answers,
+        "thought_advantage_variance": [1 / answers, 0.9 / answers, 1.1 / answers],
         "curve": points,
     }

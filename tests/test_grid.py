@@ -2,15 +2,16 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import tiny_grid
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_digits import experiment
 
-from gmma import assembly
+from gmma import assembly, sweep_command
 from gmma.checkpoint import restore_all_params
 from gmma.config import MeshConfig, ObjectiveConfig, config_to_json
 from gmma.errors import UserError
@@ -18,11 +19,13 @@ from gmma.grid_run import check_cells, run_grid
 from gmma.metrics import read_records
 from gmma.objective import token_weights
 from gmma.sharding import make_mesh
+from gmma.sweep import sweep_runs
 from gmma.train import train
 from gmma.tree import TreeShape
 from gmma.tree.layout import join_levels, split_levels
 
-CELLS, STEPS = ((1, 0), (3, 0), (3, 1)), 4  # (M, seed)
+STEPS = 4
+SWEEP = Path(__file__).parent / "tiny_grid.py"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -35,29 +38,21 @@ def _one_device():
 
 
 def cells(root, home):
-    base = experiment()
-    base = replace(
-        base,
-        sft=replace(base.sft, steps=0),
-        rl=replace(base.rl, steps=STEPS, microbatches=2),
-        rewards=replace(base.rewards, workers=0),
-        evaluation=replace(base.evaluation, every_steps=2),
-        samples_every_steps=0,
-        data_dir=root / "data",
-        runs_dir=root / home,
-    )
-    return [
-        replace(base, name=f"A{m}_seed{s}", seed=s, tree=replace(base.tree, thoughts=3, answers=m))
-        for m, s in CELLS
-    ]
+    sweep = tiny_grid.sweep()
+    base = replace(sweep.base, data_dir=root / "data", runs_dir=root / home)
+    return [run.config for run in sweep_runs(replace(sweep, base=base))]
 
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """The runs of a grid, and the same ones trained apart by the ordinary loop."""
+    """The runs of a sweep in one program, and the same ones trained apart by the ordinary loop."""
     root = tmp_path_factory.mktemp("grid")
     together, apart = (cells(root, home) for home in ("together", "apart"))
-    records = run_grid(together)
+    places = ["--runs-dir", str(root / "together"), "--data-dir", str(root / "data")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_command, "use_compilation_cache", lambda config: None)  # tests have one
+        sweep_command.sweep_command([str(SWEEP), "--one-program", *places])
+    records = [read_records(records_of(config))[-1] for config in together]
     after_first = [record["compilations"] for record in read_records(records_of(together[0]))[1:]]
     for config in apart:
         train(config)
@@ -100,13 +95,25 @@ def test_a_cell_leaves_what_a_run_leaves(both):
         assert record["step"] == STEPS - 1
         saved = json.loads((cell.run_dir / "config.json").read_text())
         assert saved == config_to_json(cell)
-        names = {path.name for path in (run.run_dir / "evaluation").iterdir()} - {"after_sft.json"}
-        for name in names:
+        for path in (run.run_dir / "evaluation").iterdir():
+            name = path.name
             ours, theirs = (
                 json.loads((config.run_dir / "evaluation" / name).read_text())["values"]
                 for config in (cell, run)
             )
             assert ours == theirs
+
+
+def test_the_sweep_of_a_grid_shows_what_came_out(both):
+    """Without an SFT of the sweep's own: gains are over the first parameters."""
+    together, *_ = both
+    home = together[0].runs_dir
+    record = json.loads((home / "sweep.json").read_text())
+    assert [part["seeds"] for part in record["arms"]] == [[0], [0, 1]]
+    assert [point["step"] for point in record["arms"][1]["curve"]] == [0, 2, 4]
+    assert {found["budget"] for found in record["comparisons"]} >= {"end", "tokens", "seconds"}
+    assert "| A3 | 2 | " in (home / "sweep.md").read_text()
+    assert (home / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))

@@ -15,12 +15,14 @@ import pytest
 import tiny_sweep
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from gmma import sweep_queue
+from gmma import sweep_queue, sweep_results
 from gmma.checkpoint import save_config
-from gmma.config import ExperimentConfig, config_to_json
+from gmma.config import ExperimentConfig, HostsConfig, config_to_json
 from gmma.errors import UserError
 from gmma.evaluate import Evaluation, save_evaluation
+from gmma.feed import demonstration_seed
 from gmma.outcome import evaluation_path
 from gmma.preemption import CODE_PREEMPTED, Preempted
 from gmma.sweep import (
@@ -37,8 +39,8 @@ from gmma.sweep import (
     with_seeds,
     zipped,
 )
-from gmma.sweep_command import load_sweep, sweep_command
-from gmma.sweep_queue import Share, run_queue
+from gmma.sweep_command import load_sweep, repeating, sweep_command
+from gmma.sweep_queue import Share, own_share, run_queue
 from gmma.sweep_results import (
     BUDGETS,
     RunResult,
@@ -46,6 +48,8 @@ from gmma.sweep_results import (
     at_budget,
     compare,
     crossed_interval,
+    read_run,
+    seed_interval,
     sweep_record,
     with_least_seconds,
 )
@@ -105,6 +109,32 @@ def test_fields_change_together():
             ),
             "T9A9.*one of T2A2",
         ),
+        (
+            lambda base: Sweep(name="s", base=base, arms=vary("seed", 1, 2)),
+            "= seed; .*a sweep sets",
+        ),
+        (lambda base: Sweep(name="s", base=base, arms=arm(START)), "the SFT's own"),
+        (
+            lambda base: Sweep(name="s", base=base, arms=trees("T2A2"), metric="mean/iou"),
+            "sweep.metric = mean/iou",
+        ),
+        (lambda base: runs_of(base, arm("longer", rl__steps=10)), "= 3 does not divide its 10"),
+        (lambda base: runs_of(base, arm("blind", evaluation__every_steps=0)), "= 0 does not"),
+        (lambda base: runs_of(base, arm("none", rl__steps=0, sft__steps=0)), "none: steps = 0"),
+        (
+            lambda base: runs_of(base, vary("objective.beta", -0.0, 0.0)),
+            "'beta=-0.0' and 'beta=0.0' would both write",
+        ),
+        (
+            lambda base: runs_of(base, arm("many", hosts=HostsConfig(join="slice"))),
+            "hosts.join = slice.*--share",
+        ),
+        (
+            lambda base: runs_of(
+                changed(base, {"sft.steps": 0}), arm("SFT", rl__steps=0, sft__steps=3)
+            ),
+            "SFT: sft.steps = 3; it must be 0",
+        ),
     ],
 )
 def test_a_sweep_that_cannot_be_is_refused(make, message):
@@ -112,11 +142,32 @@ def test_a_sweep_that_cannot_be_is_refused(make, message):
         make(tiny_sweep.sweep().base)
 
 
+def runs_of(base, arms):
+    return sweep_runs(Sweep(name="s", base=base, arms=arms))
+
+
+def test_without_an_sft_runs_go_from_where_the_base_does(tmp_path):
+    base = changed(tiny_sweep.sweep().base, {"sft.steps": 0, "init_from": tmp_path})
+    runs = runs_of(base, trees("T2A2"))
+    assert [run.config.name for run in runs] == ["T2A2_seed0", "T2A2_seed1", "T2A2_seed2"]
+    assert {(run.start, run.config.init_from) for run in runs} == {(None, tmp_path)}
+    assert all(sweep_queue.can_start(run) for run in runs)
+
+
+def test_sft_behind_another_run_has_demonstrations_of_its_own():
+    base = tiny_sweep.sweep().base
+    on = arm("SFT", rl__steps=0, sft__steps=3)
+    start, run = (one.config for one in runs_of(base, on) if one.seed == 1)
+    assert demonstration_seed(start) == 1
+    assert demonstration_seed(run) != 1
+    assert demonstration_seed(run) == demonstration_seed(replace(run, name="again"))
+
+
 def test_runs_of_a_seed_share_their_start():
     sweep = tiny_sweep.sweep()
     arms = chain(
         with_seeds(trees("T2A2", "T4A1"), 3),
-        arm("SFT", rl__steps=0, sft__steps=2),
+        arm("SFT", rl__steps=0, sft__steps=6),
         arm("wider", model__width=32),
     )
     runs = sweep_runs(replace(sweep, arms=arms, seeds=(0,), comparisons=()))
@@ -129,7 +180,8 @@ def test_runs_of_a_seed_share_their_start():
     for run in runs[len(starts) :]:
         assert run.config.init_from in [start.config.run_dir for start in starts]
         assert run.config.seed == run.seed
-        assert (run.config.sft.steps == 2) == (run.arm == "SFT")
+        assert (run.config.sft.steps == 6) == (run.arm == "SFT")
+        assert run.start == run.config.init_from
         assert run.config.sft.steps == 0 or run.config.rl.steps == 0
     wider = next(run for run in runs if run.arm == "wider")
     assert wider.config.init_from.name == "start2_seed0"
@@ -181,11 +233,24 @@ def test_the_queue_starts_each_run_once_and_starts_first(quick):
     assert len(started) == len(runs)  # all were done
 
 
-def test_shares_divide_the_runs(quick):
+def test_shares_divide_the_runs_and_wait_for_each_other_s_starts(quick, capsys):
     sweep, runs, started, _ = quick
-    for index in (0, 1):
-        run_queue(sweep, runs, 1, Share(index=index, count=2))
-    assert sorted(started) == sorted(run.config.name for run in runs)
+    first, second = (own_share(runs, Share(index=index, count=2)) for index in (0, 1))
+    assert {*first, *second} == {*runs}
+    assert len(first) + len(second) == len(runs)
+    awaited = next(run for run in second if run.arm == START)
+
+    def appears(process, sleep=sweep_queue.time.sleep):  # as if the other share had trained it
+        save_config(awaited.config.run_dir, config_to_json(awaited.config))
+        done = evaluation_path(awaited.config, "sft")
+        save_evaluation(done, Evaluation(split="test", values={"sampled": {"iou": [0.5]}}), 10)
+        sleep(0.01)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_queue.time, "sleep", appears)
+        run_queue(sweep, runs, 1, Share(index=0, count=2))
+    assert sorted(started) == sorted(run.config.name for run in first)
+    assert f"waiting for {awaited.config.name}, which other shares train" in capsys.readouterr().out
 
 
 def test_what_fails_is_said_and_the_rest_goes_on(quick):
@@ -273,6 +338,31 @@ def test_equal_budgets_are_those_that_both_arms_reach():
     assert {c["seeds"] for c in found.values()} == {2}
 
 
+@given(st.integers(2, 6), st.integers(0, 2**32 - 1))
+def test_spikes_are_compared_over_the_steps_that_both_took(seeds, seed):
+    """By Student's t over seeds; a norm that is not finite has no score."""
+    random_numbers = np.random.default_rng(seed)
+    scores = random_numbers.uniform(1, 9, (2, seeds, 6))
+    scores[:, :, 1] = np.nan
+    first, second = (
+        [replace(result(s, float, 1), spike_scores=own[s]) for s in range(seeds)] for own in scores
+    )
+    longer = [replace(run, spike_scores=np.append(run.spike_scores, 99.0)) for run in second]
+    found = compare(("a", "b"), {"a": first, "b": longer})[-1]
+    peaks = np.nanmax(scores[0], axis=1) - np.nanmax(scores[1], axis=1)
+    expected = stats.ttest_1samp(peaks, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(found["difference"], [peaks.mean(), *expected], rtol=1e-6)
+    differs = expected.low > 0 or expected.high < 0
+    assert (found["verdict"] == "no difference shown") == (not differs)
+
+
+def test_an_arm_counts_what_is_not_finite_apart_from_spikes():
+    sweep = tiny_sweep.sweep()
+    run = replace(result(0, float, 1), spike_scores=np.array([1.0, np.nan, 12.0, 3.0]))
+    found = arm_record(sweep, sweep.arms[0], [run])
+    assert (found["spikes"], found["max_spike_score"], found["not_finite"]) == (1, 12, 1)
+
+
 def test_one_seed_gives_no_verdict():
     one, other = (result(0, lambda step, up=up: step + up, 1) for up in (0, 5))
     assert {c["verdict"] for c in compare(("a", "b"), {"a": [one], "b": [other]})} == {
@@ -311,6 +401,12 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says():
     assert held >= 80
 
 
+def test_the_interval_of_three_seeds_covers_the_truth_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(0, 1, (2000, 3))
+    covers = [low <= 0 <= high for _, low, high in map(seed_interval, draws)]
+    assert 0.93 < np.mean(covers) < 0.97
+
+
 def test_the_page_of_a_sweep_has_every_arm_pair_and_verdict():
     sweep = tiny_sweep.sweep()
     first, second = sweep.arms[:2]
@@ -345,6 +441,8 @@ def test_the_record_of_an_unfinished_sweep_holds_what_is_done(quick):
         ([], "which experiment"),
         ([str(ROOT / "experiments/digits_t4a4.py")], r"no function sweep\(\)"),
         ([str(ROOT / "tests/tiny_sweep.py"), "--share", "2/2"], "INDEX/COUNT"),
+        ([str(ROOT / "tests/tiny_sweep.py"), "--seed", "3"], "--seed has no effect"),
+        ([str(ROOT / "tests/tiny_sweep.py"), "--name", "x"], "--name has no effect"),
         ([str(ROOT / "tests/tiny_sweep.py"), "--results"], "no run of .* is done yet"),
     ],
 )
@@ -352,6 +450,32 @@ def test_a_wrong_command_is_refused(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         sweep_command(arguments)
+
+
+@pytest.mark.parametrize("flag", ["--results", "--dry-run"])
+def test_runs_of_another_config_are_not_shown_as_those_of_this_one(quick, flag, monkeypatch):
+    sweep, runs, *_ = quick
+    run_queue(sweep, runs, 1, Share(index=0, count=1))
+    monkeypatch.setattr("gmma.sweep_command.load_sweep", lambda path: sweep)
+    wanted = [str(ROOT / "tests/tiny_sweep.py"), flag, "--rl.optimizer.learning-rate", "0.5"]
+    with pytest.raises(UserError, match=r"started with another config.*learning_rate"):
+        sweep_command(wanted)
+
+
+def test_what_a_run_lacks_is_said(quick):
+    sweep, runs, *_ = quick
+    run_queue(sweep, runs, 1, Share(index=0, count=1))
+    last = runs[-1]
+    (last.config.run_dir / "metrics.jsonl").write_text("")
+    with pytest.raises(UserError, match=r"after_rl_step_000000\.json is missing"):
+        read_run(last, ("sampled", "iou"))
+    with pytest.raises(UserError, match="sampled/ioi; the task has iou"):
+        sweep_results.of_evaluation(evaluation_path(last.config, "rl"), ("sampled", "ioi"))
+
+
+def test_the_command_that_is_kept_is_the_one_that_goes_on():
+    given_arguments = ["x.py", "--share", "1/2", "--results", "--workers", "2", "--share=0/2"]
+    assert repeating(given_arguments) == "gmma sweep x.py --workers 2"
 
 
 def test_a_dry_run_lists_the_runs(tmp_path, monkeypatch, capsys):

@@ -55,17 +55,14 @@ def scored(records: Sequence[Record]) -> list[Record]:
     """
     scores: dict[int, float] = {}
     for phase in PHASES:
-        own = [
-            (place, record["grad_norm"])
-            for place, record in enumerate(records)
-            if record["phase"] == phase and np.isfinite(record.get("grad_norm", np.nan))
-        ]
-        if own:
-            norms = jnp.asarray([norm for _, norm in own], jnp.float32)
-            found = np.asarray(gradient_spike_score(norms)).tolist()
-            scores |= {place: score for (place, _), score in zip(own, found, strict=True)}
+        places = [at for at, record in enumerate(records) if record["phase"] == phase]
+        norms = [records[at].get("grad_norm", np.nan) for at in places]
+        found = np.asarray(gradient_spike_score(jnp.asarray(norms, jnp.float32))).tolist()
+        scores |= dict(zip(places, found, strict=True))
     return [
-        {**record, "grad_spike_score": scores[place]} if place in scores else dict(record)
+        {**record, "grad_spike_score": scores[place]}
+        if np.isfinite(scores.get(place, np.nan))
+        else {name: value for name, value in record.items() if name != "grad_spike_score"}
         for place, record in enumerate(records)
     ]
 

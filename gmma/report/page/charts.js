@@ -264,8 +264,9 @@ function pointPlot(title, xLabel, points, { logX = false, logY = false } = {}) {
   for (const point of held) {
     const [mean, low, high] = point.figures;
     const across = x.at(flat(point.x, logX));
-    if (low != null && (!logY || low > 0))
-      drawing.append(svg("line", { class: "mark", x1: across, x2: across, y1: y.at(flat(low, logY)), y2: y.at(flat(high, logY)), "stroke-width": 2 }));
+    const foot = !logY || low > 0 ? y.at(flat(low, logY)) : box.bottom; // no place for 0 on a log axis
+    if (low != null)
+      drawing.append(svg("line", { class: "mark", x1: across, x2: across, y1: foot, y2: y.at(flat(high, logY)), "stroke-width": 2 }));
     const dot = svg("circle", { class: "mark", cx: across, cy: y.at(flat(mean, logY)), r: 4.5 });
     dot.append(svg("title", {}, `${point.label ?? ""} ${number(mean)}`));
     drawing.append(dot);

@@ -54,7 +54,7 @@ function armSection(arms, metric) {
     ["grad norm", (arm) => arm.grad_norm, (arm) => number(arm.grad_norm, 3)],
     ["worst spike", (arm) => arm.max_spike_score, (arm) => fixed(arm.max_spike_score, 2)],
     ["spikes", (arm) => arm.spikes, (arm) => number(arm.spikes, 3)],
-    ["variance of A", (arm) => arm.thought_advantage_variance, (arm) => number(arm.thought_advantage_variance, 3)],
+    ["variance of A", (arm) => arm.thought_advantage_variance?.[0], (arm) => interval(arm.thought_advantage_variance)],
   ].filter(([, key]) => arms.some((arm) => key(arm) != null));
   section("Arms",
     table(`${metric} on the test split, mean [95 % interval]; choose a column to sort by it`, columns.map(([name]) => name),
@@ -69,7 +69,7 @@ function shapeSection(arms, metric) {
   const against = [
     four.length > 1 ? pointPlot(`${metric} against M, K = 4`, "answers per thought, M", four.map((arm) => ({ x: arm.answers, figures: arm.quality })), { logX: true }) : null,
     pointPlot("Variance of the thought advantage against M", "answers per thought, M (both axes logarithmic)",
-      arms.filter(plain).map((arm) => ({ x: arm.answers, label: `K = ${arm.thoughts}`, figures: [arm.thought_advantage_variance] })), { logX: true, logY: true }),
+      arms.filter(plain).map((arm) => ({ x: arm.answers, label: `K = ${arm.thoughts}`, figures: arm.thought_advantage_variance })), { logX: true, logY: true }),
   ].filter(Boolean);
   const beside = against.length ? el("div", { class: "stack" }, ...against) : null;
   if (quality || beside) section("Quality and variance", el("div", { class: "charts" }, ...[quality, beside].filter(Boolean)));
