@@ -63,7 +63,7 @@ class Chart {
     const options = {
       width: Math.max(200, this.place.clientWidth), height: this.height, series: [{}, ...series],
       legend: { show: false }, cursor: { drag: { x: true, y: false, setScale: false }, y: false, points: { size: 5 } },
-      scales: { x: { time: false }, y: { distr: this.log ? 3 : 1 } },
+      scales: { x: { time: false }, y: this.log ? { distr: 3 } : { range: rangeOf } },
       axes: [{ ...axis, label: this.xLabel, labelSize: 18, labelFont: axis.font, size: 28 },
         { ...axis, size: 62, values: (_, ticks) => ticks.map((tick) => (tick == null ? "" : number(tick))) }],
       hooks: { drawClear: [(plot) => this.drawBands(plot)], setCursor: [(plot) => this.showValues(plot)],
@@ -161,6 +161,13 @@ class Chart {
     this.values.replaceChildren(this.values.firstElementChild,
       table(`${this.title}, every ${stride}. of ${inside.length} points`, [this.xLabel, ...lines.map((line) => line.name)], rows));
   }
+}
+
+// What the y axis shows; uPlot's own range for a value that never changes would be 0 … 100 or twice it.
+function rangeOf(plot, low, high) {
+  if (low == null) return [0, 1];
+  const room = low === high ? Math.abs(low) / 2 || 0.5 : 0;
+  return room ? [low - room, high + room] : uPlot.rangeNum(low, high, 0.1, true);
 }
 
 function rangeButtons(group) {
