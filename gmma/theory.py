@@ -27,6 +27,7 @@ def thought_advantage_variance(
     >>> v.tolist()
     [0.0, 0.0]
     """
+    means, variances = jnp.asarray(means, float), jnp.asarray(variances, float)
     count = means.shape[0]
     shifted = means - means.min()  # equal means stay exactly equal
     centred = shifted - shifted.mean()
@@ -50,6 +51,7 @@ def gradient_spike_score(norms: Float[Array, "N"]) -> Float[Array, "N"]:
     >>> gradient_spike_score(jnp.array([1.0, 1.0, 4.0])).tolist()
     [1.0, 1.0, 2.0]
     """
+    norms = jnp.asarray(norms, float)  # of NumPy's numbers too
     finite = jnp.isfinite(norms)
     counts = jnp.cumsum(finite, dtype=norms.dtype)
     running = jnp.cumsum(jnp.where(finite, norms, 0)) / jnp.maximum(counts, 1)
