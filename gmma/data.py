@@ -50,8 +50,6 @@ def example_batches(
     seed: int,
     host_index: int = 0,
     host_count: int = 1,
-    read_threads: int = 0,
-    prefetch_batches: int = 2,
     prepare: Callable[[Example, int], Example] = lambda example, position: example,
 ) -> grain.DatasetIterator[ExampleBatch]:
     """An endless stream of batches, every epoch in an order of its own drawn from `seed`.
@@ -59,9 +57,8 @@ def example_batches(
     `batch` is global: of each batch this host gets the contiguous rows from `host_index · batch /
     host_count` on, and the stream does not depend on the number of hosts. `get_state()` is a
     JSON-ready dictionary that counts batches; after `set_state()` on a stream made with the same
-    arguments it goes on as if never interrupted. With `read_threads` above 0 that many threads read
-    `prefetch_batches` ahead. `prepare` gets each example with its position. Raises UserError where
-    `batch` does not divide among hosts.
+    arguments it goes on as if never interrupted. `prepare` gets each example with its position.
+    Raises UserError where `batch` does not divide among hosts.
     """
     if batch < 1 or batch % host_count:
         raise UserError(
@@ -87,8 +84,9 @@ def example_batches(
         .batch(batch, drop_remainder=True, batch_fn=list)  # endless: nothing remains
         .map(read)
     )
-    options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=prefetch_batches)
-    return iter(stream.to_iter_dataset(options))
+    # The loop asks for the next batch while the devices update: no thread need read ahead.
+    unthreaded = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return iter(stream.to_iter_dataset(unthreaded))
 
 
 def position_generator(seed: int, position: int) -> np.random.Generator:

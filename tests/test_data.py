@@ -79,15 +79,6 @@ def test_resumed_equals_uninterrupted(size, batch, before, seed):
     assert taken(second, 6) == whole[before:]
 
 
-def test_reading_ahead_in_threads_changes_nothing_and_resumes():
-    plain = taken(example_batches(Numbered(10), batch=4, seed=1), 9)
-    threaded = example_batches(Numbered(10), batch=4, seed=1, read_threads=2, prefetch_batches=3)
-    assert taken(threaded, 4) == plain[:4]
-    resumed = example_batches(Numbered(10), batch=4, seed=1, read_threads=2)
-    resumed.set_state(threaded.get_state())
-    assert taken(resumed, 5) == plain[4:]
-
-
 def test_every_epoch_is_a_permutation_of_its_own():
     drawn = taken(example_batches(Numbered(12), batch=4, seed=0), 6)
     epochs = [[i for _, ids in drawn[k : k + 3] for i in ids] for k in (0, 3)]
