@@ -77,16 +77,6 @@ def cell_patches(image: np.ndarray, config: QwenImageConfig) -> np.ndarray:
     return grid.reshape(rows, columns, m * m, -1)
 
 
-def qwen_patches(image: np.ndarray, config: QwenImageConfig) -> tuple[np.ndarray, tuple[int, ...]]:
-    """`pixel_values` and `image_grid_thw` as transformers' processor gives them for one image."""
-    cells = cell_patches(image, config)
-    rows, columns, per_cell, _ = cells.shape
-    vision = config.vision
-    still = cells.reshape(rows * columns * per_cell, vision.channels, 1, -1)
-    frames = np.broadcast_to(still, (len(still), vision.channels, vision.frames, still.shape[-1]))
-    return frames.reshape(len(still), -1), (1, rows * vision.merge, columns * vision.merge)
-
-
 def window_count(image: np.ndarray, config: QwenImageConfig) -> int:
     """Windows that cover an image."""
     rows, columns = cells_of(image, config)

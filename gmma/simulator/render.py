@@ -57,8 +57,8 @@ def draw_picture(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.n
 def draw_bodies(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.ndarray:
     """The body seen in each pixel, int[H, W] (−1: none), by the renderer; call it inside `open_gl`.
 
-    Kept though no run calls it: the ray casts, on which every attempt rests, are checked by it alone
-    (`tests/simulator/test_render.py`), and so is any new kind of object.
+    Kept though no run calls it: it alone checks the ray casts on which every attempt rests, those
+    of a new kind of object too (`tests/simulator/test_render.py`).
     """
     model = set_scene(scene)[0]
     geoms = render(scene, image_size, segmentation=True)[..., 0].astype(int) - 1

@@ -12,7 +12,7 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.common import PixelConfig
 from gmma.images.gemma3 import GemmaImageConfig, PanAndScan, crops, gemma_arrays, gemma_pixels
-from gmma.images.qwen2_5_vl import QwenImageConfig, qwen_arrays, qwen_patches, smart_size
+from gmma.images.qwen2_5_vl import QwenImageConfig, cell_patches, qwen_arrays, smart_size
 from gmma.models.qwen_vision import QwenVisionConfig
 from gmma.porting.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
 from gmma.types import Example
@@ -73,6 +73,16 @@ def test_pan_and_scan_equals_transformers() -> None:
         assert not found[0, len(expected) :].any()
 
 
+def as_theirs(
+    cells: np.ndarray, vision: QwenVisionConfig
+) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Our cells in the layout of `pixel_values`, a still image being equal frames; the grid."""
+    rows, columns, per_cell, _ = cells.shape
+    still = cells.reshape(rows * columns * per_cell, vision.channels, 1, -1)
+    frames = np.repeat(still, vision.frames, axis=2)
+    return frames.reshape(len(still), -1), (1, rows * vision.merge, columns * vision.merge)
+
+
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 def test_qwen_patches_equal_transformers() -> None:
@@ -80,7 +90,7 @@ def test_qwen_patches_equal_transformers() -> None:
     processor = theirs.qwen_processor()
     for image in images():
         expected = processor(image)
-        patches, grid = qwen_patches(np.asarray(image), QWEN)
+        patches, grid = as_theirs(cell_patches(np.asarray(image), QWEN), TOWER)
         assert grid == tuple(np.array(expected["image_grid_thw"])[0])
         assert np.abs(patches - np.array(expected["pixel_values"])).max() <= TOLERANCE
 
@@ -103,7 +113,8 @@ def test_figures_that_transformers_tests_itself_with() -> None:
     found = smart_size(given["height"], given["width"], given["factor"], 3136, 1003520)
     assert list(found) == resize["output"]
     limits = {name: shapes["config"][name] for name in ("min_pixels", "max_pixels")}
-    patches, grid = qwen_patches(np.zeros((1024, 1024, 3), np.uint8), replace(QWEN, **limits))
+    cells = cell_patches(np.zeros((1024, 1024, 3), np.uint8), replace(QWEN, **limits))
+    patches, grid = as_theirs(cells, TOWER)
     assert list(patches.shape) == shapes["pixel_values_shape"]
     assert [list(grid)] == shapes["image_grid_thw"]
     assert [7 * len(patches), patches.shape[1]] == shapes["batch_of_7"]["pixel_values_shape"]
@@ -125,10 +136,8 @@ def test_windows_hold_every_patch_once() -> None:
     assert found is not None
     assert found.image.shape == (2, 2, 64)
     assert found.image.sum(axis=2).tolist() == [[32, 8], [0, 0]]
-    patches, _ = qwen_patches(np.asarray(image), QWEN)
     cells = found.patches[0].reshape(-1, 4, 588)[found.feature[0, :10]]
-    still = patches.reshape(10, 4, 3, 2, 196)[:, :, :, 0].reshape(10, 4, 588)
-    assert np.array_equal(cells, still)
+    assert np.array_equal(cells, cell_patches(np.asarray(image), QWEN).reshape(10, 4, 588))
     assert found.shift.tolist() == [5 - 10, 0]
     assert found.offset[0, 9].tolist() == [0, 1, 4]
 
