@@ -310,6 +310,8 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
         state = trainer.start(first_params(run.parts))
     else:
         state, _ = restore(run.parts, trainer, run.checkpoints, latest, {})
+    if not config.sft.steps:  # RL alone, which asks for no demonstrations
+        return whole_params(state)
     phase = Phase(
         name="sft",
         config=config.sft,

@@ -23,6 +23,7 @@ from gmma.preemption import Preempted
 from gmma.preflight import TRIAL_ANSWERS
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import put_whole
+from gmma.tasks.mathematics import MathConfig
 from gmma.theory import gradient_spike_score
 
 STEPS, EVERY = 6, 3  # of SFT and of RL; checkpoints at 3 and 6, and at 9 and 12
@@ -179,6 +180,29 @@ def test_sigterm_ends_sft_behind_a_checkpoint_and_resuming_repeats_the_rest(lab,
         params = train.imitate(run, restore_progress(run.checkpoints, latest), latest)
     assert_same_arrays(by_path(params), by_path(lab.imitated_copy))
     assert records(parts.config.run_dir) == records(lab.run_dir)[:STEPS]
+
+
+def test_rl_alone_asks_for_no_demonstrations(tmp_path):
+    """Questions and answers only: the first parameters, lying where an update wants them."""
+    path = tmp_path / "sums.jsonl"
+    rows = [{"question": f"{n} + {n}?", "answer": f"{2 * n}"} for n in range(20)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = experiment()
+    config = replace(
+        config,
+        task=MathConfig(train_path=path, test_path=None, held_out=1, explain=False, vocab_size=400),
+        rewards=RewardConfig(terms=(RewardTerm("math"),), workers=0),
+        sft=replace(config.sft, steps=0),
+        data_dir=tmp_path / "data",
+        runs_dir=tmp_path / "runs",
+    )
+    parts = assemble(config)
+    with train.open_run(parts) as (run, latest):
+        params = train.imitate(run, START, latest)
+    wanted = train.make_rl_trainer(parts).abstract.params
+    for leaf, abstract in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
+        assert leaf.sharding.is_equivalent_to(abstract.sharding, leaf.ndim)
+    assert_same_arrays(by_path(params), by_path(parts.start(parts.mesh)))
 
 
 HANGS, DIES, EATS = (f"sometimes_bad:{name}" for name in ("hangs", "dies", "eats"))
