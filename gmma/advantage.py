@@ -14,20 +14,34 @@ Differences are taken from the group's smallest value before any mean, so a larg
 all rewards costs no precision.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float, Real
 
 from gmma.masked import Axis, masked_mean
-from gmma.types import Advantages
+from gmma.types import Advantages, Array
 
 Scale = Literal["group", "batch", "none"]
 AnswerBaseline = Literal["tree", "thought"]
 
 
+def entered(
+    rewards: Real[Array, "*s"], mask: Bool[Array, "*s"] | None
+) -> tuple[Float[jax.Array, "*s"], Bool[jax.Array, "*s"]]:
+    """Rewards in the type they are computed in, and a mask, which holds everywhere if not given.
+
+    NumPy's float64 becomes JAX's float32 here, unless JAX is told otherwise, so that no bound of
+    rounding is taken for the wider type; counts become floats.
+    """
+    held = jnp.asarray(rewards)
+    held = held if jnp.issubdtype(held.dtype, jnp.floating) else held.astype(float)
+    return held, jnp.ones(held.shape, bool) if mask is None else jnp.asarray(mask)
+
+
 def group_relative(
-    rewards: Float[Array, "B G"], *, scale: Scale = "group", mask: Bool[Array, "B G"] | None = None
+    rewards: Real[Array, "B G"], *, scale: Scale = "group", mask: Bool[Array, "B G"] | None = None
 ) -> Float[Array, "B G"]:
     """GRPO's advantage, `(R − mean_g R) / std_g R` (DeepSeekMath, arXiv 2402.03300).
 
@@ -38,7 +52,7 @@ def group_relative(
     >>> group_relative(jnp.array([[0.0, 0.0, 1.0, 1.0], [2.0, 2.0, 2.0, 2.0]])).tolist()
     [[-1.0, -1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0]]
     """
-    mask = jnp.ones(rewards.shape, bool) if mask is None else mask
+    rewards, mask = entered(rewards, mask)
     return rescale(from_mean(rewards, mask, axis=1), rewards, mask, scale)
 
 
@@ -80,7 +94,7 @@ def from_smallest(
 
 
 def thought_advantages(
-    rewards: Float[Array, "B K M"],
+    rewards: Real[Array, "B K M"],
     *,
     scale: Scale = "group",
     mask: Bool[Array, "B K M"] | None = None,
@@ -90,16 +104,22 @@ def thought_advantages(
     Values that differ by less than the rounding of the rewards are taken as equal; otherwise ⅓ + ⅔
     against 1 + 0 could earn a thought an advantage of ±1.
     """
-    mask = jnp.ones(rewards.shape, bool) if mask is None else mask
+    rewards, mask = entered(rewards, mask)
     counted = mask.any(axis=2)
     centred = from_mean(value_differences(rewards, mask), counted, axis=1)
     deviation = jnp.sqrt(masked_mean(jnp.square(centred), counted, axis=1, keepdims=True))
     largest = from_smallest(rewards, mask, axis=(1, 2)).max(axis=(1, 2))[:, None]
-    rounding = 4 * jnp.finfo(rewards.dtype).eps * largest
-    centred = jnp.where(deviation <= rounding, 0, centred)
+    centred = jnp.where(deviation <= value_rounding(largest, rewards.dtype), 0, centred)
     as_one = (1, -1, rewards.shape[2])  # tree: the deviation of the batch is over all its thoughts
     values = value_differences(rewards.reshape(as_one), mask.reshape(as_one))
     return rescale(centred, values.reshape(counted.shape), counted, scale)
+
+
+def value_rounding(spread: Float[Array, "*s"], dtype: Any) -> Float[Array, "*s"]:
+    """How far thought values of a tree differ by the rounding of its rewards alone: a few units in
+    the last place of the difference between its largest and its smallest reward, of type `dtype`.
+    """
+    return 4 * jnp.finfo(dtype).eps * spread
 
 
 def value_differences(
@@ -130,7 +150,7 @@ def value_differences(
 
 
 def answer_advantages(
-    rewards: Float[Array, "B K M"],
+    rewards: Real[Array, "B K M"],
     *,
     scale: Scale = "group",
     baseline: AnswerBaseline = "tree",
@@ -144,7 +164,7 @@ def answer_advantages(
 
 
 def multi_answer(
-    rewards: Float[Array, "B K M"],
+    rewards: Real[Array, "B K M"],
     *,
     scale: Scale = "group",
     answer_baseline: AnswerBaseline = "tree",

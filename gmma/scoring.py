@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
+from gmma.advantage import value_rounding
 from gmma.diagnostics import thought_noise
 from gmma.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
@@ -189,7 +190,7 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
     flat, values = held.reshape(len(rewards), -1), held.mean(axis=2)
     spread = flat.max(axis=1) - flat.min(axis=1)
     value_spread = values.max(axis=1) - values.min(axis=1)
-    rounding = 4 * np.finfo(np.float32).eps * spread  # as in thought_advantages
+    rounding = value_rounding(spread, np.float32)  # as `thought_advantages` has it
     metrics = {
         "reward_std": flat.std(axis=1),
         "frac_reward_zero_std": spread == 0,

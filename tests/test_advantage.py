@@ -116,6 +116,16 @@ def test_values_equal_but_for_rounding_are_equal() -> None:
     np.testing.assert_array_equal(plain()(thirds).thought, np.zeros((2, 2)))
 
 
+def test_what_numpy_holds_is_taken_as_jax_computes_it() -> None:
+    """Its float64 would set the bound of rounding to that of a type nobody computes in."""
+    thirds = multi_answer(np.array([[[1 / 3, 2 / 3], [1.0, 0.0]]]))
+    np.testing.assert_array_equal(thirds.thought, [[0, 0]])
+    whole = multi_answer(np.array([[[1, 1], [0, 0]]]))
+    np.testing.assert_array_equal(whole.thought, [[1, -1]])
+    np.testing.assert_array_equal(whole.answer, [[[1, 1], [-1, -1]]])
+    assert {thirds.thought.dtype, whole.thought.dtype, whole.answer.dtype} == {np.dtype("float32")}
+
+
 @laws.examples(30)
 @given(rewards((2, 5, 1)))
 def test_one_answer_a_thought_is_grpo(drawn: np.ndarray) -> None:
