@@ -216,7 +216,7 @@ def draw_extremes(
 ) -> tuple[RunPath, ...]:
     """Pictures of the examples with the highest and the lowest headline metric, answered greedily.
 
-    Beside each lies a JSON file with question, truth, answer and all its metrics.
+    Beside each lies a JSON file with question, answer and the metrics that are its own.
     """
     examples = read_examples(parts, evaluation.split, parts.config.evaluation.examples)
     values = evaluation.values["greedy"]
@@ -232,7 +232,7 @@ def draw_extremes(
             "id": example.id,
             "question": example.question,
             "answers": answers,
-            "metrics": {name: found[row] for name, found in values.items()},
+            "metrics": {name: v[row] for name, v in values.items() if not np.isnan(v[row])},
         }
         write_whole(path.with_suffix(".json"), json.dumps(shown, indent=1))
         written.append(path)

@@ -7,7 +7,7 @@ a whole split (COCO's AP) is computed on each resampled split.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -35,7 +35,8 @@ class Evaluation:
     """What became of a split's examples in each mode (`greedy`, `sampled`)."""
 
     split: str
-    values: dict[str, dict[str, list[float]]]  # per metric and example: the mean of its answers
+    # Per metric and example: the mean of its answers; NaN where the metric is not the example's own
+    values: dict[str, dict[str, list[float]]]
     # Metrics that only the whole split has: mean, low, high
     corpus: dict[str, dict[str, Interval]] = field(default_factory=dict)
     answers: dict[str, list[list[str]]] = field(default_factory=dict)  # "": the form was broken
@@ -83,7 +84,7 @@ def make_eval_grow(parts: Parts, thoughts: int, sampling: SamplingConfig) -> Gro
 class Measured:
     """One mode's outcome, an entry per example."""
 
-    # Per metric: the mean of an example's answers, or what they say together (pass@k)
+    # Per metric: the mean of an example's answers, or what they say together (pass@k), or NaN
     values: dict[str, list[float]]
     answers: list[list[str]]
 
@@ -91,10 +92,10 @@ class Measured:
 def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> Measured:
     """Every metric of the task and the format rate, and the answers themselves.
 
-    A metric that is not an example's own (NaN: in a mixture, another task's) has no value for it.
+    A metric that is not an example's own (in a mixture, another task's) is NaN in its place.
     """
     rows = parts.config.evaluation.batch_prompts
-    values: dict[str, list[float]] = {}
+    figures: list[dict[str, float]] = []
     answers: list[list[str]] = []
     for start in range(0, len(examples), rows):
         part = examples[start : start + rows]
@@ -102,10 +103,10 @@ def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -
         own = own_part(full)
         rollout = grow_examples(parts, grow, params, own, start // rows)
         everywhere = gather_entries(measure_examples(parts, own, rollout))
-        for entry in everywhere[: len(part)]:
-            for name, value in entry["figures"].items():
-                values.setdefault(name, []).extend([] if np.isnan(value) else [value])
-            answers.append(entry["answers"])
+        figures += [entry["figures"] for entry in everywhere[: len(part)]]
+        answers += [entry["answers"] for entry in everywhere[: len(part)]]
+    names = dict.fromkeys(name for own in figures for name in own)
+    values = {name: [own.get(name, np.nan) for own in figures] for name in names}
     return Measured(values=values, answers=answers)
 
 
@@ -203,12 +204,23 @@ def interval(values: Float[np.ndarray, "N"], resamples: int) -> Interval:
     return float(values.mean()), float(low), float(high)
 
 
+def known(values: Sequence[float]) -> Float[np.ndarray, "n"]:
+    """Those of the examples that have the metric.
+
+    >>> known([0.5, float("nan"), 1.0]).tolist()
+    [0.5, 1.0]
+    """
+    held = np.asarray(values, float)
+    return held[~np.isnan(held)]
+
+
 def summarise(evaluation: Evaluation, resamples: int) -> dict[str, Interval]:
-    """`{mode}/{metric}` → mean, low, high."""
+    """`{mode}/{metric}` → mean, low, high, over the examples that have the metric."""
     means = {
-        f"{mode}/{name}": interval(np.asarray(values), resamples)
+        f"{mode}/{name}": interval(held, resamples)
         for mode, metrics in evaluation.values.items()
         for name, values in metrics.items()
+        if len(held := known(values))
     }
     whole = {
         f"{mode}/{name}": figures
@@ -219,18 +231,21 @@ def summarise(evaluation: Evaluation, resamples: int) -> dict[str, Interval]:
 
 
 def difference(after: Evaluation, before: Evaluation, resamples: int) -> dict[str, Interval]:
-    """Paired differences, example by example, after − before."""
+    """Paired differences, example by example, after − before.
+
+    Whether an example has a metric is a matter of the example, so those that have it pair up, also
+    with an older file, which left the others out.
+    """
     return {
-        f"{mode}/{name}": interval(
-            np.asarray(values) - np.asarray(before.values[mode][name]), resamples
-        )
+        f"{mode}/{name}": interval(held - known(before.values[mode][name]), resamples)
         for mode, metrics in after.values.items()
         for name, values in metrics.items()
+        if len(held := known(values))
     }
 
 
 def evaluation_to_json(evaluation: Evaluation, resamples: int) -> dict[str, Any]:
-    """Summary, per-example values and answers as JSON values."""
+    """Summary, per-example values (null where there is none) and answers as JSON values."""
     summary = {
         name: {"mean": mean, "low": low, "high": high}
         for name, (mean, low, high) in summarise(evaluation, resamples).items()
@@ -238,9 +253,19 @@ def evaluation_to_json(evaluation: Evaluation, resamples: int) -> dict[str, Any]
     return {
         "split": evaluation.split,
         "summary": summary,
-        "values": evaluation.values,
+        "values": map_values(lambda value: None if np.isnan(value) else value, evaluation.values),
         "corpus": evaluation.corpus,
         "answers": evaluation.answers,
+    }
+
+
+def map_values(
+    change: Callable[[Any], Any], values: Mapping[str, Mapping[str, Sequence[Any]]]
+) -> dict[str, dict[str, list[Any]]]:
+    """Every value of every mode and metric, changed."""
+    return {
+        mode: {name: [change(value) for value in own] for name, own in metrics.items()}
+        for mode, metrics in values.items()
     }
 
 
@@ -258,7 +283,7 @@ def load_evaluation(path: RunPath) -> Evaluation:
     }
     return Evaluation(
         split=payload["split"],
-        values=payload["values"],
+        values=map_values(lambda value: np.nan if value is None else value, payload["values"]),
         corpus=corpus,  # type: ignore[arg-type]
         answers=payload.get("answers", {}),
     )

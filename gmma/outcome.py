@@ -45,6 +45,7 @@ def print_outcome(config: ExperimentConfig) -> None:
         [f"{mode} {name}", *(format_interval(c[f"{mode}/{name}"]) for c in columns.values())]
         for mode in ("sampled", "greedy")
         for name in (*headlines(config), "format", "parsed")
+        if all(f"{mode}/{name}" in column for column in columns.values())
     ]
     examples = len(after.values["greedy"]["format"])
     title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval]"

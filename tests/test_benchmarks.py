@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_records import on_few_records
 from tasks.records import drawn_config
 from tiny_digits import experiment
 
@@ -24,6 +25,8 @@ from gmma.commands import load_experiment
 from gmma.errors import UserError
 from gmma.evaluate import Evaluation
 from gmma.tasks import TASKS
+from gmma.tasks.mathematics import MathConfig
+from gmma.tasks.mixture import MixtureConfig, MixturePart
 
 HERE = Path(__file__).resolve().parent
 OWN = experiment()
@@ -118,6 +121,32 @@ def test_the_model_before_another_task(own, tmp_path, monkeypatch):
     whole = json.loads(json.dumps(outcomes_to_json([found, left], 10)))
     assert whole["left_out"] == {"code": "no records"}
     assert whole["tasks"]["parts"]["values"]["greedy"]["score"] == scores
+
+
+def test_pictures_of_a_mixture_are_of_the_examples_that_have_the_figures(tmp_path):
+    """Digits and sums in turns: a sum has no `digits/iou`, and nobody else's."""
+    sums = tmp_path / "sums"
+    sums.mkdir()
+    math = on_few_records(MathConfig(train_path=Path(), explain=False), sums)
+    digits = replace(OWN.task, test_scenes=4)
+    task = MixtureConfig(parts=tuple(MixturePart(task=own) for own in (digits, math)))
+    config = replace(OWN, task=task, data_dir=tmp_path / "data")
+    parts = assemble(config)
+    source = parts.task.source(task, config.data_dir, "test")
+    ids = [source[row].id for row in range(8)]
+    own = np.array([name.startswith("digits/") for name in ids])
+    score = np.array([0.3, 0.4, 0.5, 0.6, 0.0, 0.2, 1.0, 0.1])
+    values = {"score": score.tolist(), "digits/iou": np.where(own, score, np.nan).tolist()}
+    evaluation = Evaluation(
+        split="test", values={"greedy": values}, answers={"greedy": [["1"]] * 8}
+    )
+    found = benchmarks.draw_extremes(parts, evaluation, tmp_path / "drawn", 4)
+    assert len(found) == 8
+    for path in found:
+        shown = json.loads(path.with_suffix(".json").read_text())
+        row = ids.index(shown["id"])
+        expected = {name: score[row] for name in values if own[row] or name == "score"}
+        assert shown["metrics"] == expected
 
 
 def test_a_task_without_records_is_left_out_of_all_and_an_error_by_name(own):

@@ -55,6 +55,21 @@ def test_an_evaluation_is_read_as_it_was_written(tmp_path):
     assert summarise(evaluation, 10)["sampled/iou"][0] == 0.5
 
 
+def test_an_example_without_a_metric_counts_for_nothing(tmp_path):
+    """In figures and differences, on disk too; what no example has is no figure."""
+    after = evaluation_of(greedy=[0.5, np.nan, 1.0, np.nan], sampled=[np.nan] * 4)
+    before = evaluation_of(greedy=[0.25, np.nan, 0.75, np.nan], sampled=[np.nan] * 4)
+    assert summarise(after, 50).keys() == {"greedy/iou"}
+    assert summarise(after, 50)["greedy/iou"][0] == 0.75
+    assert difference(after, before, 50) == {"greedy/iou": (0.25, 0.25, 0.25)}
+    save_evaluation(tmp_path / "after.json", after, 10)
+    assert "NaN" not in (tmp_path / "after.json").read_text()
+    again = load_evaluation(tmp_path / "after.json")
+    np.testing.assert_array_equal(again.values["greedy"]["iou"], after.values["greedy"]["iou"])
+    older = evaluation_of(greedy=[0.25, 0.75], sampled=[])  # a file that left the others out
+    assert difference(again, older, 50) == {"greedy/iou": (0.25, 0.25, 0.25)}
+
+
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     config = experiment()
@@ -103,7 +118,7 @@ def test_a_batch_that_devices_cannot_share_is_refused(parts):
 
 
 def test_what_a_task_says_of_an_examples_answers_together_is_kept(parts):
-    """One value per example, and none for an example that has none: of eleven, the even ones."""
+    """In the place of its example, NaN where an example has none: of eleven, the odd ones."""
 
     def together(config, answers, example, values):
         assert len(answers) == len(values["iou"]) == 1
@@ -116,5 +131,6 @@ def test_what_a_task_says_of_an_examples_answers_together_is_kept(parts):
     parts = replace(parts, task=replace(parts.task, group_metrics=together))
     found = measure(parts, lambda p, b, step: spoken(parts, batches[int(step)]), None, examples)
     rows = [row % 3 for row in range(8)] + [0, 1, 2]
-    assert found.values["hit"] == [float(rows[row] == 0) for row in range(0, 11, 2)]
+    expected = [float(rows[row] == 0) if row % 2 == 0 else np.nan for row in range(11)]
+    np.testing.assert_array_equal(found.values["hit"], expected)
     assert len(found.values["iou"]) == 11
