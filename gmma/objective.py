@@ -23,11 +23,17 @@ from gmma.types import Metric, Metrics, PackedTree, Params, pytree
 
 
 @pytree
-class LossTerms:
-    """What the loss saw at each slot; log-probs in nats."""
+class TokenTerms:
+    """What any loss saw at each slot, in nats."""
 
     logprobs: Float[Array, "B S"]
     entropy: Float[Array, "B S"]
+
+
+@pytree
+class LossTerms(TokenTerms):
+    """What the policy objective saw besides."""
+
     ratio: Float[Array, "B S"]
     surrogate: Float[Array, "B S"]
     kl: Float[Array, "B S"]
@@ -252,34 +258,24 @@ def imitation_loss(
     weights: Float[Array, "B S"],
     *,
     chunk_slots: int | None = None,
-) -> tuple[Float[Array, ""], LossTerms]:
+) -> tuple[Float[Array, ""], TokenTerms]:
     """SFT: −Σ_s w_s log π(y_s | path before s)."""
     logprobs, entropy = token_logprobs(policy, params, packed, chunk_slots=chunk_slots)
-    zero, no = jnp.zeros_like(logprobs), jnp.zeros(logprobs.shape, bool)
-    terms = LossTerms(
-        logprobs=logprobs,
-        entropy=entropy,
-        ratio=zero + 1,
-        surrogate=logprobs,
-        kl=zero,
-        clipped_low=no,
-        clipped_high=no,
-        sampler_gap=zero,
-    )
+    terms = TokenTerms(logprobs=logprobs, entropy=entropy)
     return -masked_sum(weights * logprobs, packed.trained), terms
 
 
-def segment_metrics(terms: LossTerms, packed: PackedTree) -> Metrics:
+def segment_metrics(terms: TokenTerms, packed: PackedTree) -> Metrics:
     """Sums and counts over trained tokens, of the thoughts and of the answers apart."""
-    values = {
-        "logprob": terms.logprobs,
-        "entropy": terms.entropy,
-        "kl": terms.kl,
-        "clip_ratio/low_mean": terms.clipped_low,
-        "clip_ratio/high_mean": terms.clipped_high,
-        "clip_ratio/region_mean": terms.clipped_low | terms.clipped_high,
-        "sampling/sampling_logp_difference/mean": terms.sampler_gap,
-    }
+    values = {"logprob": terms.logprobs, "entropy": terms.entropy}
+    if isinstance(terms, LossTerms):
+        values |= {
+            "kl": terms.kl,
+            "clip_ratio/low_mean": terms.clipped_low,
+            "clip_ratio/high_mean": terms.clipped_high,
+            "clip_ratio/region_mean": terms.clipped_low | terms.clipped_high,
+            "sampling/sampling_logp_difference/mean": terms.sampler_gap,
+        }
     _, *masks = split_levels(packed.trained, packed.inputs.shape)
     metrics: Metrics = {}
     for name, value in values.items():
@@ -290,8 +286,12 @@ def segment_metrics(terms: LossTerms, packed: PackedTree) -> Metrics:
     return metrics
 
 
-def segment_peaks(terms: LossTerms, packed: PackedTree) -> dict[str, Float[Array, ""]]:
-    """Largest gap in nats between sampler and trainer over trained tokens, per segment."""
+def segment_peaks(terms: TokenTerms, packed: PackedTree) -> dict[str, Float[Array, ""]]:
+    """Largest gap in nats between sampler and trainer over trained tokens, per segment; of what
+    nobody sampled, none.
+    """
+    if not isinstance(terms, LossTerms):
+        return {}
     gap = jnp.where(packed.trained, terms.sampler_gap, 0)
     _, *levels = split_levels(gap, packed.inputs.shape)
     name = "sampling/sampling_logp_difference/max"

@@ -133,6 +133,15 @@ def test_records_have_the_metrics_of_the_field(lab):
     assert 0 < last["thought/kl"] < 1  # the policy has left its reference
 
 
+def test_records_of_imitation_have_what_it_measures_alone(lab):
+    """No KL, no clipping and no sampler: 0 would be a figure."""
+    for record in read_records(lab.run_dir / "metrics.jsonl")[:STEPS]:
+        split = {name for name in record if name.startswith(("thought/", "answer/"))}
+        measured = ("logprob", "entropy")
+        assert split == {f"{segment}/{n}" for segment in ("thought", "answer") for n in measured}
+        assert {"loss", "grad_norm", "num_trained_tokens"} <= record.keys()
+
+
 def test_spike_scores_are_those_of_the_norms_of_their_phase(lab):
     found = read_records(lab.run_dir / "metrics.jsonl")
     for phase in ("sft", "rl"):
