@@ -174,7 +174,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
-            with jax.transfer_guard("disallow"):
+            with transfer_guard():
                 result = phase.take_step(state, batch, step)
             state, batch = result.state, next(stream)
             record = make_record(phase, step, result, started)
@@ -191,6 +191,12 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             if stops:
                 preemption.stop(f"after {phase.name} step {step + 1}, which is checkpointed")
     return state
+
+
+def transfer_guard() -> AbstractContextManager[None]:
+    """A transfer that is not named is an error; where nothing is jitted, every constant is one."""
+    jitted = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
+    return jax.transfer_guard("disallow" if jitted else "allow")
 
 
 def make_record(phase: Phase, step: int, result: StepResult, started: float) -> dict[str, Any]:

@@ -116,6 +116,14 @@ def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):
             train.imitate(run, progress, latest)
 
 
+def test_without_jit_constants_may_go_to_the_devices():
+    """`JAX_DISABLE_JIT=1 gmma train …`, as README says to debug."""
+    with pytest.raises(Exception, match="Disallowed host-to-device"), train.transfer_guard():
+        jax.numpy.arange(3) + 1
+    with jax.disable_jit(), train.transfer_guard():
+        assert (jax.numpy.arange(3) + 1).tolist() == [1, 2, 3]
+
+
 def test_records_have_the_metrics_of_the_field(lab):
     first, last = (read_records(lab.run_dir / "metrics.jsonl")[step] for step in (STEPS, -1))
     named = {"reward", "rewards/box_iou/mean", "rewards/format/mean", "reward_std", "grad_norm"}
