@@ -78,11 +78,13 @@ def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
 
 
 def check_batches(parts: Parts) -> None:
-    """Every device gets the same number of rows, and every row lies on one host."""
+    """Every device gets the same number of rows of what will run, and a row lies on one host."""
     config = parts.config
     check_hosts(parts.mesh.devices)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
-        check_batch(parts.mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+        if phase.steps:
+            field = f"{name}.batch_prompts"
+            check_batch(parts.mesh, field, phase.batch_prompts, phase.microbatches)
     check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
 
 

@@ -8,7 +8,7 @@ from tiny_digits import experiment
 
 from gmma.assembly import assemble
 from gmma.errors import UserError
-from gmma.preflight import check_lengths, trial_examples
+from gmma.preflight import check_batches, check_lengths, trial_examples
 from gmma.tasks.mathematics import MathConfig
 from gmma.types import Example
 
@@ -66,3 +66,11 @@ def test_rewards_are_tried_on_some_records_of_each_task():
     tried = trial_examples(examples)
     assert [example.id for example in tried] == [*map(str, range(8)), "37"]
     assert len(trial_examples([replace(e, columns={}) for e in examples])) == 8
+
+
+def test_a_batch_of_a_phase_without_steps_need_not_divide(parts):
+    sft = replace(parts.config.sft, batch_prompts=12)
+    with pytest.raises(UserError, match=r"sft\.batch_prompts = 12"):
+        check_batches(replace(parts, config=replace(parts.config, sft=sft)))
+    never = replace(parts.config, sft=replace(sft, steps=0))
+    check_batches(replace(parts, config=never))
