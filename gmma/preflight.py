@@ -5,11 +5,13 @@ A run that fails on its first batch would leave a directory behind, and the next
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 
 from gmma import checkpoint
 from gmma.assembly import Parts
 from gmma.backbone import sees_images
+from gmma.config import ExperimentConfig
 from gmma.data import ExampleBatch
 from gmma.errors import UserError
 from gmma.feed import (
@@ -24,11 +26,65 @@ from gmma.hosts import check_hosts
 from gmma.programs import kept_params
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
+from gmma.tasks.mixture import MixtureConfig
 from gmma.tasks.task import ExampleSource
 from gmma.types import Example
 
 CHUNK_EXAMPLES = 256
 TRIAL_ANSWERS = 8  # rewards are tried on so many records, of each task
+
+
+def check_settings(config: ExperimentConfig) -> None:
+    """Raise UserError for settings with which RL could learn nothing, or rank no checkpoint.
+
+    They are no mistake elsewhere: a plan counts flat rows, an evaluation has settings of its own.
+    """
+    if not config.rl.steps:
+        return
+    if config.sampling.temperature == 0:
+        raise UserError(
+            "sampling.temperature = 0: all thoughts and answers to a prompt would be the same, and "
+            "every advantage 0; set it above 0"
+        )
+    if config.tree.thoughts * config.tree.answers == 1:
+        raise UserError(
+            "tree.thoughts = 1 and tree.answers = 1: a single answer is compared with nothing, and "
+            "every advantage would be 0; set one of them to 2 or more"
+        )
+    if not any(term.weight for term in config.rewards.terms):
+        raise UserError(
+            "every weight of rewards.terms is 0: all rewards would be the same, and every "
+            "advantage 0; give one term a weight"
+        )
+    metric, measured = config.checkpoint.best_metric, config.evaluation.every_steps
+    saved = config.checkpoint.every_steps
+    if metric.startswith("eval_") and (not measured or saved % measured):
+        raise UserError(
+            f"checkpoint.best_metric = {metric} is measured every evaluation.every_steps = "
+            f"{measured} steps (0: never), and must be where a checkpoint is, every {saved}; set "
+            f"evaluation.every_steps to {saved} or a divisor of it"
+        )
+
+
+def unknown_metric(config: ExperimentConfig, recorded: Iterable[str]) -> str | None:
+    """What is wrong with `checkpoint.best_metric` where RL has recorded these names, or None.
+
+    Not every step evaluates, and not every batch holds every task of a mixture.
+    """
+    wanted, names = config.checkpoint.best_metric, sorted(recorded)
+    titles = config.task.titles if isinstance(config.task, MixtureConfig) else ()
+    if wanted in names or any(part in titles for part in wanted.split("/")):
+        return None
+    if wanted.startswith("eval_"):
+        names = [name for name in names if name.startswith("eval_")]
+        if not names:
+            return None
+    near = get_close_matches(wanted, names, n=4, cutoff=0.4) or names
+    return (
+        f"checkpoint.best_metric = {wanted} is in no record, so no checkpoint could be the best; "
+        f"near it: {', '.join(near)}. This step is checkpointed: go on with --resume and "
+        "--checkpoint.best-metric NAME"
+    )
 
 
 def check_run(parts: Parts, scorer: Scorer) -> None:

@@ -25,6 +25,7 @@ from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
 from gmma.console import open_display, print_buckets
 from gmma.data import ExampleBatch
 from gmma.diagnostics import advantage_metrics, spike_score
+from gmma.errors import UserError
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
 from gmma.hosts import (
@@ -40,7 +41,7 @@ from gmma.hosts import (
 )
 from gmma.metrics import SILENT, Writer, compilations, compute, merge, open_writer
 from gmma.outcome import evaluation_path, print_outcome
-from gmma.preflight import check_origin, check_run
+from gmma.preflight import check_origin, check_run, check_settings, unknown_metric
 from gmma.programs import (
     Programs,
     Trainer,
@@ -162,14 +163,17 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     """The steps of a phase that are still to do, each recorded, some of them checkpointed.
 
     While the devices still update, the next batch is read; then the step's metrics are fetched.
-    Raises Preempted behind a checkpoint where SIGTERM has come.
+    Raises, behind a checkpoint, Preempted where SIGTERM has come and UserError where RL has no
+    metric of the name that ranks checkpoints.
     """
     config = run.parts.config
     stream = read_batches(run.parts, phase.name)
     if progress.data:
         stream.set_state(progress.data)
+    measured: set[str] = set()  # names
     if phase.evaluate_every_steps and progress.phase_step == 0:
-        validate(config, run.evaluate, whole_params(state), f"{phase.name}_step_000000")
+        params, moment = whole_params(state), f"{phase.name}_step_000000"
+        measured |= validate(config, run.evaluate, params, moment).keys()
     batch, norms = next(stream), progress.norms
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
@@ -182,12 +186,16 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
             run.writer.write(record)
+            measured |= record.keys() | {name for part in result.metrics for name in part}
+            unknown = unknown_metric(config, measured) if phase.name == "rl" else None
             ends = step + 1 == phase.config.steps
             stops = stop_requested(phase.first_step + step + 1)
-            if ends or stops or is_due(step + 1, config.checkpoint.every_steps):
+            if ends or stops or unknown or is_due(step + 1, config.checkpoint.every_steps):
                 held = Progress(phase=phase.name, phase_step=step + 1, data=position, norms=norms)
                 save_state(run, phase, state, held, record)
             advance(step + 1, record)
+            if unknown:
+                raise UserError(unknown)
             if stops:
                 preemption.stop(f"after {phase.name} step {step + 1}, which is checkpointed")
     return state
@@ -254,6 +262,7 @@ def save_state(
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
+    check_settings(config)
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():

@@ -71,6 +71,7 @@ WRONG_OPTIONS = [
     ("--tree.answer-tokens 5", "answer of record train/", "set tree.answer_tokens to at least"),
     ("--rewards.terms.0.name box_uoi", "reward 'box_uoi' is unknown; choose one of", "box_iou"),
     ("--rewards.terms.0.name nowhere:reward", "'nowhere:reward' cannot be imported"),
+    ("--sampling.temperature 0", "sampling.temperature = 0", "every advantage 0"),
     ("--init-from runs/nowhere", "runs/nowhere has not a checkpoint: it has none"),
     ("--init-from runs/whole --model.width 32", "belongs to another model", "(and 15 more)"),
 ]

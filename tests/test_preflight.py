@@ -7,9 +7,20 @@ import pytest
 from tiny_digits import experiment
 
 from gmma.assembly import assemble
+from gmma.config import CheckpointConfig, RewardConfig, TreeConfig
 from gmma.errors import UserError
-from gmma.preflight import check_batches, check_lengths, trial_examples
+from gmma.preflight import (
+    check_batches,
+    check_lengths,
+    check_settings,
+    trial_examples,
+    unknown_metric,
+)
+from gmma.rewards.terms import RewardTerm
+from gmma.sampling import GREEDY
+from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig
+from gmma.tasks.mixture import MixtureConfig, MixturePart
 from gmma.types import Example
 
 
@@ -66,6 +77,55 @@ def test_rewards_are_tried_on_some_records_of_each_task():
     tried = trial_examples(examples)
     assert [example.id for example in tried] == [*map(str, range(8)), "37"]
     assert len(trial_examples([replace(e, columns={}) for e in examples])) == 8
+
+
+def ranked_by(metric, **fields):
+    checkpoint = CheckpointConfig(best_metric=metric, every_steps=6)
+    return replace(experiment(), checkpoint=checkpoint, **fields)
+
+
+def evaluated_every(steps):
+    return replace(experiment().evaluation, every_steps=steps)
+
+
+NOTHING_TO_LEARN = [
+    (lambda c: replace(c, sampling=GREEDY), "sampling.temperature = 0"),
+    (lambda c: replace(c, tree=TreeConfig(thoughts=1, answers=1)), "tree.thoughts = 1 and tree"),
+    (
+        lambda c: replace(c, rewards=RewardConfig(terms=(RewardTerm("format", weight=0),))),
+        "every weight of rewards.terms is 0",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), NOTHING_TO_LEARN)
+def test_settings_that_make_every_advantage_0_are_refused(change, message):
+    config = change(experiment())
+    with pytest.raises(UserError, match=message):
+        check_settings(config)
+    check_settings(replace(config, rl=replace(config.rl, steps=0)))  # imitation compares nothing
+
+
+def test_checkpoints_are_ranked_by_what_is_measured_where_they_are():
+    for steps in (0, 4, 12):
+        with pytest.raises(UserError, match=rf"every_steps = {steps} steps.*, every 6; set"):
+            check_settings(ranked_by("eval_sampled/iou", evaluation=evaluated_every(steps)))
+    check_settings(ranked_by("eval_sampled/iou", evaluation=evaluated_every(3)))
+    check_settings(ranked_by("reward", evaluation=evaluated_every(4)))
+
+
+def test_a_metric_that_no_record_has_is_named_with_its_neighbours():
+    names = {"reward", "reward_std", "grad_norm"}
+    assert unknown_metric(ranked_by("reward"), names) is None
+    assert "= rewrad is in no record" in unknown_metric(ranked_by("rewrad"), names)
+    assert "near it: reward, reward_std" in unknown_metric(ranked_by("rewrad"), names)
+    assert "grad_norm, reward, reward_std" in unknown_metric(ranked_by("xyz"), names)
+    typo = ranked_by("eval_sampled/iuo")
+    assert unknown_metric(typo, names) is None  # a step without an evaluation
+    assert "near it: eval_sampled/iou." in unknown_metric(typo, {*names, "eval_sampled/iou"})
+    mixed = MixtureConfig(parts=(MixturePart(task=DigitsConfig()),))
+    assert unknown_metric(ranked_by("task/digits/reward", task=mixed), names) is None
+    assert unknown_metric(ranked_by("task/digit/reward", task=mixed), names)
 
 
 def test_a_batch_of_a_phase_without_steps_need_not_divide(parts):

@@ -15,7 +15,7 @@ from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 
 from gmma import preemption, train
 from gmma.assembly import assemble
-from gmma.checkpoint import Progress, restore_progress
+from gmma.checkpoint import Progress, checkpoint_steps, restore_progress
 from gmma.config import ObjectiveConfig, RewardConfig
 from gmma.errors import UserError
 from gmma.metrics import read_records
@@ -220,6 +220,17 @@ def test_rl_alone_asks_for_no_demonstrations(tmp_path):
     for leaf, abstract in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
         assert leaf.sharding.is_equivalent_to(abstract.sharding, leaf.ndim)
     assert_same_arrays(by_path(params), by_path(parts.start(parts.mesh)))
+
+
+def test_a_metric_that_could_rank_no_checkpoint_ends_rl_behind_one(lab, monkeypatch):
+    parts = copy_of_run(lab, "misspelt", up_to=STEPS)
+    named = replace(parts.config.checkpoint, best_metric="rewrad")
+    parts = replace(parts, config=replace(parts.config, checkpoint=named))
+    share_programs(monkeypatch, lab)
+    message = r"best_metric = rewrad is in no record.*near it: reward"
+    with train.open_run(parts) as (run, _), pytest.raises(UserError, match=message):
+        train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))
+    assert checkpoint_steps(parts.config.run_dir)[-1] == STEPS + 1
 
 
 HANGS, DIES, EATS = (f"sometimes_bad:{name}" for name in ("hangs", "dies", "eats"))
