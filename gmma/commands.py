@@ -91,12 +91,16 @@ def load_experiment(path: Path) -> ExperimentConfig:
 
 
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
-    """The experiment file, which comes first, and the rest."""
+    """The experiment file, which comes first, and the rest; help needs no file."""
+    usage = (
+        f"gmma {command} experiments/NAME.py [--field value …]; --help after the file lists every "
+        "field"
+    )
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(usage)
+        raise SystemExit(0)
     if not arguments or arguments[0].startswith("-"):
-        raise UserError(
-            f"which experiment? gmma {command} experiments/NAME.py [--field value …]; "
-            "--help after the file lists every field"
-        )
+        raise UserError(f"which experiment? {usage}")
     return Path(arguments[0]), list(arguments[1:])
 
 

@@ -143,7 +143,8 @@ def test_a_broken_run_is_refused(refuse, tmp_path):
 
 
 def test_help_is_no_error(capsys):
-    for arguments in (["--help"], ["train", str(TINY), "--help"], ["eval", "--help"]):
+    own = (["--help"], ["train", "--help"], ["train", str(TINY), "--help"], ["eval", "--help"])
+    for arguments in own:
         with pytest.raises(SystemExit) as end:
             cli.main(arguments)
         assert end.value.code == 0
