@@ -31,6 +31,7 @@ from gmma.config import (
     EvalConfig,
     ExperimentConfig,
     HostsConfig,
+    MeshConfig,
     config_from_json,
     config_to_json,
 )
@@ -45,8 +46,8 @@ from gmma.plan import PROGRAMS, plan_experiment
 from gmma.programs import make_credit, make_grow
 from gmma.rewards.service import open_scorer
 from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
-from gmma.scoring import read_texts, score_answers
-from gmma.sharding import put_batch
+from gmma.scoring import counted_answers, read_texts, score_answers
+from gmma.sharding import mesh_sizes, put_batch
 from gmma.state import load_params
 from gmma.tasks import TASKS
 from gmma.train import train
@@ -141,6 +142,30 @@ def load_run(run_dir: RunPath) -> ExperimentConfig:
         raise UserError(f"{run_dir} is no run: it has no {CONFIG_FILE}; give runs/NAME")
     return config_from_json(read_json(saved), saved)
 
+@dataclass(frozen=True, kw_only=True)
+class MeshOverride:
+    """Devices along mesh axes in place of the run's own; −1 on one of them takes all left."""
+
+    data: int | None = None  # copies of the parameters; None: as in the run
+    fsdp: int | None = None  # parts of the parameters; None: as in the run
+    tensor: int | None = None  # parts of every layer; None: as in the run
+
+
+def placed(config: ExperimentConfig, given: MeshOverride) -> ExperimentConfig:
+    """A run's config for the devices that are here: on the mesh that is given, or on the run's own;
+    where they do not make that up, every device holds a part of the parameters.
+    """
+    if given != MeshOverride():
+        return dataclasses.replace(config, mesh=override(config.mesh, **vars(given)))
+    devices = jax.device_count()
+    if mesh_sizes(config.mesh, devices) is not None:
+        return config
+    own = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    if hosts.leads():
+        print(f"the run's mesh {own} does not make up {devices} devices; cut over all of them")
+    return dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=-1))
+
+
 
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
@@ -154,10 +179,13 @@ class EvalArguments:
     examples: int | None = None  # how many of the split, from its start; None: as in the run
     samples: int | None = None  # sampled answers per example; greedy is done besides
     temperature: float | None = None  # of the sampled answers
+    batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
     top_p: float | None = None  # of the sampled answers
     pictures: int = 3  # of the best examples, and as many of the worst, of each task
     # JSON with every value, pictures in a folder beside it; None:
     # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    # None given: the run's own where it fits the devices
+    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
     output: RunPath | None = None
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
@@ -171,13 +199,17 @@ def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
     hosts.join(given.hosts)
-    config = load_run(given.run_dir)
+    config = placed(load_run(given.run_dir), given.mesh)
     step = find_step(given.run_dir, given.step)
 
     def settings(evaluation: EvalConfig) -> EvalConfig:
         sampling = override(evaluation.sampling, temperature=given.temperature, top_p=given.top_p)
         return override(
-            evaluation, examples=given.examples, samples=given.samples, sampling=sampling
+            evaluation,
+            examples=given.examples,
+            samples=given.samples,
+            batch_prompts=given.batch_prompts,
+            sampling=sampling,
         )
 
     benchmarks = choose_benchmarks(config, given.tasks, load_experiment, settings)
@@ -226,13 +258,15 @@ class SampleArguments:
     split: str = "test"  # train, validation or test
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
+    # None given: the run's own where it fits the devices
+    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
     output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
 
 
 def sample_command(arguments: Sequence[str]) -> None:
     """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
     given = parse(SampleArguments, arguments, prog="gmma sample")
-    config = load_run(given.run_dir)
+    config = placed(load_run(given.run_dir), given.mesh)
     use_compilation_cache(config)
     parts = assemble(config)
     params = load_params(parts, given.run_dir, given.step)

@@ -51,16 +51,25 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     """The mesh over all devices; raises where their number does not factor as configured."""
     devices = jax.devices() if devices is None else devices
     devices = host_by_host(devices)
-    sizes = [config.data, config.fsdp, config.tensor]
-    given = prod(size for size in sizes if size != -1)
-    left, rest = divmod(len(devices), given)
-    sizes = [left if size == -1 else size for size in sizes]
-    if rest or prod(sizes) != len(devices):
+    sizes = mesh_sizes(config, len(devices))
+    if sizes is None:
         raise UserError(
             f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
     return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:
+    """Devices along each axis; None where so many do not factor as configured.
+
+    >>> mesh_sizes(MeshConfig(fsdp=2), 8), mesh_sizes(MeshConfig(fsdp=2), 3)
+    ((4, 2, 1), None)
+    """
+    sizes: tuple[int, ...] = (config.data, config.fsdp, config.tensor)
+    left = devices // prod(size for size in sizes if size != -1)
+    sizes = tuple(left if size == -1 else size for size in sizes)
+    return sizes if prod(sizes) == devices else None
 
 
 def host_by_host(devices: list[Any]) -> list[Any]:
