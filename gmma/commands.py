@@ -17,7 +17,7 @@ import tyro
 from rich.console import Console
 
 from gmma import hosts
-from gmma.assembly import assemble, reward_terms
+from gmma.assembly import assemble, run_scorer
 from gmma.bench import BenchArguments, bench
 from gmma.benchmarks import (
     Outcome,
@@ -44,7 +44,6 @@ from gmma.files import RunPath, absolute, read_json, write_whole
 from gmma.outcome import format_interval
 from gmma.plan import PROGRAMS, plan_experiment
 from gmma.programs import make_credit, make_grow
-from gmma.rewards.service import open_scorer
 from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.scoring import counted_answers, read_texts, score_answers
 from gmma.sharding import mesh_sizes, put_batch
@@ -142,6 +141,7 @@ def load_run(run_dir: RunPath) -> ExperimentConfig:
         raise UserError(f"{run_dir} is no run: it has no {CONFIG_FILE}; give runs/NAME")
     return config_from_json(read_json(saved), saved)
 
+
 @dataclass(frozen=True, kw_only=True)
 class MeshOverride:
     """Devices along mesh axes in place of the run's own; −1 on one of them takes all left."""
@@ -166,7 +166,6 @@ def placed(config: ExperimentConfig, given: MeshOverride) -> ExperimentConfig:
     return dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=-1))
 
 
-
 @dataclass(frozen=True, kw_only=True)
 class EvalArguments:
     """Evaluate a run's checkpoint on held-out examples of its own task, or of others."""
@@ -179,14 +178,14 @@ class EvalArguments:
     examples: int | None = None  # how many of the split, from its start; None: as in the run
     samples: int | None = None  # sampled answers per example; greedy is done besides
     temperature: float | None = None  # of the sampled answers
-    batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
     top_p: float | None = None  # of the sampled answers
+    batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
     pictures: int = 3  # of the best examples, and as many of the worst, of each task
     # JSON with every value, pictures in a folder beside it; None:
     # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    output: RunPath | None = None
     # None given: the run's own where it fits the devices
     mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
-    output: RunPath | None = None
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
 
@@ -258,9 +257,9 @@ class SampleArguments:
     split: str = "test"  # train, validation or test
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
+    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
     # None given: the run's own where it fits the devices
     mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
-    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
 
 
 def sample_command(arguments: Sequence[str]) -> None:
@@ -278,9 +277,14 @@ def sample_command(arguments: Sequence[str]) -> None:
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     texts = read_texts(rollout, parts.tokenizer)
-    with open_scorer(reward_terms(config), workers=0) as scorer:
+    with run_scorer(config) as scorer:
         scores = score_answers(scorer, examples, rollout, texts)
-    counted = np.isfinite(scores.rewards)
+    counted, _ = counted_answers(
+        scores.rewards,
+        rollout.closed,
+        drop_unclosed=config.tree.unfinished == "drop",
+        min_scored=config.rewards.min_scored,
+    )
     advantages = jax.device_get(
         make_credit(parts)(*put_batch((scores.rewards, counted), parts.mesh))
     )

@@ -3,13 +3,24 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 from PIL import Image
+from tiny_digits import experiment
 from tiny_run import TINY, open_tiny, tree_of
 
 from gmma import cli, commands
+from gmma.assembly import run_scorer
+from gmma.checkpoint import save_config
+from gmma.commands import EvalArguments, MeshOverride, SampleArguments, parse, placed
+from gmma.config import MeshConfig, config_to_json
+from gmma.data import batch_demonstrations
 from gmma.evaluate import load_evaluation
+from gmma.tasks.task import Demonstration
+from gmma.types import TreeRollout
 
 OWN_REWARDS = """
 def crashes(answers, *, thoughts, answer, **columns):
@@ -183,6 +194,72 @@ def test_sample_prints_a_tree_and_draws_it(tiny):
     with Image.open(directory / "tree/image.png") as picture:
         assert picture.size == (384, 384)
     assert json.loads((directory / "tree/tree.json").read_text())["id"] == "test/3"
+
+
+def test_a_run_of_another_mesh_works_on_the_devices_that_are_there(capsys):
+    assert jax.device_count() == 8
+    config = replace(experiment(), mesh=MeshConfig(data=1, fsdp=2))
+    assert placed(config, MeshOverride()).mesh == MeshConfig(data=1, fsdp=-1)
+    assert "the run's mesh (1, 2, 1) does not make up 8 devices" in capsys.readouterr().out
+    fitting = replace(config, mesh=MeshConfig(data=4, fsdp=2))
+    assert placed(fitting, MeshOverride()) is fitting
+    for kind in (EvalArguments, SampleArguments):
+        given = parse(kind, ["runs/x", "--mesh.fsdp", "4", "--mesh.tensor", "2"], prog="gmma")
+        assert placed(config, given.mesh).mesh == MeshConfig(data=1, fsdp=4, tensor=2)
+    assert (
+        parse(EvalArguments, ["runs/x", "--batch-prompts", "24"], prog="gmma").batch_prompts == 24
+    )
+    assert not capsys.readouterr().out
+
+
+def half_closed(parts, examples):
+    """Two thoughts with the same two answers, right and wrong; the second thought is unclosed."""
+    truth = [str(example.columns["answer"]) for example in examples]
+    said = [
+        [Demonstration(thought="7 at 1, 2", answer=answer) for answer in answers]
+        for answers in (truth, ["[1, 1, 1, 1]"] * len(examples))
+    ]
+    right, wrong = (
+        batch_demonstrations(examples, shown, parts.tokenizer, thought_slots=13, answer_slots=20)
+        for shown in said
+    )
+    answers = ("answers", "answer_lengths", "answer_logprobs", "finished")
+    fields = {
+        name: np.concatenate([own, getattr(wrong, name)], axis=2) if name in answers else own
+        for name, own in vars(right).items()
+    }
+    fields = {name: np.repeat(own, 2, axis=1) for name, own in fields.items()}
+    fields["closed"] = np.tile([True, False], (len(examples), 1))
+    return TreeRollout(**fields)
+
+
+def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch):
+    """With unfinished = drop, answers to a thought that did not close earn nothing; limits hold."""
+    config = experiment()
+    config = replace(
+        config,
+        tree=replace(config.tree, answer_tokens=20, unfinished="drop"),
+        rewards=replace(config.rewards, workers=0, timeout_seconds=7.0),
+        data_dir=tmp_path / "data",
+        runs_dir=tmp_path / "runs",
+    )
+    save_config(config.run_dir, config_to_json(config))
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)
+    monkeypatch.setattr(commands, "load_params", lambda parts, run_dir, step: None)
+    monkeypatch.setattr(
+        commands,
+        "grow_examples",
+        lambda parts, grow, params, examples, step: half_closed(parts, examples),
+    )
+    limits = []
+    monkeypatch.setattr(
+        commands, "run_scorer", lambda own: limits.append(own.rewards) or run_scorer(own)
+    )
+    cli.main(["sample", str(config.run_dir), "--output", str(tmp_path / "tree")])
+    thoughts = json.loads((tmp_path / "tree/tree.json").read_text())["thoughts"]
+    earned = [[answer["advantage"] for answer in thought["answers"]] for thought in thoughts]
+    assert earned == [[1.0, -1.0], [0.0, 0.0]]
+    assert limits == [config.rewards]
 
 
 def test_data_shows_records_and_draws_them(tiny):
