@@ -27,6 +27,7 @@ from sklearn.datasets import load_digits
 
 from gmma.errors import UserError
 from gmma.rewards.boxes import Box, box_iou, parse_box
+from gmma.tasks.frames import near_box
 from gmma.tasks.prompt import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -323,8 +324,9 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
 def _outline(
     pen: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], *, width: int
 ) -> None:
-    x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in box)
-    pen.rectangle((x1, y1, x2 - 1, y2 - 1), outline=colour, width=width)  # last pixel inside
+    """The last pixel is inside the box; an empty one is a dot or a line."""
+    x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in near_box(box))
+    pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
 
 
 def label_patches(

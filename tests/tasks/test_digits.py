@@ -218,6 +218,15 @@ def test_the_picture_shows_truth_and_guess(train):
     assert len(coloured) == 3  # truth, first answer, third answer
 
 
+@pytest.mark.parametrize(
+    "box", ["[5, 5, 5, 5]", "[5, 5, 5, 9]", "[5, 5, 9, 5]", f"[5, 5, {9**40}, 9]"]
+)
+def test_a_box_that_is_empty_or_far_too_large_is_drawn_too(train, box):
+    """A policy says such things, and its samples are drawn while it trains."""
+    without, drawn = (np.asarray(draw(CONFIG, train[0], said)) for said in ([], [box]))
+    assert (without != drawn).any()
+
+
 def test_every_text_of_the_task_survives_its_tokenizer_and_is_short(data_dir, train):
     tokenizer = load_sentencepiece(tokenizer_path(CONFIG, data_dir))
     for example in train:
