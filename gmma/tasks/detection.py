@@ -36,6 +36,8 @@ from gmma.tasks.task import CorpusFigure, Demonstration
 from gmma.tasks.visual import Visual, VisualConfig, bounds_of, to_pixels, traced, visual_task
 from gmma.types import Example
 
+SPLIT_FIGURES = ("AP", "AP50", "AP75")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig(VisualConfig):
@@ -138,7 +140,9 @@ def corpus(
     ]
     truth, found = coco_dataset(truths, labels), coco_results(guesses, labels)
     whole, resampled = coco_resampled(truth, found, picks)
-    return {n: CorpusFigure(value=value, resampled=resampled[n]) for n, value in whole.items()}
+    return {
+        name: CorpusFigure(value=whole[name], resampled=resampled[name]) for name in SPLIT_FIGURES
+    }
 
 
 def true_entries(example: Example) -> list[dict[str, Any]]:
