@@ -32,6 +32,7 @@ from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.formats import spell_list
 from gmma.tasks.frames import AxisMap, near_box, spell_box
+from gmma.tasks.public import is_public
 from gmma.tasks.task import CorpusFigure, Demonstration
 from gmma.tasks.visual import Visual, VisualConfig, bounds_of, to_pixels, traced, visual_task
 from gmma.types import Example
@@ -45,6 +46,14 @@ class DetectionConfig(VisualConfig):
 
     name: Literal["detection"] = "detection"  # which task this is
     most_objects: int | None = None  # leave out records with more; None: keep all
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.most_objects is not None and is_public(self.records):
+            raise UserError(
+                f"most_objects = {self.most_objects} leaves nothing out of records.format = "
+                f"{self.records.format}; unset it, or read COCO's own JSON with format coco"
+            )
 
 
 def read_truth(config: DetectionConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:

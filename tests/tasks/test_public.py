@@ -124,3 +124,9 @@ def test_what_is_not_prepared_says_how(tmp_path):
     config = DetectionConfig(records=RecordsConfig(format="tfds_coco", train=tmp_path))
     with pytest.raises(UserError, match="tfds build NAME --file_format=array_record"):
         TASKS["detection"].build(config, tmp_path)
+
+
+def test_a_limit_of_objects_that_would_not_hold_is_refused(tmp_path):
+    records = RecordsConfig(format="tfds_coco", train=tmp_path)
+    with pytest.raises(UserError, match="most_objects = 3 leaves nothing out"):
+        DetectionConfig(most_objects=3, records=records)
