@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from gmma.advantage import value_rounding
 from gmma.masked import masked_mean
 from gmma.types import Advantages, Metric, Metrics
 
@@ -148,7 +149,7 @@ def rounding_of(rewards: Float[np.ndarray, "B K M"]) -> Float[np.ndarray, "B"]:
     """How far the thought values of a tree differ by rounding, as in `thought_advantages`."""
     flat = rewards.reshape(len(rewards), -1)
     spread = spread_of(flat.astype(np.float64), np.isfinite(flat))
-    return 4 * np.finfo(np.float32).eps * np.maximum(spread, 0)
+    return value_rounding(np.maximum(spread, 0), np.float32)
 
 
 @jax.jit

@@ -8,7 +8,7 @@ and (b) alone, for thoughts whose means are spread evenly or given.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import tyro
 from jaxtyping import Array, Float
 
 from gmma.assembly import assemble, run_scorer
-from gmma.commands import load_run, parse, use_compilation_cache
+from gmma.commands import MeshOverride, load_run, parse, placed, use_compilation_cache
 from gmma.config import ExperimentConfig, require
 from gmma.console import print_table
 from gmma.diagnostics import thought_noise
@@ -57,6 +57,7 @@ class VarianceArguments:
     law: Law = "bernoulli"  # of simulated rewards without a run; a run's are taken as gaussian
     trees: int = 1_000_000  # that are simulated for each point
     seed: int = 0
+    mesh: MeshOverride = field(default_factory=MeshOverride)
     output: RunPath | None = None  # directory; None: RUN_DIR/variance, or ./variance
 
     def __post_init__(self) -> None:
@@ -200,7 +201,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     Prompts whose thoughts are all worth the same in the pool are left out and counted: the formula
     has nothing to say of them, and any advantage of theirs is noise.
     """
-    config = load_run(run_dir)
+    config = placed(load_run(run_dir), given.mesh)
     use_compilation_cache(config)
     sampled = reward_pool(given, config, run_dir)
     pool = scored_prompts(sampled)
