@@ -17,7 +17,7 @@ from scipy import stats
 
 from gmma.diagnostics import SPIKE_SCORE
 from gmma.errors import UserError
-from gmma.evaluate import Interval, load_evaluation
+from gmma.evaluate import Interval, known, load_evaluation
 from gmma.files import RunPath
 from gmma.metrics import RECORDS, Record, read_records
 from gmma.outcome import evaluation_path
@@ -99,14 +99,14 @@ def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
 
 
 def of_evaluation(path: RunPath, metric: tuple[str, str]) -> Float[np.ndarray, "N"]:
-    """A metric's value of every example."""
+    """A metric's value of every example that has it."""
     if not path.exists():
         raise UserError(f"{path} is missing: the run was validated at other steps than now")
     mode, name = metric
     found = load_evaluation(path).values[mode]
     if name not in found:
         raise UserError(f"sweep.metric = {mode}/{name}; the task has {', '.join(found)}")
-    return np.asarray(found[name], float)
+    return known(found[name])
 
 
 def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.ndarray, "T1"]]:
