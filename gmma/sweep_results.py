@@ -271,6 +271,11 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
         "grad_norm": means.get("grad_norm"),
         "thought_advantage_variance": over_seeds(runs, "thought/advantage_variance"),
         "means": means,
+        "standard_errors": {
+            key: float(np.std([run.means[key] for run in runs], ddof=1) / np.sqrt(len(runs)))
+            for key in means
+            if len(runs) > 1
+        },
         "curve": curve(runs),
     }
 

@@ -13,8 +13,15 @@ ABSENT = "–"  # a metric that the arm's runs do not have: M = 1 has no varianc
 
 
 def mean_of(metric: str) -> Callable[[dict[str, Any]], str]:
-    """The mean of a metric over an arm's steps and seeds."""
-    return lambda arm: f"{arm['means'][metric]:.3g}" if metric in arm["means"] else ABSENT
+    """The mean of a metric over an arm's steps and seeds, ± its standard error over seeds."""
+
+    def cell(arm: dict[str, Any]) -> str:
+        if metric not in arm["means"]:
+            return ABSENT
+        error = arm["standard_errors"].get(metric)
+        return f"{arm['means'][metric]:.3g}" + ("" if error is None else f" ± {error:.2g}")
+
+    return cell
 
 
 SHORT: Columns = {

@@ -288,7 +288,7 @@ def test_a_sweep_killed_at_random_gives_the_same_table(tmp_path):
         subprocess.run(command, cwd=ROOT, check=True)
         record = json.loads((tmp_path / name / "tiny_sweep/sweep.json").read_text())
         for part in record["arms"]:
-            for clocked in ("seconds", "step_seconds", "means"):
+            for clocked in ("seconds", "step_seconds", "means", "standard_errors"):
                 del part[clocked]
             for point in part["curve"]:
                 del point["seconds"]
