@@ -199,7 +199,9 @@ class CheckpointConfig:
 
     every_steps: int = 50  # steps between checkpoints, SFT and RL alike
     keep_last: int = 2  # so many of the newest checkpoints stay
-    best_metric: str = "reward"  # the checkpoint with the highest value is kept too
+    # A name of RL's records: the checkpoint with the highest value is kept too. An eval_… one must
+    # be measured where checkpoints are (evaluation.every_steps).
+    best_metric: str = "reward"
 
     def __post_init__(self) -> None:
         require(self.every_steps >= 1, "checkpoint.every_steps", self.every_steps, "1 or more")
