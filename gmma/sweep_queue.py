@@ -23,6 +23,7 @@ from gmma.config import config_from_json, config_to_json
 from gmma.errors import UserError
 from gmma.files import read_json, write_whole
 from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.preflight import check_settings
 from gmma.sweep import START, Sweep, SweepRun
 
 POLL_SECONDS = 0.5
@@ -74,8 +75,9 @@ def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share
 
 
 def check_runs(runs: Sequence[SweepRun]) -> None:
-    """Raises UserError where a run's directory holds a run of another config."""
+    """Raises UserError where a run could learn nothing, or its directory holds another's config."""
     for run in runs:
+        check_settings(run.config)
         check_start(run.config.run_dir, True, config_to_json(run.config))
 
 
