@@ -118,13 +118,15 @@ def ended(
     """On leaving, no run goes on without its queue: each is asked to checkpoint and stop."""
 
     def stop(number: int, frame: object) -> None:
-        raise Preempted("SIGTERM: the runs of the sweep are checkpointed; start it again")
+        name = signal.Signals(number).name
+        raise Preempted(f"{name}: the runs of the sweep are checkpointed; start it again")
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield running
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
         for process in running:
             process.terminate()
         for process in running:
