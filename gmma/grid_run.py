@@ -27,6 +27,7 @@ from gmma.diagnostics import RunningMean, spike_score
 from gmma.errors import UserError
 from gmma.evaluate import Evaluation, Evaluator, make_evaluator, save_evaluation
 from gmma.feed import read_batches, read_prompts
+from gmma.files import RunPath
 from gmma.grid import GridPrograms, grid_programs
 from gmma.metrics import Record, Writer, compilations, compute, merge, open_writer
 from gmma.outcome import evaluation_path
@@ -38,6 +39,7 @@ from gmma.state import first_params, kept, whole_params
 from gmma.train import train, validate
 from gmma.types import Metric, Params, PyTree, TrainState, TreeRollout
 
+Beginning = tuple[int, RunPath | None]
 FREE = ("name", "seed", "init_from")  # what cells may differ in, beside tree.answers
 
 
@@ -124,22 +126,27 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
 
 def starting_params(parts: Sequence[Parts]) -> list[Params]:
     """Where each cell begins; cells that begin alike read or make it once."""
-    known: dict[Any, Params] = {}
+    known: dict[Beginning, Params] = {}
     for own in parts:
-        origin = (own.config.seed, own.config.init_from)
-        if origin not in known:
-            known[origin] = first_params(own)
-    return [known[own.config.seed, own.config.init_from] for own in parts]
+        if beginning_of(own.config) not in known:
+            known[beginning_of(own.config)] = first_params(own)
+    return [known[beginning_of(own.config)] for own in parts]
+
+
+def beginning_of(config: ExperimentConfig) -> Beginning:
+    """What tells the first parameters of two cells apart."""
+    return config.seed, config.init_from
 
 
 def evaluate_beginnings(cells: Sequence[Cell], beginnings: Sequence[Params]) -> None:
     """The test split before the first step: what a run of its own writes after its SFT."""
-    known: dict[int, Evaluation] = {}  # cells that begin alike have the same parameters object
+    known: dict[Beginning, Evaluation] = {}
     for cell, params in zip(cells, beginnings, strict=True):
-        if id(params) not in known:
-            known[id(params)] = cell.evaluate(params, "test")
+        own = beginning_of(cell.config)
+        if own not in known:
+            known[own] = cell.evaluate(params, "test")
         path = evaluation_path(cell.config, "sft")
-        save_evaluation(path, known[id(params)], cell.config.evaluation.bootstrap)
+        save_evaluation(path, known[own], cell.config.evaluation.bootstrap)
 
 
 def train_cells(

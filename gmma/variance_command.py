@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gmma.assembly import assemble, run_scorer
 from gmma.commands import MeshOverride, load_run, parse, placed, use_compilation_cache
@@ -184,9 +184,14 @@ def scored_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n
     return scored
 
 
+def thoughts_differ(pool: Float[np.ndarray, "B K n"]) -> Bool[np.ndarray, "B"]:
+    """Prompts whose thoughts are not all worth the same in the pool."""
+    return np.ptp(pool.mean(axis=2), axis=1) > 1e-6
+
+
 def live_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
     """Those whose thoughts differ in the pool at all."""
-    live = pool[np.ptp(pool.mean(axis=2), axis=1) > 1e-6]
+    live = pool[thoughts_differ(pool)]
     if not len(live):
         raise UserError(f"all thoughts of each of {len(pool)} prompts are worth the same")
     return live
@@ -207,10 +212,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     pool = scored_prompts(sampled)
     live = live_prompts(pool)
     means, variances = (jnp.asarray(x) for x in (live.mean(axis=2), live.var(axis=2)))
-    found = resampled(
-        jax.random.key(given.seed), jnp.asarray(live), answers=given.answers, replicates=1000
-    )
-    everywhere = resampled(
+    drawn = resampled(
         jax.random.key(given.seed), jnp.asarray(pool), answers=given.answers, replicates=1000
     )
     formula = jax.vmap(partial(thought_advantage_variance, answers=1))
@@ -222,7 +224,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
         return np.asarray([simulate(smaller, m, v, answers, "gaussian").mean() for m, v in pairs])
 
     by_prompt = {
-        "measured": np.asarray(found.variance).T,
+        "measured": np.asarray(drawn.variance)[thoughts_differ(pool)].T,
         "formula": np.asarray([formula(means, variances / m).mean(axis=1) for m in given.answers]),
         "simulated": np.asarray([simulated(m) for m in given.answers]),
     }
@@ -247,8 +249,8 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
             name: slope(given.answers, [mean for mean, _, _ in curve])
             for name, curve in curves.items()
         },
-        "dead_trees": np.asarray(everywhere.dead_trees).mean(axis=0).tolist(),
-        "dead_thoughts": np.asarray(everywhere.dead_thoughts).mean(axis=0).tolist(),
+        "dead_trees": np.asarray(drawn.dead_trees).mean(axis=0).tolist(),
+        "dead_thoughts": np.asarray(drawn.dead_thoughts).mean(axis=0).tolist(),
         "between_thoughts": list(interval(corrected, RESAMPLES)),
         "within_thoughts": list(interval(pool.var(axis=2, ddof=1).mean(axis=1), RESAMPLES)),
     }

@@ -405,6 +405,8 @@ def test_the_interval_of_three_seeds_covers_the_truth_as_often_as_it_says():
     draws = np.random.default_rng(0).normal(0, 1, (2000, 3))
     covers = [low <= 0 <= high for _, low, high in map(seed_interval, draws)]
     assert 0.93 < np.mean(covers) < 0.97
+    resampled = [crossed_interval(own[:, None]) for own in draws[:300]]
+    assert np.mean([low <= 0 <= high for _, low, high in resampled]) < 0.85
 
 
 def test_the_page_of_a_sweep_has_every_arm_pair_and_verdict():
