@@ -246,7 +246,7 @@ FEATURES = {
 }
 
 
-class WrongTruth(UserError):
+class TruthError(UserError):
     """An answer that is none for its task, or is not on its image."""
 
 
@@ -277,7 +277,7 @@ def manifest_storage(
         for record in given:
             try:
                 row = stored(record, accept)
-            except WrongTruth as error:
+            except TruthError as error:
                 if config.wrong_truths == "refuse":
                     raise
                 left_out.append(str(error))
@@ -311,7 +311,7 @@ def stored(record: ManifestRecord, accept: Accept) -> dict[str, Any]:
     try:
         answer = accept(record, sizes[0], mask)
     except UserError as error:
-        raise WrongTruth(f"{record.where}: {error}") from None
+        raise TruthError(f"{record.where}: {error}") from None
     return stored_form(
         id=record.id,
         question=record.question,

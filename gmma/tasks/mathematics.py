@@ -134,8 +134,8 @@ def _read_result(record: Record, where: str) -> str:
     result = find_answer(solution)
     if " " in solution and len(solution) - len(result) < _SHORTEST_MARK:
         raise UserError(
-            f"{where}: solution marks no result (\\boxed{{…}}, ####), so its whole text would be the "
-            f"truth: {spell_value(solution)}; give the result as answer"
+            f"{where}: solution marks no result (\\boxed{{…}}, ####), and its whole text is none: "
+            f"{spell_value(solution)}; give the result as answer"
         )
     return require_text(result, f"{where}: the result in solution")
 

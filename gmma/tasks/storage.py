@@ -149,10 +149,10 @@ def content_by(storage: Callable[[Any, Path], Storage]) -> Callable[[Any, Path],
 
 
 def _find_content(storage: Storage) -> Content:
-    digest, traced = hashlib.sha256(), {}
+    digest = hashlib.sha256()
+    traced: dict[str, list[int]] = {split: [] for split in SPLITS}
     for split in SPLITS:
         rows = read_split(storage, split)
-        traced[split] = []
         digest.update(f"{split} {len(rows)}\0".encode())
         for number in range(len(rows)):
             record = rows[number]

@@ -57,10 +57,11 @@ def require_on_image(
     width, height = size
     x1, y1, x2, y2 = bounds
     one_x, one_y = units.point(1, 1)
-    if frame != "unit" and max(size) > 2 and 0 <= min(x1, y1) and x2 <= one_x and y2 <= one_y:
+    within_one = -one_x <= x1 and x2 <= one_x and -one_y <= y1 and y2 <= one_y
+    if frame != "unit" and max(size) > 2 and within_one:
         raise UserError(
-            f"no coordinate of the answer {spell_value(shown)} is above 1, on an image of {width} x "
-            f"{height} pixels; if they run from 0 to 1, set task.records.frame = unit"
+            f"no coordinate of the answer {spell_value(shown)} is above 1, on an image of {width} "
+            f"x {height} pixels; if they run from 0 to 1, set task.records.frame = unit"
         )
     low, across, down = -SLACK_PIXELS, width + SLACK_PIXELS, height + SLACK_PIXELS
     if low <= x1 and low <= y1 and x2 <= across and y2 <= down:
