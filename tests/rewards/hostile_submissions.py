@@ -59,7 +59,7 @@ HOSTILE = {
         {CRASHED},
     ),
     "asks and asks": (
-        'import os, struct\nm = b\'{"apply": "call", "args": [0, [], {}]}\'\n'
+        'import os, struct\nm = b\'{"apply": "call", "args": []}\'\n'
         "while True: os.write(4, struct.pack('<Q', len(m)) + m)",
         {TIMED_OUT},
     ),

@@ -35,7 +35,7 @@ class Limits:
     memory_megabytes: int = 512  # address space
     file_megabytes: int = 16  # all its files together, and each
     output_kilobytes: int = 1024  # what it may print
-    threads: int = 16
+    threads: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)

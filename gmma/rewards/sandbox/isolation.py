@@ -1,5 +1,7 @@
 """The layers between a submission and the machine; its process puts them on before it runs it."""
 
+import contextlib
+import ctypes
 import os
 import resource
 import struct
@@ -26,8 +28,25 @@ _FLAGS = {
 }
 _NOBODY = 65534
 _SCRATCH = "/tmp"
-# What a Python needs to import its standard library. Nothing of the user's.
-_SYSTEM = ("/usr", "/lib", "/lib64", os.path.dirname(os.__file__), f"{sys.base_prefix}/lib")
+# What a Python needs to import its standard library, whose shared libraries `preload_libraries` has
+# loaded, and the time zones. Nothing else of the system's, nothing of the user's.
+_LIBRARY = tuple(path for path in (os.path.dirname(os.__file__), *sys.path) if os.path.isdir(path))
+_SYSTEM = (*_LIBRARY, "/usr/share/zoneinfo")
+_PACKAGES = ("site-packages", "dist-packages")  # stand in the library, and are hidden
+# Extensions that would bring in a display, or are tests of Python's own.
+_NOT_PRELOADED = ("_tkinter", "_test", "_xx", "xx", "_ctypes_test")
+
+
+def preload_libraries() -> None:
+    """Load what the extensions of the standard library link to, so that no later process looks.
+
+    One that cannot be loaded here could not be imported in a submission either.
+    """
+    for directory in _LIBRARY:
+        for file in sorted(os.listdir(directory)):
+            if file.endswith(".so") and not file.startswith(_NOT_PRELOADED):
+                with contextlib.suppress(OSError):
+                    ctypes.CDLL(os.path.join(directory, file))
 
 
 def missing_layers() -> list[str]:
@@ -53,7 +72,7 @@ def _try(layer: str) -> None:
         confine_files(1 << 20)
     if layer in (LANDLOCK, SECCOMP):
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
-        _restrict_with[layer](_SCRATCH)
+        _restrict_with[layer](_SCRATCH, False)
 
 
 def enter_namespaces(layers: Collection[str]) -> None:
@@ -77,8 +96,8 @@ def _write(path: str, text: str) -> None:
 
 
 def confine_files(scratch_bytes: int) -> None:
-    """A root of its own: the system's libraries read-only, and a private /tmp in memory."""
-    sources = {path: os.open(path, os.O_PATH) for path in _SYSTEM if os.path.isdir(path)}
+    """A root of its own: Python's library read-only, and a private /tmp in memory."""
+    sources = {path: os.open(path, os.O_PATH) for path in _outermost(_SYSTEM)}
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     no_devices = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("tmpfs", "/tmp", "tmpfs", no_devices, "size=1m,nr_inodes=256,mode=755")
@@ -88,6 +107,9 @@ def confine_files(scratch_bytes: int) -> None:
             os.makedirs(target)
         source = f"/proc/self/fd/{descriptor}"
         kernel.mount(source, target, None, kernel.MS_BIND | kernel.MS_REC)
+        for packages in (os.path.join(target, name) for name in _PACKAGES):
+            if os.path.isdir(packages):
+                kernel.mount("none", packages, "tmpfs", no_devices, "size=4k,nr_inodes=2,mode=755")
         kernel.make_read_only(target, recursive=True)
         os.close(descriptor)
     os.makedirs("/tmp/tmp", exist_ok=True)
@@ -95,6 +117,12 @@ def confine_files(scratch_bytes: int) -> None:
     kernel.mount("tmpfs", "/tmp/tmp", "tmpfs", no_devices, options)
     kernel.enter_root("/tmp")
     kernel.make_read_only("/", recursive=False)
+
+
+def _outermost(paths: Collection[str]) -> list[str]:
+    """The directories that are there and in no other of them."""
+    there = sorted({os.path.realpath(path) for path in paths if os.path.isdir(path)})
+    return [p for p in there if not any(p.startswith(f"{q}/") for q in there)]
 
 
 def confine_process(
@@ -109,10 +137,10 @@ def confine_process(
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     for layer, restrict in _restrict_with.items():
         if layer in layers:
-            restrict(scratch)
+            restrict(scratch, MOUNT in layers)
 
 
-def _restrict_files(scratch: str) -> None:
+def _restrict_files(scratch: str, own_files: bool) -> None:
     """Landlock: write under `scratch` alone, read there and in the system's directories."""
     version = kernel.landlock_version()
     if version == 0:
@@ -135,15 +163,15 @@ def _landlock_attributes(version: int, file_rights: int) -> bytes:
     return struct.pack("=Q", file_rights) + ports + scopes
 
 
-def _restrict_calls(scratch: str) -> None:
-    program = seccomp_program()
+def _restrict_calls(scratch: str, own_files: bool) -> None:
+    program = seccomp_program(own_files)
     if program is None:
         raise OSError("no seccomp filter for this machine")
     kernel.seccomp_filter(program)
 
 
 # In this order: Landlock itself makes calls that the filter forbids.
-_restrict_with: dict[str, Callable[[str], Any]] = {
+_restrict_with: dict[str, Callable[[str, bool], Any]] = {
     LANDLOCK: _restrict_files,
     SECCOMP: _restrict_calls,
 }
