@@ -9,14 +9,30 @@ from typing import NamedTuple
 import numpy as np
 
 SCORED, UNPARSABLE, TIMEOUT, CRASH = "scored", "unparsable", "timeout", "crash"
-KINDS = (SCORED, UNPARSABLE, TIMEOUT, CRASH)
+UNTRIED = "untried"  # the step was over before its turn
+KINDS = (SCORED, UNPARSABLE, TIMEOUT, CRASH, UNTRIED)
+UNFINISHED = "unfinished"  # scored for now, and to be tried again: never what became of an answer
 
 _LOG = logging.getLogger(__name__)
 _MESSAGES_KEPT = 20
 
 
+class UnfinishedError(Exception):
+    """Raised by a reward that could do with more than the `try_seconds` it was given.
+
+    `value` is what the answer scores if it gets no more.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__(value)
+        self.value = value
+
+
 class Outcome(NamedTuple):
-    """What became of one answer under one term: a kind of `KINDS`, and its value if scored."""
+    """What became of one answer under one term: a kind of `KINDS`, and its value if scored.
+
+    On its way from a worker it may be `UNFINISHED` besides, with the value it has until then.
+    """
 
     kind: str
     value: float | None = None
@@ -46,11 +62,15 @@ class Tally:
 
     def record(self, unit: tuple[int, int], outcome: Outcome) -> None:
         item, index = unit
-        self.kinds[item, index] = KINDS.index(outcome.kind)
-        if outcome.value is not None:
-            self.values[item, index] = outcome.value
-        if outcome.kind in (TIMEOUT, CRASH):
+        kind = SCORED if outcome.kind == UNFINISHED else outcome.kind
+        self.kinds[item, index] = KINDS.index(kind)
+        self.values[item, index] = np.nan if outcome.value is None else outcome.value
+        if kind in (TIMEOUT, CRASH, UNTRIED):
             self.failures.append((item, index, outcome))
+
+    def is_recorded(self, unit: tuple[int, int]) -> bool:
+        """Whether the unit has an outcome, be it one for now."""
+        return bool(self.kinds[unit] >= 0)
 
     def scored(self) -> Scored:
         """The sum of it, whatever the order in which outcomes came; failures are logged."""

@@ -9,17 +9,28 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from json import loads
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.rewards.outcomes import CRASH, TIMEOUT, Outcome, Scored, Tally
+from gmma.rewards.outcomes import (
+    CRASH,
+    KINDS,
+    TIMEOUT,
+    UNFINISHED,
+    UNTRIED,
+    Outcome,
+    Scored,
+    Tally,
+)
 from gmma.rewards.terms import (
     RewardTerm,
     check_lengths,
@@ -30,6 +41,7 @@ from gmma.rewards.terms import (
 from gmma.rewards.worker import (
     BEGAN,
     FINISHED,
+    FORKED,
     READY,
     STOP,
     Chunk,
@@ -40,15 +52,22 @@ from gmma.rewards.worker import (
 _LARGEST_CHUNK = 64
 _CHUNKS_PER_WORKER = 4  # so that one slow chunk does not leave the other workers idle
 _STARTUP_SECONDS = 120.0
+_SHORTEST_TRY_SECONDS = 0.25
+_PATIENCE = 8  # how much longer the next try of an answer may take
+_REPORTED = (*KINDS, UNFINISHED, READY, STOP)
+_MARK = "GMMA_REWARD_POOL"
+_FOREIGN_OUTPUT = (
+    "a reward wrote on the descriptor on which its worker reports scores; a reward may write on 1 "
+    "and 2 (standard output and error) and on what it opens itself"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """Neighbouring answers `first … last − 1` and the (answer, term) pairs still to be scored."""
+    """The (answer, term) pairs that a worker is given at once."""
 
-    first: int
-    last: int
     units: tuple[tuple[int, int], ...]
+    try_seconds: float | None = None  # None: as long as the reward itself allows
 
 
 @dataclass(kw_only=True)
@@ -57,7 +76,7 @@ class _Worker:
 
     process: subprocess.Popen
     connection: socket.socket
-    progress: np.ndarray  # float64[2] in shared memory, written by the process
+    progress: np.ndarray  # float64[3] in shared memory, written by the process
     ready: bool = False
     job: _Job | None = None
     recorded: int = 0  # units of the job whose outcome has arrived
@@ -99,8 +118,10 @@ class Pool:
         self.timeout_seconds = timeout_seconds
         self.step_seconds = step_seconds
         self.memory_bytes = memory_bytes
+        self.mark = uuid.uuid4().hex  # in the environment of all that its workers start
         self.workers: list[_Worker] = []
         self.wanted: list[frozenset[str] | None] = []
+        self.unfinished: list[tuple[tuple[int, int], float]] = []  # with the seconds it had
 
     def start(self, workers: int) -> None:
         self.workers = [self._start_worker() for _ in range(workers)]
@@ -113,6 +134,7 @@ class Pool:
         for worker in self.workers:
             worker.end()
         self.workers = []
+        _end_marked(f"{_MARK}={self.mark}".encode())
 
     def score(
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
@@ -123,10 +145,14 @@ class Pool:
             for term, wanted in zip(self.terms, self.wanted, strict=True)
         ]
         tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
-        waiting = self._split(tally.applies)
+        self.unfinished = []
+        units = np.argwhere(tally.applies).tolist()
+        waiting = self._split(units, self._first_try(len(units)))
         step_deadline = time.monotonic() + self.step_seconds
         try:
-            while waiting or any(worker.job for worker in self.workers):
+            while waiting or self.unfinished or any(worker.job for worker in self.workers):
+                if not waiting:
+                    waiting += self._try_again()
                 for worker in self.workers:
                     if waiting and worker.ready and worker.job is None:
                         self._hand_out(worker, waiting, answers, thoughts, selected)
@@ -139,21 +165,37 @@ class Pool:
             raise
         return tally.scored()
 
-    def _split(self, applies: np.ndarray) -> deque[_Job]:
-        answers = len(applies)
-        size = math.ceil(answers / (_CHUNKS_PER_WORKER * len(self.workers)))
-        size = min(max(size, 1), _LARGEST_CHUNK)
-        starts = range(0, answers, size)
-        spans = [(first, min(first + size, answers)) for first in starts]
-        units = [
-            tuple((a + row, index) for row, index in np.argwhere(applies[a:b]).tolist())
-            for a, b in spans
-        ]
+    def _split(
+        self, units: Sequence[Sequence[int]], try_seconds: float | None = None
+    ) -> deque[_Job]:
+        """Jobs of pairs that lie far apart: what hangs in one tree takes no turn from another."""
+        if not units:
+            return deque()
+        size = math.ceil(len(units) / (_CHUNKS_PER_WORKER * len(self.workers)))
+        count = math.ceil(len(units) / min(size, _LARGEST_CHUNK))
+        pairs = [(item, index) for item, index in units]
         return deque(
-            _Job(first=a, last=b, units=own)
-            for (a, b), own in zip(spans, units, strict=True)
-            if own
+            _Job(units=tuple(pairs[at::count]), try_seconds=try_seconds) for at in range(count)
         )
+
+    def _first_try(self, units: int) -> float | None:
+        """Seconds of the first try of each; None if the step has time for a hang of every one.
+
+        Half of the step's time is for first tries. Whoever needs longer gets `_PATIENCE` times more
+        when all have had theirs, and so on up to the reward's own limit.
+        """
+        share = self.step_seconds * len(self.workers) / (2 * max(units, 1))
+        share = max(share, _SHORTEST_TRY_SECONDS)
+        return None if share >= self.timeout_seconds else share
+
+    def _try_again(self) -> deque[_Job]:
+        """Jobs of the pairs that were not finished in the time they had, with more of it."""
+        if not self.unfinished:
+            return deque()
+        longest = max(seconds for _, seconds in self.unfinished) * _PATIENCE
+        units = [unit for unit, _ in self.unfinished]
+        self.unfinished = []
+        return self._split(units, longest if longest < self.timeout_seconds else None)
 
     def _hand_out(
         self,
@@ -164,12 +206,17 @@ class Pool:
         selected: Sequence[Mapping[str, Any]],
     ) -> None:
         job = waiting.popleft()
-        span = slice(job.first, job.last)
+        items = sorted({item for item, _ in job.units})
+        place = {item: at for at, item in enumerate(items)}
         chunk = Chunk(
-            answers=answers[span],
-            thoughts=thoughts[span],
-            columns=[{name: column[span] for name, column in c.items()} for c in selected],
-            units=[(item - job.first, index) for item, index in job.units],
+            answers=[answers[item] for item in items],
+            thoughts=[thoughts[item] for item in items],
+            columns=[
+                {name: [column[item] for item in items] for name, column in c.items()}
+                for c in selected
+            ],
+            units=[(place[item], index) for item, index in job.units],
+            try_seconds=job.try_seconds,
         )
         worker.take(job)
         try:
@@ -206,8 +253,8 @@ class Pool:
         *lines, rest = worker.received.split(b"\n")
         worker.received = bytearray(rest)
         for line in lines:
-            for outcome in loads(line):
-                self._record(worker, Outcome(*outcome), tally)
+            for outcome in _read_outcomes(bytes(line)):
+                self._record(worker, outcome, tally)
         return bool(data)
 
     def _record(self, worker: _Worker, outcome: Outcome, tally: Tally) -> None:
@@ -216,8 +263,17 @@ class Pool:
         if outcome.kind == READY:
             worker.ready = True
             return
-        assert worker.job is not None
-        tally.record(worker.job.units[worker.recorded], outcome)
+        if forked := int(worker.progress[FORKED]):
+            raise UserError(
+                f"reward '{self.names[forked - 1]}' forked, and its child returned as if it were "
+                "the reward: end the child with os._exit, or use subprocess or multiprocessing"
+            )
+        if worker.job is None:
+            raise UserError(_FOREIGN_OUTPUT)
+        unit = worker.job.units[worker.recorded]
+        tally.record(unit, outcome)
+        if outcome.kind == UNFINISHED and worker.job.try_seconds is not None:
+            self.unfinished.append((unit, worker.job.try_seconds))
         worker.recorded += 1
         if worker.recorded == len(worker.job.units):
             worker.take(None)
@@ -240,20 +296,33 @@ class Pool:
         if (job := worker.job) is not None:
             tally.record(job.units[unit], Outcome(kind, message=message))
             if rest := job.units[worker.recorded : unit] + job.units[unit + 1 :]:
-                waiting.appendleft(_Job(first=job.first, last=job.last, units=rest))
+                waiting.appendleft(replace(job, units=rest))
         self._replace([worker])
 
     def _give_up(self, tally: Tally, waiting: deque[_Job]) -> None:
-        outcome = Outcome(TIMEOUT, message=f"the step's {self.step_seconds:g} seconds are over")
+        """The step is over: what is in hand has timed out, what had no turn is counted apart.
+
+        What was tried and not finished keeps what it scored until then.
+        """
+        over = f"the step's {self.step_seconds:g} seconds are over"
         busy = [worker for worker in self.workers if worker.job]
-        left = [
-            unit for worker in busy if worker.job for unit in worker.job.units[worker.recorded :]
-        ]
-        left += [unit for job in waiting for unit in job.units]
-        for unit in left:
-            tally.record(unit, outcome)
+        untried = [unit for job in waiting for unit in job.units]
+        for worker in busy:
+            assert worker.job is not None
+            begun = worker.unit_in_hand(self.timeout_seconds)[0] + 1
+            self._record_lost(tally, worker.job.units[worker.recorded : begun], TIMEOUT, over)
+            untried += worker.job.units[begun:]
+        self._record_lost(tally, untried, UNTRIED, over)
         waiting.clear()
+        self.unfinished = []
         self._replace(busy)
+
+    def _record_lost(
+        self, tally: Tally, units: Sequence[tuple[int, int]], kind: str, message: str
+    ) -> None:
+        for unit in units:
+            if not tally.is_recorded(unit):
+                tally.record(unit, Outcome(kind, message=message))
 
     def _replace(self, ended: Sequence[_Worker]) -> None:
         for worker in ended:
@@ -269,7 +338,7 @@ class Pool:
                 [sys.executable, "-m", "gmma.rewards.worker", *arguments],
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
-                env=_worker_environment(),
+                env={**_worker_environment(), _MARK: self.mark},
                 start_new_session=True,
             )
             progress = map_progress(file.fileno())
@@ -278,6 +347,25 @@ class Pool:
         worker = _Worker(process=process, connection=ours, progress=progress)
         worker.take(None)
         return worker
+
+
+def _read_outcomes(line: bytes) -> list[Outcome]:
+    """What a worker reports in a line. Raises UserError where it wrote no such line."""
+    try:
+        outcomes = [Outcome(*outcome) for outcome in loads(line)]
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(_FOREIGN_OUTPUT) from None
+    if not all(outcome.kind in _REPORTED for outcome in outcomes):
+        raise UserError(_FOREIGN_OUTPUT)
+    return outcomes
+
+
+def _end_marked(mark: bytes) -> None:
+    """Kill what a reward has started and let go of: it has its worker's environment still."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it is gone, or another user's
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                os.kill(int(entry.name), signal.SIGKILL)
 
 
 def _worker_environment() -> dict[str, Any]:

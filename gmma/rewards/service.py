@@ -6,6 +6,11 @@ A worker holds one chunk at a time, the rest wait here. Every worker shows which
 hand and since when: one that exceeds its limit takes its worker down, counts as `timeout`, and the
 rest of the chunk goes to another worker. What an answer scores depends neither on the number of
 workers nor on the order in which they finish.
+
+A chunk holds answers that lie far apart, and where a step's time is not enough for each to use up
+its limit, a reward that takes `try_seconds` (as `code`) is first asked to be quick: who needs
+longer waits until all have had a turn. If the step ends before its next, what it scored until then
+stands; an answer that had no turn at all counts as `untried`.
 """
 
 import contextlib
@@ -15,7 +20,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.rewards.outcomes import CRASH, SCORED, TIMEOUT, Scored, Tally
+from gmma.rewards.outcomes import CRASH, SCORED, TIMEOUT, UNTRIED, Scored, Tally
 from gmma.rewards.pool import Pool
 from gmma.rewards.terms import (
     RewardTerm,
@@ -95,10 +100,11 @@ def check_rewards(
     scored = scorer.score(answers, thoughts=thoughts, columns=columns)
     for term, own in zip(scorer.terms, scored.applies.T, strict=True):
         counts = scored.outcomes[term.label]
-        if counts[CRASH] or counts[TIMEOUT]:
+        late = counts[TIMEOUT] + counts[UNTRIED]
+        if counts[CRASH] or late:
             raise UserError(
                 f"reward '{term.name}' failed on {counts[CRASH]} and exceeded its time limit on "
-                f"{counts[TIMEOUT]} of {len(answers)} trial answers: "
+                f"{late} of {len(answers)} trial answers: "
                 f"{'; '.join(scored.messages) or 'no message'}"
             )
         if own.any() and not counts[SCORED]:

@@ -15,9 +15,11 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
-from gmma.rewards.outcomes import CRASH, SCORED, UNPARSABLE, Outcome
+from gmma.rewards.outcomes import CRASH, SCORED, UNFINISHED, UNPARSABLE, Outcome, UnfinishedError
 
 Reward = Callable[..., Any]  # what a user returns is checked, not believed
+# Beyond these a group's variance is no float32: every advantage of the group would be 0.
+LARGEST_VALUE, LARGEST_WEIGHT = 1e9, 1e6
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class RewardTerm:
     def __post_init__(self) -> None:
         if not math.isfinite(self.weight):
             raise UserError(f"reward '{self.name}': weight {self.weight} is not a finite number")
+        if abs(self.weight) > LARGEST_WEIGHT:
+            raise UserError(
+                f"reward '{self.name}': weight {self.weight:g} is beyond ±{LARGEST_WEIGHT:g}: "
+                "float32 no longer tells rewards apart; advantages ignore a scale of all terms"
+            )
 
     @property
     def label(self) -> str:
@@ -89,21 +96,35 @@ def columns_read(term: RewardTerm) -> frozenset[str] | None:
     return frozenset(inspect.signature(REWARDS[term.name]).parameters)
 
 
+def takes_time_limit(reward: Reward) -> bool:
+    """Whether a reward has the parameter `try_seconds`, and may so be asked for a short try."""
+    return "try_seconds" in inspect.signature(reward).parameters
+
+
 def score_one(
-    term: RewardTerm, reward: Reward, answer: str, thought: str, columns: Mapping[str, Any]
+    term: RewardTerm,
+    reward: Reward,
+    answer: str,
+    thought: str,
+    columns: Mapping[str, Any],
+    try_seconds: float | None = None,
 ) -> Outcome:
     """Ask one reward for one answer, as a batch of one.
 
     One at a time, so that the result cannot depend on which answers share a batch, and that an
     answer which breaks its scorer is known. An exception is a `crash`, as is a value that is not
-    finite. Raises UserError for a wrong length or type: that is a mistake in the reward itself.
+    finite or beyond `LARGEST_VALUE`. With `try_seconds` a reward that takes them may say
+    `unfinished`. Raises UserError for a wrong length or type: a mistake in the reward itself.
     """
     named = parameters_named(reward)
     singles = {name: [v] for name, v in columns.items() if named is None or name in named}
+    limit = {} if try_seconds is None else {"try_seconds": try_seconds}
     try:
-        values = reward([answer], thoughts=[thought], **singles, **dict(term.options))
+        values = reward([answer], thoughts=[thought], **singles, **dict(term.options), **limit)
     except UserError:
         raise
+    except UnfinishedError as unfinished:
+        return Outcome(UNFINISHED, unfinished.value)
     except Exception as error:
         return Outcome(CRASH, message=f"{type(error).__name__}: {error}"[:500])
     value = _only_value(term, values)
@@ -111,6 +132,11 @@ def score_one(
         return Outcome(UNPARSABLE)
     if not math.isfinite(value):
         return Outcome(CRASH, message=f"returned {value}; return None for what cannot be scored")
+    if abs(value) > LARGEST_VALUE:
+        message = (
+            f"returned {value:g}, beyond ±{LARGEST_VALUE:g}; scale or clip what the reward gives"
+        )
+        return Outcome(CRASH, message=message)
     return Outcome(SCORED, value)
 
 
@@ -118,6 +144,11 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
     if not isinstance(values, (list, tuple, np.ndarray)):
         raise UserError(
             f"reward '{term.name}' returned a {type(values).__name__}; "
+            "it must return a list with one float or None per answer"
+        )
+    if isinstance(values, np.ndarray) and values.ndim == 0:
+        raise UserError(
+            f"reward '{term.name}' returned an array without axes, {values!r:.80}; "
             "it must return a list with one float or None per answer"
         )
     if len(values) != 1:
@@ -133,7 +164,11 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
             f"reward '{term.name}' returned {value!r:.80}, a {type(value).__name__}; "
             "each value must be a float, or None for an answer that cannot be scored"
         )
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:  # an int or a fraction that no float holds
+        exact: Any = value
+        return math.inf if exact > 0 else -math.inf
 
 
 def rows_of_terms(

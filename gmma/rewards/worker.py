@@ -26,10 +26,12 @@ import numpy as np
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import Outcome
-from gmma.rewards.terms import Reward, RewardTerm, find_reward, score_one
+from gmma.rewards.terms import Reward, RewardTerm, find_reward, score_one, takes_time_limit
 
 READY, STOP = "ready", "stop"
-FINISHED, BEGAN = 0, 1  # slots of the progress: units finished in this chunk, start of the next
+# Slots of the progress: units finished in this chunk, start of the next, whether a reward forked.
+FINISHED, BEGAN, FORKED = 0, 1, 2
+_SLOTS = 3
 _LENGTH = struct.Struct("<Q")
 _FLUSH_SECONDS = 0.001
 _PR_SET_PDEATHSIG = 1
@@ -43,12 +45,13 @@ class Chunk:
     thoughts: Sequence[str]
     columns: Sequence[Mapping[str, Any]]  # per term, the columns it reads
     units: Sequence[tuple[int, int]]
+    try_seconds: float | None = None  # what a reward that takes such a limit gets for an answer
 
 
 def map_progress(descriptor: int) -> np.ndarray:
-    """float64[2] in memory that parent and worker share; each slot is read and written whole."""
-    os.truncate(descriptor, 16)
-    return np.frombuffer(mmap.mmap(descriptor, 16))
+    """float64[3] in memory that parent and worker share; each slot is read and written whole."""
+    os.truncate(descriptor, 8 * _SLOTS)
+    return np.frombuffer(mmap.mmap(descriptor, 8 * _SLOTS))
 
 
 def frame_message(message: Any) -> bytes:
@@ -113,6 +116,8 @@ def _score_chunk(
     """
     finished: list[Outcome] = []
     flushed = time.monotonic()
+    own = os.getpid()
+    limited = [takes_time_limit(reward) for reward in rewards]
     for done, (item, index) in enumerate(chunk.units):
         now = time.monotonic()
         progress[BEGAN], progress[FINISHED] = now, done
@@ -121,7 +126,14 @@ def _score_chunk(
             finished, flushed = [], now
         columns = {name: column[item] for name, column in chunk.columns[index].items()}
         answer, thought = chunk.answers[item], chunk.thoughts[item]
-        finished.append(score_one(terms[index], rewards[index], answer, thought, columns))
+        limit = chunk.try_seconds if limited[index] else None
+        try:
+            outcome = score_one(terms[index], rewards[index], answer, thought, columns, limit)
+        finally:
+            if os.getpid() != own:  # the reward forked, and its child came back from the call
+                progress[FORKED] = 1 + index
+                os._exit(0)
+        finished.append(outcome)
     _send(connection, finished)
 
 

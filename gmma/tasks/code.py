@@ -20,14 +20,15 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.rewards.answered_code import find_code, names_wanted, parse_quietly
 from gmma.rewards.attempts import pass_rates
-from gmma.rewards.code import CODE_TERMS, find_code
+from gmma.rewards.code import CODE_TERMS
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.exercises import Exercise, parse_quietly, read_exercise
+from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import Record, fingerprint, hold_out, read_records
-from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
+from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
@@ -67,7 +68,7 @@ class CodeConfig:
 def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
     """The exercises of each split that are not too long."""
     records = read_records(config.train_path, "train")
-    splits = _split_mbpp(records) or _split_by_hash(records, config)
+    splits = _split_mbpp(records, config) or _split_by_hash(records, config)
     if config.test_path is not None:
         splits["test"] = read_records(config.test_path, "test")
     read = {split: list(_fitting(config, found, split)) for split, found in splits.items()}
@@ -80,13 +81,35 @@ def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
     return read
 
 
-def _split_mbpp(records: Sequence[Record]) -> dict[str, list[Record]] | None:
+def _split_mbpp(records: Sequence[Record], config: CodeConfig) -> dict[str, list[Record]] | None:
     if not all("test_list" in record for record in records):
         return None
-    return {
-        split: [record for record in records if int(record["task_id"]) in numbers]
-        for split, numbers in _MBPP_SPLITS.items()
+    numbers = [_task_id(record, config) for record in records]
+    splits = {
+        split: [r for r, number in zip(records, numbers, strict=True) if number in own]
+        for split, own in _MBPP_SPLITS.items()
     }
+    needed = [split for split in splits if split != "test" or config.test_path is None]
+    for split in needed:
+        if not splits[split]:
+            own = _MBPP_SPLITS[split]
+            raise UserError(
+                f"code: no record of {config.train_path} is for {split}: MBPP is split by task_id, "
+                f"{split} is {own.start} to {own.stop - 1}, and the ids here are {min(numbers)} to "
+                f"{max(numbers)}; add records with such ids, from MBPP's full file of 974, or "
+                "number some of yours so"
+            )
+    return splits
+
+
+def _task_id(record: Record, config: CodeConfig) -> int:
+    try:
+        return int(record["task_id"])
+    except (KeyError, TypeError, ValueError):
+        raise UserError(
+            f"code: a record of {config.train_path} has task_id {record.get('task_id')!r:.80}; "
+            "MBPP is split by task_id, which must be a whole number"
+        ) from None
 
 
 def _split_by_hash(records: Sequence[Record], config: CodeConfig) -> dict[str, list[Record]]:
@@ -161,6 +184,7 @@ class _Source:
             columns={
                 **texts,
                 "answer": record["solution"].decode(),
+                "prompt": question,
                 "tests": [test.decode() for test in record["tests"]],
             },
             id=record["id"].decode(),
@@ -170,8 +194,8 @@ class _Source:
 def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
     """Random access to a split; raises UserError on an unknown split or before `build`.
 
-    Columns: `tests` and `setup` as the reward `code` reads them, the reference solution `answer`,
-    and the `signature` of its function.
+    Columns: `tests`, `setup` and `prompt` as the reward `code` reads them, the reference solution
+    `answer`, and the `signature` of its function.
     """
     return _Source(config, read_split(storage(config, data_dir), split))
 
@@ -189,20 +213,23 @@ def metrics(
 ) -> dict[str, list[float]]:
     """`passed`: every test passes; `tests_passed`: their share; `parsed`: it is Python."""
     term = RewardTerm("code")
-    columns = {name: [example.columns[name] for example in examples] for name in ("tests", "setup")}
+    read = ("tests", "setup", "prompt")
+    columns = {name: [example.columns[name] for example in examples] for name in read}
     shares = judge(replace(term, options=term_options(config, term)), answers, columns)
     return {
         "passed": [float(share == 1.0) for share in shares],
         "tests_passed": shares,
-        "parsed": [float(_is_python(find_code(answer))) for answer in answers],
+        "parsed": [
+            float(_is_python(answer, example))
+            for answer, example in zip(answers, examples, strict=True)
+        ],
     }
 
 
-def _is_python(code: str) -> bool:
-    try:
-        return bool(parse_quietly(code).body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
+def _is_python(answer: str, example: Example) -> bool:
+    wanted, prompt = names_wanted(example.columns["tests"]), str(example.columns["prompt"])
+    tree = parse_quietly(find_code(answer, wanted, prompt))
+    return tree is not None and bool(tree.body)
 
 
 def group_metrics(
@@ -232,7 +259,6 @@ CODE = Task(
     config=CodeConfig,
     build=build,
     source=source,
-    content=content_by(storage),
     demonstrate=demonstrate,
     metrics=metrics,
     group_metrics=group_metrics,

@@ -37,15 +37,7 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
-from gmma.tasks.storage import (
-    SPLITS,
-    Storage,
-    content_by,
-    dataset_directory,
-    encode_png,
-    prepare,
-    read_split,
-)
+from gmma.tasks.storage import SPLITS, Storage, dataset_directory, encode_png, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Patches, Task
 from gmma.tokenizer import train_sentencepiece
 from gmma.types import Example
@@ -365,7 +357,6 @@ DIGITS = Task(
     config=DigitsConfig,
     build=build,
     source=source,
-    content=content_by(storage),
     demonstrate=demonstrate,
     metrics=metrics,
     headline="iou",

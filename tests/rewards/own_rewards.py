@@ -2,7 +2,11 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
+
+import numpy as np
 
 
 def misbehave(answers, *, thoughts, **columns):
@@ -66,6 +70,36 @@ def process_id(answers, *, thoughts, **columns):
 
 def takes_one_column(answers, *, thoughts, a):
     return [float(value) for value in a]
+
+
+def forks(answers, *, thoughts, **columns):
+    os.fork()
+    time.sleep(0.5 if answers == ["slow"] else 0)
+    return [1.0]
+
+
+def writes_on_every_descriptor(answers, *, thoughts, **columns):
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"1.0\n")
+    return [1.0]
+
+
+def no_axes(answers, *, thoughts, **columns):
+    return np.array(1.0)
+
+
+def huge_int(answers, *, thoughts, **columns):
+    return [-(10**400)]
+
+
+def huge(answers, *, thoughts, **columns):
+    return [1e30 if answers == ["good"] else -1e30]
+
+
+def starts_a_daemon(answers, *, thoughts, **columns):
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    return [float(subprocess.Popen(command, start_new_session=True).pid)]
 
 
 not_a_function = 3

@@ -4,11 +4,12 @@ import ast
 import time
 import warnings
 
+import code_forms
 import pytest
 
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
-from gmma.rewards.code import find_code
+from gmma.rewards.answered_code import find_code, names_wanted
 from gmma.rewards.sandbox.client import Sandbox
 from gmma.rewards.service import RewardTerm, open_scorer
 
@@ -50,6 +51,61 @@ def test_share_of_tests_and_all_or_nothing():
 def test_find_code_takes_the_last_block():
     assert find_code("```\na\n```\n```python\nb\n```") == "b\n"
     assert find_code("no fence") == "no fence"
+
+
+@pytest.mark.parametrize(
+    ("tests", "wanted"),
+    [
+        (["xs = [1]\nassert f(xs) == len(xs)", "assert math.isclose(g(1), 1)"], {"f", "g"}),
+        (["def check(candidate):\n    assert candidate(1) == 1\ncheck(more)"], {"more"}),
+        (["assert sum(1, 2) == 3"], {"sum"}),
+        (["assert bisect([1], 1) == 0"], {"bisect"}),
+    ],
+)
+def test_names_that_tests_want(tests, wanted):
+    assert names_wanted(tests) == wanted
+
+
+def score_forms(result):
+    """The reward of each form with this as what the function returns."""
+    answers = [form.replace("HOLE", result) for form in code_forms.FORMS.values()]
+    count = len(answers)
+    return REWARDS["code"](
+        answers,
+        thoughts=[""] * count,
+        tests=[code_forms.TESTS] * count,
+        setup=[""] * count,
+        prompt=[code_forms.PROMPT] * count,
+        wall_seconds=60,
+    )
+
+
+def test_every_form_of_a_right_program_has_full_credit():
+    assert len(code_forms.FORMS) >= 30
+    values = dict(zip(code_forms.FORMS, score_forms(code_forms.RIGHT), strict=True))
+    assert {name: value for name, value in values.items() if value != 1} == {}
+
+
+@pytest.mark.parametrize("wrong", code_forms.WRONG)
+def test_no_form_of_a_wrong_program_has_any(wrong):
+    values = dict(zip(code_forms.FORMS, score_forms(wrong), strict=True))
+    assert {name: value for name, value in values.items() if value != 0} == {}
+
+
+def test_real_continuations_of_real_prompts(read_real):
+    """HumanEval's own answers are bodies that continue the prompt: every twentieth, and nothing."""
+    problems = read_real("humaneval/HumanEval.jsonl")[::20]
+    columns = {
+        "thoughts": [""] * len(problems),
+        "tests": [[f"{p['test']}\ncheck({p['entry_point']})"] for p in problems],
+        "setup": [""] * len(problems),
+        "prompt": [p["prompt"] for p in problems],
+        "wall_seconds": 60,
+    }
+    bodies = [p["canonical_solution"] for p in problems]
+    for write in (str, str.strip, lambda body: f"```python\n{body}\n```"):
+        assert REWARDS["code"]([write(b) for b in bodies], **columns) == [1] * len(problems)
+    assert REWARDS["code"](["    return None"] * len(problems), **columns) == [0] * len(problems)
 
 
 @pytest.mark.parametrize("tests", [None, [], "assert True", [3], ["assert ("], [b"assert True"]])

@@ -43,7 +43,13 @@ def test_terms_are_weighted_and_logged_one_by_one():
     rewards = weighted_rewards(scored, terms)
     assert rewards.dtype == np.float32
     np.testing.assert_array_equal(rewards, np.float32([2.5, 1.25, 0, np.nan]))
-    assert scored.outcomes["box_iou"] == {"scored": 3, "unparsable": 1, "timeout": 0, "crash": 0}
+    assert scored.outcomes["box_iou"] == {
+        "scored": 3,
+        "unparsable": 1,
+        "timeout": 0,
+        "crash": 0,
+        "untried": 0,
+    }
     assert scored.outcomes["format"]["scored"] == 4
 
 
@@ -79,6 +85,7 @@ def test_every_hostile_answer_is_counted_by_its_kind(hostile_results):
             "unparsable": 2,
             "timeout": 2,
             "crash": 10,
+            "untried": 0,
         }
         assert scored.outcomes["format"]["scored"] == 46
         assert "answer 1: timeout: no score within 2.5 seconds" in scored.messages[0]
@@ -111,10 +118,85 @@ def test_a_step_never_waits_longer_than_its_limit_and_the_next_one_is_well():
         began = time.monotonic()
         scored = score(scorer, ["hang"] * 50)
         assert time.monotonic() - began < PATIENCE
-        assert scored.outcomes[MISBEHAVE.name]["timeout"] == 50
+        assert scored.outcomes[MISBEHAVE.name]["timeout"] == 2
+        assert scored.outcomes[MISBEHAVE.name]["untried"] == 48
     with open_scorer([MISBEHAVE], workers=2, timeout_seconds=LIMIT) as scorer:
         score(scorer, ["hang", "die"])
         assert score(scorer, ["abc"] * 50).outcomes[MISBEHAVE.name]["scored"] == 50
+
+
+def test_hanging_programs_cost_the_honest_ones_nothing():
+    """48 that hang before 16 that do not, with 24 seconds where the 48 would take 60.
+
+    The honest ones have their score, what hangs has 0, and nothing is left unscored.
+    """
+    answers = ["import time\ndef f(x): time.sleep(999)"] * 48 + ["def f(x): return x"] * 16
+    columns = {"tests": [["assert f(1) == 1"]] * 64, "setup": [""] * 64}
+    term = RewardTerm("code", options=(("wall_seconds", 2.5), ("sandbox", "weak")))
+    seconds = 24
+    with open_scorer([term], workers=2, timeout_seconds=30, step_seconds=seconds) as scorer:
+        began = time.monotonic()
+        scored = score(scorer, answers, **columns)
+        assert time.monotonic() - began < seconds + PATIENCE
+    assert scored.values[48:, 0].tolist() == [1.0] * 16
+    hanging = scored.values[:48, 0]
+    assert set(hanging[np.isfinite(hanging)]) == {0.0}
+    assert np.isnan(hanging).sum() <= 2  # what was in hand for the first time as the step ended
+
+
+def test_a_program_that_needs_long_is_tried_again_with_more_time():
+    answers = ["import time\ndef f(x):\n    time.sleep(1)\n    return x"] * 2
+    columns = {"tests": [["assert f(1) == 1"]] * 2, "setup": [""] * 2}
+    term = RewardTerm("code", options=(("wall_seconds", 20), ("sandbox", "weak")))
+    with open_scorer([term], workers=1, timeout_seconds=100, step_seconds=60) as scorer:
+        scorer._first_try = lambda units: 0.25
+        assert score(scorer, answers, **columns).values[:, 0].tolist() == [1, 1]
+
+
+def test_a_reward_that_forks_is_named():
+    with (
+        open_scorer([RewardTerm("own_rewards:forks")], workers=1) as scorer,
+        pytest.raises(UserError, match="'own_rewards:forks' forked, and its child returned"),
+    ):
+        score(scorer, ["slow"] * 9)  # its child is seen when it is there, and does no harm before
+
+
+def test_a_reward_that_writes_on_the_workers_socket_is_told():
+    term = RewardTerm("own_rewards:writes_on_every_descriptor")
+    with (
+        open_scorer([term], workers=1) as scorer,
+        pytest.raises(UserError, match="wrote on the descriptor on which its worker reports"),
+    ):
+        score(scorer, ["a", "b"])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    ("function", "complaint"), [("huge_int", "returned -inf"), ("huge", r"beyond ±1e\+09; scale")]
+)
+def test_rewards_that_no_gradient_can_hold_are_refused(function, complaint, workers):
+    """±1e30 in a group made every advantage 0 without a word."""
+    with open_scorer([RewardTerm(f"own_rewards:{function}")], workers=workers) as scorer:
+        scored = score(scorer, ["good", "bad"])
+        assert scored.outcomes[f"own_rewards:{function}"]["crash"] == 2
+        assert complaint.replace("\\", "") in scored.messages[0]
+        with pytest.raises(UserError, match=complaint):
+            check_rewards(scorer, ["good", "bad"], thoughts=["", ""], columns={})
+    with pytest.raises(UserError, match=r"weight 1e\+30 is beyond"):
+        RewardTerm("exact", weight=1e30)
+
+
+def test_what_a_reward_starts_does_not_outlive_the_pool():
+    with open_scorer([RewardTerm("own_rewards:starts_a_daemon")], workers=1) as scorer:
+        daemon = int(score(scorer, ["a"]).values[0, 0])
+        os.kill(daemon, 0)
+    began = time.monotonic()
+    while time.monotonic() < began + PATIENCE:
+        status = Path(f"/proc/{daemon}/stat")
+        if not status.exists() or ") Z " in status.read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("a daemon outlived the pool")
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -124,6 +206,7 @@ def test_a_step_never_waits_longer_than_its_limit_and_the_next_one_is_well():
         ("too_many", "returned 2 values for 1 answer"),
         ("scalar", "returned a float"),
         ("text", "returned '1.0', a str"),
+        ("no_axes", r"returned an array without axes, array\(1"),
     ],
 )
 def test_wrong_length_or_type_stops_the_run_at_once(function, complaint, workers):

@@ -1,6 +1,8 @@
 """The task `code`: both forms of records, the standard split, references that pass, pass@k."""
 
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from text_data import HUMANEVAL, MBPP, write_jsonl
 
 from gmma.config import RewardConfig
 from gmma.errors import UserError
-from gmma.rewards.code import find_code
+from gmma.rewards.answered_code import find_code
 from gmma.rewards.sandbox.client import Sandbox
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks import TASKS
@@ -28,6 +30,10 @@ from gmma.tasks.exercises import read_exercise
 from gmma.tasks.prompt import answer_text, prompt_text, thought_text
 from gmma.tasks.storage import Storage, prepare
 from gmma.tokenizer import load_sentencepiece
+from gmma.types import Example
+
+sys.path.append(str(Path(__file__).parent.parent / "rewards"))
+import code_forms
 
 TASK = TASKS["code"]
 RNG = np.random.default_rng(0)
@@ -134,6 +140,34 @@ def test_references_pass_and_every_kind_of_failure_does_not(config, data_dir):
     assert found["passed"] == [0, 0, 0, 0]
     assert found["tests_passed"] == [0, 0, pytest.approx(2 / 3), 0]
     assert found["parsed"] == [0, 0, 1, 1]
+
+
+@pytest.mark.usefixtures("_sandbox_works")
+def test_the_metric_reads_every_form_as_the_reward_does(config, data_dir):
+    columns = {"tests": code_forms.TESTS, "setup": "", "prompt": code_forms.PROMPT}
+    example = Example(question=code_forms.PROMPT, images=(), columns=columns, id="0")
+    for result, expected in ((code_forms.RIGHT, 1.0), (code_forms.WRONG[2], 0.0)):
+        answers = [form.replace("HOLE", result) for form in code_forms.FORMS.values()]
+        found = metrics(config, answers, [example] * len(answers))
+        assert found["passed"] == found["tests_passed"] == [expected] * len(answers)
+        assert found["parsed"] == [1.0] * len(answers)
+
+
+@pytest.mark.parametrize(
+    ("keep", "split", "numbers"),
+    [
+        (range(601, 700), "validation", "511 to 600, and the ids here are 601 to"),
+        (range(511, 601), "train", "601 to 974, and the ids here are 511 to"),
+    ],
+)
+def test_mbpp_without_the_ids_of_a_split_says_which(config, tmp_path, keep, split, numbers):
+    some = [record for record in MBPP if record["task_id"] in keep]
+    path = write_jsonl(tmp_path / "some.jsonl", some)
+    with pytest.raises(UserError, match=f"is for {split}: MBPP is split by task_id, .*{numbers}"):
+        read_exercises(replace(config, train_path=path))
+    write_jsonl(path, [{**some[0], "task_id": "MBPP/1"}])
+    with pytest.raises(UserError, match="has task_id 'MBPP/1'; MBPP is split by task_id"):
+        read_exercises(replace(config, train_path=path))
 
 
 def test_pass_at_k_is_unbiased(config, data_dir):
