@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -49,6 +50,7 @@ from gmma.scoring import counted_answers, read_texts, score_answers
 from gmma.sharding import mesh_sizes, put_batch
 from gmma.state import load_params
 from gmma.tasks import TASKS
+from gmma.tasks.records import fingerprint
 from gmma.train import train
 
 T = TypeVar("T")
@@ -307,15 +309,17 @@ def data_command(arguments: Sequence[str]) -> None:
             task.source(config.task, config.data_dir, "train"), batch=4, seed=config.seed
         )
     ).examples
-    for example in examples:
+    # A folder for each task and config: an id says nothing of the data set that it is in.
+    folder = config.data_dir / "shown" / f"{config.task.name}_{fingerprint(config.task)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, example in enumerate(examples):
         print(f"\n{example.id}\n  question  {example.question}")
         if task.demonstrate is not None:
             shown = task.demonstrate(config.task, example, np.random.default_rng(0))
             if shown is not None:
                 print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
         print(f"  truth     {example.columns.get('answer')}")
-        picture = config.data_dir / "shown" / f"{example.id.replace('/', '_')}.png"
-        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture = folder / f"{number}_{re.sub(r'[^0-9A-Za-z.-]', '_', example.id)[:80]}.png"
         task.draw(config.task, example, []).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gmma.errors import UserError
 from gmma.types import Example
@@ -23,13 +23,38 @@ class PixelConfig:
     resample: int  # one of PIL.Image.Resampling
 
 
+def upright(image: Image.Image) -> Image.Image:
+    """A picture as a viewer shows it: turned and mirrored as its EXIF orientation says."""
+    return ImageOps.exif_transpose(image)
+
+
 def rgb_array(image: Image.Image) -> np.ndarray:
-    """`uint8[H, W, 3]` of any picture; what is transparent shows white."""
+    """`uint8[H, W, 3]` of any picture, upright; what is transparent shows white.
+
+    Integers of 16 bits become `round(v / 257)`, so that 65535 is white; floats in 0 … 1 become
+    `round(255 · v)`. Raises UserError for other ranges: nothing says what is white there.
+    """
+    image = eight_bits(upright(image))
     if "A" in image.getbands() or image.info.get("transparency") is not None:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"))
+
+
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The picture itself, or a grey one of bytes for one of wider numbers (`rgb_array`'s rule)."""
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return image
+    values = np.asarray(image).astype(np.float64)
+    low, high = float(values.min()), float(values.max())
+    whitest = 1.0 if image.mode == "F" else 65535.0
+    if not 0 <= low <= high <= whitest:
+        raise UserError(
+            f"its values run from {low:g} to {high:g}, where {whitest:g} would be white and 0 "
+            "black; save it with 8 bits a channel"
+        )
+    return Image.fromarray(np.round(values * (255 / whitest)).astype(np.uint8))
 
 
 def resized(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:

@@ -29,10 +29,14 @@ def anls(text: str, golds: Sequence[str]) -> float:
 
         NL_j = edit distance(text, gold_j) / max(|text|, |gold_j|)
 
-    over lower-cased texts without white space at their ends (the definition of the ST-VQA
-    benchmark). Two empty texts are equal: 1.
+    over lower-cased texts, runs of white space as one space and none at the ends (as the ST-VQA
+    benchmark's evaluation has it). Two empty texts are equal: 1.
     """
-    return max(_similarity(text.strip().lower(), gold.strip().lower()) for gold in golds)
+    return max(_similarity(_folded(text), _folded(gold)) for gold in golds)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.lower().split())
 
 
 def _similarity(text: str, gold: str) -> float:

@@ -31,6 +31,7 @@ from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.frames import AxisMap, near_box, spell_box, spell_point
 from gmma.tasks.task import Demonstration
+from gmma.tasks.truths import read_true_box
 from gmma.tasks.visual import Visual, VisualConfig, to_pixels, traced, visual_task
 from gmma.types import Example
 
@@ -47,13 +48,18 @@ class AffordanceConfig(VisualConfig):
 
 def read_truth(config: AffordanceConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
     """Columns `answer` (the box, or the mask where points are asked for), `box`, `mask`."""
-    box = mask_box(mask) if answer is None and mask is not None else read_gold_box(answer)
+    box = mask_box(mask) if answer is None and mask is not None else read_true_box(answer)
     if box is None:
         raise UserError(f"the answer {str(answer)[:80]} is no box [x1, y1, x2, y2] and has no mask")
     if config.form == "points" and mask is None:
         raise UserError("form = points, but the record has no mask to judge points by")
     part = [float(side) for side in box]
     return {"answer": part if config.form == "box" else mask, "box": part, "mask": mask}
+
+
+def place(answer: Any, units: AxisMap) -> list[float] | None:
+    """The box of a record in other units; without one it is the mask's, in pixels already."""
+    return None if answer is None else list(units.box(read_gold_box(answer) or ()))
 
 
 def mask_box(mask: np.ndarray) -> Box:
@@ -180,6 +186,7 @@ AFFORDANCE = visual_task(
         name="affordance",
         config=AffordanceConfig,
         read_truth=read_truth,
+        place=place,
         geometry=Geometry(move=move, bounds=bounds),
         instruct=instruct,
         demonstrate=demonstrate,

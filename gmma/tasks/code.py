@@ -28,7 +28,7 @@ from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import Record, fingerprint, hold_out, read_records
-from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
@@ -259,6 +259,7 @@ CODE = Task(
     config=CodeConfig,
     build=build,
     source=source,
+    content=content_by(storage),
     demonstrate=demonstrate,
     metrics=metrics,
     group_metrics=group_metrics,

@@ -21,7 +21,9 @@ from gmma.rewards.points import parse_point
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
 from gmma.tasks.frames import AxisMap, spell_box
+from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.task import Demonstration
+from gmma.tasks.truths import read_true_box, require_keys
 from gmma.tasks.visual import Visual, VisualConfig, bounds_of, traced, visual_task
 from gmma.types import Example
 
@@ -35,21 +37,36 @@ class DemandConfig(VisualConfig):
 
 def read_truth(config: DemandConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
     """Column `answer`: `{"boxes", "names"}`, each a list."""
-    if not isinstance(answer, Mapping) or demand_reward([""], thoughts=[""], answer=[answer]) == [
-        None
-    ]:
+    if not isinstance(answer, Mapping) or not all(
+        isinstance(entries, list) for entries in answer.values()
+    ):
         raise UserError(
             f'the answer {str(answer)[:80]} is no {{"boxes": [[x1, y1, x2, y2], …], "names": […]}} '
-            "with a box or a name"
+            "with a list of boxes or of names"
         )
-    boxes = [[float(side) for side in box] for box in answer.get("boxes", ())]
-    return {"answer": {"boxes": boxes, "names": list(answer.get("names", ()))}}
+    require_keys(answer, ("boxes", "names"), "the answer")
+    boxes = []
+    for number, entry in enumerate(answer.get("boxes", ())):
+        if (box := read_true_box(entry)) is None:
+            raise UserError(f"box {number} of the answer, {spell_value(entry)}, is no box")
+        boxes.append(list(box))
+    names = [
+        refuse_tags(require_text(name, f"name {number} of the answer"), f"name {number}")
+        for number, name in enumerate(answer.get("names", ()))
+    ]
+    if not boxes and not names:
+        raise UserError(f"the answer {spell_value(answer)} has neither a box nor a name")
+    return {"answer": {"boxes": boxes, "names": names}}
 
 
-def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
+def place(answer: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
+    """The boxes of a record in other units."""
+    return {**answer, "boxes": [list(units.box(box)) for box in answer.get("boxes", ())]}
+
+
+def move(columns: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
     """The boxes in another frame."""
-    answer = columns["answer"]
-    return {"answer": answer | {"boxes": [list(place.box(box)) for box in answer["boxes"]]}}
+    return {"answer": place(columns["answer"], units)}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
@@ -108,6 +125,7 @@ DEMAND = visual_task(
         name="demand",
         config=DemandConfig,
         read_truth=read_truth,
+        place=place,
         geometry=Geometry(move=move, bounds=bounds),
         instruct=instruct,
         demonstrate=demonstrate,

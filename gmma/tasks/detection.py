@@ -33,7 +33,9 @@ from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadabl
 from gmma.tasks.formats import spell_list
 from gmma.tasks.frames import AxisMap, near_box, spell_box
 from gmma.tasks.public import is_public
+from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.task import CorpusFigure, Demonstration
+from gmma.tasks.truths import read_flag, read_true_box, require_keys
 from gmma.tasks.visual import Visual, VisualConfig, bounds_of, to_pixels, traced, visual_task
 from gmma.types import Example
 
@@ -63,10 +65,22 @@ def read_truth(config: DetectionConfig, answer: Any, mask: np.ndarray | None) ->
             f'the answer {str(answer)[:80]} is no list of {{"label": …, "box": [x1, y1, x2, y2]}}'
         )
     kinds: dict[bool, list[dict]] = {True: [], False: []}
-    for entry in answer:
-        kept = {"label": entry["label"], "box": [float(side) for side in entry["box"]]}
-        kinds[bool(entry.get("crowd", False))].append(kept)
+    for number, entry in enumerate(answer):
+        what = f"entry {number} of the answer"
+        if config.records.unknown_keys == "refuse":
+            require_keys(entry, ("label", "box", "crowd"), what)
+        label = refuse_tags(require_text(entry["label"], f"{what}: label"), f"{what}: label")
+        if (box := read_true_box(entry["box"])) is None:
+            raise UserError(f"{what}: {spell_value(entry['box'])} is no box [x1, y1, x2, y2]")
+        kinds[read_flag(entry.get("crowd", False), f"{what}: crowd")].append(
+            {"label": label, "box": list(box)}
+        )
     return {"answer": kinds[False], "crowd": kinds[True]}
+
+
+def place(answer: Sequence[Mapping[str, Any]], units: AxisMap) -> list[dict[str, Any]]:
+    """The boxes of a record in other units."""
+    return [{**entry, "box": list(units.box(entry["box"]))} for entry in answer]
 
 
 def takes(config: DetectionConfig, answer: Any) -> bool:
@@ -74,12 +88,9 @@ def takes(config: DetectionConfig, answer: Any) -> bool:
     return config.most_objects is None or len(answer) <= config.most_objects
 
 
-def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
+def move(columns: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
     """The boxes in another frame."""
-    return {
-        name: [entry | {"box": list(place.box(entry["box"]))} for entry in columns[name]]
-        for name in ("answer", "crowd")
-    }
+    return {name: place(columns[name], units) for name in ("answer", "crowd")}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
@@ -191,6 +202,7 @@ DETECTION = visual_task(
         name="detection",
         config=DetectionConfig,
         read_truth=read_truth,
+        place=place,
         takes=takes,
         geometry=Geometry(move=move, bounds=bounds),
         instruct=instruct,

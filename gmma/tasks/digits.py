@@ -37,7 +37,15 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
-from gmma.tasks.storage import SPLITS, Storage, dataset_directory, encode_png, prepare, read_split
+from gmma.tasks.storage import (
+    SPLITS,
+    Storage,
+    content_by,
+    dataset_directory,
+    encode_png,
+    prepare,
+    read_split,
+)
 from gmma.tasks.task import Demonstration, ExampleSource, Patches, Task
 from gmma.tokenizer import train_sentencepiece
 from gmma.types import Example
@@ -357,6 +365,7 @@ DIGITS = Task(
     config=DigitsConfig,
     build=build,
     source=source,
+    content=content_by(storage),
     demonstrate=demonstrate,
     metrics=metrics,
     headline="iou",

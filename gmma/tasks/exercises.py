@@ -6,10 +6,10 @@ otherwise); of HumanEval's prompt all above the function, its imports and helper
 
 import ast
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gmma.errors import UserError
-from gmma.tasks.records import Record
+from gmma.tasks.records import Record, place_of, require_text, spell_value
 
 _FIELDS = (
     "MBPP (task_id, text, code, test_list, test_setup_code) and HumanEval (task_id, prompt, "
@@ -29,47 +29,69 @@ class Exercise(NamedTuple):
 
 def read_exercise(record: Record, shown_tests: int) -> Exercise:
     """A record of either kind. Raises UserError for another, or one whose solution is no Python."""
+    where = f"code: {place_of(record)}"
+    if pictures := sorted({"image", "images"} & record.keys()):
+        raise UserError(f"{where} has {pictures[0]}, which this task does not show; use task math")
     if {"text", "code", "test_list", "test_setup_code"} <= record.keys():
-        return _read_mbpp(record, shown_tests)
+        return _read_mbpp(record, shown_tests, where)
     if {"prompt", "canonical_solution", "test", "entry_point"} <= record.keys():
-        return _read_humaneval(record)
-    raise UserError(f"code: a record has the fields {', '.join(record)}; known are {_FIELDS}")
+        return _read_humaneval(record, where)
+    raise UserError(f"{where} has the fields {', '.join(record)}; known are {_FIELDS}")
 
 
-def _read_mbpp(record: Record, shown_tests: int) -> Exercise:
+def _read_mbpp(record: Record, shown_tests: int, where: str) -> Exercise:
     tests = [
-        _clean(test) for test in (*record["test_list"], *record.get("challenge_test_list", ()))
+        _clean(require_text(test, f"{where}: a test of {key}"))
+        for key in ("test_list", "challenge_test_list")
+        for test in _list_of(record, key, where)
     ]
-    solution, shown = _clean(record["code"]), tests[:shown_tests]
-    question = _clean(record["text"])
+    if not tests:
+        raise UserError(f"{where}: test_list is empty")
+    setup = record["test_setup_code"]
+    if not isinstance(setup, str):
+        raise UserError(f"{where}: test_setup_code is {spell_value(setup)}, not a string")
+    solution = _clean(require_text(record["code"], f"{where}: code"))
+    shown = tests[:shown_tests]
+    question = _clean(require_text(record["text"], f"{where}: text"))
     if shown:
         noun = "this test" if len(shown) == 1 else "these tests"
         question += f"\nYour code should pass {noun}: " + "\n".join(shown)
     return Exercise(
         question=question,
-        setup=_clean(record["test_setup_code"]),
+        setup=_clean(setup),
         tests=tuple(tests),
         solution=solution,
-        signature=_signature(solution, called_names(tests[0]), record),
+        signature=_signature(solution, called_names(tests[0]), where),
     )
 
 
-def _read_humaneval(record: Record) -> Exercise:
-    prompt, entry = _clean(record["prompt"]), str(record["entry_point"])
+def _list_of(record: Record, key: str, where: str) -> list[Any]:
+    value = record.get(key, [])
+    if not isinstance(value, list):
+        raise UserError(f"{where}: {key} is {spell_value(value)}, not a list of strings")
+    return value
+
+
+def _read_humaneval(record: Record, where: str) -> Exercise:
+    said = {
+        key: require_text(record[key], f"{where}: {key}")
+        for key in ("prompt", "canonical_solution", "test", "entry_point")
+    }
+    prompt, entry = _clean(said["prompt"]), said["entry_point"]
     above, _, head = ("\n" + prompt).rpartition(f"\ndef {entry}(")
-    solution = f"def {entry}({head}\n{_clean(record['canonical_solution'], strip=False)}".rstrip()
+    solution = f"def {entry}({head}\n{_clean(said['canonical_solution'], strip=False)}".rstrip()
     return Exercise(
         question=prompt,
         setup=above.strip(),
-        tests=(f"{_clean(record['test'])}\ncheck({entry})",),
+        tests=(f"{_clean(said['test'])}\ncheck({entry})",),
         solution=solution,
-        signature=_signature(solution, {entry}, record),
+        signature=_signature(solution, {entry}, where),
     )
 
 
-def _clean(text: object, *, strip: bool = True) -> str:
+def _clean(text: str, *, strip: bool = True) -> str:
     """Unix line ends, spaces for tabs, no white space at the ends of lines or of the text."""
-    lines = str(text).replace("\r\n", "\n").expandtabs(4).split("\n")
+    lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
     joined = "\n".join(line.rstrip() for line in lines)
     return joined.strip() if strip else joined.rstrip()
 
@@ -87,18 +109,26 @@ def called_names(test: str) -> set[str]:
     >>> sorted(called_names("assert set(f(g(1))) == set([2])"))
     ['f', 'g', 'set']
     """
-    calls = [node.func for node in ast.walk(parse_quietly(test)) if isinstance(node, ast.Call)]
+    try:
+        tree = parse_quietly(test)
+    except SyntaxError as error:
+        raise UserError(f"code: a test is no Python ({error}): {spell_value(test)}") from error
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
     return {call.id for call in calls if isinstance(call, ast.Name)}
 
 
-def _signature(solution: str, names: set[str], record: Record) -> str:
+def _signature(solution: str, names: set[str], where: str) -> str:
     """The first function of the solution that the tests call, with its parameters' names."""
-    for node in parse_quietly(solution).body:
+    try:
+        body = parse_quietly(solution).body
+    except SyntaxError as error:
+        raise UserError(f"{where}: the solution is no Python ({error})") from error
+    for node in body:
         if isinstance(node, ast.FunctionDef) and node.name in names:
             return f"{node.name}({', '.join(a.arg for a in node.args.args)})"
         if isinstance(node, ast.ClassDef) and node.name in names:
             return node.name
     raise UserError(
-        f"code: the solution of record {record.get('task_id')} defines none of what its first test "
-        f"calls ({', '.join(sorted(names))})"
+        f"{where}: the solution defines none of what its first test calls "
+        f"({', '.join(sorted(names))})"
     )

@@ -10,6 +10,8 @@ from typing import Any
 
 from gmma.errors import UserError
 from gmma.files import read_json
+from gmma.tasks.records import read_number, require_text
+from gmma.tasks.truths import read_flag
 
 AFFORDANCES = {
     "grasp": "grasp it by",
@@ -36,21 +38,24 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
     """
     try:
         names = {category["id"]: category["name"] for category in document["categories"]}
-        found: dict[Any, list[dict]] = {image["id"]: [] for image in document["images"]}
-        for annotation in document["annotations"]:
-            x, y, width, height = annotation["bbox"]
-            entry = {
-                "label": names[annotation["category_id"]],
-                "box": [x, y, x + width, y + height],
-            }
-            crowd = {"crowd": True} if annotation.get("iscrowd", 0) else {}
-            found[annotation["image_id"]].append(entry | crowd)
-        files = {image["id"]: image["file_name"] for image in document["images"]}
-    except (KeyError, TypeError, ValueError) as error:
+        images = {image["id"]: image for image in document["images"]}
+        annotations = list(document["annotations"])
+    except (KeyError, TypeError) as error:
         raise UserError(
             f"{path} is no COCO instances file: {type(error).__name__} {error}; it needs images, "
             "annotations with bbox, and categories"
         ) from error
+    found: dict[Any, list[dict]] = {image: [] for image in images}
+    for number, annotation in enumerate(annotations):
+        try:
+            found[annotation["image_id"]].append(_coco_entry(annotation, names))
+        except (KeyError, TypeError, ValueError, UserError) as error:
+            name = annotation.get("id") if isinstance(annotation, Mapping) else None
+            why = f"no {error}" if isinstance(error, KeyError) else error
+            raise UserError(
+                f"annotation {number} (id {name}) of {path}: {why}; it needs bbox [x, y, width, "
+                "height], and the ids of an image and of a category"
+            ) from error
     order = list(names.values())
     for image, entries in found.items():
         if any("crowd" not in entry for entry in entries):
@@ -59,8 +64,22 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
                 "question": coco_question(entries, order),
                 "question_type": "detection",
                 "answer": entries,
-                "image": files[image],
+                "image": images[image].get("file_name"),
+                **_size_of(images[image]),
             }
+
+
+def _coco_entry(annotation: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
+    x, y, width, height = (read_number(side, "a side of bbox") for side in annotation["bbox"])
+    crowd = read_flag(annotation.get("iscrowd", 0), "iscrowd")
+    label = require_text(names[annotation["category_id"]], "the category's name")
+    box = [x, y, x + width, y + height]
+    return {"label": label, "box": box} | ({"crowd": True} if crowd else {})
+
+
+def _size_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row says of its image's size, where it says anything."""
+    return {key: row[key] for key in ("width", "height") if key in row}
 
 
 def coco_question(entries: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
@@ -84,8 +103,10 @@ def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
     `classes.json` beside the file names the mask values. The box is that of the largest component.
     """
-    values = {name: int(value) for value, name in read_json(path.parent / "classes.json").items()}
+    values = _class_values(path.parent / "classes.json")
     for row in _rows(document, path, ("id", "tool", "image", "mask", "affordances")):
+        if not isinstance(row["affordances"], Mapping):
+            raise UserError(f"{path}: frame {row['id']}: affordances are no object of regions")
         for name, region in row["affordances"].items():
             if name not in values or "main_bbox_xyxy" not in region:
                 raise UserError(f"{path}: frame {row['id']} has no class or no box for {name!r}")
@@ -97,7 +118,16 @@ def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
                 "image": row["image"],
                 "mask": row["mask"],
                 "mask_value": values[name],
+                **_size_of(row),
             }
+
+
+def _class_values(path: Path) -> dict[str, int]:
+    """Name → value in the mask."""
+    try:
+        return {name: int(value) for value, name in read_json(path).items()}
+    except (AttributeError, ValueError) as error:
+        raise UserError(f'{path} is no object of {{"value": "name"}} ({error})') from error
 
 
 def demand_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
@@ -110,6 +140,7 @@ def demand_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
             "question_type": "demand",
             "answer": {"boxes": row["boxes_xyxy"], "names": row["target_categories"]},
             "image": row["image"],
+            **_size_of(row),
         }
 
 

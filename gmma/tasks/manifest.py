@@ -5,15 +5,18 @@ A manifest is a JSON list or JSON lines, a record each:
     {"question": "…", "answer": …, "question_type": "trajectory-sharerobot", "image": "a/b.png"}
 
 `image` is a path in the image folder, or a list of them; `id` may stand beside, and so may
-`thought`, a reasoning trace for SFT, and `mask` with `mask_value`, a picture whose pixels of that
-value are the truth's region (without a value: all that are not 0). What `answer` must be is the
-task's matter; coordinates are pixels of the (first) image as stored. Images keep the bytes of their
-files. Other layouts are turned into this one by `gmma.tasks.formats`.
+`thought`, a reasoning trace for SFT, `width` and `height` of the first image, which must then be
+so, and `mask` with `mask_value`, a picture whose pixels of that value are the truth's region
+(without a value: all that are not 0). What `answer` must be is the task's matter; its coordinates
+are on the first image, turned upright as its EXIF orientation says, in the units that the field
+`frame` names, and are stored in pixels. Images keep the bytes of their files. Other layouts are
+turned into this one by `gmma.tasks.formats`.
 """
 
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +29,29 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.tasks.formats import FORMATS
-from gmma.tasks.records import fingerprint
+from gmma.tasks.frames import WHOLE_IMAGE_UNITS
+from gmma.tasks.pictures import (
+    Outside,
+    check_picture,
+    find_picture,
+    find_pictures,
+    name_in,
+    open_picture,
+)
+from gmma.tasks.records import (
+    fingerprint,
+    read_lines,
+    read_text,
+    read_trace,
+    refuse_half_characters,
+    require_text,
+    spell_value,
+)
 from gmma.tasks.storage import SPLITS, Storage, encode_png
 
 REQUIRED = ("question", "answer", "question_type", "image")
-OPTIONAL = ("id", "thought", "mask", "mask_value")
+OPTIONAL = ("id", "thought", "width", "height", "mask", "mask_value")
+Size = tuple[int, int]  # width and height in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +70,13 @@ class RecordsConfig:
     validation: Path | None = None  # None: a share of the training file
     test: Path | None = None  # None: a share of the training file
     images: Path | None = None  # folder of the paths in the records; None: the file's own folder
+    outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
+    # Units of the coordinates in the records: pixels of the upright first image; 0 … 1 along each
+    # of its sides (unit); 0 … 1000 along each (thousandths)
+    frame: Literal["pixels", "unit", "thousandths"] = "pixels"
+    # A record whose answer is none for the task, is empty or is not on its image: an error, or
+    # left out of the dataset, which says how many were
+    wrong_truths: Literal["refuse", "leave_out"] = "refuse"
     question_type: str | None = None  # keep the records of this type alone; None: all
     unknown_keys: Literal["refuse", "ignore"] = "refuse"  # keys of a record that gmma cannot read
     validation_share: float = 0.1  # of the training file, where there is no validation file
@@ -62,10 +90,20 @@ class RecordsConfig:
                 f"records: validation_share = {shares[0]} and test_share = {shares[1]}; they must "
                 "be 0 or more and leave something to train on"
             )
+        if self.format.startswith("tfds_") and self.frame != "pixels":
+            raise UserError(
+                f"records: frame = {self.frame} says nothing of format = {self.format}, whose "
+                "units are TFDS's; leave frame at pixels"
+            )
 
     def file_of(self, split: str) -> Path:
         """The file that a split's records come from."""
         return getattr(self, split) or self.train
+
+    def frame_size(self, size: Size) -> Size:
+        """Width and height, in the units of the records, of an image of so many pixels."""
+        sides = {"pixels": size, "unit": (1, 1), "thousandths": (WHOLE_IMAGE_UNITS,) * 2}
+        return sides[self.frame]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +116,7 @@ class ManifestRecord:
     question_type: str
     images: tuple[Path, ...]
     thought: str
+    size: Size | None  # what the record says that its first image is
     mask: Path | None
     mask_value: int | None
     where: str  # names the record in a message
@@ -95,12 +134,13 @@ def read_document(path: Path) -> Any:
     """What a JSON or JSON lines file holds. UserError where it is missing or neither."""
     require_records(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        return json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{path} is no {path.suffix[1:].upper() or 'JSON'} ({error})") from error
+            return [row for _, row in read_lines(path)]
+        return json.loads(read_text(path))
+    except (UserError, ValueError, RecursionError) as error:
+        hint = "; a file of JSON lines must be named .jsonl" if "Extra data" in str(error) else ""
+        kind = path.suffix[1:].upper() or "JSON"
+        raise UserError(f"{path} is no {kind} ({error}){hint}") from error
 
 
 def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
@@ -109,7 +149,7 @@ def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
     rows = FORMATS[config.format](read_document(path), path)
     folder = path.parent if config.images is None else config.images
     records = [
-        check_record(row, f"record {number} of {path}", str(number), folder, config.unknown_keys)
+        check_record(row, f"record {number} of {path}", str(number), folder, config)
         for number, row in enumerate(rows)
     ]
     kept = [r for r in records if config.question_type in (None, r.question_type)]
@@ -125,7 +165,7 @@ def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
 
 def drawn_split(config: RecordsConfig, record: ManifestRecord, folder: Path) -> str:
     """The split of a record of the training file, by a hash of its first image's path."""
-    name = record.images[0].relative_to(folder).as_posix() if record.images else record.id
+    name = name_in(folder, record.images[0]) if record.images else record.id
     drawn = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
     place = int.from_bytes(drawn[:8], "big") / 2**64
     for split in ("validation", "test"):
@@ -137,46 +177,63 @@ def drawn_split(config: RecordsConfig, record: ManifestRecord, folder: Path) -> 
 
 
 def check_record(
-    row: Any, where: str, number: str, folder: Path, unknown_keys: str
+    row: Any, where: str, number: str, folder: Path, config: RecordsConfig
 ) -> ManifestRecord:
     """A record of a manifest as a dataclass. UserError for a form that is not the schema's."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is a {type(row).__name__}, not an object")
     if "id" in row:
-        where = f"{where} (id {row['id']})"
+        where = f"{where} (id {spell_value(row['id']).strip(chr(34))})"
+    refuse_half_characters(row, where)
     missing = [key for key in REQUIRED if key not in row]
     unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
     if missing:
         raise UserError(f"{where} has no {', '.join(missing)}; a record needs {REQUIRED}")
-    if unknown and unknown_keys == "refuse":
+    if unknown and config.unknown_keys == "refuse":
         raise UserError(
             f"{where} has unknown keys {', '.join(map(str, unknown))}; a record may also have "
             f"{', '.join(OPTIONAL)}; task.records.unknown_keys = ignore reads it all the same"
         )
-    for key in ("question", "question_type"):
-        if not isinstance(row[key], str):
-            raise UserError(f"{where}: {key} is a {type(row[key]).__name__}, not a string")
-    images = row["image"] if isinstance(row["image"], list) else [row["image"]]
+    outside = config.outside_images
     return ManifestRecord(
-        id=str(row.get("id", number)),
-        question=row["question"],
+        id=str(_whole_number_or_text(row, "id", where, number)),
+        question=require_text(row["question"], f"{where}: question"),
         answer=row["answer"],
-        question_type=row["question_type"],
-        images=tuple(_file_in(folder, name, f"{where}: image") for name in images),
-        thought=str(row.get("thought", "")),
-        mask=_file_in(folder, row["mask"], f"{where}: mask") if "mask" in row else None,
-        mask_value=row.get("mask_value"),
+        question_type=require_text(row["question_type"], f"{where}: question_type"),
+        images=find_pictures(folder, row["image"], f"{where}: image", outside),
+        thought=read_trace(row, "thought", where),
+        size=_said_size(row, where),
+        mask=(
+            find_picture(folder, row["mask"], f"{where}: mask", outside) if "mask" in row else None
+        ),
+        mask_value=_whole_number(row, "mask_value", where) if "mask_value" in row else None,
         where=where,
     )
 
 
-def _file_in(folder: Path, name: Any, what: str) -> Path:
-    if not isinstance(name, str):
-        raise UserError(f"{what} is a {type(name).__name__}, not a path")
-    path = folder / name
-    if not path.is_file():
-        raise UserError(f"{what}: no file {path}; set task.records.images to the folder of images")
-    return path
+def _whole_number(row: Mapping[str, Any], key: str, where: str) -> int:
+    value = row[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(f"{where}: {key} is {spell_value(value)}, not a whole number")
+    return value
+
+
+def _whole_number_or_text(
+    row: Mapping[str, Any], key: str, where: str, otherwise: str
+) -> int | str:
+    value = row.get(key, otherwise)
+    if isinstance(value, str):
+        return value
+    return _whole_number(row, key, where)
+
+
+def _said_size(row: Mapping[str, Any], where: str) -> Size | None:
+    said = [key for key in ("width", "height") if key in row]
+    if len(said) == 1:
+        raise UserError(f"{where} has {said[0]} alone; give width and height, or neither")
+    if not said:
+        return None
+    return _whole_number(row, "width", where), _whole_number(row, "height", where)
 
 
 FEATURES = {
@@ -189,56 +246,112 @@ FEATURES = {
 }
 
 
+class TruthError(UserError):
+    """An answer that is none for its task, or is not on its image."""
+
+
+Accept = Callable[[ManifestRecord, Size, "np.ndarray | None"], Any]
+
+
 def manifest_storage(
     name: str,
     config: RecordsConfig,
     data_dir: Path,
-    check: Callable[[ManifestRecord], bool],
+    accept: Accept,
+    takes: Callable[[ManifestRecord], bool],
 ) -> Storage:
     """The records as they will lie on disk.
 
-    `check` says whether the task takes a record, and raises UserError naming it where its answer is
-    wrong. Its home is named after the content of the files that hold the records, but not after
-    that of the images.
+    `accept` gets a record, its first image's size and its mask, and gives the answer in pixels; it
+    raises UserError where the answer is wrong. `takes` says whether the task wants the record. The
+    home is named after the content of the files that hold the records, but not after that of the
+    images.
     """
     files = [config.file_of(split) for split in SPLITS]
     for path in files:
         require_records(path)
 
     def records(split: str) -> Iterator[dict[str, Any]]:
-        return (stored(record) for record in read_manifest(config, split) if check(record))
+        left_out: list[str] = []
+        given = read_manifest(config, split)
+        for record in given:
+            try:
+                row = stored(record, accept)
+            except TruthError as error:
+                if config.wrong_truths == "refuse":
+                    raise
+                left_out.append(str(error))
+                continue
+            if takes(record):
+                yield row
+        if left_out:
+            print(
+                f"{split}: {len(left_out)} of {len(given)} records left out; the first: "
+                f"{left_out[0]}",
+                file=sys.stderr,
+            )
 
     return Storage(
         name=name,
         directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files)}",
         features=FEATURES,
         records=records,
+        version="1.1.0",  # what is refused has changed
         description=__doc__ or "",
     )
 
 
-def stored(record: ManifestRecord) -> dict[str, Any]:
-    """A record with the bytes of its files. UserError where a picture cannot be read."""
-    for path in record.images:
-        _open_picture(path, record.where)
-    mask = b""
-    if record.mask is not None:
-        values = np.asarray(_open_picture(record.mask, record.where))
-        region = values != 0 if record.mask_value is None else values == record.mask_value
-        if region.ndim != 2 or not region.any():
-            raise UserError(
-                f"{record.where}: mask {record.mask} of shape {values.shape} has no pixel of value "
-                f"{record.mask_value} in one channel"
-            )
-        mask = encode_png(region.astype(np.uint8) * 255).getvalue()
+def stored(record: ManifestRecord, accept: Accept) -> dict[str, Any]:
+    """A record with the bytes of its files. UserError naming it where one of them is wrong."""
+    if not record.images:
+        raise UserError(f"{record.where} has no image, and its task needs one")
+    sizes = [check_picture(path, record.where) for path in record.images]
+    _check_size(record, sizes[0])
+    mask = _read_mask(record, sizes[0])
+    try:
+        answer = accept(record, sizes[0], mask)
+    except UserError as error:
+        raise TruthError(f"{record.where}: {error}") from None
     return stored_form(
         id=record.id,
         question=record.question,
-        answer=record.answer,
+        answer=answer,
         images=[path.read_bytes() for path in record.images],
         thought=record.thought,
-        mask=mask,
+        mask=b"" if mask is None else encode_png(mask.astype(np.uint8) * 255).getvalue(),
     )
+
+
+def _check_size(record: ManifestRecord, size: Size) -> None:
+    if record.size not in (None, size):
+        assert record.size is not None
+        said, found = (f"{width} x {height}" for width, height in (record.size, size))
+        turned = record.size == size[::-1]
+        raise UserError(
+            f"{record.where} says that its image is {said}, but {record.images[0]} is {found}; "
+            + ("it is turned upright by its EXIF orientation, and " if turned else "")
+            + "coordinates must be on the picture as it is: mend them, or give the right file"
+        )
+
+
+def _read_mask(record: ManifestRecord, size: Size) -> np.ndarray | None:
+    """The region of a record's mask, bool[H, W] over its first image."""
+    if record.mask is None:
+        return None
+    values = np.asarray(open_picture(record.mask, record.where))
+    region = values != 0 if record.mask_value is None else values == record.mask_value
+    if region.ndim != 2 or not region.any():
+        raise UserError(
+            f"{record.where}: mask {record.mask} of shape {values.shape} has no pixel of value "
+            f"{record.mask_value} in one channel"
+        )
+    if region.shape[::-1] != size:
+        said, found = (f"{width} x {height}" for width, height in (region.shape[::-1], size))
+        raise UserError(
+            f"{record.where}: mask {record.mask} is {said}, but the image {record.images[0]} is "
+            f"{found}; a mask lies over its image pixel by pixel"
+        )
+    return region
 
 
 def stored_form(
@@ -259,15 +372,6 @@ def stored_form(
         "images": list(images),
         "mask": mask,
     }
-
-
-def _open_picture(path: Path, where: str) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-            return picture.copy()
-    except OSError as error:
-        raise UserError(f"{where}: {path} is no whole picture ({error})") from error
 
 
 @dataclass(frozen=True, kw_only=True)

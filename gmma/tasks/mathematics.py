@@ -5,11 +5,13 @@
               Natalia sold 48+24 = 72 clips altogether in April and May.
     answer    72
 
-Records are those of GSM8K, MATH or SVAMP as released, or plain ones with `question`, `answer` and
-perhaps `thought`; which, their fields tell. A demonstration is the record's own solution: GSM8K's
-without its `<<48/2=24>>` marks, MATH's with its `\\boxed{…}`, SVAMP's equation.
+Records are those of GSM8K, MATH or SVAMP as released, or plain ones: `question` or `problem`;
+`answer`, the truth, or else a `solution` that ends in one; perhaps `thought` or `solution`, the
+trace; perhaps `image` or `images`, paths of pictures. A demonstration is the record's own solution:
+GSM8K's without its `<<48/2=24>>` marks, MATH's with its `\\boxed{…}`, SVAMP's equation.
 """
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,13 +23,33 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.images.common import rgb_array
 from gmma.rewards.attempts import majority_at_k, pass_rates
 from gmma.rewards.mathematics import find_answer, is_readable
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.judge import judge
-from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
-from gmma.tasks.records import Record, fingerprint, hold_out, read_records
-from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page, put_above
+from gmma.tasks.pictures import Outside, find_pictures, read_picture
+from gmma.tasks.records import (
+    Record,
+    fingerprint,
+    hold_out,
+    place_of,
+    read_number,
+    read_records,
+    read_trace,
+    refuse_tags,
+    require_text,
+    spell_value,
+)
+from gmma.tasks.storage import (
+    Storage,
+    content_by,
+    dataset_directory,
+    prepare,
+    read_content,
+    read_split,
+)
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
@@ -37,8 +59,9 @@ _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _DECIMAL_ZERO = re.compile(r"(\d+)\.0\b")
 _FIELDS = (
     "GSM8K (question, answer with ####), MATH (problem, solution), SVAMP (Body, Question, "
-    "Equation, Answer), or question, answer and perhaps thought"
+    "Equation, Answer), or question or problem with answer, and perhaps thought or solution"
 )
+_SHORTEST_MARK = 4  # characters that mark a result inside a solution: "####"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +77,8 @@ class MathConfig:
     longest_thought: int | None = None  # the same of the thoughts of training records
     explain: bool = True  # say in the question how to answer
     relative_tolerance: float = 0.0  # a number is right within this share of the true one
+    images: Path | None = None  # folder of the pictures' paths; None: that of the records' file
+    outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
     vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
@@ -68,46 +93,97 @@ class MathConfig:
 
 
 class Problem(NamedTuple):
-    """What is kept of a record; a thought or an answer may be empty: then there is none."""
+    """What is kept of a record; an empty thought is none."""
 
     question: str
     thought: str
     answer: str
+    images: tuple[Path, ...] = ()
 
 
 def read_problem(record: Record) -> Problem:
-    """A record of any of the known kinds. Raises UserError for another."""
+    """A record of any of the known kinds, without its pictures.
+
+    Raises UserError naming record and field for another kind, for what is no text or number, and
+    for a text that holds a tag.
+    """
+    where = f"math: {place_of(record)}"
     if {"Body", "Question", "Equation", "Answer"} <= record.keys():
-        return _read_svamp(record)
-    if {"problem", "solution"} <= record.keys():
-        solution = str(record["solution"])
-        return Problem(str(record["problem"]), solution, find_answer(solution))
-    if {"question", "answer"} <= record.keys():
-        return _read_question(record)
-    raise UserError(f"math: a record has the fields {', '.join(record)}; known are {_FIELDS}")
-
-
-def _read_question(record: Record) -> Problem:
-    question, text = str(record["question"]), str(record["answer"])
-    thought, marker, final = text.rpartition("####")
+        return _read_svamp(record, where)
+    named = [key for key in ("question", "problem") if key in record]
+    if len(named) != 1 or not ({"answer", "solution"} & record.keys()):
+        raise UserError(f"{where} has the fields {', '.join(record)}; known are {_FIELDS}")
+    question = require_text(record[named[0]], f"{where}: {named[0]}")
+    trace = "thought" if "thought" in record else "solution"
+    thought = read_trace(record, trace, where)
+    if "answer" not in record:
+        return Problem(question, thought, _read_result(record, where))
+    before, marker, answer = _spell_answer(record["answer"], f"{where}: answer").rpartition("####")
     if marker:
-        return Problem(question, _CALCULATOR.sub("", thought).strip(), find_answer(final))
-    return Problem(question, str(record.get("thought") or ""), text)
+        thought = thought or _CALCULATOR.sub("", before).strip()
+        answer = find_answer(answer)
+    return Problem(question, thought, require_text(answer, f"{where}: the result in answer"))
 
 
-def _read_svamp(record: Record) -> Problem:
-    body, answer = str(record["Body"]).strip(), _plain_number(record["Answer"])
-    question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {record['Question']}"
-    equation = _DECIMAL_ZERO.sub(r"\1", str(record["Equation"])).strip()
+def _read_result(record: Record, where: str) -> str:
+    """The result that a solution marks. UserError where it marks none: the truth is not its text.
+
+    A solution that is a result alone needs no mark.
+    """
+    solution = require_text(record["solution"], f"{where}: solution").strip()
+    result = find_answer(solution)
+    if " " in solution and len(solution) - len(result) < _SHORTEST_MARK:
+        raise UserError(
+            f"{where}: solution marks no result (\\boxed{{…}}, ####), and its whole text is none: "
+            f"{spell_value(solution)}; give the result as answer"
+        )
+    return require_text(result, f"{where}: the result in solution")
+
+
+def _spell_answer(value: Any, what: str) -> str:
+    """A true result, a text or a number, as a text."""
+    if isinstance(value, str):
+        return refuse_tags(require_text(value, what), what)
+    if isinstance(value, float):
+        return _plain_number(read_number(value, what))
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UserError(
+            f"{what} is a {type(value).__name__}, neither a text nor a number: {spell_value(value)}"
+        )
+    return str(value)
+
+
+def _read_svamp(record: Record, where: str) -> Problem:
+    said = {key: require_text(record[key], f"{where}: {key}") for key in ("Body", "Question")}
+    body, answer = said["Body"].strip(), _spell_answer(record["Answer"], f"{where}: Answer")
+    try:
+        answer = _plain_number(float(answer))
+    except (ValueError, OverflowError):
+        raise UserError(f"{where}: Answer is {spell_value(answer)}, not a finite number") from None
+    question = f"{body}{'' if body.endswith(('.', '?', '!')) else '.'} {said['Question']}"
+    equation = require_text(record["Equation"], f"{where}: Equation")
+    equation = _DECIMAL_ZERO.sub(r"\1", refuse_tags(equation, f"{where}: Equation")).strip()
     equation = equation.removeprefix("(").removesuffix(")").strip()
     equation = equation.replace("( ", "(").replace(" )", ")")
     return Problem(question, f"{equation} = {answer}", answer)
 
 
-def _plain_number(value: object) -> str:
-    """12.0 as 12, 0.5 as it is."""
-    number = float(str(value))
-    return str(int(number)) if number.is_integer() else str(number)
+def _plain_number(number: float | int) -> str:
+    """12.0 as 12, 0.5 as it is. ValueError or OverflowError for what is not finite."""
+    return str(int(number)) if int(number) == number else str(number)
+
+
+def find_images(config: MathConfig, record: Record, path: Path) -> tuple[Path, ...]:
+    """The pictures that a record names under `image` or `images`."""
+    folder = path.parent if config.images is None else config.images
+    return tuple(
+        picture
+        for key in ("image", "images")
+        if key in record
+        for picture in find_pictures(
+            folder, record[key], f"math: {place_of(record)}: {key}", config.outside_images
+        )
+    )
 
 
 def read_problems(config: MathConfig) -> dict[str, list[Problem]]:
@@ -135,7 +211,10 @@ def _question(problem: Problem) -> str:
 
 
 def _read_fitting(config: MathConfig, path: Path, split: str) -> list[Problem]:
-    problems = map(read_problem, read_records(path, split))
+    problems = [
+        read_problem(record)._replace(images=find_images(config, record, path))
+        for record in read_records(path, split)
+    ]
     return [problem for problem in problems if _within(config.longest_question, problem.question)]
 
 
@@ -146,17 +225,24 @@ def _within(bound: int | None, text: str) -> bool:
 def storage(config: MathConfig, data_dir: Path) -> Storage:
     """The dataset on disk; how the question is put is chosen when it is read."""
     bounds = (config.held_out, config.longest_question, config.longest_thought)
-    name = f"math_{fingerprint(config.train_path, config.test_path, *bounds)}"
+    places = (config.images, config.outside_images)
+    name = f"math_{fingerprint(config.train_path, config.test_path, *bounds, *places)}"
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         for index, problem in enumerate(read_problems(config)[split]):
-            yield {"id": f"{split}/{index}", **problem._asdict()}
+            name = f"{split}/{index}"
+            pictures = [read_picture(path, f"math: {name}") for path in problem.images]
+            yield {"id": name, **problem._asdict(), "images": pictures}
 
     return Storage(
         name="math",
         directory=Path(data_dir) / name,
-        features={field: tfds.features.Text() for field in ("id", *Problem._fields)},
+        features={
+            **{field: tfds.features.Text() for field in ("id", "question", "thought", "answer")},
+            "images": tfds.features.Sequence(tfds.features.Text()),  # the bytes of their files
+        },
         records=records,
+        version="1.1.0",  # what is the truth, and what is refused, has changed
         description=__doc__ or "",
     )
 
@@ -185,11 +271,13 @@ class _Source:
         return len(self.records)
 
     def __getitem__(self, index: int, /) -> Example:
-        record = {name: value.decode() for name, value in self.records[index].items()}
+        stored = dict(self.records[index])
+        pictures = stored.pop("images")
+        record = {name: value.decode() for name, value in stored.items()}
         question = record["question"]
         return Example(
             question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
-            images=(),
+            images=tuple(rgb_array(Image.open(io.BytesIO(data))) for data in pictures),
             columns={"answer": record["answer"], "solution": record["thought"]},
             id=record["id"],
         )
@@ -213,8 +301,7 @@ def demonstrate(
 
 def demonstrated_rows(config: MathConfig, data_dir: Path) -> list[int]:
     """Training records that have a solution."""
-    records = read_split(storage(config, data_dir), "train")
-    return [row for row in range(len(records)) if records[row]["thought"]]
+    return list(read_content(storage(config, data_dir)).traced["train"])
 
 
 def metrics(
@@ -247,11 +334,11 @@ def group_metrics(
 
 
 def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """The question, the true result, and each answer in the colour of its verdict."""
+    """Pictures, question, true result, and each answer in the colour of its verdict."""
     right = metrics(config, answers, [example] * len(answers))["accuracy"]
     truth = str(example.columns["answer"])
     blocks = [("question", example.question, INK), ("truth", truth, TRUTH)]
-    return draw_page([*blocks, *answer_blocks(answers, right)])
+    return put_above(example.images, draw_page([*blocks, *answer_blocks(answers, right)]))
 
 
 def term_options(config: MathConfig, term: RewardTerm) -> TermOptions:
@@ -264,6 +351,7 @@ MATH = Task(
     config=MathConfig,
     build=build,
     source=source,
+    content=content_by(storage),
     demonstrate=demonstrate,
     demonstrated_rows=demonstrated_rows,
     metrics=metrics,

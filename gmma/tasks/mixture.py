@@ -110,6 +110,13 @@ def source(tasks: Tasks, config: MixtureConfig, data_dir: Path, split: str) -> M
     return MixedSource(config.titles, sources, place_rows(parts, lengths), tuple(columns))
 
 
+def content(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> str:
+    """A hash of the records of every part."""
+    return fingerprint(
+        *(tasks[part.task.name].content(part.task, data_dir) for part in config.parts)
+    )
+
+
 def demonstrated_rows(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> list[int]:
     """Rows of `train` whose record has a demonstration."""
     mixed = source(tasks, config, data_dir, "train")
@@ -284,6 +291,7 @@ def mixture_of(tasks: Tasks) -> Task:
         config=MixtureConfig,
         build=partial(build, tasks),
         source=partial(source, tasks),
+        content=partial(content, tasks),
         demonstrate=partial(demonstrate, tasks),
         demonstrated_rows=partial(demonstrated_rows, tasks),
         metrics=partial(metrics, tasks),

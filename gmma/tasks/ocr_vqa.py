@@ -21,6 +21,7 @@ from gmma.rewards.exact import exact_reward, read_gold_texts
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
 from gmma.tasks.frames import AxisMap
+from gmma.tasks.records import refuse_tags, require_text
 from gmma.tasks.task import Demonstration
 from gmma.tasks.visual import Visual, VisualConfig, traced, visual_task
 from gmma.types import Example
@@ -37,7 +38,14 @@ def read_truth(config: OcrVqaConfig, answer: Any, mask: np.ndarray | None) -> di
     """Column `answer`: the accepted texts."""
     if (texts := read_gold_texts(answer)) is None:
         raise UserError(f"the answer {str(answer)[:80]} is no text and no list of texts")
+    for text in texts:
+        refuse_tags(require_text(text, "an accepted text"), "an accepted text")
     return {"answer": texts}
+
+
+def place(answer: Any, units: AxisMap) -> Any:
+    """A text is nowhere."""
+    return answer
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
@@ -87,6 +95,7 @@ OCR_VQA = visual_task(
         name="ocr_vqa",
         config=OcrVqaConfig,
         read_truth=read_truth,
+        place=place,
         geometry=Geometry(move=move, bounds=bounds, mirrors=False),
         instruct=instruct,
         speaks_coordinates=False,

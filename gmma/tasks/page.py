@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PAGE_PIXELS = 720  # width
@@ -28,6 +29,21 @@ def draw_page(blocks: Sequence[Block]) -> Image.Image:
         place = (_MARGIN + indent, _MARGIN + row * (_SIZE + 6))
         pen.text(place, line, fill=colour, font=font)
     return page
+
+
+def put_above(pictures: Sequence[np.ndarray], page: Image.Image) -> Image.Image:
+    """A page below pictures, each uint8[H, W, 3], which are made narrower where it is."""
+    shown = []
+    for pixels in pictures:
+        picture = Image.fromarray(pixels)
+        picture.thumbnail((page.width, page.width))
+        shown.append(picture)
+    whole = Image.new("RGB", (page.width, sum(part.height for part in (*shown, page))), "white")
+    top = 0
+    for part in (*shown, page):
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
 
 
 def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:

@@ -93,9 +93,20 @@ def _open_rows(builder: Any, split: str) -> Sequence[Any]:
 
 @functools.cache
 def _rows_with_boxes(directory: Path, split: str) -> tuple[tuple[int, ...], ...]:
-    """Rows of COCO with an object that is no crowd: the others ask for nothing."""
+    """Rows of COCO with an object that has an area and is no crowd: others ask for nothing."""
     rows = _open_rows(open_builder(directory), split)
-    return tuple((row,) for row in range(len(rows)) if not np.all(rows[row]["objects"]["is_crowd"]))
+    objects = (rows[row]["objects"] for row in range(len(rows)))
+    return tuple(
+        (row,)
+        for row, found in enumerate(objects)
+        if np.any(has_area(found["bbox"]) & ~np.asarray(found["is_crowd"], bool))
+    )
+
+
+def has_area(boxes: Sequence | np.ndarray) -> np.ndarray:
+    """Which of TFDS's boxes, float[N, 4], are more than a line; COCO has a few that are not."""
+    top, left, bottom, right = np.asarray(boxes, np.float64).reshape(-1, 4).T
+    return (bottom > top) & (right > left)
 
 
 @functools.cache
@@ -111,16 +122,21 @@ def _expressions(directory: Path, split: str) -> tuple[tuple[int, ...], ...]:
 
 
 def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> Record:
-    """An image of COCO, asked for the categories that it shows."""
+    """An image of COCO, asked for the categories that it shows in boxes with an area."""
     image = rgb_array(Image.open(io.BytesIO(row["image"])))
     height, width = image.shape[:2]
     objects = row["objects"]
     answer = [
         {"label": labels[label], "box": to_box(box, width, height)}
         | ({"crowd": True} if crowd else {})
-        for label, box, crowd in zip(
-            objects["label"], objects["bbox"], objects["is_crowd"], strict=True
+        for label, box, crowd, whole in zip(
+            objects["label"],
+            objects["bbox"],
+            objects["is_crowd"],
+            has_area(objects["bbox"]),
+            strict=True,
         )
+        if whole
     ]
     question = coco_question(answer, labels)
     return _record(image, str(row["image/id"]), question, answer)

@@ -8,7 +8,8 @@ fingerprint of the files, so that a changed file is never mistaken for the old o
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,9 +18,29 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
+from gmma.tasks.prompt import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 
 Record = Mapping[str, Any]
 R = TypeVar("R")
+TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+_SHOWN = 60  # characters of a value in a message
+
+# How files begin that are not text, and what to do about them
+_OTHER_FILES = {
+    b"PAR1": "a Parquet file; pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)",
+    b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",
+    b"PK\x03\x04": "a ZIP archive; unpack it",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it with unzstd",
+    b"ARROW1": "an Arrow file; datasets.Dataset.from_file(FILE).to_json(OUT)",
+    b"\xff\xfe": "text in UTF-16; iconv -f UTF-16 -t UTF-8 FILE > OUT",
+    b"\xfe\xff": "text in UTF-16; iconv -f UTF-16 -t UTF-8 FILE > OUT",
+}
+
+
+class PlacedRecord(dict[str, Any]):
+    """A record that knows how messages call it."""
+
+    where = "a record"
 
 
 def read_records(path: Path, split: str) -> list[Record]:
@@ -28,42 +49,177 @@ def read_records(path: Path, split: str) -> list[Record]:
     Raises UserError where there is neither, and for a line that is no JSON object.
     """
     if (path / "dataset_info.json").is_file():
-        return _read_tfds(path, split)
-    _require_file(path)
-    return [_parse_line(path, number, line) for number, line in _lines(path)]
+        rows: Iterator[tuple[str, Any]] = (
+            (f"record {number} of {split} in {path}", row)
+            for number, row in enumerate(_read_tfds(path, split))
+        )
+    else:
+        _require_file(path)
+        rows = (
+            (f"record {number} of {path}, line {line}", row)
+            for number, (line, row) in enumerate(read_lines(path))
+        )
+    records: list[Record] = []
+    for where, row in rows:
+        if not isinstance(row, dict):
+            raise UserError(f"{where}: {type(row).__name__}; give one object a line")
+        refuse_half_characters(row, where)
+        record = PlacedRecord(row)
+        record.where = where
+        records.append(record)
+    return records
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str]]:
-    text = path.read_text(encoding="utf-8")
-    return ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+def place_of(record: Record) -> str:
+    """How a message calls a record."""
+    return record.where if isinstance(record, PlacedRecord) else PlacedRecord.where
 
 
-def _parse_line(path: Path, number: int, line: str) -> Record:
+def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Number, from 1, and value of each line that is not blank. UserError for one that is no JSON.
+
+    Only a line feed ends a line: other characters that end one may stand inside a text.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise UserError(
+                    f"{path}, line {number}: no JSON ({error}); give one object a line"
+                ) from error
+
+
+def read_text(path: Path) -> str:
+    """A file's text in UTF-8, with or without its mark.
+
+    Raises UserError for what is no such text, and says what it is where that is known.
+    """
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
+    for start, what in _OTHER_FILES.items():
+        if data.startswith(start):
+            raise UserError(f"{path} is {what}: gmma reads JSON and JSON lines in UTF-8")
+    if b"\0" in data[:_SHOWN]:
         raise UserError(
-            f"{path}, line {number}: no JSON ({error}); give one object a line"
+            f"{path} is no text in UTF-8: byte {data.index(0)} is 0. If it is UTF-16, convert it: "
+            "iconv -f UTF-16LE -t UTF-8 FILE > OUT"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path} is no text in UTF-8: byte {error.start} is {data[error.start]:#04x}; convert "
+            "it: iconv -f ENCODING -t UTF-8 FILE > OUT"
         ) from error
-    if not isinstance(record, dict):
-        raise UserError(f"{path}, line {number}: {type(record).__name__}; give one object a line")
-    return record
 
 
-def _read_tfds(path: Path, split: str) -> list[Record]:
+def spell_value(value: Any) -> str:
+    """A value as JSON has it, shortened, for a message.
+
+    >>> spell_value(None), spell_value(float("nan")), spell_value("x" * 99)[-5:]
+    ('null', 'NaN', 'xxxx…')
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError):
+        text = str(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
+def require_text(value: Any, what: str) -> str:
+    """A value that must be a text with something in it. UserError, which calls it `what`."""
+    if not isinstance(value, str):
+        raise UserError(f"{what} is a {type(value).__name__}, not a string: {spell_value(value)}")
+    if not value.strip():
+        raise UserError(f"{what} is blank")
+    return value
+
+
+def read_trace(record: Record, key: str, where: str) -> str:
+    """A reasoning trace of a record; "" where it has no such key, or a blank text there.
+
+    Raises UserError where it is no text, or holds a tag: the tags are gmma's to write.
+    """
+    if key not in record:
+        return ""
+    value, what = record[key], f"{where}: {key}"
+    if not isinstance(value, str):
+        raise UserError(
+            f"{what} is a {type(value).__name__}, not a string: {spell_value(value)}; leave the "
+            "key out of a record without a trace"
+        )
+    return refuse_tags(value, what) if value.strip() else ""
+
+
+def refuse_tags(text: str, what: str) -> str:
+    """A text that will stand between tags. UserError where it holds one itself."""
+    for tag in TAGS:
+        if tag in text:
+            raise UserError(
+                f"{what} holds the tag {tag}, which gmma writes itself; give what stands between "
+                f"the tags alone: {spell_value(text)}"
+            )
+    return text
+
+
+def read_number(value: Any, what: str) -> float | int:
+    """A number that is finite, and no truth value. UserError, which calls it `what`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
+        raise UserError(f"{what} is {spell_value(value)}, not a finite number")
+    return value
+
+
+def _is_finite(value: float | int) -> bool:
+    return isinstance(value, int) or math.isfinite(value)
+
+
+def refuse_half_characters(value: Any, where: str) -> None:
+    """UserError where a text holds half of a UTF-16 pair (`\\ud83d`), which is no character.
+
+    JSON can spell one; nothing can store or encode it.
+    """
+    for name, text in _texts(value):
+        if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+            shown = ascii(text[:_SHOWN])
+            raise UserError(
+                f"{where}: {name or 'its text'} holds half of a UTF-16 pair: {shown}; write the "
+                "whole character, or U+FFFD in its place"
+            )
+
+
+def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in a JSON value, keys included, with the key of the record that it is under."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            yield name or "a key", str(key)
+            yield from _texts(entry, name or str(key))
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _texts(entry, name)
+
+
+def _read_tfds(path: Path, split: str) -> Iterator[Record]:
     builder = tfds.builder_from_directory(str(path))
     if split not in builder.info.splits:
         known = ", ".join(sorted(builder.info.splits))
         raise UserError(f"the dataset at {path} has no split {split!r}, only {known}")
-    return [
-        {name: _decoded(value) for name, value in record.items()}
-        for record in builder.as_data_source(split)
-    ]
+    for number, record in enumerate(builder.as_data_source(split)):
+        try:
+            yield {name: _decoded(value) for name, value in record.items()}
+        except UnicodeDecodeError as error:
+            raise UserError(f"record {number} of {split} in {path}: {error}") from error
 
 
 def _decoded(value: Any) -> Any:
-    """Texts as str, also in lists; TFDS gives bytes."""
-    if isinstance(value, list | np.ndarray):
+    """Texts as str and numbers as Python's, also in lists; TFDS gives bytes and NumPy's."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list):
         return [_decoded(entry) for entry in value]
     return value.decode() if isinstance(value, bytes) else value
 

@@ -5,9 +5,12 @@ all, and reads them back.
 """
 
 import contextlib
+import hashlib
 import io
+import json
+import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ from PIL import Image
 from gmma.errors import UserError
 
 SPLITS = ("train", "validation", "test")
+_CONTENT_FILE = "content.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +97,7 @@ def prepare(storage: Storage) -> Path:
                     raise
     if not is_prepared(storage):
         raise UserError(f"{builder.data_dir} is not a whole dataset; delete it and build again")
+    read_content(storage)
     return Path(builder.data_dir)
 
 
@@ -109,6 +114,78 @@ def read_split(storage: Storage, split: str, decoders: Mapping[str, Any] | None 
             f"no dataset at {dataset_directory(storage)}; build it first (gmma data EXPERIMENT)"
         )
     return _Builder(storage).as_data_source(split, decoders=decoders)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """What a prepared dataset holds, in short."""
+
+    digest: str  # SHA-256 of all that a reader gets: equal for equal records in equal order
+    traced: Mapping[str, tuple[int, ...]]  # split → rows whose text `thought` is not empty
+
+
+def read_content(storage: Storage) -> Content:
+    """The content of a prepared dataset; found out once, and kept in a file beside the records.
+
+    Raises UserError before `prepare`.
+    """
+    path = dataset_directory(storage) / _CONTENT_FILE
+    try:
+        kept = json.loads(path.read_text())
+        return Content(
+            digest=kept["digest"],
+            traced={split: tuple(kept["traced"][split]) for split in SPLITS},
+        )
+    except (OSError, ValueError, KeyError):  # of an older gmma, or a build that was killed here
+        content = _find_content(storage)
+    with contextlib.suppress(OSError):  # a dataset that may only be read is looked through again
+        _write_beside(path, json.dumps({"digest": content.digest, "traced": content.traced}))
+    return content
+
+
+def content_by(storage: Callable[[Any, Path], Storage]) -> Callable[[Any, Path], str]:
+    """The `content` of a task whose records lie in one storage."""
+    return lambda config, data_dir: read_content(storage(config, data_dir)).digest
+
+
+def _find_content(storage: Storage) -> Content:
+    digest = hashlib.sha256()
+    traced: dict[str, list[int]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        rows = read_split(storage, split)
+        digest.update(f"{split} {len(rows)}\0".encode())
+        for number in range(len(rows)):
+            record = rows[number]
+            for name in sorted(record):
+                digest.update(name.encode() + b"\0")
+                _feed(digest.update, record[name])
+            if record.get("thought"):
+                traced[split].append(number)
+    return Content(
+        digest=digest.hexdigest(), traced={split: tuple(found) for split, found in traced.items()}
+    )
+
+
+def _feed(update: Callable[[bytes], None], value: Any) -> None:
+    """Give a hash a value, with its kind and size, so that no two values are the same bytes."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        update(f"{value.dtype} {value.shape}\0".encode() + value.tobytes())
+    elif isinstance(value, Iterable) and not isinstance(value, bytes | str):
+        entries = list(value)
+        update(f"list {len(entries)}\0".encode())
+        for entry in entries:
+            _feed(update, entry)
+    else:
+        data = value if isinstance(value, bytes) else str(value).encode()
+        update(f"{len(data)}\0".encode() + data)
+
+
+def _write_beside(path: Path, text: str) -> None:
+    """Whole or not at all, whoever else writes it at the same time."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)  # as any other file there
+    os.replace(file.name, path)
 
 
 def encode_png(picture: np.ndarray) -> io.BytesIO:

@@ -86,6 +86,9 @@ class Task:
         | None
     ) = None
     draw: Callable[[Any, Example, Sequence[str]], Image]  # (config, example, answers): both drawn
+    # (config, data_dir): a hash of all records of the built dataset, so that a run can tell whether
+    # it goes on with the same ones
+    content: Callable[[Any, Path], str]
     # (config, data_dir): rows of `train` that have a demonstration; None: every row has
     demonstrated_rows: Callable[[Any, Path], Sequence[int]] | None = None
     # (config, term): options that the task's own config gives to a term of the reward

@@ -24,9 +24,11 @@ from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.frames import WHOLE_IMAGE_UNITS, AxisMap, between, spell_point
 from gmma.tasks.prompt import ANSWER_CLOSE, ANSWER_OPEN
+from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.storage import Storage
 from gmma.tasks.task import Demonstration, Patches
 from gmma.tasks.trajectory_scenes import COLOURS, SceneConfig, label_patches, scene_storage
+from gmma.tasks.truths import require_keys
 from gmma.tasks.visual import (
     Visual,
     VisualConfig,
@@ -73,11 +75,34 @@ def read_truth(config: TrajectoryConfig, answer: Any, mask: np.ndarray | None) -
 
     An answer is the path, or `{"path", "objects"}`; the object that the path goes to comes first.
     """
-    whole = answer if isinstance(answer, Mapping) else {"path": answer, "objects": []}
+    whole = answer if isinstance(answer, Mapping) else {"path": answer}
+    require_keys(whole, ("path", "objects"), "the answer")
     path = read_gold_points(whole.get("path"))
     if path is None or not len(path):
         raise UserError(f"the answer {str(answer)[:80]} is no list of [x, y] with a point in it")
-    return {"answer": path.tolist(), "objects": list(whole.get("objects", []))}
+    return {"answer": path.tolist(), "objects": read_objects(whole.get("objects", []))}
+
+
+def read_objects(objects: Any) -> list[dict[str, Any]]:
+    """The objects of an answer, each `{"label", "point"}`. UserError for what is no such list."""
+    if not isinstance(objects, list) or not all(isinstance(o, Mapping) for o in objects):
+        raise UserError(f"the objects {spell_value(objects)} are no list of label and point")
+    found = []
+    for entry in objects:
+        require_keys(entry, ("label", "point"), "an object of the answer")
+        label = refuse_tags(require_text(entry.get("label"), "an object's label"), "its label")
+        point = read_gold_points([entry.get("point")])
+        if point is None:
+            raise UserError(f"the point {spell_value(entry.get('point'))} of {label} is no [x, y]")
+        found.append({"label": label, "point": point[0].tolist()})
+    return found
+
+
+def place(answer: Any, units: AxisMap) -> dict[str, Any]:
+    """Path and objects of a record in other units."""
+    columns = read_truth(TrajectoryConfig(), answer, None)
+    moved = move(columns, units)
+    return {"path": moved["answer"], "objects": moved["objects"]}
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
@@ -187,6 +212,7 @@ VISUAL = Visual(
     name="trajectory",
     config=TrajectoryConfig,
     read_truth=read_truth,
+    place=place,
     storage=storage,
     geometry=Geometry(move=move, bounds=bounds),
     instruct=instruct,

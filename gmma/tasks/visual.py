@@ -7,6 +7,7 @@ of the stored image; `in_frame` asks them in a model family's coordinates. Colum
     image_size   [w, h] of the first image in those units
     pixels       [w, h] of the first image in pixels
     thought      a reasoning trace where the record brings one, else ""
+    taught       whether SFT imitates the example (the field `demonstrations`)
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,12 +27,14 @@ from gmma.tasks.frames import AxisMap, Frame, between, square_frame
 from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
 from gmma.tasks.public import is_public, open_builder, open_public
 from gmma.tasks.records import fingerprint
-from gmma.tasks.storage import Storage, dataset_directory, prepare, read_split
+from gmma.tasks.storage import Storage, dataset_directory, prepare, read_content, read_split
 from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Rows, Task
+from gmma.tasks.truths import require_on_image
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
 
 _CORPUS_RECORDS = 512
+Demonstrations = Literal["own", "made", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,10 @@ class VisualConfig:
     # What the prompt says beside the question: the form of an answer and the frame of its
     # coordinates, the frame alone (where the questions say the form), or nothing
     explain: Literal["all", "frame", "nothing"] = "all"
+    # What SFT imitates: the records that bring a trace of their own (own); every record, with a
+    # trace made from the truth where it brings none (made); nothing (none). None: own where any
+    # training record brings a trace, else made
+    demonstrations: Demonstrations | None = None
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of training examples
     tiny_pixels: int = 48  # the task's own tokenizer, for the tiny family, spells each whole number
     # up to this as one token: the side of that family's image
@@ -61,6 +68,8 @@ class Visual:
     # (config, answer, mask) → the columns of its truth, in pixels. UserError where it is no truth
     # for this task; the message gets the record's name
     read_truth: Callable[[Any, Any, np.ndarray | None], dict[str, Any]]
+    # (answer, map): a record's answer that `read_truth` takes, with its coordinates mapped
+    place: Callable[[Any, AxisMap], Any]
     geometry: Geometry
     instruct: Callable[[Any], str]  # how to answer
     speaks_coordinates: bool = True  # whether the frame matters to an answer
@@ -84,7 +93,9 @@ def visual_task(visual: Visual) -> Task:
         config=visual.config,
         build=partial(build, visual),
         source=partial(source, visual),
-        demonstrate=visual.demonstrate,
+        content=partial(content, visual),
+        demonstrate=partial(demonstrate, visual),
+        demonstrated_rows=partial(demonstrated_rows, visual),
         metrics=visual.metrics,
         headline=visual.headline,
         draw=partial(draw, visual),
@@ -104,19 +115,28 @@ def storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
 
 
 def records_storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
-    """The records of a config's files, each answer checked."""
+    """The records of a config's files, each answer checked, in pixels of its upright image."""
 
-    def check(record: ManifestRecord) -> bool:
-        if not record.images:
-            raise UserError(f"{record.where} has no image; task {visual.name} needs one")
-        some_mask = None if record.mask is None else np.ones((1, 1), bool)  # its file is read later
-        try:
-            visual.read_truth(config, record.answer, some_mask)
-        except UserError as error:
-            raise UserError(f"{record.where}: {error}") from None
-        return visual.takes(config, record.answer)
+    def accept(record: ManifestRecord, size: tuple[int, int], mask: np.ndarray | None) -> Any:
+        columns = visual.read_truth(config, record.answer, mask)
+        units = between(config.records.frame_size(size), size)
+        answer = record.answer
+        if units != AxisMap():
+            answer = visual.place(answer, units)
+            columns = visual.read_truth(config, answer, mask)
+        # A mask lies over the image by itself; what the record says in numbers must do so too.
+        bounds = visual.geometry.bounds({**columns, "mask": None})
+        if bounds is not None and answer is not None:
+            require_on_image(bounds, size, units, config.records.frame, record.answer)
+        return answer
 
-    return manifest_storage(visual.name, config.records, data_dir, check)
+    return manifest_storage(
+        visual.name,
+        config.records,
+        data_dir,
+        accept,
+        lambda record: visual.takes(config, record.answer),
+    )
 
 
 def build(visual: Visual, config: Any, data_dir: Path) -> None:
@@ -155,28 +175,70 @@ class _Source:
     config: Any
     records: Any  # random access to one split
     read: Callable[[Any], Record]
+    kind: Demonstrations
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int, /) -> Example:
-        return to_example(self.visual, self.config, self.read(self.records[index]))
+        return to_example(self.visual, self.config, self.read(self.records[index]), self.kind)
 
 
 def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSource:
     """Random access to a split, in pixels of the stored images."""
+    kind = demonstrations(visual, config, data_dir)
     if reads_public(visual, config):
-        return _Source(visual, config, open_public(config.records, split), lambda record: record)
+        rows = open_public(config.records, split)
+        return _Source(visual, config, rows, lambda record: record, kind)
     stored = read_split(storage(visual, config, data_dir), split)
-    return _Source(visual, config, stored, read_back)
+    return _Source(visual, config, stored, read_back, kind)
 
 
-def to_example(visual: Visual, config: Any, record: Record) -> Example:
+def demonstrations(visual: Visual, config: Any, data_dir: Path) -> Demonstrations:
+    """What SFT imitates: what the config says, or else what the training records bring."""
+    if config.demonstrations is not None:
+        return config.demonstrations
+    return "own" if traced_rows(visual, config, data_dir) else "made"
+
+
+def traced_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[int]:
+    """Training records that bring a trace; those that TFDS prepared bring none."""
+    if reads_public(visual, config):
+        return ()
+    return read_content(storage(visual, config, data_dir)).traced["train"]
+
+
+def demonstrated_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[int]:
+    """Training records that SFT imitates."""
+    kind = demonstrations(visual, config, data_dir)
+    if kind == "own":
+        return traced_rows(visual, config, data_dir)
+    return range(len(source(visual, config, data_dir, "train")) if kind == "made" else 0)
+
+
+def demonstrate(
+    visual: Visual, config: Any, example: Example, rng: np.random.Generator
+) -> Demonstration | None:
+    """What SFT imitates of an example; None where it is not taught."""
+    return visual.demonstrate(config, example, rng) if example.columns["taught"] else None
+
+
+def content(visual: Visual, config: Any, data_dir: Path) -> str:
+    """A hash of the records; of those that TFDS prepared, of its own account of them."""
+    if reads_public(visual, config):
+        return fingerprint(config.records.train)
+    return read_content(storage(visual, config, data_dir)).digest
+
+
+def to_example(
+    visual: Visual, config: Any, record: Record, kind: Demonstrations = "made"
+) -> Example:
     """A stored record as an example in pixels."""
     height, width = record.images[0].shape[:2]
     columns = visual.read_truth(config, record.answer, record.mask)
     size = [width, height]
     columns |= {"image_size": size, "pixels": list(size), "thought": record.thought}
+    columns["taught"] = kind == "made" or (kind == "own" and bool(record.thought))
     return Example(question=record.question, images=record.images, columns=columns, id=record.id)
 
 
@@ -239,12 +301,12 @@ def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
     examples = source(visual, config, data_dir, "train")
     some = Rows(examples, range(min(len(examples), _CORPUS_RECORDS)))
 
-    def demonstrate(example: Example, rng: np.random.Generator) -> Demonstration:
-        return visual.demonstrate(config, example, rng)
+    def respond(example: Example, rng: np.random.Generator) -> Demonstration:
+        return visual.demonstrate(config, example, rng)  # also where SFT imitates nothing
 
     frame = square_frame(config.tiny_pixels)
     return read_texts(
-        Framed(some, lambda example: in_frame(visual, config, example, frame)), demonstrate
+        Framed(some, lambda example: in_frame(visual, config, example, frame)), respond
     )
 
 

@@ -8,7 +8,8 @@ from tensorflow_datasets.text.gsm8k.gsm8k import Gsm8k
 from text_data import GSM8K, write_jsonl
 
 from gmma.errors import UserError
-from gmma.tasks.mathematics import read_problem
+from gmma.tasks import TASKS
+from gmma.tasks.mathematics import MathConfig, read_problem
 from gmma.tasks.records import fingerprint, hold_out, read_records
 
 
@@ -66,3 +67,18 @@ def test_the_fingerprint_follows_the_content(tmp_path):
     assert fingerprint(first, 1) == fingerprint(second, 1) != fingerprint(first, 2)
     write_jsonl(second, GSM8K[1:])
     assert fingerprint(first, 1) != fingerprint(second, 1)
+
+
+def test_the_content_of_a_dataset_has_a_hash(tmp_path):
+    """Equal for equal records wherever they lie, another for another order, kept beside them."""
+    task, digests = TASKS["math"], []
+    for number, rows in enumerate((GSM8K, GSM8K, GSM8K[::-1], [*GSM8K[:-1], GSM8K[0]])):
+        path = write_jsonl(tmp_path / f"{number}.jsonl", rows)
+        config = MathConfig(train_path=path, test_path=None, held_out=3, vocab_size=400)
+        task.build(config, tmp_path / str(number))
+        digests.append(task.content(config, tmp_path / str(number)))
+        (kept,) = tmp_path.joinpath(str(number)).rglob("content.json")
+        kept.unlink()
+        assert task.content(config, tmp_path / str(number)) == digests[-1]
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 3

@@ -15,7 +15,7 @@ from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.picture import draw
 from gmma.tasks.manipulation.teacher import demonstrate, metrics
 from gmma.tasks.manipulation.vocabulary import prepare_tokenizer, tokenizer_path
-from gmma.tasks.storage import prepare
+from gmma.tasks.storage import content_by, prepare
 from gmma.tasks.task import Task
 
 
@@ -29,6 +29,7 @@ MANIPULATION = Task(
     config=ManipulationConfig,
     build=build,
     source=source,
+    content=content_by(storage),
     demonstrate=demonstrate,
     metrics=metrics,
     headline="success",
