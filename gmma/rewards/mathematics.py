@@ -1,21 +1,75 @@
 """Mathematical answers: equal or not, by math-verify (symbolic and numeric comparison)."""
 
+import contextlib
 import functools
 import logging
 import re
+import signal
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
-_LIMIT_SECONDS = 2  # for one parse or one comparison
+from gmma.errors import UserError
+from gmma.rewards.math_text import find_answer, has_words, normalise
+from gmma.rewards.math_units import conflict, only_number, read_quantity, spelled_number
+
+_LIMIT_SECONDS = 4.0  # of processor time, for one answer
+_AGAIN_SECONDS = 0.5
 _LONGEST_ANSWER = 1000  # characters; no answer is that long, and the parser is not linear
 _DEEPEST_NESTING = 12  # brackets in brackets; the parser is exponential in it
-_MARKER = re.compile(r"####|^\s*(?:A|Answer|Final answer)\s*:", re.MULTILINE | re.IGNORECASE)
-_PLAIN = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:/\d+)?", re.ASCII)
-_NUMBER = re.compile(r"[-+]?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:/\d+)?", re.ASCII)
-_NOTATION = re.compile(r"[\\^_{}=()\[\]*]")
+_MOST_LAYERS = 3  # of words around one value
+_MOST_WORDS = 12  # of one number
+_MOST_SIDES = 6  # of one chain of equations
+_ROUNDING = 0.05  # what may lie between the two sides of ≈
+_DECIMALS = 6  # as math-verify rounds
+
+_DECIMAL = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+_GROUPED = re.compile(
+    r"([-+]?\d{1,3}(?:,\d{2,3})*,\d{3}|[-+]?\d{1,3}(?:[ '_]\d{3})+)(\.\d+)?", re.ASCII
+)
+_EUROPEAN = re.compile(r"[-+]?\d{1,3}(?:\.\d{3})+,\d+|[-+]?\d+,\d{1,2}", re.ASCII)
+_MIXED = re.compile(
+    r"(-?)\s*(\d+)\s*(?:\\frac\s*\{?\s*(\d+?)\s*\}?\s*\{?\s*(\d+)\s*\}?"
+    r"|(?<=\s)(\d+)/(\d+))",
+    re.ASCII,
+)
+# Dates, scores, times, ratios and ranges are texts: as a difference or a quotient, 1-1 is 2-2.
+_NO_ARITHMETIC = re.compile(
+    r"\d+\s*-\s*\d+(?:\s*-\s*\d+)?|\d+/\d+/\d+|\d+(?:\s*:\s*\d+)+", re.ASCII
+)
+_CHOICE = re.compile(
+    r"(?:(?:option|choice|answer)\s*)?\(?([A-Za-z])\s*(?:\)|[.:]|(?=\s*$))"
+    r"(?!\s*(?:or\b|and\b|[,(]))\s*(?P<value>.*)"
+    r"|(?:option|choice)\s*\(?([A-Za-z])\)?\b(?!\s*(?:or|and|,)).*",
+    re.IGNORECASE | re.DOTALL,
+)
+_NAME = re.compile(
+    r"\\?[a-zA-Z]+'*(?:_\{?\w+\}?)?(?:\([^()=]*\))?"
+    r"|\\(?:angle|triangle|overline|text)\s*\{?[\w ]+\}?"
+    r"|\|[a-zA-Z]+\||\[[A-Z]+\]"
+)
+_EQUALS = re.compile(r"(?<![\\<>!:])=|≡")
+_COMMA = re.compile(r"[,;]")
+_PM = "\\pm"
+_ROWS = re.compile(r"\[\s*(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\s*\]")
+_ROW_END = re.compile(r"\]\s*,\s*\[")
+_TEXT = re.compile(r"\\text\{([^{}]*)\}")
+_SAID = re.compile(r"^(?:.{0,60}?\b(?:is|are|on|was)\s)?(?:an?\s|the\s)?", re.IGNORECASE)
+_APART = re.compile(r"(?<!\\frac )(?<![_^])\d\s+\d")  # 1 2, which is not 12
+_MEMBER = re.compile(r"[a-zA-Z]\s*\\in(?![a-z])\s*")
+_WORD_BEFORE = re.compile(r"[A-Za-z]{2,}[.,:;]?\s")
+_AND_PART = re.compile(r"(-?\d+) and (\d+/\d+|\\frac.*)", re.ASCII)
+_AND = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*", re.IGNORECASE)
+
+
+class Meaning(NamedTuple):
+    """An answer as one formula with its unit, or as a text."""
+
+    formula: str  # LaTeX; "" for a text
+    unit: str  # its usual name, such as "cm^2" or "%"; "" without one
+    text: str  # folded, without spaces
 
 
 def math_reward(
@@ -24,63 +78,93 @@ def math_reward(
     thoughts: Sequence[str],
     answer: Sequence[object],
     relative_tolerance: float | int = 0,
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 if the answer equals the reference mathematically, else 0.
+    r"""1 if the answer equals the reference mathematically, else 0.
 
-    The answer is the text in the last `\\boxed{…}`; or what follows the last `####`, or `A:` or
-    `Answer:` at the start of a line; or the whole text. LaTeX or plain; where it is prose with one
-    number in it ("18 dollars"), that number counts. The column `answer` is read the same way; None
-    where it is not a str or cannot be parsed. With `relative_tolerance` τ > 0 numbers with
-    `|p − g| ≤ τ·|g|` are equal too.
+    Where a text gives its answer, `find_answer` says: in `\boxed{…}`, behind `####` or "the answer
+    is", in `$…$` or bold, with a remark or not. Where `reading` is strict
+    the text must be the answer alone. The column `answer` is read leniently; None where it is not a
+    str or says nothing.
 
-    Comparison is `math_verify.verify(gold, predicted)` (6 decimals, 15 digits). Each parse or
-    comparison may take 2 seconds, enforced by an alarm: that works in a main thread only, which the
-    workers of the scoring service are.
+    Units may be left out; two that differ are not equal, and none is converted. A percentage is
+    equal to its number and to its hundredth. Where the answer is prose with one number in it ("18
+    dollars"), that number counts, unless the prose changes it ("not 18", "18 thousand", "2x").
+    Words, dates, scores and ratios are equal as texts alone. A reference that is a letter takes
+    that letter in any form of a choice: "(B) 12", "Option B". With `relative_tolerance` τ > 0
+    numbers with `|p − g| ≤ τ·|g|` are equal too.
+
+    Comparison is `math_verify.verify(gold, predicted)` (6 decimals, 15 digits). An answer
+    may take 4 seconds of processor time, enforced by a signal: that works in a main thread only,
+    which the workers of the scoring service are.
     """
+    if reading not in ("lenient", "strict"):
+        raise UserError(f"math: reading is '{reading}'; it must be lenient or strict")
     _math_verify()  # also for no answers: that is how a worker gets ready
     return [
-        _score(text, gold, relative_tolerance) for text, gold in zip(answers, answer, strict=True)
+        _score(text, gold, relative_tolerance, reading == "strict")
+        for text, gold in zip(answers, answer, strict=True)
     ]
 
 
-def _score(text: str, gold: object, relative_tolerance: float | int) -> float | None:
-    if not isinstance(gold, str) or not (truth := _parse_gold(find_answer(gold))):
+def read_answer(text: str, *, strict: bool = False) -> str | None:
+    """The name of the answer that a text gives: equal names are equal answers. None without one."""
+    found = find_answer(text, strict=strict)
+    if not is_readable(found):
         return None
-    candidate = find_answer(text)
+    readings = _meanings(found, strict)
+    return next(
+        (r.formula.replace(" ", "") + r.unit for r in readings if r.formula),
+        _fold(normalise(found)),
+    )
+
+
+def _score(text: str, gold: object, tolerance: float | int, strict: bool) -> float | None:
+    if not isinstance(gold, str):
+        return None
+    truth = find_answer(gold)
+    if not is_readable(truth):
+        return None
+    candidate = find_answer(text, strict=strict)
     if not is_readable(candidate):
         return 0.0
-    if candidate == find_answer(gold):
-        return 1.0
-    if _both_integers(candidate, find_answer(gold)) and relative_tolerance == 0:
-        return float(Fraction(candidate) == Fraction(find_answer(gold)))
-    readings = (candidate, _only_number(candidate))
-    return float(any(r and _equal(truth, r, relative_tolerance) for r in readings))
+    try:
+        with _limited():
+            return float(candidate == truth or _matches(truth, candidate, tolerance, strict))
+    except _TooLongError:
+        return 0.0
 
 
-def find_answer(text: str) -> str:
-    """The part of the text that is the answer, without `$` around it or commas in a number."""
-    boxed = text.rfind("\\boxed{")
-    if boxed >= 0:
-        text = _inside_braces(text, boxed + len("\\boxed{"))
-    elif markers := list(_MARKER.finditer(text)):
-        text = text[markers[-1].end() :].strip().partition("\n")[0]
-    text = text.strip().strip("$").strip().removesuffix(".")
-    bare = text.replace(",", "")
-    return bare if _PLAIN.fullmatch(bare) and _NUMBER.fullmatch(text) else text
+class _TooLongError(BaseException):  # not an Exception: libraries catch those on the way
+    pass
 
 
-def _inside_braces(text: str, start: int) -> str:
-    depth = 1
-    for end in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[end], 0)
-        if depth == 0:
-            return text[start:end]
-    return text[start:]
+@contextlib.contextmanager
+def _limited() -> Iterator[None]:
+    """Stop what is inside by an exception, after some seconds of this process's own work.
+
+    Not of the clock's: a verdict must not depend on what else the machine does. The signal comes
+    again and again, should a library have caught the first.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _LIMIT_SECONDS, _AGAIN_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _stop(number: int, frame: Any) -> None:
+    raise _TooLongError
 
 
 def is_readable(text: str) -> bool:
-    """Whether the parser is asked at all: not for nothing, nor for what would hold it up."""
+    """Whether an answer is looked at: not nothing, nor what would hold the parser up."""
     depth = deepest = 0
     for letter in text[: _LONGEST_ANSWER + 1]:
         depth += (letter in "([{") - (letter in ")]}")
@@ -88,34 +172,244 @@ def is_readable(text: str) -> bool:
     return 0 < len(text) <= _LONGEST_ANSWER and deepest <= _DEEPEST_NESTING
 
 
-def _both_integers(a: str, b: str) -> bool:
-    return all(re.fullmatch(r"[-+]?\d+", text, re.ASCII) for text in (a, b))
-
-
-def _only_number(text: str) -> str | None:
-    """The one number of a text without mathematical notation, such as "18 dollars"."""
-    numbers = _NUMBER.findall(text)
-    if len(numbers) != 1 or _NOTATION.search(text):
-        return None
-    return numbers[0].replace(",", "")
+def _matches(truth: str, candidate: str, tolerance: float | int, strict: bool) -> bool:
+    if letter := _choice(truth):
+        return letter == _choice(candidate, prose=not strict)
+    gold, given = _gold_meanings(truth), _meanings(candidate, strict)
+    if any(g.text and g.text == r.text for g in gold for r in given):
+        return True
+    return any(_same(g, r, tolerance) for g in gold for r in given if g.formula and r.formula)
 
 
 @functools.lru_cache(maxsize=4096)  # a reference comes once for each of K·M answers
+def _gold_meanings(text: str) -> tuple[Meaning, ...]:
+    return _meanings(text, strict=True)
+
+
+def _choice(text: str, *, prose: bool = False) -> str | None:
+    """The letter that is chosen, alone or, in `prose`, before the words of the choice."""
+    plain = re.sub(r"\\text\{([^{}]*)\}|[$*{}]", r"\1", normalise(text)).strip().rstrip(".")
+    if not prose:
+        return match[1] if (match := re.fullmatch(r"\(?([A-Z])\)?", plain)) else None
+    match = _CHOICE.fullmatch(plain)
+    return (match[1] or match[3]).upper() if match else None
+
+
+def _meanings(text: str, strict: bool, depth: int = 0) -> tuple[Meaning, ...]:
+    """What an answer may mean: its formula and unit, or its text alone, then its one number."""
+    if depth > _MOST_LAYERS:
+        return ()
+    within = functools.partial(_meanings, strict=strict, depth=depth + 1)
+    text = normalise(text)
+    plain = _TEXT.sub(r"\1", text)
+    whole = Meaning("", "", _fold(plain))
+    if (choice := _CHOICE.fullmatch(plain)) and choice["value"]:
+        return (whole, *within(choice["value"]))
+    if _NO_ARITHMETIC.fullmatch(plain):
+        return (whole,)
+    text = plain if _TEXT.fullmatch(text) else text
+    if mixed := _AND_PART.fullmatch(plain):  # one number, or two
+        two = within(f"{mixed[1]}, {mixed[2]}")
+        return (whole, *two, *within(f"{mixed[1]} {mixed[2]}"))
+    text = _AND.sub(", ", text) if not has_words(_AND.sub(", ", plain)) else text
+    if (quantity := read_quantity(text)) and not has_words(_TEXT.sub(r" \1 ", quantity[0])):
+        formula = _formula(_TEXT.sub(r"\1", quantity[0]))
+        if _NO_ARITHMETIC.fullmatch(formula):
+            return (whole,)
+        return (whole._replace(formula=formula, unit=quantity[1]),)
+    if (worded := _worded(plain)) or strict:
+        return (whole, worded) if worded else (whole,)
+    if (equation := _equation_in(plain)) is not None:
+        return (whole, *within(equation))
+    if number := only_number(plain):
+        return (whole, Meaning(*number, ""))
+    said = _SAID.sub("", plain)
+    return (whole, *(within(said) if said != plain else ()))
+
+
+def _worded(text: str) -> Meaning | None:
+    """Seven apples: a number in words, and what is counted."""
+    words = text.rstrip(".").split()[:_MOST_WORDS]
+    for length in range(len(words), 0, -1):
+        if number := spelled_number(" ".join(words[:length])):
+            quantity = read_quantity(" ".join([number, *words[length:]]))
+            return Meaning(*quantity, "") if quantity and quantity[0] == number else None
+    return None
+
+
+def _equation_in(text: str) -> str | None:
+    """The equation that a sentence ends with, without the words before it, or only its value.
+
+    "There were 12 - 5 = 7 left" says `12 - 5 = 7 left`, "Total cost = 5 dollars" `5 dollars`.
+    """
+    before, equals, value = text.rpartition("=")
+    terms = _WORD_BEFORE.split(before)[-1].strip()
+    if not equals or (not terms and re.search(r"\d", before)):
+        return None
+    if terms == before.strip():  # no words, so no sentence
+        return None
+    return f"{terms} = {value}" if terms else value
+
+
+def _fold(text: str) -> str:
+    """What texts are compared by: no spaces; no case and no dots where there are words."""
+    text = text.strip(" .,;:*\"'")
+    if has_words(text):
+        text = re.sub(r"(?<!\d)\.|\.(?!\d)|!", "", text.casefold())
+    return re.sub(r"[\s$]", "", re.sub(r"(?<=\d)\s+(?=\d)", "_", text))
+
+
+def _formula(text: str) -> str:
+    """A formula in the notation that math-verify reads."""
+    text = _MEMBER.sub("", text, count=1) if _MEMBER.match(text) else text
+    text = _plain_number(re.sub(r"\\?\$", "", text).replace("**", "^"))
+    text = re.sub(r"\^\s*(-?\d+|-[a-zA-Z])", r"^{\1}", text)
+    text = re.sub(r"(?<=\d)\s*[xX]\s*(?=10\^)|(?<=\d)\s[xX]\s(?=\d)", r"\\times ", text)
+    text = _MIXED.sub(_add_fraction, text)
+    if rows := _ROWS.fullmatch(text):
+        text = (
+            r"\begin{pmatrix}"
+            + _ROW_END.sub(r"\\\\", rows[1].strip("[ ]")).replace(",", "&")
+            + r"\end{pmatrix}"
+        )
+    if text.count(r"\pm") == 1 and "," not in text:
+        text = f"{text.replace(_PM, '+')}, {text.replace(_PM, '-')}"
+    return "" if _APART.search(text) else text.strip()
+
+
+def _plain_number(text: str) -> str:
+    """A number without marks between its thousands, with a point for its decimals."""
+    if _GROUPED.fullmatch(text):
+        return re.sub(r"[ ,'_]", "", text)
+    return text
+
+
+def _add_fraction(match: re.Match) -> str:
+    sign, whole, *parts = match.groups()
+    above, below = [part for part in parts if part]
+    return f"{sign}({whole}+\\frac{{{above}}}{{{below}}})"
+
+
+def _same(gold: Meaning, given: Meaning, tolerance: float | int) -> bool:
+    if conflict(gold.unit, given.unit):
+        return False
+    for truth, value in _comparable(gold.formula, given.formula):
+        if _equal(truth, value, tolerance):
+            return True
+        if "%" in (gold.unit, given.unit) and gold.unit != given.unit:
+            hundredth = f"({value})/100" if given.unit else f"({value})*100"
+            if _equal(truth, hundredth, tolerance):
+                return True
+    return False
+
+
+def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
+    """The pairs to compare: values where one side or both only name theirs."""
+    truths, values = _split(gold, _EQUALS), _split(given, _EQUALS)
+    if len(near := given.split(r"\approx")) == 2:
+        exact = _split(near[0], _EQUALS)[-1]
+        if not _is_name(exact) and _equal(exact, near[1], _ROUNDING):
+            yield from _comparable(gold, near[0])
+        if _is_name(exact) or _equal(exact, near[1], _ROUNDING):
+            yield gold, near[1]
+    elif len(_split(gold, _COMMA)) > 1 or len(_split(given, _COMMA)) > 1:
+        parts: list[str | None] = [_unnamed(given)]
+        if "=" in given and "=" not in gold:
+            sides = [_split(part, _EQUALS) for part in _split(_unnamed(given), _COMMA)]
+            parts = [_assigned(side) for side in sides]
+        if None not in parts:
+            yield _unnamed(gold), ", ".join(part or "" for part in parts)
+    elif len(truths) == 1 and len(values) == 1:
+        yield gold, given
+    elif len(truths) == 1:
+        if (value := _assigned(values)) is not None:
+            yield gold, value
+    elif len(values) == 1:
+        if _is_name(truths[0]):
+            yield truths[-1], given
+    elif _is_name(truths[0]) and _is_name(values[0]):
+        if truths[0].replace(" ", "") == values[0].replace(" ", ""):
+            yield truths[-1], values[-1]
+    else:
+        yield gold, given
+
+
+def _assigned(sides: Sequence[str]) -> str | None:
+    """The value of `x = 5` or of `3 + 4 = 7`; None of `2x = 12`, and of `5 = 12`.
+
+    What stands before the last sign must be a name or equal to what stands behind it.
+    """
+    *before, value = sides[: _MOST_SIDES + 1]
+    if not before:
+        return value
+    if _is_name(value) and len(before) == 1 and not _is_name(before[0]):
+        before, value = [value], before[0]  # 5 = x
+    named = before[1:] if _is_name(before[0]) else before
+    return value if all(_equal(value, side, 0) for side in named) else None
+
+
+def _is_name(side: str) -> bool:
+    """Whether a side of an equation says what is found, not a number or a multiple of it."""
+    side = side.strip()
+    if _NAME.fullmatch(side):
+        return True
+    return bool(re.search(r"[a-zA-Z]", side)) and not re.search(r"\d", side)
+
+
+def _unnamed(values: str) -> str:
+    """A list `x = 1, x = 2` as `1, 2`, and one `x = 1, y = 2` as `(1, 2)`."""
+    pairs = [_split(part, _EQUALS) for part in _split(values, _COMMA)]
+    if any(len(pair) != 2 or not _is_name(pair[0]) for pair in pairs):
+        if len(pairs[0]) == 2 and _is_name(pairs[0][0]) and all(len(p) == 1 for p in pairs[1:]):
+            return ", ".join([pairs[0][1], *(pair[0] for pair in pairs[1:])])  # x = 1, 2
+        return values
+    names = [name.strip() for name, _ in pairs]
+    together = ", ".join(value.strip() for _, value in pairs)
+    return together if len(set(names)) == 1 else f"({together})"
+
+
+def _split(formula: str, separator: re.Pattern) -> list[str]:
+    """The parts of a formula between signs that stand in no bracket."""
+    parts, begin, depth, last = [], 0, 0, 0
+    for match in separator.finditer(formula):
+        for letter in formula[last : match.start()]:
+            depth += (letter in "([{") - (letter in ")]}")
+        last = match.start()
+        if depth == 0 and r"\begin" not in formula:
+            parts.append(formula[begin : match.start()])
+            begin = match.end()
+    return [*parts, formula[begin:]]
+
+
+def _equal(truth: str, value: str, tolerance: float | int) -> bool:
+    truth, value = truth.strip(), _plain_number(value.strip())
+    if _DECIMAL.fullmatch(truth) and _EUROPEAN.fullmatch(value):
+        value = value.replace(".", "").replace(",", ".")
+    if truth.replace(" ", "") == value.replace(" ", ""):
+        return True
+    if _DECIMAL.fullmatch(truth) and _DECIMAL.fullmatch(value):
+        gold, given = Fraction(truth), Fraction(value)
+        return round(gold, _DECIMALS) == round(given, _DECIMALS) or (
+            abs(given - gold) <= Fraction(tolerance) * abs(gold) and tolerance > 0
+        )
+    return _verified(_parse_gold(truth), value, tolerance)
+
+
+@functools.lru_cache(maxsize=4096)
 def _parse_gold(text: str) -> tuple[Any, ...]:
     return _parse(text) if text else ()
 
 
-def _equal(truth: tuple[Any, ...], reading: str, relative_tolerance: float | int) -> bool:
-    predicted = _parse(reading)
-    if not predicted:
+def _verified(truth: tuple[Any, ...], value: str, tolerance: float | int) -> bool:
+    if not truth or not (predicted := _parse(value)):
         return False
     verify = _math_verify().verify
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            if verify(list(truth), list(predicted), timeout_seconds=_limit()):
+            if verify(list(truth), list(predicted), timeout_seconds=None):
                 return True
-            return relative_tolerance > 0 and _is_near(truth[0], predicted[0], relative_tolerance)
+            return tolerance > 0 and _is_near(truth[0], predicted[0], tolerance)
     except Exception:  # a comparison may fail in any way on arbitrary text: then it is not equal
         return False
 
@@ -134,13 +428,9 @@ def _parse(text: str) -> tuple[Any, ...]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return tuple(library.parse(f"\\boxed{{{text}}}", config, parsing_timeout=_limit()))
+            return tuple(library.parse(f"\\boxed{{{text}}}", config, parsing_timeout=None))
     except Exception:  # as above: text that the parser cannot read
         return ()
-
-
-def _limit() -> int | None:
-    return _LIMIT_SECONDS if threading.current_thread() is threading.main_thread() else None
 
 
 @functools.cache
@@ -148,4 +438,5 @@ def _math_verify() -> Any:
     import math_verify  # here: a slow import that most workers never need
 
     logging.getLogger("math_verify").setLevel(logging.CRITICAL)  # it logs every text it cannot read
+    math_verify.parse("1", parsing_timeout=None)  # builds its grammar, which takes seconds
     return math_verify

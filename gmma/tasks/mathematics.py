@@ -25,7 +25,8 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.rewards.attempts import majority_at_k, pass_rates
-from gmma.rewards.mathematics import find_answer, is_readable
+from gmma.rewards.math_text import find_answer
+from gmma.rewards.mathematics import read_answer
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page, put_above
@@ -79,6 +80,7 @@ class MathConfig:
     relative_tolerance: float = 0.0  # a number is right within this share of the true one
     images: Path | None = None  # folder of the pictures' paths; None: that of the records' file
     outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
+    reading: Literal["lenient", "strict"] = "lenient"  # an answer in any clothing, or alone
     vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
@@ -313,7 +315,7 @@ def metrics(
     truths = [example.columns["answer"] for example in examples]
     return {
         "accuracy": judge(term, answers, {"answer": truths}),
-        "parsed": [float(is_readable(find_answer(answer))) for answer in answers],
+        "parsed": [float(_name_of(config, answer) is not None) for answer in answers],
     }
 
 
@@ -325,12 +327,16 @@ def group_metrics(
 ) -> dict[str, float]:
     """`pass@k`, and `maj@n`: the chance that the result given most often is right.
 
-    Results vote together where they are the same text (`find_answer`, a number without its commas).
+    Results vote together where `read_answer` gives them the same name.
     """
     right = values["accuracy"]
-    names = [find_answer(answer) or None for answer in answers]
+    names = [_name_of(config, answer) for answer in answers]
     vote = majority_at_k(names, [value == 1.0 for value in right])
     return {**pass_rates(right), f"maj@{len(answers)}": vote}
+
+
+def _name_of(config: MathConfig, answer: str) -> str | None:
+    return read_answer(answer, strict=config.reading == "strict")
 
 
 def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:
@@ -342,9 +348,11 @@ def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.
 
 
 def term_options(config: MathConfig, term: RewardTerm) -> TermOptions:
-    """The tolerance of the task is that of its reward."""
-    tolerant = term.name == "math" and config.relative_tolerance > 0
-    return (("relative_tolerance", config.relative_tolerance),) if tolerant else ()
+    """How the task reads an answer, and its tolerance, are those of its reward."""
+    usual = MathConfig()
+    chosen = {name: getattr(config, name) for name in ("relative_tolerance", "reading")}
+    own = term.name == "math"
+    return tuple((k, v) for k, v in chosen.items() if own and v != getattr(usual, k))
 
 
 MATH = Task(

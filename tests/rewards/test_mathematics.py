@@ -1,12 +1,9 @@
-"""The math reward: what equals what, and the verdicts of 4,000 real solutions."""
+"""The math reward: what equals what in which clothing, and the verdicts of 4,000 real solutions."""
 
 import threading
 import time
 
 import pytest
-
-from gmma.rewards import REWARDS
-from gmma.rewards.mathematics import find_answer
 
 
 def score(text, gold, **options):
