@@ -1,9 +1,12 @@
-"""The math reward: what equals what in which clothing, and the verdicts of 4,000 real solutions."""
+"""The math reward: what equals what, and the verdicts of 4,000 real solutions."""
 
 import threading
 import time
 
 import pytest
+
+from gmma.rewards import REWARDS
+from gmma.rewards.math_text import find_answer
 
 
 def score(text, gold, **options):
@@ -85,7 +88,7 @@ def test_relative_tolerance_is_relative_to_the_reference():
 def test_no_text_holds_it_up(text):
     began = time.monotonic()
     assert score(text, "18") == 0.0
-    assert time.monotonic() - began < 60  # at most a parse and a comparison of 2 s, twice, if alone
+    assert time.monotonic() - began < 60  # at most 4 s of processor time
 
 
 def test_another_thread_may_score_too():
