@@ -1,22 +1,29 @@
 """Sums and counts until they are printed; then JSON lines, TensorBoard and one line on screen."""
 
 import json
+import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.summary import scalar
 
 from gmma.files import RunPath, growing_files, write_whole
 from gmma.types import Metric
 
 Record = dict[str, Any]
 RECORDS = "metrics.jsonl"
+UNREADABLE = "metrics.unreadable"  # lines of it that are no records, as they stood there
 
 
 def mean(total: float | np.number, count: float | np.number) -> Metric:
@@ -67,14 +74,39 @@ SILENT = Writer(write=lambda record: None, flush=lambda: None)  # of a host that
 
 
 def read_records(path: RunPath) -> list[Record]:
-    """The records of a run; a last line that a kill cut short is left out."""
-    records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+    """The records of a run. Lines that are none are left out, and their number is logged."""
+    records, unreadable = split_records(path)
+    if unreadable:
+        logging.getLogger(__name__).warning(
+            _say_unreadable(path, unreadable) + " They are left out."
+        )
     return records
+
+
+def split_records(path: RunPath) -> tuple[list[Record], list[bytes]]:
+    """The records of a run, and the lines that are none, without their ends.
+
+    A last line without an end, unless it is a record, is in neither: a kill has cut it.
+    """
+    *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    read = [(line, _read_record(line)) for line in lines if line.strip()]
+    unreadable = [line for line, record in read if record is None]
+    records = [record for _, record in [*read, (last, _read_record(last))] if record is not None]
+    return records, unreadable
+
+
+def _read_record(line: bytes) -> Record | None:
+    """A JSON object with a step and a phase, else None."""
+    try:
+        record = json.loads(line)
+    except ValueError:  # no JSON, or no UTF-8
+        return None
+    whole = isinstance(record, dict) and type(record.get("step")) is int
+    return record if whole and isinstance(record.get("phase"), str) else None
+
+
+def _say_unreadable(path: RunPath, lines: list[bytes]) -> str:
+    return f"{path}: no record of a step in {len(lines)} of its lines, first {lines[0][:60]!r}."
 
 
 @contextmanager
@@ -82,31 +114,78 @@ def open_writer(run_dir: RunPath, *, before_step: int) -> Iterator[Writer]:
     """Open a run's metrics, dropping records that a resumed run will write again.
 
     Records of `step ≥ before_step` were written after the checkpoint that the run resumes from.
+    Lines that are no records go to a file beside it, and that is printed.
     """
-    kept = [r for r in read_records(run_dir / RECORDS) if r["step"] < before_step]
-    # The name has the second alone: a run resumed at once would write over its own file.
-    suffix = f".{time.time_ns()}"
+    found, unreadable = split_records(run_dir / RECORDS)
+    kept = [record for record in found if record["step"] < before_step]
+    if unreadable:
+        set_lines_aside(run_dir, unreadable)
+    say_missing(run_dir, kept, before_step)
     with growing_files(run_dir) as (folder, bring):
         path = folder / RECORDS
         write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
-        shown = str(folder / "tensorboard")
-        events = SummaryWriter(shown, purge_step=before_step, filename_suffix=suffix)
+        events = open_events(folder / "tensorboard", before_step)
 
         def write(record: Record) -> None:
             with path.open("a") as file:
                 file.write(json.dumps(record) + "\n")
-            for name, value in record.items():
-                if name != "step" and isinstance(value, int | float) and math.isfinite(value):
-                    events.add_scalar(f"{record['phase']}/{name}", value, record["step"])
+            events.write_event(step_event(record))
 
         def flush() -> None:
-            events.flush()
+            with path.open("a") as file:
+                os.fsync(file.fileno())
+            events.flush()  # to the disk, too
             bring()
 
         try:
             yield Writer(write=write, flush=flush)
         finally:
             events.close()
+
+
+def set_lines_aside(run_dir: RunPath, lines: list[bytes]) -> None:
+    """Keep lines that are no records in a file beside them, and say so."""
+    path = run_dir / UNREADABLE
+    before = path.read_bytes() if path.exists() else b""
+    path.write_bytes(before + b"".join(line + b"\n" for line in lines))
+    print(f"{_say_unreadable(run_dir / RECORDS, lines)} They are now in {path}.")
+
+
+def say_missing(run_dir: RunPath, records: list[Record], before_step: int) -> None:
+    """Say which steps behind the checkpoint have no record."""
+    missing = sorted(set(range(before_step)) - {record["step"] for record in records})
+    if missing:
+        shown = ", ".join(map(str, missing[:10])) + (" …" if len(missing) > 10 else "")
+        print(
+            f"{run_dir / RECORDS}: no record of {len(missing)} of the {before_step} steps before "
+            f"the checkpoint: {shown}. Curves lack them; the run does not."
+        )
+
+
+def open_events(directory: Path, before_step: int) -> EventsWriter:
+    """A file of TensorBoard events, behind which no step from this one on is shown from others.
+
+    Not `SummaryWriter`: its `flush` writes out what its thread has taken from a queue, and leaves
+    what is still in it, so that a kill behind a checkpoint lost the steps before it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    # The name has the second alone: a run resumed at once would write over its own file.
+    events = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
+    start = SessionLog(status=SessionLog.START)
+    events.write_event(Event(wall_time=time.time(), step=before_step, session_log=start))
+    events.flush()
+    return events
+
+
+def step_event(record: Record) -> Event:
+    """A record's figures that are finite, as TensorBoard shows them."""
+    values = [
+        shown
+        for name, value in record.items()
+        if name != "step" and isinstance(value, int | float) and math.isfinite(value)
+        for shown in scalar(f"{record['phase']}/{name}", value).value
+    ]
+    return Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
 
 
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
