@@ -6,9 +6,13 @@ parameters are in it too, unless they are a base under adapters, which its direc
 config is not: it stands in the run's `config.json`. A checkpoint's number is the global step, SFT
 and RL counted together. Orbax writes it in the background and renames it when it is whole.
 
+A checkpoint is committed with the checksums of its files in it (`checksums.py`), which are compared
+before any of it is read. One from a gmma before them is read as it is.
+
 How a run starts, in this order:
 
-    1. `--resume` and the run has a checkpoint: go on from the newest one.
+    1. `--resume` and the run has a checkpoint: go on from the newest whole one; newer ones, which
+       are damaged, are moved aside.
     2. `--resume` without a checkpoint: start as if new.
     3. The run's directory holds a run and `--resume` is not given, or files of a run without its
        config: refuse; nothing is written over.
@@ -18,9 +22,10 @@ How a run starts, in this order:
        new adapters on top where the run trains adapters.
 """
 
+import itertools
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -30,10 +35,20 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from gmma.checksums import PROMISE, find_damage, write_checksums
 from gmma.config import CheckpointConfig
 from gmma.diagnostics import RunningMean
 from gmma.errors import UserError
-from gmma.files import RunPath, absolute, read_json, write_whole
+from gmma.files import (
+    RunPath,
+    absolute,
+    lock_of,
+    locked,
+    move_directory,
+    read_json,
+    write_whole,
+)
+from gmma.hosts import gather_entries, leads, wait_for_all
 from gmma.types import PyTree
 
 
@@ -53,16 +68,26 @@ def open_checkpoints(run_dir: RunPath, config: CheckpointConfig) -> Iterator[ocp
 
     On leaving, waits for what is still being written.
     """
+    directory = checkpoints_dir(run_dir)
     best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
     options = ocp.CheckpointManagerOptions(
+        # On one host, behind the last file of all and before the commit.
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory)),
         best_fn=_rank,  # without it Orbax writes no metrics, and a resumed run forgets its best
         preservation_policy=AnyPreservationPolicy([LatestN(config.keep_last), best]),
         enable_async_checkpointing=True,
         cleanup_tmp_directories=True,  # what a killed run was writing
     )
-    with ocp.CheckpointManager(checkpoints_dir(run_dir), options=options) as manager:
+    with ocp.CheckpointManager(directory, options=options) as manager:
         yield manager
         manager.wait_until_finished()
+
+
+def _seal(directory: RunPath) -> None:
+    """Put the checksums into the checkpoint that is about to be committed."""
+    for path in directory.iterdir():
+        if path.is_dir() and not ocp.utils.is_checkpoint_finalized(path):
+            write_checksums(path)
 
 
 def _rank(metrics: Mapping[str, float]) -> float:
@@ -76,20 +101,90 @@ def save(
     progress: Progress,
     best: float | None = None,
 ) -> None:
-    """Start writing a checkpoint; `best` ranks it, None or NaN puts it below all others."""
+    """Start writing a checkpoint; `best` ranks it, None or no number puts it below all others."""
+    held = asdict(progress) | {PROMISE: True}
     manager.save(
         step,
         args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(asdict(progress))
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(held)
         ),
-        metrics={"best": -math.inf if best is None or math.isnan(best) else best},
+        metrics={"best": -math.inf if best is None or not math.isfinite(best) else best},
     )
+
+
+def newest_whole(run_dir: RunPath) -> int | None:
+    """The newest checkpoint that is whole, None where there is no checkpoint; on all hosts.
+
+    Those newer than it are damaged: they are moved to `damaged/`, which is printed. So are older
+    ones whose small files are, which Orbax reads. Raises UserError, and moves none, where none is
+    whole.
+    """
+    damaged: dict[int, list[str]] = {}
+    whole = None
+    for step in reversed(checkpoint_steps(run_dir)):
+        problems = _damage(run_dir, step, small=whole is not None)
+        if whole is None and not problems:
+            whole = step
+        elif whole is None or any("missing" not in problem for problem in problems):
+            damaged[step] = problems  # but not what Orbax, when it was killed, was deleting
+    if damaged and whole is None:
+        listed = "; ".join(f"{step}: {_listed(found)}" for step, found in damaged.items())
+        raise UserError(
+            f"no checkpoint of {run_dir} is whole: {listed}. Restore one of them from a copy, or "
+            "start again under another --name"
+        )
+    wait_for_all("the checkpoints that are read")
+    if leads():
+        for step, problems in damaged.items():
+            _move_aside(run_dir, step, problems, whole)
+    wait_for_all("the checkpoints that are whole")
+    return whole
+
+
+def _damage(run_dir: RunPath, step: int, *, small: bool = False) -> list[str]:
+    """What of a checkpoint is not as it was written; every host reads a part of it."""
+    share = jax.process_index(), jax.process_count()
+    found = find_damage(checkpoints_dir(run_dir) / str(step), share=share, small=small)
+    wait_for_all(f"checksums, {next(_meetings)}")
+    return list(dict.fromkeys(gather_entries(found)))
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = f" and {len(problems) - 2} files more" if len(problems) > 2 else ""
+    return ", ".join(problems[:2]) + more
+
+
+def _move_aside(run_dir: RunPath, step: int, problems: Sequence[str], whole: int | None) -> None:
+    target = run_dir / "damaged" / str(step)
+    count = 0
+    while target.exists():
+        count += 1
+        target = run_dir / "damaged" / f"{step}_{count}"
+    move_directory(checkpoints_dir(run_dir) / str(step), target)
+    print(
+        f"checkpoint {step} of {run_dir} is damaged ({_listed(problems)}) and was moved to "
+        f"{target}; the run goes on from checkpoint {whole}"
+    )
+
+
+def _whole_step(run_dir: RunPath, step: int | None, *, small: bool = False) -> int:
+    """The newest checkpoint, or the given one; raises UserError where it is damaged."""
+    found = find_step(run_dir, step)
+    problems = _damage(run_dir, found, small=small)
+    if problems:
+        others = [one for one in checkpoint_steps(run_dir) if one != found]
+        raise UserError(
+            f"checkpoint {found} of {run_dir} is damaged: {_listed(problems)}; restore it from a "
+            f"copy, or give another one (--step, or move it away); there are {others}"
+        )
+    return found
 
 
 def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
     """The host's part of a checkpoint. One from before norms were kept begins their mean anew."""
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
-    held = manager.restore(step, args=args)["progress"]
+    held = _read(manager, step, args)["progress"]
+    held.pop(PROMISE, None)
     return Progress(**held | {"norms": RunningMean(**held.get("norms", {}))})
 
 
@@ -101,7 +196,23 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
     where = manager.directory / str(step)
     _check_same_arrays(_shapes(_read_metadata(where)), _shapes(abstract), where)
     args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
-    return manager.restore(step, args=args)["state"]
+    return _read(manager, step, args)["state"]
+
+
+def _read(manager: ocp.CheckpointManager, step: int, args: ocp.args.Composite) -> Any:
+    """What Orbax restores. What has no checksums can still be damaged: that is UserError, too."""
+    try:
+        return manager.restore(step, args=args)
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(manager.directory / str(step), error) from error
+
+
+def _unreadable(where: RunPath, error: Exception) -> UserError:
+    others = sorted(int(path.name) for path in where.parent.iterdir() if path.name.isdecimal())
+    return UserError(
+        f"checkpoint {where} cannot be read ({error!s:.200}); restore it from a copy, or move it "
+        f"away, of checkpoints {others}"
+    )
 
 
 def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> PyTree:
@@ -109,7 +220,7 @@ def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) 
 
     Which of them were trained there does not matter: they come in the groups of `abstract`.
     """
-    where = find_params(run_dir, abstract, step)
+    where = find_params(run_dir, abstract, _whole_step(run_dir, step))
     wanted = {path[1:]: leaf for path, leaf in flatten_dict(abstract).items()}
     held = [path for path in flatten_dict(_held_params(where)) if path[1:] in wanted]
     target = unflatten_dict({path: wanted[path[1:]] for path in held})
@@ -120,7 +231,7 @@ def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) 
 
 def restore_all_params(run_dir: RunPath, step: int | None = None) -> PyTree:
     """All parameters of a checkpoint, joined, as they are stored; on the first device."""
-    where = checkpoints_dir(run_dir) / str(find_step(run_dir, step))
+    where = checkpoints_dir(run_dir) / str(_whole_step(run_dir, step))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
         path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=here)
@@ -146,9 +257,10 @@ def _held_params(where: RunPath) -> PyTree:
 def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> RunPath:
     """The directory of a run's newest or given checkpoint.
 
-    Raises UserError where there is none, or where it holds other parameters.
+    Raises UserError where there is none, where it is damaged as far as a look at its sizes can
+    tell, or where it holds other parameters.
     """
-    where = checkpoints_dir(run_dir) / str(find_step(run_dir, step))
+    where = checkpoints_dir(run_dir) / str(_whole_step(run_dir, step, small=True))
     held, wanted = (
         {"/".join(path[1:]): tuple(leaf.shape) for path, leaf in flatten_dict(tree).items()}
         for tree in (_held_params(where), abstract)
@@ -175,6 +287,7 @@ def save_params(run_dir: RunPath, params: PyTree) -> None:
         checkpointer.save(
             checkpoints_dir(run_dir) / "0" / "state", args=ocp.args.PyTreeSave(state, chunked)
         )
+    write_checksums(checkpoints_dir(run_dir) / "0")
 
 
 def find_step(run_dir: RunPath, step: int | None = None) -> int:
@@ -193,6 +306,8 @@ def _read_metadata(where: RunPath) -> PyTree:
         return ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
     except FileNotFoundError:
         raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run") from None
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(where, error) from error
 
 
 def checkpoints_dir(run_dir: RunPath) -> RunPath:
@@ -258,6 +373,17 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
         )
 
 
+@contextmanager
+def hold_run(run_dir: RunPath, config: Mapping[str, Any]) -> Iterator[None]:
+    """Keep a run's config, and all other processes from its directory within the block.
+
+    Raises UserError where another one is there.
+    """
+    with locked(lock_of(run_dir), wait=False):
+        save_config(run_dir, config)
+        yield
+
+
 def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
     """Keep the config that a run is started with; a run that is resumed has it."""
     saved = run_dir / CONFIG_FILE
@@ -266,6 +392,7 @@ def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
 
 
 CONFIG_FILE = "config.json"
+_meetings = itertools.count()  # no two of the hosts' may have one name
 WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
 PARAM_GROUPS = ("params", "frozen")  # of a checkpoint
 RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
@@ -278,6 +405,7 @@ FREE_ON_RESUME = (
     "rewards/workers",
     "runs_dir",
     "samples_every_steps",
+    "stop",
 )
 
 

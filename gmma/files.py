@@ -1,6 +1,10 @@
 """Where a run's files are, on a disk or in a bucket, and files that are whole or absent."""
 
+import fcntl
+import hashlib
 import json
+import os
+import socket
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -59,6 +63,58 @@ def read_json(path: RunPath) -> Any:
         raise UserError(f"{path} does not exist") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON ({error}); restore it, or give another run") from error
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock of this file within the block; a process that ends, however, lets it go.
+
+    Another process that wants it waits, or gets UserError at once, with who has it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{file.read().strip() or 'another process'} is at work here (lock {path}); wait "
+                "until it has ended, or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def lock_of(directory: RunPath) -> Path:
+    """The lock of a directory; that of a bucket's is on this machine, and holds on it alone."""
+    if isinstance(directory, Path):
+        return directory / "lock"
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"gmma-{os.getuid()}" / f"{name}.lock"
+
+
+def move_directory(source: RunPath, target: RunPath) -> None:
+    """Move a directory to a place where none is; in a bucket file by file."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, Path):
+        source.rename(target)
+        return
+    for file in files_below(source):
+        copy = target / str(file.relative_to(source))
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(file).copy(copy)
+    source.rmtree()
+
+
+def files_below(directory: RunPath) -> Iterator[RunPath]:
+    """Every file of a directory and of those in it; a bucket's paths have no `rglob`."""
+    for path in sorted(directory.iterdir()):
+        if path.is_dir():
+            yield from files_below(path)
+        else:
+            yield path
 
 
 @contextmanager

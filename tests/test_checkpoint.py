@@ -49,7 +49,7 @@ def save_steps(run_dir, bests, first=1):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("saved")
-    save_steps(run_dir, [None, 0.9, 0.1, float("nan"), 0.2])
+    save_steps(run_dir, [None, 0.9, float("inf"), float("nan"), 0.2])
     return run_dir
 
 
@@ -59,7 +59,7 @@ def copied(saved, tmp_path):
 
 
 def test_the_last_two_and_the_best_stay_through_a_resume(copied):
-    """Best of all is step 2; neither None nor NaN is ever best."""
+    """Best of all is step 2; neither None nor NaN nor ∞ is ever best."""
     assert checkpoint.checkpoint_steps(copied) == [2, 4, 5]
     save_steps(copied, [0.3, 0.4], first=6)
     assert checkpoint.checkpoint_steps(copied) == [2, 6, 7]
@@ -103,6 +103,150 @@ def test_a_checkpoint_that_was_being_written_is_cleared_away(copied):
     save_steps(copied, [0.3], first=6)
     assert checkpoint.checkpoint_steps(copied) == [2, 5, 6]
     assert not list((copied / "checkpoints").glob("*tmp*"))
+
+
+def flip(path):
+    """Other bits in the middle of the file."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 8] = (byte ^ 0x55 for byte in content[middle : middle + 8])
+    path.write_bytes(content)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {"cut": cut, "deleted": lambda path: path.unlink(), "flipped": flip}
+SEALED = "commit_success.txt"  # the checkpoint's own is written last, and nothing reads it here
+
+
+def files_of(run_dir, step):
+    """Files of a checkpoint by their place in it."""
+    return [name for name in tree_of(run_dir / "checkpoints" / str(step)) if name != SEALED]
+
+
+def restored(run_dir, step):
+    with checkpoint.open_checkpoints(run_dir, KEEP_TWO) as manager:
+        assert manager.latest_step() == step
+        assert checkpoint.restore_progress(manager, step).phase_step == step
+        return by_path(checkpoint.restore_state(manager, step, ABSTRACT))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_whatever_befalls_the_newest_checkpoint_the_older_whole_one_is_taken(
+    saved, tmp_path, damage, capsys
+):
+    """Every file of it; the older one is as it was, and all that was moved is kept."""
+    names = files_of(saved, 5)
+    assert len(names) > 15
+    for name in names:
+        run_dir = shutil.copytree(saved, tmp_path / "run")
+        DAMAGES[damage](run_dir / "checkpoints/5" / name)
+        broken = tree_of(run_dir / "checkpoints/5")
+        assert checkpoint.newest_whole(run_dir) == 4, name
+        assert checkpoint.checkpoint_steps(run_dir) == [2, 4]
+        assert tree_of(run_dir / "damaged/5") == broken
+        for step in (2, 4):
+            place = f"checkpoints/{step}"
+            assert tree_of(run_dir / place) == tree_of(saved / place)
+        said = capsys.readouterr().out
+        assert f"{run_dir / 'damaged/5'}; the run goes on from checkpoint 4" in said
+        assert name in said
+        shutil.rmtree(run_dir)
+
+
+def test_the_older_whole_one_is_restored(copied):
+    flip(next((copied / "checkpoints/5/state/d").iterdir()))
+    assert checkpoint.newest_whole(copied) == 4
+    assert_same_arrays(restored(copied, 4), by_path(state_at(4)))
+    save_steps(copied, [0.3], first=5)
+    assert_same_arrays(restored(copied, 5), by_path(state_at(5)))
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damage_to_an_older_checkpoint_does_not_keep_a_run_from_the_newest(saved, copied, damage):
+    for name in files_of(copied, 4):
+        DAMAGES[damage](copied / "checkpoints/4" / name)
+        assert checkpoint.newest_whole(copied) == 5
+        with checkpoint.open_checkpoints(copied, KEEP_TWO) as manager:
+            assert manager.latest_step() == 5
+        shutil.rmtree(copied / "damaged", ignore_errors=True)
+        shutil.rmtree(copied / "checkpoints/4", ignore_errors=True)
+        shutil.copytree(saved / "checkpoints/4", copied / "checkpoints/4")
+    assert_same_arrays(restored(copied, 5), by_path(state_at(5)))
+
+
+def test_a_run_without_a_whole_checkpoint_is_not_begun_anew(copied):
+    for step, name in ((2, "progress/metadata"), (4, "checksums.json"), (5, "state/_METADATA")):
+        cut(copied / "checkpoints" / str(step) / name)
+    before = tree_of(copied)
+    words = r"no checkpoint .* is whole: 5: .*_METADATA has \d+ bytes, not \d+; 4: checksums.json"
+    with pytest.raises(UserError, match=words):
+        checkpoint.newest_whole(copied)
+    assert tree_of(copied) == before
+
+
+def test_a_damaged_checkpoint_moves_nothing_out_of_the_way(copied):
+    for _ in range(2):
+        cut(copied / "checkpoints/5/checksums.json")
+        assert checkpoint.newest_whole(copied) == 4
+        save_steps(copied, [0.3], first=5)
+    assert [path.name for path in sorted((copied / "damaged").iterdir())] == ["5", "5_1"]
+
+
+def test_parameters_of_a_damaged_checkpoint_are_refused_and_others_offered(copied):
+    flip(next((copied / "checkpoints/5/state/d").iterdir()))
+    for read in (checkpoint.restore_params, checkpoint.find_params):
+        with pytest.raises(UserError, match=r"checkpoint 5 .* is damaged: .*; there are \[2, 4\]"):
+            read(copied, PARAMS)
+    with pytest.raises(UserError, match="is damaged"):
+        checkpoint.restore_all_params(copied)
+    assert checkpoint.restore_params(copied, PARAMS, 4)
+
+
+def forget_checksums(run_dir, step):
+    """A checkpoint as the version before wrote it."""
+    where = run_dir / "checkpoints" / str(step)
+    (where / "checksums.json").unlink()
+    progress = read_json(where / "progress/metadata")
+    del progress["checksums"]
+    (where / "progress/metadata").write_text(json.dumps(progress))
+
+
+def test_checkpoints_from_before_checksums_are_read(copied):
+    for step in (4, 5):
+        forget_checksums(copied, step)
+    assert checkpoint.newest_whole(copied) == 5
+    assert_same_arrays(restored(copied, 5), by_path(state_at(5)))
+    for path in (copied / "checkpoints/5/state/d").iterdir():
+        cut(path)
+    assert checkpoint.newest_whole(copied) == 5  # it cannot be known
+    with pytest.raises(
+        UserError, match=r"checkpoints/5 cannot be read .*of checkpoints \[2, 4, 5\]"
+    ):
+        restored(copied, 5)
+
+
+def test_a_kill_between_the_files_and_their_checksums_leaves_no_checkpoint(copied, monkeypatch):
+    """They are written before Orbax commits, so there is none without them."""
+
+    def fail(path):
+        assert not ocp.utils.is_checkpoint_finalized(path)
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(checkpoint, "write_checksums", fail)
+    with pytest.raises(OSError, match="the disk is full"):
+        save_steps(copied, [0.3], first=6)
+    assert checkpoint.checkpoint_steps(copied) == [2, 4, 5]
+
+
+def test_parameters_alone_have_checksums_too(tmp_path):
+    checkpoint.save_params(tmp_path, state_at(1)["params"])
+    checkpoint.restore_params(tmp_path, PARAMS)
+    flip(next((tmp_path / "checkpoints/0/state/d").iterdir()))
+    with pytest.raises(UserError, match=r"checkpoint 0 .* is damaged"):
+        checkpoint.restore_params(tmp_path, PARAMS)
 
 
 def other_model():

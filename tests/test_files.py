@@ -1,6 +1,7 @@
 """Runs in a bucket, against one in memory that takes whole objects only, as real ones do."""
 
 import json
+import os
 from pathlib import Path
 
 import fsspec
@@ -10,10 +11,19 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tiny_digits import experiment
 
 from gmma.checkpoint import check_start, checkpoint_steps, save_config
+from gmma.checksums import find_damage, write_checksums
 from gmma.commands import parse
 from gmma.config import ExperimentConfig, config_from_json, config_to_json
 from gmma.errors import UserError
-from gmma.files import PARTIAL, read_json, run_path, write_whole
+from gmma.files import (
+    PARTIAL,
+    lock_of,
+    locked,
+    move_directory,
+    read_json,
+    run_path,
+    write_whole,
+)
 from gmma.metrics import open_writer, read_records
 
 
@@ -85,6 +95,43 @@ def test_a_checkpoint_counts_once_its_mark_is_there(run_dir):
     for step in (3, 6):
         write_whole(run_dir / f"checkpoints/{step}/commit_success.txt", "whole")
     assert checkpoint_steps(run_dir) == [3, 6]
+
+
+def test_a_damaged_checkpoint_of_a_bucket_is_found_and_moved(run_dir):
+    where = run_dir / "checkpoints/3"
+    for file in ("state/array", "metrics/metrics", "_CHECKPOINT_METADATA"):
+        write_whole(where / file, "{}")
+    write_whole(where / "progress/metadata", '{"checksums": true}')
+    assert find_damage(where) == ["checksums.json is missing"]
+    write_checksums(where)
+    write_whole(where / "commit_success.txt", "whole")
+    write_whole(where / "_CHECKPOINT_METADATA", '{"commit_timestamp_nsecs": 7}')
+    assert find_damage(where) == []
+    write_whole(where / "state/array", "[]")
+    assert find_damage(where) == ["state/array holds other bytes"]
+    found = [find_damage(where, share=(index, 3)) for index in range(3)]
+    assert sorted(map(len, found)) == [0, 0, 1]  # each host reads a part
+    write_whole(run_dir / "checkpoints/5/state/array", "{}")
+    before = {name for name in Bucket.store if "/checkpoints/3/" in name}
+    move_directory(where, run_dir / "damaged/3")
+    assert {name.replace("damaged", "checkpoints") for name in Bucket.store} >= before
+    assert checkpoint_steps(run_dir) == []
+    assert not [name for name in Bucket.store if "/checkpoints/3/" in name]
+
+
+def test_a_lock_is_held_by_one_and_named(tmp_path, run_dir):
+    assert lock_of(tmp_path) == tmp_path / "lock"
+    assert lock_of(run_dir) == lock_of(run_path(str(run_dir))) != lock_of(run_dir / "other")
+    for path in (lock_of(tmp_path), tmp_path / "deep/lock"):
+        words = rf"process {os.getpid()} on .*lock {path}"
+        with (
+            locked(path, wait=False),
+            pytest.raises(UserError, match=words),
+            locked(path, wait=False),
+        ):
+            pass
+        with locked(path, wait=True):
+            pass
 
 
 def test_records_reach_the_bucket_when_asked_and_at_the_end(run_dir):
