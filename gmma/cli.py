@@ -13,7 +13,7 @@
 
 A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
 that SIGTERM has ended exits with code 75, one that lost another host with 76, and `--resume` goes
-on with either.
+on with either. One that only computes NaN ends with 70, one whose answers get no reward with 69.
 """
 
 import os
@@ -21,7 +21,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gmma.errors import UserError
-from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.preemption import Ended
 
 EXIT_USER_ERROR = 2
 
@@ -126,6 +126,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"gmma {name}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_USER_ERROR) from None
-    except Preempted as notice:
+    except Ended as notice:
         print(f"gmma {name}: {notice}", file=sys.stderr)
-        raise SystemExit(CODE_PREEMPTED) from None
+        raise SystemExit(notice.code) from None

@@ -209,6 +209,21 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class StopConfig:
+    """When a run that could only compute nothing ends by itself, with an exit code of its own."""
+
+    # Steps in a row whose loss or gradient is not finite. At once where a checkpoint is due and the
+    # state has such a value: no checkpoint is written that has.
+    not_finite_steps: int = 3
+    # RL steps in a row of which no answer counts: no reward, or every tree dropped
+    unscored_steps: int = 5
+
+    def __post_init__(self) -> None:
+        for name in ("not_finite_steps", "unscored_steps"):
+            require(getattr(self, name) >= 1, f"stop.{name}", getattr(self, name), "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class MeshConfig:
     """Devices along the mesh axes; −1 on one of them takes all that are left."""
 
@@ -286,6 +301,7 @@ class ExperimentConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    stop: StopConfig = field(default_factory=StopConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     hosts: HostsConfig = field(default_factory=HostsConfig)
     seed: int = 0  # root of every random choice but the dataset's

@@ -29,8 +29,10 @@ from gmma.evaluate import Evaluation, Evaluator, make_evaluator, save_evaluation
 from gmma.feed import read_batches, read_prompts
 from gmma.files import RunPath
 from gmma.grid import GridPrograms, grid_programs
+from gmma.health import first_not_finite, not_finite
 from gmma.metrics import Record, Writer, compilations, compute, merge, open_writer
 from gmma.outcome import evaluation_path
+from gmma.preemption import NotFinite
 from gmma.preflight import check_origin, check_run
 from gmma.rewards.service import Scorer
 from gmma.scoring import counted_answers, measure, read_texts, rollout_metrics, score_answers
@@ -106,7 +108,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
             check_origin(own)
         evaluate = make_evaluator(parts[0])
         for config in configs:
-            checkpoint.save_config(config.run_dir, config_to_json(config))
+            stack.enter_context(checkpoint.hold_run(config.run_dir, config_to_json(config)))
         cells = [
             Cell(
                 parts=own,
@@ -119,8 +121,10 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
         evaluate_beginnings(cells, beginnings)
         states = programs.start(stacked(beginnings))
         states, records = train_cells(cells, programs, scorer, states)
-    for at, cell in enumerate(cells):
-        finish(cell, cell_of(states, at), records[at])
+        unsound = [finish(cell, cell_of(states, at), records[at]) for at, cell in enumerate(cells)]
+    ended = [end for end in unsound if end is not None]
+    if ended:
+        raise NotFinite(" ".join(map(str, ended)))
     return records
 
 
@@ -262,15 +266,20 @@ def cell_of(tree: PyTree, at: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[at], tree)
 
 
-def finish(cell: Cell, state: TrainState, record: Record) -> None:
-    """The cell's checkpoint, and its evaluation on the test split."""
+def finish(cell: Cell, state: TrainState, record: Record) -> NotFinite | None:
+    """The cell's checkpoint, and its evaluation on the test split; or why it has neither."""
     config = cell.config
+    array = first_not_finite(state)
+    if array is not None:
+        return not_finite(record, f"{config.name}: {array} holds a value that is not finite", None)
+    cell.writer.flush()
     with checkpoint.open_checkpoints(config.run_dir, config.checkpoint) as manager:
         progress = Progress(phase="rl", phase_step=config.rl.steps, data={})
         best = record.get(config.checkpoint.best_metric)
         checkpoint.save(manager, config.rl.steps, kept(cell.parts, state), progress, best)
     evaluation = cell.evaluate(whole_params(state), "test")
     save_evaluation(evaluation_path(config, "rl"), evaluation, config.evaluation.bootstrap)
+    return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@
     gather_rows     this process's rows → every process's, bit for bit
     gather_entries  the same for JSON values of any size
     own_part        this process's part of a list that has an entry a row
+    leader_alone    what one process has open, its lock for example, for all of them
     stop_requested  SIGTERM on one host stops all of them behind the same step
     bounded_end     a host that fails ends in bounded time, and so do the others
 
@@ -18,8 +19,8 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -33,7 +34,7 @@ from jaxtyping import Shaped, UInt8
 from gmma import preemption
 from gmma.config import HostsConfig
 from gmma.errors import UserError
-from gmma.preemption import CODE_HOST_LOST, Preempted
+from gmma.preemption import CODE_HOST_LOST, Ended
 from gmma.sharding import BATCH, REPLICATED, put_batch
 from gmma.types import PyTree
 
@@ -156,6 +157,23 @@ def leader_first(place: str) -> Iterator[None]:
         wait_for_all(place)
 
 
+@contextmanager
+def leader_alone(opened: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
+    """Within the block the leading process has this open; its UserError is every process's."""
+    with ExitStack() as stack:
+        problem = None
+        if leads():
+            try:
+                stack.enter_context(opened())
+            except UserError as error:
+                problem = str(error)
+        wait_for_all("what one host opens")
+        for said in gather_entries([problem]):
+            if said is not None:
+                raise UserError(said)
+        yield
+
+
 def check_hosts(devices: Shaped[np.ndarray, "data fsdp tensor"]) -> None:
     """Raise UserError unless every row of a batch lies on one host; the devices of a mesh."""
     tensor = devices.shape[-1]
@@ -194,7 +212,7 @@ def bounded_end(config: HostsConfig) -> Iterator[None]:
     """
     try:
         yield
-    except Preempted:
+    except Ended:
         raise  # all hosts are here, at the same step
     except BaseException as error:
         if jax.process_count() > 1 and any(_is_lost(one) for one in _causes(error)):

@@ -1,8 +1,9 @@
-"""Ends of a run that another start goes on from: SIGTERM, and the loss of another host.
+"""Ends of a run that are neither success nor a mistake in its settings, each with its exit code.
 
 A cloud takes a machine back with a SIGTERM and some seconds of notice. The run finishes its step,
 writes a checkpoint and exits with a code that says "start me again with --resume". A host that goes
-without notice takes the others down behind the last checkpoint, with a code of its own.
+without notice takes the others down behind the last checkpoint, with a code of its own. So has a
+run that could only go on to compute nothing: with values that are not finite, or without rewards.
 """
 
 import signal
@@ -16,11 +17,34 @@ CODE_PREEMPTED = 75  # EX_TEMPFAIL of sysexits.h; tpu_setup/common.sh names it t
 
 CODE_HOST_LOST = 76  # EX_PROTOCOL; likewise
 
+CODE_NOT_FINITE = 70  # EX_SOFTWARE
+CODE_UNSCORED = 69  # EX_UNAVAILABLE
+
 _asked = threading.Event()
 
 
-class Preempted(Exception):  # noqa: N818  # no error: the run ended as it was asked to
-    """The run was asked to end and has written a checkpoint; the message says how to go on."""
+class Ended(Exception):  # noqa: N818  # on all hosts behind the same step
+    """The run ends with this exit code; the message says why, and how to go on."""
+
+    code: int
+
+
+class Preempted(Ended):
+    """The run was asked to end and has written a checkpoint."""
+
+    code = CODE_PREEMPTED
+
+
+class NotFinite(Ended):
+    """Loss, gradient or state hold values that are not finite; what they replaced is kept."""
+
+    code = CODE_NOT_FINITE
+
+
+class Unscored(Ended):
+    """Nothing that was sampled for some steps has counted; the run has written a checkpoint."""
+
+    code = CODE_UNSCORED
 
 
 def _note(signal_number: int, frame: FrameType | None) -> None:

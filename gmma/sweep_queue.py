@@ -5,7 +5,6 @@ where it was, and its runs from their checkpoints (law L8). Programs compiled on
 through the compilation cache of the sweep's directory.
 """
 
-import fcntl
 import json
 import os
 import signal
@@ -21,8 +20,8 @@ from pathlib import Path
 from gmma.checkpoint import check_start
 from gmma.config import config_from_json, config_to_json
 from gmma.errors import UserError
-from gmma.files import read_json, write_whole
-from gmma.preemption import CODE_PREEMPTED, Preempted
+from gmma.files import locked, read_json, write_whole
+from gmma.preemption import CODE_PREEMPTED, Ended, Preempted
 from gmma.preflight import check_settings
 from gmma.sweep import START, Sweep, SweepRun
 
@@ -175,15 +174,15 @@ def main() -> None:
     config = config_from_json(read_json(source), source)
     use_compilation_cache(config)
     try:
-        with source.with_suffix(".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # one that a killed queue left may still be writing
+        # One that a killed queue left may still be writing.
+        with locked(source.with_suffix(".lock"), wait=True):
             train(config, resume=True)
     except UserError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    except Preempted as notice:
+    except Ended as notice:
         print(notice, file=sys.stderr)
-        raise SystemExit(CODE_PREEMPTED) from None
+        raise SystemExit(notice.code) from None
 
 
 if __name__ == "__main__":

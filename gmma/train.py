@@ -28,10 +28,12 @@ from gmma.diagnostics import advantage_metrics, spike_score
 from gmma.errors import UserError
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
+from gmma.health import Health, check_health, first_not_finite, is_finite, is_ill, not_finite
 from gmma.hosts import (
     bounded_end,
     fetch_rows,
     gather_rows,
+    leader_alone,
     leader_first,
     leads,
     own_part,
@@ -163,14 +165,15 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     """The steps of a phase that are still to do, each recorded, some of them checkpointed.
 
     While the devices still update, the next batch is read; then the step's metrics are fetched.
-    Raises, behind a checkpoint, Preempted where SIGTERM has come and UserError where RL has no
-    metric of the name that ranks checkpoints.
+    Raises, behind a checkpoint, Preempted where SIGTERM has come, UserError where RL has no metric
+    of the name that ranks checkpoints, and Unscored where no answer counts any more; NotFinite
+    behind the last checkpoint whose values were finite.
     """
     config = run.parts.config
     stream = read_batches(run.parts, phase.name)
     if progress.data:
         stream.set_state(progress.data)
-    measured: set[str] = set()  # names
+    measured, health = set[str](), Health()  # names; steps in a row that are ill
     if phase.evaluate_every_steps and progress.phase_step == 0:
         params, moment = whole_params(state), f"{phase.name}_step_000000"
         measured |= validate(config, run.evaluate, params, moment).keys()
@@ -186,14 +189,17 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
             run.writer.write(record)
+            health = health.with_record(record)
             measured |= record.keys() | {name for part in result.metrics for name in part}
             unknown = unknown_metric(config, measured) if phase.name == "rl" else None
             ends = step + 1 == phase.config.steps
             stops = stop_requested(phase.first_step + step + 1)
-            if ends or stops or unknown or is_due(step + 1, config.checkpoint.every_steps):
+            due = is_due(step + 1, config.checkpoint.every_steps)
+            if ends or stops or unknown or due or is_ill(health, config.stop):
                 held = Progress(phase=phase.name, phase_step=step + 1, data=position, norms=norms)
                 save_state(run, phase, state, held, record)
             advance(step + 1, record)
+            check_health(health, config.stop, record, run.checkpoints.latest_step())
             if unknown:
                 raise UserError(unknown)
             if stops:
@@ -250,13 +256,20 @@ def is_due(done: int, every: int) -> bool:
 def save_state(
     run: Run, phase: Phase, state: TrainState, progress: Progress, record: dict[str, Any]
 ) -> None:
-    """A checkpoint under the run's step; RL ones are ranked by the configured metric."""
-    best = record.get(run.parts.config.checkpoint.best_metric) if phase.name == "rl" else None
+    """A checkpoint under the run's step; RL ones are ranked by the configured metric.
+
+    Raises NotFinite rather than save a value that is not: it would replace one that is.
+    """
+    saved = kept(run.parts, state) | phase.also_saved
     run.writer.flush()  # or a kill would lose events that are not written again
+    array = first_not_finite(saved)
+    if array is not None:
+        what = f"{array} holds a value that is not finite"
+        raise not_finite(record, what, run.checkpoints.latest_step())
+    ranked = phase.name == "rl" and is_finite(record)
+    best = record.get(run.parts.config.checkpoint.best_metric) if ranked else None
     step = phase.first_step + progress.phase_step
-    checkpoint.save(
-        run.checkpoints, step, kept(run.parts, state) | phase.also_saved, progress, best
-    )
+    checkpoint.save(run.checkpoints, step, saved, progress, best)
 
 
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:
@@ -296,12 +309,12 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
         wait_for_all("a run that can begin")
-        if leads():
-            checkpoint.save_config(config.run_dir, config_to_json(config))
+        opened = partial(checkpoint.hold_run, config.run_dir, config_to_json(config))
+        stack.enter_context(leader_alone(opened))
+        latest = checkpoint.newest_whole(config.run_dir)
         manager = stack.enter_context(
             checkpoint.open_checkpoints(config.run_dir, config.checkpoint)
         )
-        latest = manager.latest_step()
         run = Run(
             parts=parts,
             programs=make_programs(parts),

@@ -1,10 +1,13 @@
 """Law L8: a run that was killed and resumed equals one that was not."""
 
+import json
 import random
+import shutil
 import signal
 import time
 from functools import partial
 
+import numpy as np
 import pytest
 from tiny_run import (
     assert_same_arrays,
@@ -18,7 +21,8 @@ from tiny_run import (
     wait_until,
 )
 
-from gmma.preemption import CODE_PREEMPTED
+from gmma.checkpoint import checkpoint_steps
+from gmma.preemption import CODE_NOT_FINITE, CODE_PREEMPTED
 
 SFT_STEPS, RL_STEPS = 5, 9
 
@@ -35,19 +39,25 @@ def count_event_files(run_dir):
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
+def tiny(tmp_path_factory):
+    with open_tiny(tmp_path_factory) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def killed(tiny):
     """Killed before a checkpoint, as RL begins, and while RL writes; told to end; resumed."""
-    with open_tiny(tmp_path_factory) as (directory, start):
-        run_dir, chance = directory / "runs/killed", random.Random(0)
-        resume = partial(train_tiny, start, "killed", "--resume")
-        kill_when(resume(), lambda: count_lines(run_dir) >= 1, chance.uniform(0, 0.02))
-        after_sft = run_dir / "evaluation/after_sft.json"
-        kill_when(resume(), after_sft.exists, chance.uniform(0, 1))
-        kill_when(resume(), lambda: count_lines(run_dir) > SFT_STEPS, chance.uniform(0, 0.3))
-        opened, child = count_event_files(run_dir), resume()
-        wait_until(child, lambda: count_event_files(run_dir) > opened)
-        child.send(signal.SIGTERM)
-        codes = child.wait(), resume().wait()
+    directory, start = tiny
+    run_dir, chance = directory / "runs/killed", random.Random(0)
+    resume = partial(train_tiny, start, "killed", "--resume")
+    kill_when(resume(), lambda: count_lines(run_dir) >= 1, chance.uniform(0, 0.02))
+    after_sft = run_dir / "evaluation/after_sft.json"
+    kill_when(resume(), after_sft.exists, chance.uniform(0, 1))
+    kill_when(resume(), lambda: count_lines(run_dir) > SFT_STEPS, chance.uniform(0, 0.3))
+    opened, child = count_event_files(run_dir), resume()
+    wait_until(child, lambda: count_event_files(run_dir) > opened)
+    child.send(signal.SIGTERM)
+    codes = child.wait(), resume().wait()
     return directory, codes
 
 
@@ -78,3 +88,61 @@ def test_tensorboard_shows_every_step_once(killed):
         run_dir = killed[0] / "runs" / name
         assert shown_steps(run_dir, "sft/loss") == list(range(SFT_STEPS))
         assert shown_steps(run_dir, "rl/reward") == list(range(SFT_STEPS, SFT_STEPS + RL_STEPS))
+
+
+def damage(run_dir, step):
+    """Other bits in the largest file of a checkpoint."""
+    files = (path for path in (run_dir / "checkpoints" / str(step)).rglob("*") if path.is_file())
+    path = max(files, key=lambda path: path.stat().st_size)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_and_a_bad_line_cost_a_step_and_its_record(tiny):
+    """Then no checkpoint is whole, and nothing is written."""
+    directory, start = tiny
+    whole, runs = directory / "runs/whole", directory / "damaged"
+    run_dir, last = shutil.copytree(whole, runs / "whole"), SFT_STEPS + RL_STEPS
+    damage(run_dir, last)
+    lines = (run_dir / "metrics.jsonl").read_bytes().split(b"\n")
+    lines[3] = b"{"
+    (run_dir / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    resume = partial(train_tiny, start, "whole", "--resume", "--runs-dir", runs)
+    assert resume().wait() == 0
+    assert_same_arrays(saved_arrays(run_dir, last), saved_arrays(whole, last))
+    assert records(run_dir) == [one for one in records(whole) if one["step"] != 3]
+    assert (run_dir / "metrics.unreadable").read_bytes() == b"{\n"
+    assert shown_steps(run_dir, "rl/reward") == list(range(SFT_STEPS, last))
+    for step in checkpoint_steps(run_dir):
+        damage(run_dir, step)
+    before = tree_of(run_dir)
+    assert resume().wait() == 2
+    assert tree_of(run_dir).keys() - before.keys() <= {"lock"}
+    said = (directory / "log.txt").read_text()
+    assert f"checkpoint {last} of {run_dir} is damaged" in said
+    assert f"no checkpoint of {run_dir} is whole" in said
+
+
+def test_of_two_that_resume_one_run_the_second_is_refused(tiny):
+    directory, start = tiny
+    train = partial(train_tiny, start, "twice", "--resume", "--rl.steps", "100000")
+    first = train()
+    wait_until(first, lambda: count_lines(directory / "runs/twice") >= 1)
+    assert train().wait() == 2
+    first.send(signal.SIGTERM)
+    assert first.wait() == CODE_PREEMPTED
+    assert "is at work here" in (directory / "log.txt").read_text()
+    lines = (directory / "runs/twice/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(len(lines)))
+
+
+def test_a_run_that_is_not_finite_ends_with_a_code_of_its_own(tiny):
+    directory, start = tiny
+    assert train_tiny(start, "nan", "--sft.optimizer.learning-rate", "1e30").wait() == (
+        CODE_NOT_FINITE
+    )
+    assert "Nothing that is not finite was saved" in (directory / "log.txt").read_text()
+    for step in checkpoint_steps(directory / "runs/nan"):
+        arrays = saved_arrays(directory / "runs/nan", step).values()
+        assert all(np.isfinite(array).all() for array in arrays)

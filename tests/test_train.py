@@ -1,5 +1,6 @@
 """The loop on eight devices: what it compiles, moves and records, and that it resumes."""
 
+import itertools
 import json
 import os
 import shutil
@@ -16,10 +17,12 @@ from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 from gmma import preemption, train
 from gmma.assembly import assemble
 from gmma.checkpoint import Progress, checkpoint_steps, restore_progress
-from gmma.config import ObjectiveConfig, RewardConfig
+from gmma.config import ObjectiveConfig, RewardConfig, StopConfig
 from gmma.errors import UserError
+from gmma.files import lock_of, locked
+from gmma.health import first_not_finite
 from gmma.metrics import read_records
-from gmma.preemption import Preempted
+from gmma.preemption import NotFinite, Preempted, Unscored
 from gmma.preflight import TRIAL_ANSWERS
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import put_whole
@@ -231,6 +234,96 @@ def test_a_metric_that_could_rank_no_checkpoint_ends_rl_behind_one(lab, monkeypa
     with train.open_run(parts) as (run, _), pytest.raises(UserError, match=message):
         train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))
     assert checkpoint_steps(parts.config.run_dir)[-1] == STEPS + 1
+
+
+def poisoned(trainer, number):
+    """The trainer, of which this update, from 0, leaves NaN in the last parameters."""
+
+    @jax.jit
+    def poison(params):
+        leaves, structure = jax.tree.flatten(params)
+        return jax.tree.unflatten(structure, [*leaves[:-1], leaves[-1] * jax.numpy.nan])
+
+    def update(state, packed):
+        state, metrics = trainer.update(state, packed)
+        ill = next(updates) == number
+        return (replace(state, params=poison(state.params)) if ill else state), metrics
+
+    updates = itertools.count()
+    return replace(trainer, update=update)
+
+
+@pytest.mark.parametrize(
+    ("step", "ends", "limit", "kept"),
+    [
+        pytest.param(1, 2, 9, [], id="before the first checkpoint"),
+        pytest.param(3, 5, 9, [EVERY], id="the last checkpoint of the phase"),
+        pytest.param(3, 4, 1, [EVERY], id="the limit before a checkpoint"),
+    ],
+)
+def test_parameters_that_are_not_finite_are_in_no_checkpoint(
+    lab, monkeypatch, step, ends, limit, kept
+):
+    """NaN behind SFT step `step`: the loss is NaN from the next on."""
+    parts = copy_of_run(lab, f"nan_{step}_{limit}", up_to=0)
+    parts = replace(parts, config=replace(parts.config, stop=StopConfig(not_finite_steps=limit)))
+    share_programs(monkeypatch, lab)
+    ill = poisoned(lab.trainers["sft"], step)
+    monkeypatch.setattr(train, "make_sft_trainer", lambda parts: ill)
+    newest = f"the newest is checkpoint {kept[-1]}" if kept else "there is no checkpoint yet"
+    words = rf"sft step {ends}: loss = nan, grad_norm = nan; .* is not finite.* {newest}"
+    with train.open_run(parts) as (run, latest), pytest.raises(NotFinite, match=words):
+        train.imitate(run, START, latest)
+    assert checkpoint_steps(parts.config.run_dir) == kept
+    assert len(read_records(parts.config.run_dir / "metrics.jsonl")) == ends + 1
+
+
+def test_rl_that_is_not_finite_leaves_the_last_and_the_best_as_they_are(lab, monkeypatch):
+    parts = copy_of_run(lab, "nan_rl", up_to=STEPS + EVERY)
+    few = replace(parts.config.checkpoint, every_steps=1, keep_last=1)
+    parts = replace(parts, config=replace(parts.config, checkpoint=few))
+    share_programs(monkeypatch, lab)
+    ill = poisoned(lab.trainers["rl"], 3)  # the second update of its second step
+    monkeypatch.setattr(train, "make_rl_trainer", lambda parts: ill)
+    run_dir = parts.config.run_dir
+    with train.open_run(parts) as (run, latest):
+        progress = restore_progress(run.checkpoints, latest)
+        with pytest.raises(NotFinite, match=rf"rl step {latest + 1}: .*checkpoint {latest + 1}"):
+            train.continue_rl(run, progress, latest)
+    assert checkpoint_steps(run_dir)[-1] == latest + 1
+    for step in checkpoint_steps(run_dir):
+        assert first_not_finite(list(saved_arrays(run_dir, step).values())) is None
+
+
+def test_a_run_of_which_no_answer_counts_ends_behind_a_checkpoint(lab, monkeypatch):
+    parts = copy_of_run(lab, "unscored", up_to=STEPS)
+    parts = replace(parts, config=replace(parts.config, stop=StopConfig(unscored_steps=2)))
+    share_programs(monkeypatch, lab)
+
+    def unscored(*given):
+        scores = score_answers(*given)
+        return replace(scores, rewards=np.full_like(scores.rewards, np.nan))
+
+    score_answers = train.score_answers
+    monkeypatch.setattr(train, "score_answers", unscored)
+    words = rf"rl step {STEPS + 1}: no answer has counted for 2 steps .*checkpoint {STEPS + 2}"
+    with train.open_run(parts) as (run, _), pytest.raises(Unscored, match=words):
+        train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))
+    assert checkpoint_steps(parts.config.run_dir)[-1] == STEPS + 2
+
+
+def test_a_run_that_another_process_trains_is_left_alone(lab, monkeypatch):
+    parts = copy_of_run(lab, "twice", up_to=STEPS)
+    share_programs(monkeypatch, lab)
+    run_dir = parts.config.run_dir
+    with locked(lock_of(run_dir), wait=False):
+        before = tree_of(run_dir)
+        words = rf"process {os.getpid()} on .* is at work here"
+        with pytest.raises(UserError, match=words), train.open_run(parts):
+            pass
+        assert tree_of(run_dir) == before
+    with train.open_run(parts) as (_, latest):
+        assert latest == STEPS
 
 
 HANGS, DIES, EATS = (f"sometimes_bad:{name}" for name in ("hangs", "dies", "eats"))
