@@ -374,14 +374,32 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
 
 
 @contextmanager
-def hold_run(run_dir: RunPath, config: Mapping[str, Any]) -> Iterator[None]:
-    """Keep a run's config, and all other processes from its directory within the block.
+def hold_run(run_dir: RunPath, config: Mapping[str, Any], content: str) -> Iterator[None]:
+    """Keep a run's config and the hash of its records; and, within the block, other processes out.
 
-    Raises UserError where another one is there.
+    Raises UserError where another one is there, or where the run began with other records.
     """
     with locked(lock_of(run_dir), wait=False):
+        check_content(run_dir, content)
         save_config(run_dir, config)
+        if not (run_dir / CONTENT_FILE).exists():
+            write_whole(run_dir / CONTENT_FILE, json.dumps({"sha256": content}) + "\n")
         yield
+
+
+def check_content(run_dir: RunPath, content: str) -> None:
+    """Raise UserError unless the records are those that the run began with, as far as is known.
+
+    What a checkpoint says of the data is a place in their order.
+    """
+    saved = run_dir / CONTENT_FILE
+    known = read_json(saved)["sha256"] if saved.exists() else content
+    if known != content:
+        raise UserError(
+            f"{run_dir} was trained on other records: {saved} has the hash {known:.12}…, those of "
+            f"the task now have {content:.12}…. Restore the files that the task reads, or start "
+            f"another --name; to go on with these records all the same, delete {saved}"
+        )
 
 
 def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
@@ -392,6 +410,7 @@ def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
 
 
 CONFIG_FILE = "config.json"
+CONTENT_FILE = "records.json"
 _meetings = itertools.count()  # no two of the hosts' may have one name
 WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
 PARAM_GROUPS = ("params", "frozen")  # of a checkpoint

@@ -17,6 +17,7 @@ from gmma.data import (
     position_generator,
 )
 from gmma.errors import UserError
+from gmma.hosts import gather_entries, wait_for_all
 from gmma.tasks.task import ExampleSource, Rows
 from gmma.types import Example, PromptBatch, TreeRollout
 
@@ -78,6 +79,20 @@ def demonstrated_source(parts: Parts) -> ExampleSource:
             f"of task {parts.config.task.name} has a thought to imitate; set sft.steps to 0"
         )
     return Rows(source, rows)
+
+
+def content_of(parts: Parts) -> str:
+    """A hash of the records of all splits; raises UserError where hosts have different ones."""
+    content = parts.task.content(parts.config.task, parts.config.data_dir)
+    wait_for_all("the records")
+    everywhere = gather_entries([content])
+    for host, other in enumerate(everywhere):
+        if other != everywhere[0]:
+            raise UserError(
+                f"host {host} has other records than host 0 (hashes {other:.12}…, "
+                f"{everywhere[0]:.12}…): give all hosts the same files, and build data_dir anew"
+            )
+    return content
 
 
 def in_frame(parts: Parts, example: Example) -> Example:

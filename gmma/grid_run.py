@@ -26,7 +26,7 @@ from gmma.data import ExampleBatch
 from gmma.diagnostics import RunningMean, spike_score
 from gmma.errors import UserError
 from gmma.evaluate import Evaluation, Evaluator, make_evaluator, save_evaluation
-from gmma.feed import read_batches, read_prompts
+from gmma.feed import content_of, read_batches, read_prompts
 from gmma.files import RunPath
 from gmma.grid import GridPrograms, grid_programs
 from gmma.health import first_not_finite, not_finite
@@ -107,8 +107,10 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
             check_run(own, scorer)
             check_origin(own)
         evaluate = make_evaluator(parts[0])
+        content = content_of(parts[0])
         for config in configs:
-            stack.enter_context(checkpoint.hold_run(config.run_dir, config_to_json(config)))
+            held = checkpoint.hold_run(config.run_dir, config_to_json(config), content)
+            stack.enter_context(held)
         cells = [
             Cell(
                 parts=own,

@@ -27,7 +27,7 @@ from gmma.data import ExampleBatch
 from gmma.diagnostics import advantage_metrics, spike_score
 from gmma.errors import UserError
 from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
-from gmma.feed import PhaseName, read_batches, read_demonstrations, read_prompts
+from gmma.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
 from gmma.health import Health, check_health, first_not_finite, is_finite, is_ill, not_finite
 from gmma.hosts import (
     bounded_end,
@@ -309,7 +309,8 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
         wait_for_all("a run that can begin")
-        opened = partial(checkpoint.hold_run, config.run_dir, config_to_json(config))
+        given, content = config_to_json(config), content_of(parts)
+        opened = partial(checkpoint.hold_run, config.run_dir, given, content)
         stack.enter_context(leader_alone(opened))
         latest = checkpoint.newest_whole(config.run_dir)
         manager = stack.enter_context(

@@ -223,6 +223,15 @@ def test_rl_alone_asks_for_no_demonstrations(tmp_path):
     for leaf, abstract in zip(jax.tree.leaves(params), jax.tree.leaves(wanted), strict=True):
         assert leaf.sharding.is_equivalent_to(abstract.sharding, leaf.ndim)
     assert_same_arrays(by_path(params), by_path(parts.start(parts.mesh)))
+    rows[3]["answer"] = "7"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changed, before = assemble(config), tree_of(config.run_dir)
+    with pytest.raises(UserError, match="was trained on other records"), train.open_run(changed):
+        pass
+    assert tree_of(config.run_dir) == before
+    (config.run_dir / "records.json").unlink()
+    with train.open_run(changed):
+        pass
 
 
 def test_a_metric_that_could_rank_no_checkpoint_ends_rl_behind_one(lab, monkeypatch):
