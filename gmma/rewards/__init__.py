@@ -12,6 +12,7 @@ values are as in TRL; answers and thoughts stand where TRL has prompts and compl
 from collections.abc import Callable
 
 from gmma.rewards.anls import anls_reward
+from gmma.rewards.answer_form import answer_form_reward
 from gmma.rewards.boxes import box_iou_reward
 from gmma.rewards.code import code_all_passed_reward, code_reward
 from gmma.rewards.demand import demand_reward
@@ -27,6 +28,7 @@ from gmma.rewards.trajectory import trajectory_reward
 REWARDS: dict[str, Callable[..., list[float | None]]] = {
     "affordance_points": affordance_points_reward,
     "anls": anls_reward,
+    "answer_form": answer_form_reward,
     "box_iou": box_iou_reward,
     "code": code_reward,
     "code_all_passed": code_all_passed_reward,

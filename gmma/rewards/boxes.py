@@ -1,46 +1,9 @@
-"""Boxes: read one from text, compare two, and the reward of a single box."""
+"""Boxes: compare two, and the reward of a single box."""
 
 import math
-import re
 from collections.abc import Sequence
 
-Box = tuple[float, float, float, float]
-Number = float | int  # the tests check types at run time, where an int is no float
-
-_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
-_BOX = re.compile(
-    r"\s*\[\s*" + r"\s*,\s*".join([f"({_NUMBER})"] * 4) + r"\s*\]\s*",
-    re.ASCII,
-)
-
-
-def parse_box(text: str) -> Box | None:
-    """Read `[x1, y1, x2, y2]`, or return None; never raises.
-
-    The whole text must be one bracketed list of exactly four finite decimal numbers (several boxes,
-    or a box inside a sentence, are not an answer of one box). Any two opposite corners are accepted
-    and returned ordered, `x1 <= x2` and `y1 <= y2`. The frame of coordinates is the writer's.
-    """
-    matched = _BOX.fullmatch(text)
-    return order_box([float(number) for number in matched.groups()]) if matched else None
-
-
-def order_box(numbers: Sequence[float]) -> Box | None:
-    """Four numbers as a box with `x1 <= x2` and `y1 <= y2`; None unless four finite numbers."""
-    if len(numbers) != 4 or not all(math.isfinite(number) for number in numbers):
-        return None
-    x1, y1, x2, y2 = numbers
-    return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
-
-
-def read_gold_box(gold: object) -> Box | None:
-    """A reference box from a record: four numbers, or the text of them; None if it is neither."""
-    if isinstance(gold, str):
-        return parse_box(gold)
-    try:
-        return order_box([float(number) for number in gold])  # type: ignore[attr-defined]
-    except (TypeError, ValueError, OverflowError):
-        return None
+from gmma.rewards.reading import Box, Number, Size, check_reading, parse_box, read_gold_box
 
 
 def box_iou(a: Sequence[Number], b: Sequence[Number]) -> float:
@@ -70,20 +33,25 @@ def box_iou_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
+    image_size: Sequence[Size] = (),
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """IoU of the one predicted box with the one true box, in [0, 1].
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
-    is 0 (a wrong answer); a reference that cannot be read is None.
+    (`gmma.rewards.reading.parse_box`, in the given reading) is 0, a wrong answer; a reference that
+    cannot be read is None. `image_size` is `[w, h]` in that frame, which is thousandths without it.
     """
+    how = check_reading(reading)
+    sizes = image_size or [None] * len(answers)
     return [
-        _score_box(text, read_gold_box(gold)) for text, gold in zip(answers, answer, strict=True)
+        None
+        if (truth := read_gold_box(gold)) is None
+        else _score_box(parse_box(text, how, size), truth)
+        for text, gold, size in zip(answers, answer, sizes, strict=True)
     ]
 
 
-def _score_box(text: str, gold: Box | None) -> float | None:
-    if gold is None:
-        return None
-    predicted = parse_box(text)
-    return 0.0 if predicted is None else box_iou(predicted, gold)
+def _score_box(predicted: Box | None, truth: Box) -> float:
+    return 0.0 if predicted is None else box_iou(predicted, truth)

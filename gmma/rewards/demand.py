@@ -1,11 +1,22 @@
 """Demand prediction: the object in the image that meets a need."""
 
+import re
 from collections.abc import Mapping, Sequence
 
-from gmma.rewards.boxes import Box, box_iou, parse_box, read_gold_box
+from gmma.rewards.boxes import box_iou
 from gmma.rewards.exact import exact_match
-from gmma.rewards.points import parse_point
+from gmma.rewards.reading import (
+    Box,
+    Reading,
+    Size,
+    check_reading,
+    parse_box,
+    parse_point,
+    read_gold_box,
+    says_boxes,
+)
 
+_ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _HIT_IOU = 0.5
 
 
@@ -14,18 +25,27 @@ def demand_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
+    image_size: Sequence[Size] = (),
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """1 if the answer hits an object that meets the need, else 0 (our choice: no peer has one).
 
     The column `answer` is `{"boxes": [[x1, y1, x2, y2], …], "names": [str, …]}`, either may be
     missing. An answer hits if it is a box with IoU ≥ 0.5 with an accepted one, a point `[x, y]`
-    inside an accepted box, or an accepted name after folding case and space. Same frame on both
-    sides. None where the column has neither a box nor a name, or one that cannot be read.
+    inside an accepted box, or an accepted name after folding case and space; several boxes or
+    points hit nothing. Same frame on both sides; `image_size` is `[w, h]` in it, which is
+    thousandths without it. None where the column has neither a box nor a name, or one that cannot
+    be read.
     """
+    how = check_reading(reading)
     return [
-        None if (truth := _read_truth(gold)) is None else float(meets_demand(text, *truth))
-        for text, gold in zip(answers, answer, strict=True)
+        None
+        if (truth := _read_truth(gold)) is None
+        else float(meets_demand(text, *truth, reading=how, image_size=size))
+        for text, gold, size in zip(
+            answers, answer, image_size or [None] * len(answers), strict=True
+        )
     ]
 
 
@@ -40,11 +60,29 @@ def _read_truth(gold: object) -> tuple[list[Box], list[str]] | None:
     return [box for box in boxes if box is not None], names
 
 
-def meets_demand(text: str, boxes: Sequence[Box], names: Sequence[str]) -> bool:
+def meets_demand(
+    text: str,
+    boxes: Sequence[Box],
+    names: Sequence[str],
+    *,
+    reading: Reading = "lenient",
+    image_size: Size = None,
+) -> bool:
     """Whether a box, a point or a name hits one of the accepted boxes or names."""
-    if (box := parse_box(text)) is not None:
-        return any(box_iou(box, accepted) >= _HIT_IOU for accepted in boxes)
-    if (point := parse_point(text)) is not None:
+    if says_boxes(text, reading, image_size):
+        box = parse_box(text, reading, image_size)
+        return box is not None and any(box_iou(box, a) >= _HIT_IOU for a in boxes)
+    if (point := parse_point(text, reading)) is not None:
         x, y = point
         return any(x1 <= x <= x2 and y1 <= y <= y2 for x1, y1, x2, y2 in boxes)
-    return bool(names) and bool(exact_match(text, names))
+    said = text if reading == "strict" else _plain_name(text)
+    return bool(names) and bool(exact_match(said, names))
+
+
+def _plain_name(text: str) -> str:
+    """A name without quotes, Markdown, full stop and article.
+
+    >>> _plain_name("**A vase**."), _plain_name('"mug"')
+    ('vase', 'mug')
+    """
+    return _ARTICLE.sub("", text.strip(" \t\n.*`\"'"))

@@ -1,54 +1,29 @@
 """Object detection: many labelled boxes in one answer."""
 
-import json
-import re
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from gmma.rewards.boxes import Box, box_iou, read_gold_box
+from gmma.rewards.boxes import box_iou
 from gmma.rewards.exact import fold_text
+from gmma.rewards.reading import (
+    Detection,
+    Reading,
+    Size,
+    check_reading,
+    parse_detections,
+    read_gold_box,
+)
 
-_FENCE = re.compile(r"\s*```(?:json)?[^\S\n]*\n(.*?)```\s*", re.DOTALL)
 _THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
-
-
-class Detection(NamedTuple):
-    """One labelled box; the label is folded. Without a box or a label it matches nothing."""
-
-    label: str | None
-    box: Box | None
-
-
-def parse_detections(text: str) -> list[Detection] | None:
-    """Read a JSON list of `{"label": …, "box": [x1, y1, x2, y2]}`; None if it is not a JSON list.
-
-    A ```json fence around it is accepted, and `bbox_2d` for `box` (the key of Qwen2.5-VL). An entry
-    that is not such an object still counts as one detection, which matches nothing. Never raises.
-    """
-    fenced = _FENCE.fullmatch(text)
-    try:
-        entries = json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
-        return None
-    return [_read_entry(entry) for entry in entries] if isinstance(entries, list) else None
-
-
-def _read_entry(entry: object) -> Detection:
-    if not isinstance(entry, dict):
-        return Detection(None, None)
-    label, box = entry.get("label"), entry.get("box", entry.get("bbox_2d"))
-    return Detection(
-        fold_text(label) if isinstance(label, str) else None,
-        read_gold_box(box) if isinstance(box, list) else None,
-    )
 
 
 def read_gold_detections(gold: object) -> list[Detection] | None:
     """Reference boxes of a record, a list of dictionaries or its JSON text; None if unreadable."""
     if isinstance(gold, str):
-        found = parse_detections(gold)
+        found = parse_detections(gold, "strict")
     elif isinstance(gold, Sequence):
         found = [_read_gold_entry(entry) for entry in gold]
     else:
@@ -68,6 +43,8 @@ def detection_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
+    image_size: Sequence[Size] = (),
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """Hungarian-matched IoU with label agreement, in [0, 1].
@@ -76,9 +53,11 @@ def detection_reward(
 
     A surplus box, a missing one and a wrong label each cost (our choice of form). Both lists empty:
     1; one of them empty: 0. The column `answer` is a list of `{"label", "box"}`, boxes in the frame
-    of the prediction (the value does not depend on the scale). Text that is not a JSON list: 0.
+    of the prediction (the value does not depend on the scale). Text that says no list
+    (`gmma.rewards.reading.parse_detections`): 0. `image_size` is `[w, h]` in the frame, which is
+    thousandths without it.
     """
-    return _score_all(answers, answer, matched_iou)
+    return _score_all(answers, answer, matched_iou, image_size, check_reading(reading))
 
 
 def detection_ap_reward(
@@ -86,6 +65,8 @@ def detection_ap_reward(
     *,
     thoughts: Sequence[str],
     answer: Sequence[object],
+    image_size: Sequence[Size] = (),
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """Average precision of one image without confidences, in [0, 1].
@@ -97,21 +78,31 @@ def detection_ap_reward(
     order of output). Labels are those of truth or prediction, so that an unknown label costs.
     Columns, frame and empty lists as in `detection`.
     """
-    return _score_all(answers, answer, set_average_precision)
+    rule = set_average_precision
+    return _score_all(answers, answer, rule, image_size, check_reading(reading))
 
 
 Rule = Callable[[Sequence[Detection], Sequence[Detection]], float]
 
 
-def _score_all(answers: Sequence[str], golds: Sequence[object], rule: Rule) -> list[float | None]:
+def _score_all(
+    answers: Sequence[str],
+    golds: Sequence[object],
+    rule: Rule,
+    sizes: Sequence[Size],
+    reading: Reading,
+) -> list[float | None]:
     return [
-        None if (truth := read_gold_detections(gold)) is None else _score_text(text, truth, rule)
-        for text, gold in zip(answers, golds, strict=True)
+        None
+        if (truth := read_gold_detections(gold)) is None
+        else _score_list(parse_detections(text, reading, size), truth, rule)
+        for text, gold, size in zip(answers, golds, sizes or [None] * len(answers), strict=True)
     ]
 
 
-def _score_text(text: str, truth: Sequence[Detection], rule: Rule) -> float:
-    predicted = parse_detections(text)
+def _score_list(
+    predicted: Sequence[Detection] | None, truth: Sequence[Detection], rule: Rule
+) -> float:
     if predicted is None:
         return 0.0
     if not predicted or not truth:
@@ -129,17 +120,19 @@ def matched_iou(predicted: Sequence[Detection], truth: Sequence[Detection]) -> f
 def set_average_precision(predicted: Sequence[Detection], truth: Sequence[Detection]) -> float:
     """The formula of `detection_ap_reward` for two lists that are not empty."""
     gain = _label_iou(predicted, truth)
-    labels_predicted = np.array([d.label or "" for d in predicted])
-    labels_true = np.array([d.label for d in truth])
-    labels = np.union1d(labels_predicted, labels_true)
+    claims = Counter(d.label for d in predicted)
+    facts = Counter(d.label for d in truth)
     areas = []
     for threshold in _THRESHOLDS:
         rows, _ = _matches(gain, threshold)
-        for label in labels:
-            hits = np.sum(labels_predicted[rows] == label)
-            claims, facts = np.sum(labels_predicted == label), np.sum(labels_true == label)
-            areas.append(hits / claims * hits / facts if claims and facts else 0.0)
-    return float(np.mean(areas))
+        hits = Counter(predicted[row].label for row in rows)
+        areas += [
+            hits[label] / claims[label] * hits[label] / facts[label]
+            if claims[label] and facts[label]
+            else 0.0
+            for label in claims.keys() | facts.keys()
+        ]
+    return math.fsum(areas) / len(areas)
 
 
 def _matches(gain: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:

@@ -33,12 +33,10 @@ def render_box(box: Sequence[Number], height: int, width: int) -> np.ndarray:
 
 
 def _render(gaussians: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    heat = np.zeros((height, width))
-    for x, y, sigma_x, sigma_y in gaussians:
-        across = np.exp(-0.5 * ((np.arange(width) + 0.5 - x) / sigma_x) ** 2)
-        down = np.exp(-0.5 * ((np.arange(height) + 0.5 - y) / sigma_y) ** 2)
-        heat += np.outer(down, across)
-    return normalise_heat(heat)
+    x, y, sigma_x, sigma_y = np.asarray(gaussians, np.float64).reshape(-1, 4).T[..., None]
+    across = np.exp(-0.5 * ((np.arange(width) + 0.5 - x) / sigma_x) ** 2)
+    down = np.exp(-0.5 * ((np.arange(height) + 0.5 - y) / sigma_y) ** 2)
+    return normalise_heat(down.T @ across)
 
 
 def normalise_heat(heat: np.ndarray) -> np.ndarray:

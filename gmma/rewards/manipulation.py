@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gmma.errors import UserError
+from gmma.rewards.reading import Reading, check_reading
 
 if TYPE_CHECKING:
     from gmma.simulator.attempt import Attempt
@@ -20,19 +21,20 @@ def manipulation_reward(
     kind: Sequence[object],
     seed: Sequence[object],
     frame_size: Sequence[Sequence[object]],
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """1 where the joint reached its goal, else 0: sparse, as the paper's task is said to be [R].
 
-    An answer is `{"point": [x, y], "action": "push" | "pull"}`; `gmma.simulator.attempt.attempt`
-    says what it does.
+    An answer is `{"point": [x, y], "action": "push" | "pull"}`, as `gmma.rewards.reading` reads it;
+    `gmma.simulator.attempt.attempt` says what it does.
     Frame: x right, y down from the top left corner of the image, which is `frame_size` = [w, h]
     wide and high (its pixels, or 1000 × 1000). Text that is no such answer is 0; None where kind,
     seed and frame name no scene.
     """
     return [
         None if outcome is None else float(outcome.success)
-        for outcome in attempt_all(answers, kind, seed, frame_size)
+        for outcome in attempt_all(answers, kind, seed, frame_size, reading)
     ]
 
 
@@ -43,6 +45,7 @@ def manipulation_contact_reward(
     kind: Sequence[object],
     seed: Sequence[object],
     frame_size: Sequence[Sequence[object]],
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """1 where the point lies on the part that was asked for, else 0 (our choice): a stage bonus.
@@ -51,7 +54,7 @@ def manipulation_contact_reward(
     """
     return [
         None if outcome is None else float(outcome.contact)
-        for outcome in attempt_all(answers, kind, seed, frame_size)
+        for outcome in attempt_all(answers, kind, seed, frame_size, reading)
     ]
 
 
@@ -60,15 +63,17 @@ def attempt_all(
     kinds: Sequence[object],
     seeds: Sequence[object],
     frame_sizes: Sequence[Sequence[object]],
+    reading: str = "lenient",
 ) -> list["Attempt | None"]:
     """What came of each answer; None where there is no scene to try it on."""
+    how = check_reading(reading)
     rows = zip(answers, kinds, seeds, frame_sizes, strict=True)
-    return [_attempt_text(text, kind, seed, tuple(size)) for text, kind, seed, size in rows]
+    return [_attempt_text(text, kind, seed, tuple(size), how) for text, kind, seed, size in rows]
 
 
 @functools.lru_cache(maxsize=4096)  # two terms, and many equal answers of one group: tried once
 def _attempt_text(
-    text: str, kind: object, seed: object, frame_size: tuple[object, ...]
+    text: str, kind: object, seed: object, frame_size: tuple[object, ...], reading: Reading
 ) -> "Attempt | None":
     from gmma.simulator.attempt import MISSED, attempt, parse_answer
     from gmma.simulator.sight import check_frame, check_scene, draw_scene
@@ -77,5 +82,5 @@ def _attempt_text(
         named, frame = check_scene(kind, seed), check_frame(frame_size)
     except UserError:
         return None
-    answer = parse_answer(text)
+    answer = parse_answer(text, reading)
     return MISSED if answer is None else attempt(draw_scene(*named), answer, frame)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmma.rewards.points import parse_points, read_gold_points
+from gmma.rewards.reading import check_reading, parse_path, read_gold_points
 
 _WORST_SHARE = 0.25  # of the image's diagonal: a distance from there on earns nothing
 
@@ -26,6 +26,7 @@ def trajectory_reward(
     thoughts: Sequence[str],
     answer: Sequence[object],
     image_size: Sequence[object],
+    reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
     """Mean of four terms in [0, 1], one for each of DFD, HD, RMSE and the end point.
@@ -34,13 +35,15 @@ def trajectory_reward(
 
     The scale is our choice: linear, 1 for the true path, 0 from a quarter of the image's diagonal
     on. The column `answer` is a list of `[x, y]`, `image_size` is `[w, h]` in the same unit: pixels
-    of the image the model saw, or `[1000, 1000]` for points on a 0-1000 grid. Text that is not a
-    list of at least one point: 0. A path without points or an unreadable size: None.
+    of the image the model saw, or `[1000, 1000]` for points on a 0-1000 grid. Text that says no
+    path of one point or more (`gmma.rewards.reading.parse_path`): 0. A path without points or an
+    unreadable size: None.
     """
+    how = check_reading(reading)
     return [
         None
         if (path := _read_path(gold)) is None or (diagonal := _read_diagonal(size)) is None
-        else _score_path(text, path, diagonal)
+        else _score_path(parse_path(text, how), path, diagonal)
         for text, gold, size in zip(answers, answer, image_size, strict=True)
     ]
 
@@ -59,9 +62,8 @@ def _read_diagonal(size: object) -> float | None:
     return diagonal if 0 < diagonal < math.inf and min(width, height) > 0 else None
 
 
-def _score_path(text: str, path: np.ndarray, diagonal: float) -> float:
-    predicted = parse_points(text)
-    if predicted is None or len(predicted) == 0:
+def _score_path(predicted: np.ndarray | None, path: np.ndarray, diagonal: float) -> float:
+    if predicted is None:
         return 0.0
     scale = _WORST_SHARE * diagonal
     return float(np.mean([max(0.0, 1.0 - d / scale) for d in path_distances(predicted, path)]))

@@ -1,13 +1,12 @@
 """An answer, and what it does to a scene."""
 
-import json
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import mujoco
 import numpy as np
 
+from gmma.rewards.reading import Action, Reading, parse_touch
 from gmma.simulator.mjcf import FORCE_NEWTONS
 from gmma.simulator.scene import Scene, set_scene
 from gmma.simulator.sight import see
@@ -15,9 +14,6 @@ from gmma.simulator.sight import see
 IMAGE_SIZE = (224, 224)  # width, height in pixels
 ATTEMPT_SECONDS = 1.2
 STEPS_PER_FORCE = 5  # simulation steps of 4 ms between two updates of the force
-LONGEST_ANSWER_CHARACTERS = 200
-
-Action = Literal["push", "pull"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,29 +43,10 @@ def format_answer(answer: Answer) -> str:
     return f'{{"point": [{x}, {y}], "action": "{answer.action}"}}'
 
 
-def parse_answer(text: str) -> Answer | None:
-    """Read `{"point": [x, y], "action": "push" | "pull"}`, or return None; never raises.
-
-    The whole text must be that JSON object: exactly these two keys and two finite numbers.
-    """
-    if len(text) > LONGEST_ANSWER_CHARACTERS:
-        return None
-    try:
-        fields = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or set(fields) != {"point", "action"}:
-        return None
-    point, action = fields["point"], fields["action"]
-    if action not in ("push", "pull") or not isinstance(point, list) or len(point) != 2:
-        return None
-    if not all(type(coordinate) in (int, float) for coordinate in point):
-        return None
-    try:
-        x, y = float(point[0]), float(point[1])
-    except OverflowError:
-        return None
-    return Answer(point=(x, y), action=action) if math.isfinite(x) and math.isfinite(y) else None
+def parse_answer(text: str, reading: Reading = "lenient") -> Answer | None:
+    """Read `{"point": [x, y], "action": "push" | "pull"}`, or return None; never raises."""
+    touch = parse_touch(text, reading)
+    return None if touch is None else Answer(point=touch.point, action=touch.action)
 
 
 def attempt(scene: Scene, answer: Answer, image_size: tuple[int, int] = IMAGE_SIZE) -> Attempt:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import Box, box_iou, parse_box, read_gold_box
+from gmma.rewards.boxes import box_iou
 from gmma.rewards.heatmap import (
     heat_kld,
     heat_nss,
@@ -26,7 +26,8 @@ from gmma.rewards.heatmap import (
     worst_kld,
     worst_nss,
 )
-from gmma.rewards.points import parse_points, share_inside
+from gmma.rewards.points import share_inside
+from gmma.rewards.reading import Box, parse_box, parse_path, read_gold_box
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.frames import AxisMap, near_box, spell_box, spell_point
@@ -123,22 +124,32 @@ def metrics(
     worst value that any could have.
     """
     rows = [
-        measure_answer(answer, example) for answer, example in zip(answers, examples, strict=True)
+        measure_answer(config, answer, example)
+        for answer, example in zip(answers, examples, strict=True)
     ]
     wanted = {"box": "iou", "points": "point_accuracy"}[config.form]
     rows = [row | {"score": row[wanted]} for row in rows]
     return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
-def measure_answer(answer: str, example: Example) -> dict[str, float]:
+def read_answer(
+    config: AffordanceConfig, answer: str, example: Example
+) -> tuple[Box | None, np.ndarray | None]:
+    """The box or else the points of an answer; what the form asks for goes first."""
+    box = parse_box(answer, config.reading, example.columns["image_size"])
+    points = parse_path(answer, config.reading)
+    return (box, None) if points is None or (config.form == "box" and box) else (None, points)
+
+
+def measure_answer(config: AffordanceConfig, answer: str, example: Example) -> dict[str, float]:
     """The metrics of one answer, which may be a box or points."""
     place = to_pixels(example)
     width, height = example.columns["pixels"]
     true_box, mask = place.box(example.columns["box"]), example.columns["mask"]
     truth = render_box(true_box, height, width) if mask is None else mask.astype(float)
     on_part = mask if mask is not None else box_mask(true_box, height, width)
-    box, points = parse_box(answer), parse_points(answer)
-    if box is None and (points is None or not len(points)):
+    box, points = read_answer(config, answer, example)
+    if box is None and points is None:
         worst = {"kld": worst_kld(truth), "sim": 0.0, "nss": worst_nss(truth)}
         return {"iou": 0.0, "point_accuracy": 0.0, **worst, "parsed": 0.0}
     if box is not None:
@@ -172,9 +183,10 @@ def draw(config: AffordanceConfig, example: Example, answers: Sequence[str], boa
     board.box(example.columns["box"], TRUTH_COLOUR, width=4)
     unread = 0
     for number, answer in enumerate(answers):
-        if (box := parse_box(answer)) is not None:
+        box, points = read_answer(config, answer, example)
+        if box is not None:
             board.box(box, guess_colour(number))
-        elif (points := parse_points(answer)) is not None and len(points):
+        elif points is not None:
             board.points(points.tolist(), guess_colour(number))
         else:
             unread += 1
@@ -191,6 +203,7 @@ AFFORDANCE = visual_task(
         instruct=instruct,
         demonstrate=demonstrate,
         metrics=metrics,
+        form=lambda config: config.form,
         headline="score",
         draw=draw,
     )

@@ -15,9 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import Box, parse_box
 from gmma.rewards.demand import demand_reward
-from gmma.rewards.points import parse_point
+from gmma.rewards.reading import Box, parse_box, parse_point
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
 from gmma.tasks.frames import AxisMap, spell_box
@@ -97,7 +96,13 @@ def metrics(
 ) -> dict[str, list[float]]:
     """`accuracy`: the hit of an accepted box or name; `parsed`: there are any words."""
     truths = [example.columns["answer"] for example in examples]
-    hits = demand_reward(answers, thoughts=[""] * len(answers), answer=truths)
+    hits = demand_reward(
+        answers,
+        thoughts=[""] * len(answers),
+        answer=truths,
+        image_size=[example.columns["image_size"] for example in examples],
+        reading=config.reading,
+    )
     return {
         "accuracy": [hit or 0.0 for hit in hits],
         "parsed": [float(bool(answer.strip())) for answer in answers],
@@ -112,9 +117,10 @@ def draw(config: DemandConfig, example: Example, answers: Sequence[str], board: 
     board.note(f"truth: {', '.join(truth['names'])}", TRUTH_COLOUR)
     for number, answer in enumerate(answers):
         colour = guess_colour(number)
-        if (found := parse_box(answer)) is not None:
+        size = example.columns["image_size"]
+        if (found := parse_box(answer, config.reading, size)) is not None:
             board.box(found, colour)
-        elif (point := parse_point(answer)) is not None:
+        elif (point := parse_point(answer, config.reading)) is not None:
             board.points([point], colour)
         else:
             board.note(f"answer: {answer[:80]}", colour)
@@ -130,6 +136,7 @@ DEMAND = visual_task(
         instruct=instruct,
         demonstrate=demonstrate,
         metrics=metrics,
+        form=lambda config: "object",
         headline="accuracy",
         draw=draw,
     )

@@ -19,15 +19,13 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.rewards.average_precision import coco_dataset, coco_resampled, coco_results
-from gmma.rewards.boxes import Box
 from gmma.rewards.detection import (
-    Detection,
     detection_ap_reward,
     detection_reward,
-    parse_detections,
     read_gold_detections,
 )
 from gmma.rewards.exact import fold_text
+from gmma.rewards.reading import Box, Detection, parse_detections
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.formats import spell_list
@@ -132,13 +130,20 @@ def metrics(
 ) -> dict[str, list[float]]:
     """Of each image by itself: `matched_iou` (the reward) and `image_ap`; `parsed`."""
     truths = [example.columns["answer"] for example in examples]
-    blank = [""] * len(answers)
-    iou = detection_reward(answers, thoughts=blank, answer=truths)
-    precision = detection_ap_reward(answers, thoughts=blank, answer=truths)
+    shared: dict[str, Any] = {
+        "thoughts": [""] * len(answers),
+        "answer": truths,
+        "image_size": [example.columns["image_size"] for example in examples],
+        "reading": config.reading,
+    }
+    iou = detection_reward(answers, **shared)
+    precision = detection_ap_reward(answers, **shared)
     return {
         "matched_iou": [value or 0.0 for value in iou],
         "image_ap": [value or 0.0 for value in precision],
-        "parsed": [float(parse_detections(answer) is not None) for answer in answers],
+        "parsed": [
+            float(parse_detections(answer, config.reading) is not None) for answer in answers
+        ],
     }
 
 
@@ -156,7 +161,8 @@ def corpus(
     truths = [true_entries(example) for example in examples]
     labels = sorted({entry["label"] for entries in truths for entry in entries})
     guesses = [
-        guessed_entries(answer, example) for answer, example in zip(answers, examples, strict=True)
+        guessed_entries(config, answer, example)
+        for answer, example in zip(answers, examples, strict=True)
     ]
     truth, found = coco_dataset(truths, labels), coco_results(guesses, labels)
     whole, resampled = coco_resampled(truth, found, picks)
@@ -175,21 +181,26 @@ def true_entries(example: Example) -> list[dict[str, Any]]:
     ]
 
 
-def guessed_entries(answer: str, example: Example) -> list[dict[str, Any]]:
+def guessed_entries(config: DetectionConfig, answer: str, example: Example) -> list[dict[str, Any]]:
     """The readable detections of an answer, in pixels."""
     place = to_pixels(example)
     return [
         {"label": label, "box": near_box(place.box(box))}
-        for label, box in parse_detections(answer) or []
+        for label, box in read_answer(config, answer, example) or []
         if label is not None and box is not None
     ]
+
+
+def read_answer(config: DetectionConfig, answer: str, example: Example) -> list[Detection] | None:
+    """The detections of an answer, in the example's coordinates."""
+    return parse_detections(answer, config.reading, example.columns["image_size"])
 
 
 def draw(config: DetectionConfig, example: Example, answers: Sequence[str], board: Board) -> None:
     """True boxes in green, each answer's in a colour of its own, with labels."""
     for entry in example.columns["answer"]:
         board.box(entry["box"], TRUTH_COLOUR, entry["label"], width=4)
-    read: list[list[Detection] | None] = [parse_detections(answer) for answer in answers]
+    read = [read_answer(config, answer, example) for answer in answers]
     for number, found in enumerate(read):
         for label, box in found or []:
             if box is not None:
@@ -208,6 +219,7 @@ DETECTION = visual_task(
         instruct=instruct,
         demonstrate=demonstrate,
         metrics=metrics,
+        form=lambda config: "detections",
         headline="matched_iou",
         draw=draw,
         corpus=corpus,

@@ -26,7 +26,9 @@ from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import Box, box_iou, parse_box
+from gmma.rewards.boxes import box_iou
+from gmma.rewards.reading import Box, Reading, parse_box
+from gmma.rewards.terms import RewardTerm
 from gmma.tasks.frames import near_box
 from gmma.tasks.prompt import (
     ANSWER_CLOSE,
@@ -46,7 +48,14 @@ from gmma.tasks.storage import (
     prepare,
     read_split,
 )
-from gmma.tasks.task import Demonstration, ExampleSource, Patches, Task
+from gmma.tasks.task import (
+    Demonstration,
+    ExampleSource,
+    Patches,
+    Task,
+    TermOptions,
+    reading_options,
+)
 from gmma.tokenizer import train_sentencepiece
 from gmma.types import Example
 
@@ -76,6 +85,7 @@ class DigitsConfig:
     box_noise_pixels: int = 2  # its answer is off by up to ±this more, on x and y, uniformly
     thought_error_rate: float = 0.1  # share of demonstrations whose thought takes another digit
     # for the one asked for (the two names exchanged); the answer follows its thought
+    reading: Reading = "lenient"  # a box in any common form, or "strict": [x1, y1, x2, y2] alone
     vocab_size: int = 256  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
@@ -224,7 +234,10 @@ def _corpus(config: DigitsConfig) -> Iterator[str]:
     for index in range(min(config.train_scenes, 1024)):
         record = draw_scene(clean, "train", index)
         example = Example(
-            question=record["question"], images=(), columns=_columns(record), id=record["id"]
+            question=record["question"],
+            images=(),
+            columns=_columns(record, config.canvas_pixels),
+            id=record["id"],
         )
         shown = demonstrate(clean, example, np.random.default_rng(0))
         yield prompt_text(example.question)
@@ -234,6 +247,7 @@ def _corpus(config: DigitsConfig) -> Iterator[str]:
 @dataclass(frozen=True)
 class _Source:
     records: Any  # TFDS's random access to one split
+    side: int  # of the canvas, in pixels
 
     def __len__(self) -> int:
         return len(self.records)
@@ -243,23 +257,25 @@ class _Source:
         return Example(
             question=record["question"].decode(),
             images=(np.asarray(Image.open(io.BytesIO(record["image"]))),),
-            columns=_columns(record),
+            columns=_columns(record, self.side),
             id=record["id"].decode(),
         )
 
 
-def _columns(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: record[name].tolist() for name in ("answer", "labels", "points", "digits")}
+def _columns(record: Mapping[str, Any], side: int) -> dict[str, Any]:
+    names = ("answer", "labels", "points", "digits")
+    return {name: record[name].tolist() for name in names} | {"image_size": [side, side]}
 
 
 def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
     """Random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `answer` is the box asked for; `labels`, `points` ([x1, y1]) and `digits` (rows of
-    scikit-learn's array) have one entry per digit, in reading order of the cells.
+    scikit-learn's array) have one entry per digit, in reading order of the cells; `image_size` is
+    that of the canvas.
     """
     as_stored = {"image": tfds.decode.SkipDecoding()}
-    return _Source(read_split(storage(config, data_dir), split, as_stored))
+    return _Source(read_split(storage(config, data_dir), split, as_stored), config.canvas_pixels)
 
 
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
@@ -307,7 +323,8 @@ def metrics(
     config: DigitsConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
     """`iou` with the true box, 0 where the answer is no box; `parsed`."""
-    boxes = [parse_box(answer) for answer in answers]
+    size = (config.canvas_pixels, config.canvas_pixels)
+    boxes = [parse_box(answer, config.reading, size) for answer in answers]
     pairs = zip(boxes, map(true_box, examples), strict=True)
     return {
         "iou": [box_iou(box, truth) if box else 0.0 for box, truth in pairs],
@@ -322,7 +339,7 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
     pen = ImageDraw.Draw(picture)
     _outline(pen, true_box(example), _TRUTH_COLOUR, width=4)
     for number, answer in enumerate(answers):
-        box = parse_box(answer)
+        box = parse_box(answer, config.reading, (config.canvas_pixels, config.canvas_pixels))
         if box is not None:
             colour = _GUESS_COLOURS[number % len(_GUESS_COLOURS)]
             _outline(pen, box, colour, width=2)
@@ -335,6 +352,11 @@ def _outline(
     """The last pixel is inside the box; an empty one is a dot or a line."""
     x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in near_box(box))
     pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
+
+
+def term_options(config: DigitsConfig, term: RewardTerm) -> TermOptions:
+    """How the terms of the reward read a box."""
+    return reading_options(config.reading, "box", term)
 
 
 def label_patches(
@@ -370,6 +392,7 @@ DIGITS = Task(
     metrics=metrics,
     headline="iou",
     draw=draw,
+    term_options=term_options,
     tokenizer_path=tokenizer_path,
     patches=label_patches,
 )

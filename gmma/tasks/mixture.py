@@ -269,7 +269,16 @@ def term_options(tasks: Tasks, config: MixtureConfig, term: RewardTerm) -> TermO
     """What the term's own task adds to it; of a term for every task, what any adds."""
     own = [part for part in config.parts if term.task in (None, part.title)]
     added = (tasks[part.task.name].term_options(part.task, term) for part in own)
-    return tuple(dict.fromkeys(option for options in added for option in options))
+    options = tuple(dict.fromkeys(option for options in added for option in options))
+    names = [name for name, _ in options]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(
+                f"reward '{term.name}': the tasks of the mixture set its option {name} to "
+                f"{' and '.join(repr(value) for key, value in options if key == name)}; write one "
+                "such term for each, with its task"
+            )
+    return options
 
 
 def patches(

@@ -8,10 +8,23 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
+from gmma.rewards.reading import Reading
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.frames import Frame
 from gmma.types import Example
 
+READING_TERMS = frozenset(
+    (
+        "affordance_points",
+        "box_iou",
+        "demand",
+        "detection",
+        "detection_ap",
+        "manipulation",
+        "manipulation_contact",
+        "trajectory",
+    )
+)
 TermOptions = tuple[tuple[str, str | int | float | bool], ...]
 
 
@@ -43,6 +56,13 @@ class Demonstration:
 
     thought: str
     answer: str
+
+
+def reading_options(reading: Reading, form: str, term: RewardTerm) -> TermOptions:
+    """What a term needs to know of how answers are read, and of the form that is asked for."""
+    if term.name in READING_TERMS:
+        return (("reading", reading),)
+    return (("form", form),) if term.name == "answer_form" else ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import Box
-from gmma.rewards.points import parse_points, read_gold_points
+from gmma.rewards.reading import Box, parse_path, read_gold_points
 from gmma.rewards.trajectory import path_distances, trajectory_reward
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
@@ -161,28 +160,23 @@ def metrics(
         thoughts=[""] * len(answers),
         answer=[c["answer"] for c in columns],
         image_size=[c["image_size"] for c in columns],
+        reading=config.reading,
     )
     found = [
-        measure_path(answer, example) for answer, example in zip(answers, examples, strict=True)
+        measure_path(parse_path(answer, config.reading), example)
+        for answer, example in zip(answers, examples, strict=True)
     ]
     names = ("dfd", "hd", "rmse", "end_point")
     distances = {name: [row[i] for row in found] for i, name in enumerate(names)}
     return {
         "score": [score or 0.0 for score in scores],
         **distances,
-        "parsed": [float(read_path(answer) is not None) for answer in answers],
+        "parsed": [float(parse_path(answer, config.reading) is not None) for answer in answers],
     }
 
 
-def read_path(answer: str) -> np.ndarray | None:
-    """The points of an answer, at least one; None where there are none."""
-    points = parse_points(answer)
-    return points if points is not None and len(points) else None
-
-
-def measure_path(answer: str, example: Example) -> tuple[float, ...]:
+def measure_path(path: np.ndarray | None, example: Example) -> tuple[float, ...]:
     """DFD, HD, RMSE and the distance of the end points, in thousandths of the image's sides."""
-    path = read_path(answer)
     if path is None:
         return (WORST_DISTANCE,) * 4
     place = between(example.columns["image_size"], (WHOLE_IMAGE_UNITS, WHOLE_IMAGE_UNITS))
@@ -194,7 +188,7 @@ def measure_path(answer: str, example: Example) -> tuple[float, ...]:
 def draw(config: TrajectoryConfig, example: Example, answers: Sequence[str], board: Board) -> None:
     """The true path in green, each answer's in a colour of its own; the last point has a ring."""
     board.path(example.columns["answer"], TRUTH_COLOUR, width=5)
-    paths = [read_path(answer) for answer in answers]
+    paths = [parse_path(answer, config.reading) for answer in answers]
     for number, path in enumerate(paths):
         if path is not None:
             board.path(path.tolist(), guess_colour(number))
@@ -218,6 +212,7 @@ VISUAL = Visual(
     instruct=instruct,
     demonstrate=demonstrate,
     metrics=metrics,
+    form=lambda config: "points",
     headline="score",
     draw=draw,
     patches=patches,

@@ -20,7 +20,8 @@ import numpy as np
 from PIL.Image import Image
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import Number
+from gmma.rewards.reading import Number, Reading
+from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.drawing import Board
 from gmma.tasks.frames import AxisMap, Frame, between, square_frame
@@ -28,7 +29,15 @@ from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_
 from gmma.tasks.public import is_public, open_builder, open_public
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_content, read_split
-from gmma.tasks.task import CorpusFigure, Demonstration, ExampleSource, Rows, Task
+from gmma.tasks.task import (
+    CorpusFigure,
+    Demonstration,
+    ExampleSource,
+    Rows,
+    Task,
+    TermOptions,
+    reading_options,
+)
 from gmma.tasks.truths import require_on_image
 from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
 from gmma.types import Example
@@ -49,6 +58,9 @@ class VisualConfig:
     # trace made from the truth where it brings none (made); nothing (none). None: own where any
     # training record brings a trace, else made
     demonstrations: Demonstrations | None = None
+    # How boxes, points and paths are read, by rewards, metrics and pictures alike: in any common
+    # form (two answers where one was asked for are none), or in the form of the prompt alone
+    reading: Reading = "lenient"
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of training examples
     tiny_pixels: int = 48  # the task's own tokenizer, for the tiny family, spells each whole number
     # up to this as one token: the side of that family's image
@@ -76,6 +88,7 @@ class Visual:
     demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration]
     metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
     headline: str
+    form: Callable[[Any], str] | None = None  # of an answer: a key of `answer_form.FORMS`
     draw: Callable[[Any, Example, Sequence[str], Board], None]
     takes: Callable[[Any, Any], bool] = lambda config, answer: True  # whether it wants a record
     storage: Callable[[Any, Path], Storage] | None = None  # None: of the config's records
@@ -99,6 +112,7 @@ def visual_task(visual: Visual) -> Task:
         metrics=visual.metrics,
         headline=visual.headline,
         draw=partial(draw, visual),
+        term_options=partial(term_options, visual),
         in_frame=partial(in_frame, visual),
         augment=partial(augment, visual),
         corpus=visual.corpus,
@@ -254,6 +268,13 @@ def in_frame(visual: Visual, config: Any, example: Example, frame: Frame) -> Exa
     if config.explain != "nothing" and visual.speaks_coordinates:
         words.append(frame.words(width, height))
     return replace(example, question=" ".join(words), columns=columns | {"image_size": size})
+
+
+def term_options(visual: Visual, config: Any, term: RewardTerm) -> TermOptions:
+    """How the terms of the reward read an answer, and the form that is asked for."""
+    if visual.form is None:
+        return ()
+    return reading_options(config.reading, visual.form(config), term)
 
 
 def to_pixels(example: Example) -> AxisMap:

@@ -20,6 +20,7 @@ MASK = np.eye(10, dtype=bool)
 MANIPULATION = {"kind": "drawer", "seed": 0, "frame_size": [224, 224]}
 COLUMNS = {
     "affordance_points": {"answer": MASK},
+    "answer_form": {"form": "box"},
     "anls": {"answer": ["Genaxis Theatre", "carpark"]},
     "box_iou": {"answer": [1, 2, 30, 40]},
     "code": {"tests": ["assert f(1) == 2"], "setup": ""},

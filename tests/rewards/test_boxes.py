@@ -31,8 +31,23 @@ boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
         ("", None),
     ],
 )
-def test_parse_box(text, box):
-    assert parse_box(text) == box
+def test_the_strict_form_of_a_box(text, box):
+    assert parse_box(text, "strict") == box
+
+
+def test_two_boxes_are_none_and_one_said_twice_is_one():
+    assert parse_box("[1, 2, 3, 4] or [5, 6, 7, 8]") is None
+    assert parse_box("[1, 2, 3, 4]; yes, [3, 4, 1, 2].") == (1, 2, 3, 4)
+
+
+def test_box_2d_is_y_first_in_thousandths_of_the_image():
+    text = '{"box_2d": [250, 500, 750, 1000], "label": "cup"}'
+    assert parse_box(text, image_size=(640, 480)) == (320, 120, 640, 360)
+    assert parse_box(text) == (500, 250, 1000, 750)
+    score = REWARDS["box_iou"]
+    gold = {"answer": [[320, 120, 640, 360]], "image_size": [[640, 480]]}
+    assert score([text], thoughts=[""], **gold) == [1.0]
+    assert score([text], thoughts=[""], reading="strict", **gold) == [0.0]
 
 
 @pytest.mark.parametrize(

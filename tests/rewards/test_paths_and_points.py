@@ -42,8 +42,8 @@ def score(text, path, size=(300, 400)):
         ("path: [[1, 2]]", None),
     ],
 )
-def test_parse_points(text, points):
-    parsed = parse_points(text)
+def test_the_strict_form_of_points(text, points):
+    parsed = parse_points(text, "strict")
     assert (parsed is None) if points is None else np.array_equal(parsed, points)
 
 
@@ -100,7 +100,8 @@ def test_trajectory_reward_by_hand():
     assert score("[[0, 25], [100, 25], [200, 25]]", path) == pytest.approx(0.8)
     assert score("[[0, 125], [100, 125], [200, 125]]", path) == 0.0
     assert score("[[200, 0], [100, 0], [0, 0]]", path) == pytest.approx(0.25)  # HD alone is 0
-    assert score("[]", path) == score("[1, 2]", path) == score("up", path) == 0.0
+    assert score("[]", path) == score("[1, 2, 3]", path) == score("up", path) == 0.0
+    assert score("[0, 0]", path) == score("[[0, 0]]", path) > 0  # one point is a path
 
 
 @pytest.mark.parametrize(

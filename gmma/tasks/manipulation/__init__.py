@@ -11,18 +11,24 @@ the joint moves past its goal, not whether the words agree with the oracle's.
 
 from pathlib import Path
 
+from gmma.rewards.terms import RewardTerm
 from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.picture import draw
 from gmma.tasks.manipulation.teacher import demonstrate, metrics
 from gmma.tasks.manipulation.vocabulary import prepare_tokenizer, tokenizer_path
 from gmma.tasks.storage import content_by, prepare
-from gmma.tasks.task import Task
+from gmma.tasks.task import Task, TermOptions, reading_options
 
 
 def build(config: ManipulationConfig, data_dir: Path) -> None:
     """Draws the scenes, some ten a second on one core, and trains the tokenizer, where missing."""
     prepare(storage(config, data_dir))
     prepare_tokenizer(config, data_dir)
+
+
+def term_options(config: ManipulationConfig, term: RewardTerm) -> TermOptions:
+    """How the terms of the reward read an answer."""
+    return reading_options(config.reading, "touch", term)
 
 
 MANIPULATION = Task(
@@ -34,5 +40,6 @@ MANIPULATION = Task(
     metrics=metrics,
     headline="success",
     draw=draw,
+    term_options=term_options,
     tokenizer_path=tokenizer_path,
 )

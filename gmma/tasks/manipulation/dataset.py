@@ -16,6 +16,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.rewards.reading import Reading
 from gmma.simulator.attempt import Answer, format_answer
 from gmma.simulator.policies import know_answer
 from gmma.simulator.render import draw_picture, open_gl
@@ -47,6 +48,7 @@ class ManipulationConfig:
     seed: int = 0  # 0 … 999: another set of scenes, which shares none with this one
     frame: Literal["pixels", "thousand"] = "pixels"  # coordinates of questions, thoughts, answers:
     # pixels of the picture, or 0 … 1000 along each side
+    reading: Reading = "lenient"  # an answer in any common form, or "strict": the JSON object alone
     explain: bool = True  # say in the question what the answer looks like and in which frame
     vocab_size: int = 640  # upper bound of the SentencePiece vocabulary
 

@@ -30,7 +30,7 @@ def draw(config: Any, example: Example, answers: Sequence[str]) -> Image.Image:
     tint = workable_tint(scene).resize(large.size, Image.Resampling.NEAREST)
     picture = Image.alpha_composite(large.convert("RGBA"), tint).convert("RGB")
     pen = ImageDraw.Draw(picture)
-    parsed = [parse_answer(text) for text in answers]
+    parsed = [parse_answer(text, config.reading) for text in answers]
     for answer in parsed:
         if answer is not None:
             draw_guess(pen, scene, answer, frame)

@@ -49,7 +49,7 @@ def metrics(
     columns = [example.columns for example in examples]
     names = ("kind", "seed", "frame_size")
     kinds, seeds, frames = ([column[name] for column in columns] for name in names)
-    outcomes = attempt_all(answers, kinds, seeds, frames)
+    outcomes = attempt_all(answers, kinds, seeds, frames, config.reading)
     for outcome, example in zip(outcomes, examples, strict=True):
         if outcome is None:
             raise UserError(f"record {example.id} names no scene: {dict(example.columns)}")
@@ -57,5 +57,5 @@ def metrics(
     return {
         "success": [float(outcome.success) for outcome in tried],
         "contact": [float(outcome.contact) for outcome in tried],
-        "parsed": [float(parse_answer(answer) is not None) for answer in answers],
+        "parsed": [float(parse_answer(answer, config.reading) is not None) for answer in answers],
     }

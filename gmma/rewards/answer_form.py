@@ -1,0 +1,54 @@
+"""The form of an answer: whether it is written exactly as the prompt asks for it.
+
+What is right is scored by the rewards, which read any common form; this term is for those who want
+the model to keep to one.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+from gmma.errors import UserError
+from gmma.rewards.reading import (
+    parse_box,
+    parse_detections,
+    parse_path,
+    parse_point,
+    parse_touch,
+)
+
+_NAME = re.compile(r"[^\d\[\](){}<>`:\"\n]*[^\W\d][^\d\[\](){}<>`:\"\n]*")
+
+
+def _is_detections(text: str) -> bool:
+    found = parse_detections(text, "strict")
+    return found is not None and all(None not in entry for entry in found)
+
+
+def _is_object(text: str) -> bool:
+    """A box, a point, or a name."""
+    geometric = parse_box(text, "strict") or parse_point(text, "strict")
+    return geometric is not None or _NAME.fullmatch(text) is not None
+
+
+FORMS: dict[str, Callable[[str], bool]] = {
+    "box": lambda text: parse_box(text, "strict") is not None,
+    "detections": _is_detections,
+    "object": _is_object,
+    "points": lambda text: parse_path(text, "strict") is not None,
+    "touch": lambda text: parse_touch(text, "strict") is not None,
+}
+
+
+def answer_form_reward(
+    answers: Sequence[str], *, thoughts: Sequence[str], form: str = "", **columns: Sequence
+) -> list[float | None]:
+    """1 where the answer is the strict form that `form` names (`FORMS`), else 0.
+
+    A task sets `form` to what its prompt asks for. Raises UserError for a form that does not exist.
+    """
+    if form not in FORMS:
+        raise UserError(
+            f"reward 'answer_form' has form = {form!r}; it must be one of {', '.join(FORMS)}, and "
+            "only a task that is answered so sets it: leave the term out, or give it the task"
+        )
+    return [float(FORMS[form](text)) for text in answers]
