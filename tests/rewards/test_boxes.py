@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from gmma.rewards import REWARDS
-from gmma.rewards.boxes import box_iou, parse_box
+from gmma.rewards.boxes import box_iou
+from gmma.rewards.reading import parse_box
 
 coordinate = st.floats(-1e6, 1e6)
 boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(

@@ -17,7 +17,7 @@ from gmma.rewards.average_precision import (
     coco_resampled,
     coco_results,
 )
-from gmma.rewards.detection import Detection, parse_detections
+from gmma.rewards.reading import Detection, parse_detections
 
 CAT = {"label": "cat", "box": [0, 0, 4, 4]}
 HALF_CAT = {"label": "cat", "box": [0, 0, 4, 2]}

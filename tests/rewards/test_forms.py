@@ -1,8 +1,10 @@
 """One answer in all the ways that models write it: full credit in reward and metric, and beside
 each way five wrong ones, which earn nothing in either."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given, settings
 from written_forms import (
     BOX_FORMS,
     DETECTION_FORMS,
@@ -220,7 +222,7 @@ def test_one_field_sets_the_reading_of_reward_and_metric(task):
 def test_terms_of_a_mixture_that_ask_for_different_forms_are_refused():
     parts = (MixturePart(task=CONFIGS["digits"]), MixturePart(task=CONFIGS["detection"]))
     config = MixtureConfig(parts=parts)
-    with pytest.raises(UserError, match="'answer_form'.*box.*detections"):
+    with pytest.raises(UserError, match=r"'answer_form'.*box.*detections"):
         TASKS["mixture"].term_options(config, RewardTerm("answer_form"))
     own = RewardTerm("answer_form", task="digits")
     assert TASKS["mixture"].term_options(config, own) == (("form", "box"),)

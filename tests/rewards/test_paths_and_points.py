@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 
 from gmma.rewards import REWARDS
-from gmma.rewards.points import parse_point, parse_points, share_inside
+from gmma.rewards.points import share_inside
+from gmma.rewards.reading import parse_point, parse_points
 from gmma.rewards.trajectory import (
     discrete_frechet,
     hausdorff,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 from gmma.errors import UserError
-from gmma.rewards.boxes import parse_box
+from gmma.rewards.reading import parse_box
 from gmma.tasks import TASKS
 from gmma.tasks.digits import (
     SPLITS,

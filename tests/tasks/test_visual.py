@@ -17,8 +17,7 @@ from gmma.images.qwen2_5_vl import QwenImageConfig, image_size, qwen_processor
 from gmma.models.qwen_vision import QwenVisionConfig
 from gmma.porting.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
 from gmma.rewards import REWARDS
-from gmma.rewards.boxes import parse_box
-from gmma.rewards.points import parse_point, parse_points
+from gmma.rewards.reading import parse_box, parse_point, parse_points
 from gmma.tasks import TASKS
 from gmma.tasks.augment import (
     AugmentConfig,
