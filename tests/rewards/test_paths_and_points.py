@@ -102,7 +102,7 @@ def test_trajectory_reward_by_hand():
     assert score("[[0, 125], [100, 125], [200, 125]]", path) == 0.0
     assert score("[[200, 0], [100, 0], [0, 0]]", path) == pytest.approx(0.25)  # HD alone is 0
     assert score("[]", path) == score("[1, 2, 3]", path) == score("up", path) == 0.0
-    assert score("[0, 0]", path) == score("[[0, 0]]", path) > 0  # one point is a path
+    assert score("[100, 0]", path) == score("[[100, 0]]", path) > 0  # one point is a path
 
 
 @pytest.mark.parametrize(
