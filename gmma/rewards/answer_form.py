@@ -16,7 +16,8 @@ from gmma.rewards.reading import (
     parse_touch,
 )
 
-_NAME = re.compile(r"[^\d\[\](){}<>`:\"\n]*[^\W\d][^\d\[\](){}<>`:\"\n]*")
+_NOT_IN_A_NAME = re.compile(r"[\d\[\](){}<>`:\"\n]")
+_LETTER = re.compile(r"[^\W\d]")
 
 
 def _is_detections(text: str) -> bool:
@@ -27,7 +28,8 @@ def _is_detections(text: str) -> bool:
 def _is_object(text: str) -> bool:
     """A box, a point, or a name."""
     geometric = parse_box(text, "strict") or parse_point(text, "strict")
-    return geometric is not None or _NAME.fullmatch(text) is not None
+    is_name = _LETTER.search(text) is not None and _NOT_IN_A_NAME.search(text) is None
+    return geometric is not None or is_name
 
 
 FORMS: dict[str, Callable[[str], bool]] = {

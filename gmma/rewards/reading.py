@@ -202,7 +202,9 @@ def parse_point(text: str, reading: Reading = "lenient") -> tuple[float, float] 
         said = {entry.value for entry in _find(text, _POINTS).entries()}
     else:
         points = parse_points(text, reading)
-        said = set(map(tuple, parse_points(f"[{text}]", reading) if points is None else points))
+        if points is None:
+            points = parse_points(f"[{text}]", reading)
+        said = set() if points is None else set(map(tuple, points))
     point = said.pop() if len(said) == 1 else None
     if point is None or _as_points([point]) is None:
         return None
