@@ -402,9 +402,9 @@ def _survey(
     label = own or label
     last = len(group.items) - 1
     keyed = any(_key_name(key) in kind.keys for key, _ in group.items)
-    value = None if keyed else _read_value(group, kind, scale, y_first)
-    if value is not None:
-        return _Entry(own or _only_text(group) or label, value, group.closed), []
+    read = None if keyed else _read_value(group, kind, scale, y_first)
+    if read is not None:
+        return _Entry(own or _only_text(group) or label, read, group.closed), []
     direct: list[_Entry] = []
     lists: list[list[_Entry]] = []
     for at, (key, value) in enumerate(group.items):

@@ -228,9 +228,7 @@ def test_terms_of_a_mixture_that_ask_for_different_forms_are_refused():
     assert TASKS["mixture"].term_options(config, own) == (("form", "box"),)
 
 
-@pytest.mark.parametrize(
-    "piece", ["[", "[1,2],", '["1,2",', ",'x", '"a":[[1,2,3,4]],', "<box>", "not ", "1-", "x1=1,"]
-)
+@pytest.mark.parametrize("piece", ["[", '["1,2",', ",'x", "<box>", "x1=1,"])
 def test_the_longest_text_is_read_in_time(piece):
     text = (piece * LONGEST_TEXT_CHARACTERS)[:LONGEST_TEXT_CHARACTERS]
     began = time.process_time()
