@@ -1,6 +1,9 @@
 """One answer in all the ways that models write it: full credit in reward and metric, and beside
 each way five wrong ones, which earn nothing in either."""
 
+import time
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -15,7 +18,17 @@ from written_forms import (
     spoil,
 )
 
+from gmma.errors import UserError
 from gmma.rewards import REWARDS
+from gmma.rewards.notation import LONGEST_TEXT_CHARACTERS
+from gmma.rewards.reading import (
+    parse_box,
+    parse_detections,
+    parse_path,
+    parse_point,
+    parse_points,
+    parse_touch,
+)
 from gmma.rewards.terms import RewardTerm
 from gmma.simulator.attempt import Answer, parse_answer
 from gmma.tasks import TASKS
