@@ -7,12 +7,11 @@ from jax.sharding import Mesh
 
 from gmma.backbone import Backbone, make_backbone
 from gmma.config import ExperimentConfig
-from gmma.errors import UserError
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import make_mesh
 from gmma.tasks import TASKS
-from gmma.tasks.prompt import ANSWER_CLOSE, THINK_CLOSE
+from gmma.tasks.prompt import ANSWER_CLOSE, THINK_CLOSE, check_slots, check_tags
 from gmma.tasks.task import Task
 from gmma.tree.stops import TreeStops, tree_stops
 
@@ -54,12 +53,9 @@ def assemble(config: ExperimentConfig) -> Parts:
     task.build(config.task, config.data_dir)
     backbone = make_backbone(config, task)
     tokenizer = backbone.tokenizer
+    check_tags(tokenizer, f"the tokenizer of {config.name}")
+    check_slots(tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
     closing = tokenizer.encode(THINK_CLOSE) if config.tree.unfinished == "close" else []
-    if len(closing) >= config.tree.thought_tokens:
-        raise UserError(
-            f"tree.thought_tokens = {config.tree.thought_tokens} leaves no room beside the closing "
-            f"tag's {len(closing)} tokens; set it to {len(closing) + 1} or more"
-        )
     return Parts(
         config=config,
         task=task,

@@ -122,12 +122,13 @@ def grow(
     policy: Policy, params: Params, prompts: PromptBatch, key: PRNGKeyArray, shape: TreeShape
 ) -> TreeRollout:
     """One rollout of T + A steps, with parameters as a run casts them; the key is consumed."""
-    never = StopTable(table=jnp.zeros((2, policy.vocab_size), jnp.int32))
+    # Each state stays what it is: thought, answer, match.
+    never = StopTable(table=jnp.tile(jnp.arange(3)[:, None], policy.vocab_size))
     nothing = TreeStops(
-        thought=never,
-        answer=never,
+        path=never,
         closing=jnp.zeros(0, jnp.int32),
         ends=jnp.zeros(policy.vocab_size, bool),
+        thought_end=1,
     )
     cast = decode_params(policy, params, make_mesh(MeshConfig(), jax.devices()[:1]))
     return grow_tree(

@@ -143,9 +143,8 @@ def measure_rollout(
     repeated = [example for example in examples for _ in range(len(answers) // rows)]
     metrics = parts.task.metrics(parts.config.task, [a or "" for a in answers], repeated)
     found = {name: np.asarray(values, float).reshape(rows, -1) for name, values in metrics.items()}
-    well_formed = np.asarray([answer is not None for answer in answers], float)
-    found["format"] = well_formed.reshape(rows, -1) * np.repeat(
-        rollout.closed, rollout.answers.shape[2], axis=1
+    found["format"] = (
+        (texts.well_formed & rollout.closed[..., None]).reshape(rows, -1).astype(float)
     )
     return found
 

@@ -11,7 +11,7 @@ from gmma.diagnostics import thought_noise
 from gmma.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
-from gmma.tasks.prompt import parse_answer, parse_thought
+from gmma.tasks.prompt import Response, read_response
 from gmma.tokenizer import Tokenizer
 from gmma.types import Example, Metric, TreeRollout, pytree
 
@@ -23,7 +23,8 @@ class TreeTexts:
     """What the trees of a batch say, row by row in the order (b, i, j)."""
 
     thoughts: tuple[tuple[str, ...], ...]  # [B][K], without the closing tag
-    answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None breaks the form
+    answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None: none to read
+    well_formed: Bool[np.ndarray, "B K M"]  # with nothing but white space before the answer
 
 
 @pytree
@@ -48,25 +49,25 @@ class Measured:
 
 
 def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
-    """Decode a rollout that has been fetched to the host."""
-    thoughts = tuple(
-        tuple(
-            parse_thought(tokenizer.decode(tokens[:length].tolist()))
-            for tokens, length in zip(*tree, strict=True)
-        )
-        for tree in zip(rollout.thoughts, rollout.thought_lengths, strict=True)
+    """Read a rollout that has been fetched to the host, path by path (`read_response`)."""
+
+    def spell(tokens: Int[np.ndarray, "length"]) -> bytes:
+        return b"".join(tokenizer.token_bytes[token] for token in tokens.tolist())
+
+    def read_branch(b: int, i: int) -> list[Response]:
+        thought = spell(rollout.thoughts[b, i, : rollout.thought_lengths[b, i]])
+        nodes = zip(rollout.answers[b, i], rollout.answer_lengths[b, i], strict=True)
+        return [read_response(thought, spell(answer[:length])) for answer, length in nodes]
+
+    batch, thoughts = rollout.closed.shape
+    read = [[read_branch(b, i) for i in range(thoughts)] for b in range(batch)]
+    return TreeTexts(
+        thoughts=tuple(tuple(branch[0].thought for branch in tree) for tree in read),
+        answers=tuple(tuple(tuple(r.answer for r in branch) for branch in tree) for tree in read),
+        well_formed=np.array(
+            [[[r.well_formed for r in branch] for branch in tree] for tree in read]
+        ),
     )
-    answers = tuple(
-        tuple(
-            tuple(
-                parse_answer(tokenizer.decode(tokens[:length].tolist()))
-                for tokens, length in zip(*branch, strict=True)
-            )
-            for branch in zip(*tree, strict=True)
-        )
-        for tree in zip(rollout.answers, rollout.answer_lengths, strict=True)
-    )
-    return TreeTexts(thoughts=thoughts, answers=answers)
 
 
 def score_answers(
@@ -75,8 +76,8 @@ def score_answers(
     """Reward of every answer: the weighted sum of the scorer's terms.
 
     Besides the dataset's columns a term may ask for `closed` (the thought closed by itself),
-    `finished` (the answer node is well formed) and `response_tokens` (thought and answer). An
-    answer that breaks the form reaches the terms as an empty string.
+    `finished` (the answer is well formed) and `response_tokens` (thought and answer). Where no
+    answer can be read the terms get an empty string.
     """
     shape = rollout.finished.shape
     answers = [answer for tree in texts.answers for branch in tree for answer in branch]
@@ -86,7 +87,7 @@ def score_answers(
         for name in examples[0].columns
     }
     columns["closed"] = np.repeat(rollout.closed.ravel(), shape[2]).tolist()
-    columns["finished"] = [answer is not None for answer in answers]
+    columns["finished"] = texts.well_formed.ravel().tolist()
     lengths = rollout.thought_lengths[..., None] + rollout.answer_lengths
     columns["response_tokens"] = lengths.ravel().tolist()
     scored = scorer.score(

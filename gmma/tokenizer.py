@@ -22,13 +22,26 @@ class Tokenizer:
     """What gmma knows of a tokenizer: two functions and the ids that mean something."""
 
     encode: Callable[[str], list[int]]  # no begin, no end; UserError on unknown text
-    decode: Callable[[Sequence[int]], str]  # control tokens add nothing
+    decode: Callable[[Sequence[int]], str]  # `token_bytes` joined, as text (`decoder_of`)
     token_bytes: tuple[bytes, ...]  # what each id adds to the text, UTF-8; b"" for control tokens
     vocab_size: int
     pad: int  # fills unused slots, which never change a result (law L4)
     bos: int | None
     stop_tokens: tuple[int, ...]  # ids that end any text
     image_token: int | None  # one per image feature; never produced by `encode`
+
+
+def decoder_of(token_bytes: Sequence[bytes]) -> Callable[[Sequence[int]], str]:
+    """Ids → text. Bytes are joined first, since a character may be cut over several tokens."""
+    return lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace")
+
+
+def require_unicode(text: str) -> None:
+    """Raise UserError for a lone surrogate, which is no Unicode text: it has no bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{text!r} is not Unicode text: it holds a lone surrogate") from error
 
 
 def load_sentencepiece(
@@ -49,7 +62,7 @@ def load_sentencepiece(
     end = (model.eos_id(),) if model.eos_id() >= 0 else ()
     return Tokenizer(
         encode=lambda text: _encode_known(model, text),
-        decode=lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace"),
+        decode=decoder_of(token_bytes),
         token_bytes=token_bytes,
         vocab_size=len(pieces),
         pad=model.pad_id() if model.pad_id() >= 0 else model.unk_id(),
@@ -57,6 +70,13 @@ def load_sentencepiece(
         stop_tokens=(*end, *(named[piece] for piece in stop_pieces)),
         image_token=named.get(image_piece),
     )
+
+
+def control_pieces(path: Path) -> dict[str, int]:
+    """The pieces of a SentencePiece model that stand for no text, with their ids."""
+    model = _read_model(Path(path))
+    ids = filter(model.is_control, range(model.vocab_size()))
+    return {model.id_to_piece(token): token for token in ids}
 
 
 def train_sentencepiece(
@@ -159,14 +179,8 @@ def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> byt
 
 
 def _encode_known(model: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    """Ids of the text; SentencePiece's own sign for a space is spelt by its bytes where it can be.
-
-    A lone surrogate is no Unicode text: it has no bytes.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{text!r} is not Unicode text: it holds a lone surrogate") from error
+    """Ids of the text. SentencePiece's own sign for a space is spelt by its bytes, if they are."""
+    require_unicode(text)
     mark = [model.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
     if _SPACE in text and all(map(model.is_byte, mark)):
         first, *others = (_encode_known(model, part) for part in text.split(_SPACE))

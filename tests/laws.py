@@ -72,10 +72,10 @@ class Subject:
     dtype: type = np.float32  # of activations, and so of log-probs
 
 
-# A vocabulary whose pieces spell the tags in many ways; b"" are the control tokens.
+# A vocabulary whose pieces spell the tags in many ways, and both at once; b"": control tokens.
 PIECES = (
     *(b"", b"", b"", b"<", b"/", b"t", b"a", b">", b"</", b"t>", b"a>", b"/t>", b"</t", b"</t>"),
-    *(b"</a>", b"x</t>y", b"</a>x", b"<<", b"x", b"y", b"z", b"tt", b"/a", b"xyz"),
+    *(b"</a>", b"x</t>y", b"</a>x", b"</t></", b"x", b"y", b"</t></a>", b"t></a", b"/a", b"xyz"),
 )
 PAD, IMAGE, END = range(3)
 THOUGHT_TAG, ANSWER_TAG = "</t>", "</a>"

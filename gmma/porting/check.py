@@ -1,7 +1,7 @@
 """Everything that is wrong with a Hugging Face directory, found before anything is read of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,13 @@ from gmma.porting.pretrained import (
     Described,
     Family,
     family_of,
+    has_own_head,
     image_processor,
     match_names,
 )
 from gmma.porting.tokenizers import load_tokenizer
 from gmma.porting.weights import shard_files, tensor_shapes
+from gmma.tasks.prompt import check_tags
 from gmma.tokenizer import Tokenizer
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ class Findings:
     tensors: int
     shards: tuple[Path, ...]
     sees_images: bool
+    tied: bool  # the head is the embedding
 
 
 def check_directory(directory: str | Path) -> Findings:
@@ -61,6 +64,8 @@ def check_directory(directory: str | Path) -> Findings:
             "names, shapes, tokenizer and processor were not checked: they depend on it"
         )
         raise UserErrors(problems)
+    if model.tied and has_own_head(directory, family, model):
+        model = replace(model, tied=False)
     described = Described(
         directory=directory,
         config=config,
@@ -82,14 +87,19 @@ def check_directory(directory: str | Path) -> Findings:
         tensors=len(shapes),
         shards=tuple(files),
         sees_images=model.vision is not None,
+        tied=model.tied,
     )
 
 
 def need_tokenizer(
     directory: Path, family: Family, config: Mapping[str, Any], model: Any
 ) -> Tokenizer:
-    """The directory's tokenizer. UserError where it has none: a model is not trained without."""
+    """The directory's tokenizer. UserError where it has none: a model is not trained without.
+
+    Nor is it with one that loses a tag of the response.
+    """
     found = load_tokenizer(directory, family.tokenizer, config, model)
     if found is None:
         raise UserError(f"{directory} has no tokenizer; copy that of the original model")
+    check_tags(found, f"the tokenizer of {directory}")
     return found

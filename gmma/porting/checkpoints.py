@@ -6,7 +6,6 @@ it, and `huggingface/` the config, tokenizer and processor, so it needs the orig
 
 import json
 import resource
-import shutil
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -23,14 +22,14 @@ from gmma.models.lora import merge_adapters
 from gmma.models.pretrained import PretrainedConfig
 from gmma.porting.gemma3 import DType
 from gmma.porting.pretrained import (
-    CONFIG,
     Pretrained,
     Source,
-    companion_files,
+    copy_companions,
     describe_pretrained,
     match_names,
     read_weights,
     save_pretrained,
+    write_config,
 )
 from gmma.porting.weights import shard_files, tensor_shapes
 from gmma.sharding import make_mesh, param_shardings
@@ -100,8 +99,8 @@ def keep_companions(output: Path, source: Source) -> None:
     """config.json, tokenizer and processor beside the checkpoint."""
     kept = output / COMPANIONS
     kept.mkdir(parents=True)
-    for path in (source.directory / CONFIG, *companion_files(source.directory)):
-        shutil.copyfile(path, kept / path.name)
+    write_config(kept, source.config)
+    copy_companions(source, kept)
 
 
 def peak_bytes() -> int:
@@ -117,14 +116,26 @@ def reset_peak_bytes() -> int:
     return peak_bytes()
 
 
+def home_of(path: Path) -> Path:
+    """The directory of a run or an import, of which `path` may be a checkpoint."""
+    inside = path.parent.name == "checkpoints" and path.name.isdecimal()
+    return path.parent.parent if inside else path
+
+
+def is_import(path: Path) -> bool:
+    """Whether a path is what `import_directory` wrote, or a checkpoint in it."""
+    return (home_of(path) / IMPORT_FILE).is_file()
+
+
 def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DType]:
     """A run's or an import's parameters as a ported model, and the type it computed in.
 
     `path` is the directory of a run or an import, or one of its checkpoints. A run with adapters
     keeps them alone; its base is read from its model's directory.
     """
-    if path.parent.name == "checkpoints" and path.name.isdecimal():
-        path, step = path.parent.parent, int(path.name)
+    home = home_of(path)
+    if home != path:
+        path, step = home, int(path.name)
     if (path / IMPORT_FILE).is_file():
         values = read_json(path / IMPORT_FILE)
         return read_import(path, values, step), values["dtype"]

@@ -11,15 +11,18 @@ from gmma.config import MeshConfig
 from gmma.console import print_table
 from gmma.errors import UserError
 from gmma.porting.adapters import save_adapters
+from gmma.porting.chat import DIFFERENCE, TEMPLATE, write_chat_template
 from gmma.porting.check import check_directory
 from gmma.porting.checkpoints import (
     HOST_ALLOWANCE,
     ImportReport,
     export_merged,
     import_directory,
+    is_import,
     read_checkpoint,
 )
 from gmma.porting.gemma3 import DType
+from gmma.porting.pretrained import chat_of, copy_companions
 
 T = TypeVar("T")
 GB = 1e9
@@ -71,6 +74,7 @@ def check_command(arguments: Sequence[str]) -> None:
         ["layers", str(found.layers)],
         ["vocabulary", str(found.vocab_size)],
         ["images", "yes" if found.sees_images else "no"],
+        ["output head", "the embedding" if found.tied else "its own"],
         ["tensors", f"{found.tensors} in {len(found.shards)} files"],
     ]
     print_table("", ["", "found"], rows)
@@ -107,10 +111,14 @@ def export_command(arguments: Sequence[str]) -> None:
     pretrained, dtype = read_checkpoint(given.source, given.step)
     if given.adapters:
         save_adapters(given.output, pretrained)
+        copy_companions(pretrained.source, given.output)
         print(f"adapters for peft: {given.output}")
     else:
         export_merged(pretrained, given.output, given.dtype or dtype)
         print(f"a directory for transformers: {given.output}")
+    if not is_import(given.source):  # which nobody trained
+        write_chat_template(given.output, chat_of(pretrained.source))
+        print(f"its {TEMPLATE} asks as the run did. {DIFFERENCE}.")
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

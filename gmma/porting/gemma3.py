@@ -9,7 +9,7 @@ from gmma.errors import UserError, gather
 from gmma.models.gemma3 import NO_WINDOW, Gemma3Config
 from gmma.models.layers import ACTIVATIONS
 from gmma.models.siglip import SiglipConfig
-from gmma.porting.keys import Section
+from gmma.porting.keys import MOST_LAYERS, MOST_TOKENS, Section
 from gmma.porting.table import Layout, Row, Table
 
 DType = Literal["float32", "bfloat16", "float64"]
@@ -74,24 +74,25 @@ def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gem
         lambda: section.require("hidden_activation", tuple(ACTIVATIONS)),
     )
     get = section.get
-    layers = get("num_hidden_layers", 26)
+    layers = section.size("num_hidden_layers", 26, MOST_LAYERS)
+    unlimited = values.get("sliding_window", 4096) is None
     everywhere, inside = rotaries(section)
     return Gemma3Config(
-        vocab_size=get("vocab_size", 262_208),
+        vocab_size=section.size("vocab_size", 262_208, MOST_TOKENS),
         layers=layers,
-        width=get("hidden_size", 2304),
-        heads=get("num_attention_heads", 8),
-        kv_heads=get("num_key_value_heads", 4),
-        head_size=get("head_dim", 256),
-        mlp=get("intermediate_size", 9216),
+        width=section.size("hidden_size", 2304),
+        heads=section.size("num_attention_heads", 8),
+        kv_heads=section.size("num_key_value_heads", 4),
+        head_size=section.size("head_dim", 256),
+        mlp=section.size("intermediate_size", 9216),
         local_layers=local_layers(section, layers),
-        window=get("sliding_window", NO_WINDOW if "sliding_window" in values else 4096),
-        query_scale=get("query_pre_attn_scalar", 256) ** -0.5,
+        window=NO_WINDOW if unlimited else section.size("sliding_window", 4096),
+        query_scale=section.number("query_pre_attn_scalar", 256) ** -0.5,
         rotary_base=everywhere.base,
         rotary_factor=everywhere.factor,
         local_rotary_base=inside.base,
         local_rotary_factor=inside.factor,
-        epsilon=get("rms_norm_eps", 1e-6),
+        epsilon=section.number("rms_norm_eps", 1e-6),
         activation=get("hidden_activation", "gelu_pytorch_tanh"),
         final_softcap=get("final_logit_softcapping", None),
         tied=get("tie_word_embeddings", True),
@@ -104,7 +105,8 @@ def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
     """Which layers see a window: listed, or all but every n-th."""
     kinds = section.get("layer_types", None)
     if kinds is None:
-        every = section.get("sliding_window_pattern", section.get("_sliding_window_pattern", 6))
+        old = section.size("_sliding_window_pattern", 6)
+        every = section.size("sliding_window_pattern", old)
         return tuple((i + 1) % every != 0 for i in range(layers))
     if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
         raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
@@ -120,18 +122,32 @@ class Rotary(NamedTuple):
 
 def rotaries(section: Section) -> tuple[Rotary, Rotary]:
     """Of global and of local layers, from the old keys or the new one."""
-    both = section.get("rope_parameters", {})
-    scaling = {**both.get(GLOBAL, {}), **section.get("rope_scaling", {})}
-    local = both.get(LOCAL, {})
-    for found in (scaling, local):
+    both = section.section("rope_parameters")
+    nested = Section(values=both, where=f"{section.where}: rope_parameters")
+    everywhere, old, local = (
+        nested.section(GLOBAL),
+        section.section("rope_scaling"),
+        nested.section(LOCAL),
+    )
+    for name, found in (
+        ("rope_parameters", everywhere),
+        ("rope_scaling", old),
+        ("rope_parameters", local),
+    ):
         kind = found.get("rope_type", found.get("type", "default"))
         if kind not in ("default", "linear") or set(found) - ROTARY_KEYS:
-            raise section.refuse("rope_parameters", "rope_type default or linear there")
-    base = scaling.get("rope_theta", section.get("rope_theta", 1e6))
-    local_base = local.get("rope_theta", section.get("rope_local_base_freq", 1e4))
+            raise section.refuse(name, "rope_type default or linear there")
+    scaling = Section(values={**everywhere, **old}, where=f"{section.where}: rope_parameters")
+    inside = Section(values=local, where=f"{nested.where}: {LOCAL}")
     return (
-        Rotary(base, scaling.get("factor", 1.0)),
-        Rotary(local_base, local.get("factor", 1.0)),
+        Rotary(
+            scaling.number("rope_theta", section.number("rope_theta", 1e6)),
+            scaling.number("factor", 1.0),
+        ),
+        Rotary(
+            inside.number("rope_theta", section.number("rope_local_base_freq", 1e4)),
+            inside.number("factor", 1.0),
+        ),
     )
 
 
@@ -145,14 +161,14 @@ def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
     )
     get = section.get
     return SiglipConfig(
-        layers=get("num_hidden_layers", 12),
-        width=get("hidden_size", 768),
-        heads=get("num_attention_heads", 12),
-        mlp=get("intermediate_size", 3072),
-        image_pixels=get("image_size", 224),
-        patch_pixels=get("patch_size", 16),
-        channels=get("num_channels", 3),
-        epsilon=get("layer_norm_eps", 1e-6),
+        layers=section.size("num_hidden_layers", 12, MOST_LAYERS),
+        width=section.size("hidden_size", 768),
+        heads=section.size("num_attention_heads", 12),
+        mlp=section.size("intermediate_size", 3072),
+        image_pixels=section.size("image_size", 224),
+        patch_pixels=section.size("patch_size", 16),
+        channels=section.size("num_channels", 3),
+        epsilon=section.number("layer_norm_eps", 1e-6),
         activation=get("hidden_act", "gelu_pytorch_tanh"),
         pooling_head=get("vision_use_head", True),
     )
@@ -161,17 +177,16 @@ def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
     """The config of `Gemma3ForConditionalGeneration`."""
     section = Section(values=values, where=where)
-    text = dict(section.get("text_config", {}))
-    text["tie_word_embeddings"] = section.get(
-        "tie_word_embeddings", text.get("tie_word_embeddings", True)
-    )
+    text = section.section("text_config")
+    # transformers 5 looks at this level alone.
+    text["tie_word_embeddings"] = section.get("tie_word_embeddings", True)
     text.pop("final_logit_softcapping", None)  # this class of transformers never applies it
     _, decoder, vision = gather(
         lambda: section.require_known(MODEL_KEYS),
         lambda: read_text_config(text, f"{where}: text_config", dtype),
-        lambda: read_vision_config(section.get("vision_config", {}), f"{where}: vision_config"),
+        lambda: read_vision_config(section.section("vision_config"), f"{where}: vision_config"),
     )
-    tokens = section.get("mm_tokens_per_image", 256)
+    tokens = section.size("mm_tokens_per_image", 256)
     side = int(tokens**0.5)
     if side**2 != tokens or side > vision.side or vision.side // (vision.side // side) != side:
         raise UserError(
@@ -182,7 +197,7 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ge
         decoder,
         vision=vision,
         image_tokens=tokens,
-        image_token=section.get("image_token_index", 262_144),
+        image_token=section.size("image_token_index", 262_144, MOST_TOKENS),
     )
 
 

@@ -5,6 +5,7 @@ config that asks for more than we compute must not load.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,10 @@ NOT_COMPUTED = frozenset(
 )
 
 
+# Larger than any size of a model of these families; what is above would only take all memory.
+MOST, MOST_LAYERS, MOST_TOKENS = 2**20, 1024, 2**22
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """One dictionary of a config.json, and where it stands."""
@@ -102,6 +107,31 @@ class Section:
         if self.values.get(key) is None:
             raise UserError(f"{self.where} has no {key!r}; the directory's config is incomplete")
         return self.values[key]
+
+    def size(self, key: str, default: int, most: int = MOST) -> int:
+        """A whole number from 1 to `most`: a count of anything. UserError for any other value."""
+        value = self.get(key, default)
+        if type(value) is not int or not 1 <= value <= most:
+            raise UserError(
+                f"{self.where}: {key} = {value!r}; it must be a whole number from 1 to {most}"
+            )
+        return value
+
+    def number(self, key: str, default: float) -> float:
+        """A positive number that is finite. UserError for any other value."""
+        value = self.get(key, default)
+        if type(value) not in (int, float) or not 0 < value < math.inf:
+            raise UserError(f"{self.where}: {key} = {value!r}; it must be a number above 0")
+        return value
+
+    def section(self, key: str) -> dict[str, Any]:
+        """A dictionary within this one, empty where there is none. UserError for anything else."""
+        value = self.get(key, {})
+        if not isinstance(value, Mapping):
+            raise UserError(
+                f"{self.where}: {key} = {value!r}; it must be a JSON object, as the original has it"
+            )
+        return dict(value)
 
     def refuse(self, key: str, rule: str) -> UserError:
         """The error for a value that we do not implement."""

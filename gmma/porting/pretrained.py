@@ -37,7 +37,13 @@ from gmma.porting.tokenizers import (
     TokenizerFiles,
     load_tokenizer,
 )
-from gmma.porting.weights import read_params, shard_files, tensor_shapes, write_params
+from gmma.porting.weights import (
+    read_params,
+    same_values,
+    shard_files,
+    tensor_shapes,
+    write_params,
+)
 from gmma.tasks.prompt import PromptTemplate
 from gmma.tokenizer import Tokenizer
 from gmma.tree.layout import prompt_only
@@ -135,7 +141,7 @@ def describe_pretrained(
     remat: Remat = "none",
     attention: Attention = "auto",
 ) -> Described:
-    """Config and tokenizer of a directory; its weights are not looked at.
+    """Config and tokenizer of a directory; of its weights only whether the head is its own.
 
     `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`. UserError
     for a config that we do not implement, and for a tokenizer that lacks a special token of its
@@ -145,6 +151,8 @@ def describe_pretrained(
     config = read_json(directory / CONFIG)
     family = family_of(config, str(directory / CONFIG))
     sizes = family.read_config(config, str(directory / CONFIG), dtype)
+    if sizes.tied and has_own_head(directory, family, sizes):
+        sizes, config = replace(sizes, tied=False), untied(config)
     model = replace(sizes, remat=remat, attention=attention)
     return Described(
         directory=directory,
@@ -153,6 +161,35 @@ def describe_pretrained(
         policy=family.policy(model),
         tokenizer=load_tokenizer(directory, family.tokenizer, config, model),
     )
+
+
+def has_own_head(directory: Path, family: Family, model: Any) -> bool:
+    """Whether a model that its config ties to its embedding comes with another head in its files.
+
+    Then the files count and not the config, as in transformers 5. Where there are none, or they
+    cannot be read, the config counts; what is wrong with them is said when they are needed.
+    """
+    try:
+        files = shard_files(directory)
+        shapes = tensor_shapes(files)
+    except UserError:
+        return False
+    table = family.table(model)
+    prefixes = find_prefixes(table, shapes)
+    path = next(row.path for row in table.rows if row.alias)
+    head, embedding = sorted(
+        (row for row in table.rows if row.path == path), key=lambda row: not row.alias
+    )
+    names = [prefixes[row.part] + row.name for row in (head, embedding)]
+    stored = [shapes.get(name) for name in names]
+    return None not in stored and stored[0] == stored[1] and not same_values(files, *names)
+
+
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config.json that does not tie head and embedding, on either level."""
+    text = config.get("text_config")
+    nested = {"text_config": {**text, "tie_word_embeddings": False}} if text else {}
+    return {**config, "tie_word_embeddings": False, **nested}
 
 
 def image_processor(described: Described, buckets: Sequence[int] | None) -> ImageProcessor | None:
@@ -237,9 +274,24 @@ def save_pretrained(
     held = str(jax.tree.leaves(pretrained.params["params"])[0].dtype)
     config = dict(source.config)
     config["torch_dtype" if "torch_dtype" in config else "dtype"] = dtype or held
+    write_config(directory, config)
+    copy_companions(source, directory)
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> None:
+    """A directory's config.json."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def copy_companions(source: Source, directory: Path) -> None:
+    """What belongs to a model beside its config and weights, into another directory."""
     for path in companion_files(source.directory):
         shutil.copyfile(path, directory / path.name)
+
+
+def chat_of(source: Source) -> str:
+    """The chat template with which a run from this directory was trained."""
+    return family_of(source.config, str(source.directory / CONFIG)).tokenizer.chat
 
 
 def companion_files(directory: Path) -> list[Path]:

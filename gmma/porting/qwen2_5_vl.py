@@ -10,7 +10,7 @@ from gmma.models.layers import ACTIVATIONS
 from gmma.models.qwen2_5_vl import NO_WINDOW, QwenConfig
 from gmma.models.qwen_vision import QwenVisionConfig
 from gmma.porting.gemma3 import GLOBAL, LOCAL, DType, stacked
-from gmma.porting.keys import Section
+from gmma.porting.keys import MOST_LAYERS, MOST_TOKENS, Section
 from gmma.porting.table import Row, Table
 
 # The defaults are transformers': a config.json holds only what differs.
@@ -62,44 +62,44 @@ def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> Qwe
     """The config of the image tower, whose tokens are `width` wide."""
     section = Section(values=values, where=where)
     get = section.get
-    layers, merge = get("depth", 32), get("spatial_merge_size", 2)
-    patch = get("patch_size", 14)
+    layers, merge = section.size("depth", 32, MOST_LAYERS), section.size("spatial_merge_size", 2)
+    patch = section.size("patch_size", 14)
     gather(
         lambda: section.require_known(VISION_KEYS),
         lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
         lambda: section.require("out_hidden_size", (width,)),
         lambda: section.require("spatial_patch_size", (patch,)),
     )
-    rope = get("rope_parameters", {})
+    rope = section.section("rope_parameters")
     if set(rope) - ROTARY_KEYS or rope.get("rope_type", "axial") != "axial":
         raise section.refuse("rope_parameters", "rope_type axial there")
     full = get("fullatt_block_indexes", (7, 15, 23, 31))
     return QwenVisionConfig(
         layers=layers,
-        width=get("hidden_size", 3584),
-        heads=get("num_heads", 16),
-        mlp=get("intermediate_size", 3420),
+        width=section.size("hidden_size", 3584),
+        heads=section.size("num_heads", 16),
+        mlp=section.size("intermediate_size", 3420),
         full_layers=tuple(i in full for i in range(layers)),
         patch_pixels=patch,
-        frames=get("temporal_patch_size", 2),
+        frames=section.size("temporal_patch_size", 2),
         merge=merge,
-        window_cells=get("window_size", 112) // merge // patch,
-        channels=get("in_channels", get("in_chans", 3)),
+        window_cells=section.size("window_size", 112) // merge // patch,
+        channels=section.size("in_channels", section.size("in_chans", 3)),
         activation=get("hidden_act", "silu"),
-        rotary_base=rope.get("rope_theta", 1e4),
+        rotary_base=Section(values=rope, where=where).number("rope_theta", 1e4),
     )
 
 
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> QwenConfig:
     """The config of `Qwen2_5_VLForConditionalGeneration`; text keys nested, or flat as of old."""
-    text = values.get("text_config")
     nested = Section(values=values, where=where)
+    text = nested.section("text_config")
     section = Section(values=text, where=f"{where}: text_config") if text else nested
     get = section.get
     layers, heads, width = (
-        get("num_hidden_layers", 80),
-        get("num_attention_heads", 64),
-        get("hidden_size", 8192),
+        section.size("num_hidden_layers", 80, MOST_LAYERS),
+        section.size("num_attention_heads", 64),
+        section.size("hidden_size", 8192),
     )
     *_, angles, local, vision = gather(
         lambda: nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS)),
@@ -109,24 +109,26 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
         lambda: rotary(section, width // heads // 2),
         lambda: local_layers(section, layers),
         lambda: read_vision_config(
-            nested.get("vision_config", {}), f"{where}: vision_config", width
+            nested.section("vision_config"), f"{where}: vision_config", width
         ),
     )
+    # A null there says as many as heads; an absent key says 8.
+    ungrouped = section.values.get("num_key_value_heads", 8) is None
     return QwenConfig(
-        vocab_size=get("vocab_size", 152_064),
+        vocab_size=section.size("vocab_size", 152_064, MOST_TOKENS),
         layers=layers,
         width=width,
         heads=heads,
-        kv_heads=section.values.get("num_key_value_heads", 8) or heads,
-        mlp=get("intermediate_size", 29_568),
+        kv_heads=heads if ungrouped else section.size("num_key_value_heads", 8),
+        mlp=section.size("intermediate_size", 29_568),
         **angles,
         local_layers=local,
         window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
-        epsilon=get("rms_norm_eps", 1e-5),
+        epsilon=section.number("rms_norm_eps", 1e-5),
         activation=get("hidden_act", "silu"),
         tied=nested.get("tie_word_embeddings", False) or get("tie_word_embeddings", False),
         vision=vision,
-        image_token=nested.get("image_token_id", 151_655),
+        image_token=nested.size("image_token_id", 151_655, MOST_TOKENS),
         dtype=dtype,
     )
 
@@ -146,17 +148,24 @@ def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
 
 def rotary(section: Section, pairs: int) -> dict[str, Any]:
     """Base and sections, from the old keys or the new one."""
-    found = {**section.get("rope_parameters", {}), **section.get("rope_scaling", {})}
-    kind = found.get("rope_type", found.get("type", "default"))
-    if kind not in ("default", "mrope") or set(found) - ROTARY_KEYS:
-        raise section.refuse("rope_parameters", "rope_type default (mrope of old) there")
-    sections = tuple(found.get("mrope_section", (16, 24, 24)))
+    found: dict[str, Any] = {}
+    for name in ("rope_parameters", "rope_scaling"):
+        own = section.section(name)
+        kind = own.get("rope_type", own.get("type", "default"))
+        if kind not in ("default", "mrope") or set(own) - ROTARY_KEYS:
+            raise section.refuse(name, "rope_type default (mrope of old) there")
+        found |= own
+    sections = found.get("mrope_section", (16, 24, 24))
+    if not isinstance(sections, list | tuple) or {type(n) for n in sections} != {int}:
+        raise UserError(f"{section.where}: mrope_section {sections!r}; it must be whole numbers")
+    sections = tuple(sections)
     if sum(sections) != pairs:
         raise UserError(
             f"{section.where}: mrope_section {list(sections)} adds up to {sum(sections)}; it must "
             f"add up to half the head size, {pairs}"
         )
-    base = found.get("rope_theta", section.get("rope_theta", 1e6))
+    rope = Section(values=found, where=f"{section.where}: rope_parameters")
+    base = rope.number("rope_theta", section.number("rope_theta", 1e6))
     return {"rotary_sections": sections, "rotary_base": base}
 
 

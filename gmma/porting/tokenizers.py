@@ -1,12 +1,14 @@
 """The tokenizers of both families: SentencePiece for Gemma, byte-level BPE for Qwen.
 
-The files of a directory are read by the library they were made for; special tokens are found in the
-text before it, as transformers does. Both become the same `Tokenizer` record.
+The files of a directory are read by the library they were made for; added tokens are found in the
+text before it, as transformers does. Both become the same `Tokenizer` record, whose `token_bytes`
+alone say what a token adds to a text: special tokens nothing, all others their own text. The four
+tags of a response are text even where a tokenizer has made them special.
 """
 
 import base64
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,10 +19,18 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from gmma.errors import UserError
+from gmma.porting.chat import GEMMA_CHAT, QWEN_CHAT, chat_template
 from gmma.porting.keys import read_json
-from gmma.tasks.prompt import PromptTemplate
-from gmma.tokenizer import Tokenizer, load_sentencepiece
+from gmma.tasks.prompt import TAGS, PromptTemplate
+from gmma.tokenizer import (
+    Tokenizer,
+    control_pieces,
+    decoder_of,
+    load_sentencepiece,
+    require_unicode,
+)
 
+ADDED_FLAGS = ("special", "lstrip", "rstrip", "single_word")
 SPACE = "▁"  # SentencePiece writes a space so
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
 QWEN_SPLIT = (
@@ -54,6 +64,7 @@ GEMMA_TEMPLATE = PromptTemplate(
     whole_view="Here is the original image ",
     crop_views=" and here are some crops to help you see better ",
     next_crop=" ",
+    strip=True,
     closing=f"\n{INSTRUCTION}<end_of_turn>\n<start_of_turn>model\n<think>",
 )
 QWEN_TEMPLATE = PromptTemplate(
@@ -69,6 +80,7 @@ class TokenizerFiles:
     """What a family's tokenizer is called in its directory, and the tokens it must have."""
 
     template: PromptTemplate
+    chat: str  # the same as a chat template in Jinja
     turn_end: str  # ends a text, besides the end tokens of the configs
     image: str  # the placeholder; needed where the model sees images
     needed: tuple[str, ...]
@@ -93,11 +105,10 @@ def load_tokenizer(
             f"{directory}: the tokenizer has {files.image} at id {ids[files.image]}, config.json "
             f"at {model.image_token}; use the tokenizer that belongs to the weights"
         )
-    ends = {*end_tokens(directory, config), ids[files.turn_end]}
-    fitted = fit_vocabulary(found, model.vocab_size)
+    ends = end_tokens(directory, config, min(found.vocab_size, model.vocab_size))
     return replace(
-        fitted,
-        stop_tokens=tuple(sorted({*fitted.stop_tokens, *ends} & set(range(model.vocab_size)))),
+        fit_vocabulary(found, model.vocab_size),
+        stop_tokens=tuple(sorted({*found.stop_tokens, *ends, ids[files.turn_end]})),
         image_token=model.image_token if sees else None,
     )
 
@@ -124,38 +135,76 @@ def require_tokens(
     return ids
 
 
-def end_tokens(directory: Path, config: Mapping[str, Any]) -> list[int]:
-    """End tokens of generation_config.json, else of config.json."""
+def end_tokens(directory: Path, config: Mapping[str, Any], known: int) -> list[int]:
+    """End tokens of generation_config.json, else of config.json.
+
+    UserError for an id that is not among the `known` ones: nothing could ever end by it.
+    """
     path = directory / "generation_config.json"
     generation = read_json(path) if path.is_file() else {}
+    where = directory / "config.json"
     text = config.get("text_config") or {}
-    for values in (generation, config, text):
+    for file, values in ((path, generation), (where, config), (where, text)):
         ends = values.get("eos_token_id")
-        if ends is not None:
-            return list(ends) if isinstance(ends, list) else [ends]
+        if ends is None:
+            continue
+        listed = ends if isinstance(ends, list) else [ends]
+        wrong = [end for end in listed if type(end) is not int or not 0 <= end < known]
+        if wrong:
+            raise UserError(
+                f"{file}: eos_token_id = {ends!r}, but {', '.join(map(repr, wrong))} is no token: "
+                f"model and tokenizer share the ids 0 … {known - 1}; use the file and the "
+                "tokenizer that belong to the weights"
+            )
+        return listed
     return []
 
 
 def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
-    """As many ids as the model has: the ones that no token has add nothing to a text."""
+    """As many ids as the model has.
+
+    Those that no token has add nothing to a text: a policy may sample one. UserError for a text
+    that needs a token which the model does not have.
+    """
     known = tokenizer.token_bytes[:vocab_size]
     padded = (*known, *(b"" for _ in range(vocab_size - len(known))))
 
-    def decode(ids: Sequence[int]) -> str:  # a policy may sample an id that no token has
-        return tokenizer.decode([i for i in ids if i < len(known)])
+    def encode(text: str) -> list[int]:
+        ids = tokenizer.encode(text)
+        if max(ids, default=0) >= vocab_size:
+            raise UserError(
+                f"{text!r} holds token {max(ids)}, but the model has the ids 0 … {vocab_size - 1}; "
+                "leave the token out, or use the tokenizer that belongs to the weights"
+            )
+        return ids
 
-    return replace(tokenizer, decode=decode, token_bytes=padded, vocab_size=vocab_size)
+    return replace(
+        tokenizer,
+        encode=encode,
+        decode=decoder_of(padded),
+        token_bytes=padded,
+        vocab_size=vocab_size,
+    )
 
 
 def read_gemma(directory: Path) -> Tokenizer | None:
-    """tokenizer.model by SentencePiece, else tokenizer.json by `tokenizers`."""
-    if (directory / "tokenizer.model").is_file():
-        return with_special_tokens(
-            load_sentencepiece(directory / "tokenizer.model"), added_tokens(directory)
-        )
+    """tokenizer.json by `tokenizers`, which transformers prefers; else tokenizer.model."""
+    model = directory / "tokenizer.model"
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")
-        return library_tokenizer(library, sentencepiece_bytes, bos="<bos>", pad="<pad>")
+        return library_tokenizer(
+            library,
+            sentencepiece_bytes,
+            sentencepiece_text,
+            bos="<bos>",
+            pad="<pad>",
+            end="<eos>",
+        )
+    if model.is_file():
+        control = {
+            token: AddedToken(piece, special=True) for piece, token in control_pieces(model).items()
+        }
+        return with_added_tokens(load_sentencepiece(model), control | added_tokens(directory))
     return None
 
 
@@ -173,7 +222,7 @@ def read_qwen(directory: Path) -> Tokenizer | None:
         library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {})
     else:
         return None
-    return library_tokenizer(library, byte_level_bytes, bos=None, pad="<|endoftext|>")
+    return library_tokenizer(library, byte_level_bytes, str.encode, pad="<|endoftext|>")
 
 
 def read_library(path: Path) -> Library:
@@ -184,76 +233,124 @@ def read_library(path: Path) -> Library:
         raise UserError(f"{path} is no tokenizer of the `tokenizers` library ({error})") from error
 
 
-def added_tokens(directory: Path) -> dict[str, int]:
-    """Tokens that transformers adds to the model's own, with their ids."""
+def added_tokens(directory: Path) -> dict[int, AddedToken]:
+    """Tokens that transformers adds to the model's own, or finds in a text before it, by id."""
     path = directory / "tokenizer_config.json"
-    listed = read_json(path).get("added_tokens_decoder", {}) if path.is_file() else {}
-    found = {value["content"]: int(token) for token, value in listed.items()}
-    path = directory / "added_tokens.json"
-    return {**(read_json(path) if path.is_file() else {}), **found}
+    listed = read_json(path).get("added_tokens_decoder") or {} if path.is_file() else {}
+    found = {}
+    try:
+        for token, entry in listed.items():
+            flags = {name: bool(entry.get(name, False)) for name in ADDED_FLAGS}
+            normalized = bool(entry.get("normalized", not flags["special"]))
+            found[int(token)] = AddedToken(entry["content"], normalized=normalized, **flags)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: added_tokens_decoder is no table of ids and tokens, each with a content "
+            f"({error!r}); copy the file of the original model"
+        ) from error
+    return found
 
 
-def with_special_tokens(tokenizer: Tokenizer, special: Mapping[str, int]) -> Tokenizer:
-    """A tokenizer that finds `special` tokens in a text before anything else."""
-    if not special:
+def adds_text(token: AddedToken) -> bool:
+    """Whether a token's text is part of what is said: a special token's only where it is a tag."""
+    return not token.special or any(tag in token.content for tag in TAGS)
+
+
+def with_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> Tokenizer:
+    """A SentencePiece tokenizer that finds `added` tokens in a text before anything else.
+
+    The longest one where several begin. White space beside a token goes with it where its flags
+    `lstrip` and `rstrip` say so.
+    """
+    if not added:
         return tokenizer
-    longest_first = sorted(special, key=len, reverse=True)
-    pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
-    size = max(tokenizer.vocab_size, *(token + 1 for token in special.values()))
-    grown = fit_vocabulary(tokenizer, size)
-    own = set(special.values())
-    token_bytes = tuple(b"" if i in own else b for i, b in enumerate(grown.token_bytes))
+    ids = {text: token for token, entry in added.items() for text in spellings(entry)}
+    entries = {text: added[token] for text, token in ids.items()}
+    longest_first = sorted(entries, key=len, reverse=True)
+    pattern = re.compile(
+        "(" + "|".join(token_pattern(text, entries[text]) for text in longest_first) + ")"
+    )
+    grown = fit_vocabulary(tokenizer, max(tokenizer.vocab_size, *(token + 1 for token in added)))
+    token_bytes = list(grown.token_bytes)
+    for token, entry in added.items():
+        token_bytes[token] = sentencepiece_text(entry.content) if adds_text(entry) else b""
 
     def encode(text: str) -> list[int]:
-        ids: list[int] = []
-        for part in filter(None, pattern.split(text)):
-            ids += [special[part]] if part in special else tokenizer.encode(part)
-        return ids
+        found: list[int] = []
+        for place, part in enumerate(pattern.split(text)):
+            if place % 2:
+                found.append(ids[part] if part in ids else ids[part.strip()])
+            elif part:
+                found += tokenizer.encode(part)
+        return found
 
     return replace(
-        grown,
-        encode=encode,
-        decode=lambda ids: tokenizer.decode([i for i in ids if i not in own]),
-        token_bytes=token_bytes,
+        grown, encode=encode, decode=decoder_of(token_bytes), token_bytes=tuple(token_bytes)
     )
+
+
+def spellings(token: AddedToken) -> set[str]:
+    """How a token is written in a text: a normalised one also with spaces for their signs."""
+    return {token.content} | ({token.content.replace(SPACE, " ")} if token.normalized else set())
+
+
+def token_pattern(text: str, token: AddedToken) -> str:
+    """A regular expression for one token, without groups."""
+    word = ("(?<!\\w)", "(?!\\w)") if token.single_word else ("", "")
+    left, right = ("\\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
+    return f"{left}{word[0]}{re.escape(text)}{word[1]}{right}"
 
 
 def library_tokenizer(
     library: Library,
     piece_bytes: Callable[[str], bytes],
+    added_bytes: Callable[[str], bytes],
     *,
-    bos: str | None,
     pad: str,
+    bos: str | None = None,
+    end: str | None = None,
 ) -> Tokenizer:
-    """The record of a tokenizer of the `tokenizers` library."""
-    size = library.get_vocab_size()
-    special = {i for i, token in library.get_added_tokens_decoder().items() if token.special}
-    added = {i: token.content for i, token in library.get_added_tokens_decoder().items()}
+    """The record of a tokenizer of the `tokenizers` library.
+
+    `piece_bytes` says what a piece of the model adds to a text, `added_bytes` what the text of an
+    added token does.
+    """
+    added = library.get_added_tokens_decoder()
+    size = 1 + max(library.get_vocab(with_added_tokens=True).values(), default=-1)
 
     def bytes_of(token: int) -> bytes:
-        if token in special:
-            return b""
+        if token in added:
+            return added_bytes(added[token].content) if adds_text(added[token]) else b""
         piece = library.id_to_token(token)
-        return added[token].encode() if token in added else piece_bytes(piece or "")
+        return b"" if piece is None else piece_bytes(piece)  # ids may leave gaps
 
-    begin = None if bos is None else library.token_to_id(bos)
-    padding = library.token_to_id(pad)
+    def encode(text: str) -> list[int]:
+        require_unicode(text)
+        return library.encode(text, add_special_tokens=False).ids
+
+    token_bytes = tuple(bytes_of(token) for token in range(size))
+    ends = None if end is None else library.token_to_id(end)
     return Tokenizer(
-        encode=lambda text: library.encode(text, add_special_tokens=False).ids,
-        decode=lambda ids: library.decode([int(i) for i in ids], skip_special_tokens=True),
-        token_bytes=tuple(bytes_of(token) for token in range(size)),
+        encode=encode,
+        decode=decoder_of(token_bytes),
+        token_bytes=token_bytes,
         vocab_size=size,
-        pad=0 if padding is None else padding,
-        bos=begin,
-        stop_tokens=(),
+        pad=library.token_to_id(pad) or 0,
+        bos=None if bos is None else library.token_to_id(bos),
+        stop_tokens=() if ends is None else (ends,),
         image_token=None,
     )
+
+
+def sentencepiece_text(text: str) -> bytes:
+    """What the text of an added token adds to a text, where a space has its own sign."""
+    return text.replace(SPACE, " ").encode()
 
 
 def sentencepiece_bytes(piece: str) -> bytes:
     """What a SentencePiece piece adds to a text."""
     byte = BYTE_PIECE.fullmatch(piece)
-    return bytes([int(byte[1], 16)]) if byte else piece.replace(SPACE, " ").encode()
+    return bytes([int(byte[1], 16)]) if byte else sentencepiece_text(piece)
 
 
 def byte_alphabet() -> dict[int, str]:
@@ -269,22 +366,36 @@ CHARACTER_OF = byte_alphabet()
 
 
 def byte_level_bytes(piece: str) -> bytes:
-    """What a byte-level piece adds to a text."""
+    """What a byte-level piece adds to a text; one that is none adds itself, as in `tokenizers`."""
+    if not BYTE_OF.keys() >= set(piece):
+        return piece.encode()
     return bytes(BYTE_OF[character] for character in piece)
 
 
 def byte_pairs(
-    vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[str, int]
+    vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[int, AddedToken]
 ) -> Library:
-    """Qwen's tokenizer from its vocabulary and merges."""
+    """Qwen's tokenizer from its vocabulary and merges.
+
+    UserError where the library would give an added token another id than it has.
+    """
     library = Library(BPE(vocab=dict(vocab), merges=list(merges)))
     library.normalizer = normalizers.NFC()
     split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     library.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
     library.decoder = decoders.ByteLevel()
-    names: Sequence[str] = sorted(added, key=added.__getitem__) if added else QWEN_SPECIAL
-    library.add_special_tokens([AddedToken(name, special=True) for name in names])
+    first = 1 + max(vocab.values(), default=-1)
+    special = [AddedToken(name, special=True) for name in QWEN_SPECIAL]
+    named = dict(sorted(added.items())) if added else dict(enumerate(special, first))
+    library.add_tokens(list(named.values()))
+    for token, entry in named.items():
+        if library.token_to_id(entry.content) != token:
+            raise UserError(
+                f"tokenizer_config.json has {entry.content!r} at id {token}, but behind vocab.json "
+                f"it comes to {library.token_to_id(entry.content)}; copy both files of one model, "
+                "or its tokenizer.json"
+            )
     return library
 
 
@@ -324,6 +435,9 @@ def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[byte
 
 GEMMA_TOKENIZER = TokenizerFiles(
     template=GEMMA_TEMPLATE,
+    chat=chat_template(
+        GEMMA_CHAT, instruction=INSTRUCTION, image="<start_of_image>", strip=GEMMA_TEMPLATE.strip
+    ),
     turn_end="<end_of_turn>",
     image="<image_soft_token>",
     needed=("<start_of_turn>", "<end_of_turn>"),
@@ -332,6 +446,12 @@ GEMMA_TOKENIZER = TokenizerFiles(
 )
 QWEN_TOKENIZER = TokenizerFiles(
     template=QWEN_TEMPLATE,
+    chat=chat_template(
+        QWEN_CHAT,
+        instruction=INSTRUCTION,
+        image="<|vision_start|><|image_pad|><|vision_end|>",
+        strip=QWEN_TEMPLATE.strip,
+    ),
     turn_end="<|im_end|>",
     image="<|image_pad|>",
     needed=("<|im_start|>", "<|im_end|>"),

@@ -7,6 +7,7 @@ leaves are made on their devices, in their sharding and type, and pieces are wri
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +29,8 @@ from gmma.types import Params, PyTree
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 PIECE_BYTES = 16 * 2**20  # of a tensor on the host at a time
+STORED = ("F64", "F32", "F16", "BF16")  # safetensors' names of types
+NAMED = 5  # tensors in a message
 SHARD_BYTES = 5 * 10**9  # of one file written, as transformers cuts them
 
 
@@ -35,7 +38,18 @@ def shard_files(directory: Path) -> list[Path]:
     """The files of a checkpoint. UserError where there is none or one is missing."""
     index = directory / INDEX
     if index.is_file():
-        names = sorted(set(read_json(index).get("weight_map", {}).values()))
+        listed = read_json(index).get("weight_map", {})
+        if not isinstance(listed, dict) or not all(isinstance(n, str) for n in listed.values()):
+            raise UserError(
+                f"{index}: weight_map is no table of tensors and files; copy the file again"
+            )
+        names = sorted(set(listed.values()))
+        outside = [name for name in names if Path(name).is_absolute() or ".." in Path(name).parts]
+        if outside:
+            raise UserError(
+                f"{index} names {', '.join(outside)}, which is outside {directory}; the files of a "
+                "checkpoint stand beside their index"
+            )
         missing = [name for name in names if not (directory / name).is_file()]
         if missing or not names:
             raise UserError(
@@ -67,14 +81,42 @@ def names_of(shard: Any) -> list[str]:
 
 
 def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors; reads only headers."""
+    """Names and shapes of all tensors; reads only headers.
+
+    UserError for tensors that are not stored as floats of 16 bits or more: read as numbers, the
+    integers of a quantised checkpoint would be other weights.
+    """
 
     def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
         with open_shard(path) as shard:
-            return {name: tuple(shard.get_slice(name).get_shape()) for name in names_of(shard)}
+            slices = {name: shard.get_slice(name) for name in names_of(shard)}
+            kinds = {name: tensor.get_dtype() for name, tensor in slices.items()}
+            odd = sorted(f"{name} ({kind})" for name, kind in kinds.items() if kind not in STORED)
+            if odd:
+                raise UserError(
+                    f"{path} stores {len(odd)} tensors in types that are not read: "
+                    f"{', '.join(odd[:NAMED])}{', …' if odd[NAMED:] else ''}; gmma reads "
+                    f"{', '.join(STORED)}: use the checkpoint that was not quantised"
+                )
+            return {name: tuple(tensor.get_shape()) for name, tensor in slices.items()}
 
     found = gather(*(partial(shapes_in, path) for path in files))
     return {name: shape for shapes in found for name, shape in shapes.items()}
+
+
+def same_values(files: list[Path], first: str, second: str) -> bool:
+    """Whether two tensors of equal shape hold the same numbers; reads a piece at a time."""
+    with ExitStack() as opened:
+        shards = [opened.enter_context(open_shard(path)) for path in files]
+        found = {
+            name: shard.get_slice(name)
+            for shard in shards
+            for name in names_of(shard)
+            if name in (first, second)
+        }
+        shape = tuple(found[first].get_shape())
+        pairs = zip(pieces(found[first], shape), pieces(found[second], shape), strict=True)
+        return all(np.array_equal(ours, theirs) for (_, ours), (_, theirs) in pairs)
 
 
 def read_params(

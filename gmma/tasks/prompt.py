@@ -17,6 +17,7 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 ANSWER_OPEN = "<answer>"
 ANSWER_CLOSE = "</answer>"
+TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,12 @@ class PromptTemplate:
     whole_view: str = ""  # before the whole image, where crops of it follow
     crop_views: str = ""  # before the first crop
     next_crop: str = ""  # before each other one
+    strip: bool = False  # the question's outer white space is left out, as the family's own does
     closing: str = THINK_OPEN  # after the question
+
+    def ask(self, question: str) -> str:
+        """The question as the prompt has it."""
+        return question.strip() if self.strip else question
 
 
 TINY_TEMPLATE = PromptTemplate()
@@ -37,7 +43,7 @@ TINY_TEMPLATE = PromptTemplate()
 
 def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE) -> str:
     """The prompt as text, without begin token and images."""
-    return f"{template.opening}{question}{template.closing}"
+    return f"{template.opening}{template.ask(question)}{template.closing}"
 
 
 def prompt_tokens(
@@ -61,7 +67,7 @@ def prompt_tokens(
         for place in range(len(views)):
             texts[-1] += view_text(place, len(views), template) + template.image_open
             texts.append(template.image_close)
-    texts[-1] += f"{question}{template.closing}"
+    texts[-1] += f"{template.ask(question)}{template.closing}"
     first, *others = (tokenizer.encode(text) for text in texts)
     if any(tokenizer.image_token in ids for ids in (first, *others)):
         raise UserError(
@@ -82,6 +88,44 @@ def view_text(place: int, count: int, template: PromptTemplate) -> str:
     return (template.whole_view, template.crop_views, template.next_crop)[min(place, 2)]
 
 
+def check_tags(tokenizer: Tokenizer, where: str) -> None:
+    """Raise UserError where a tag that is encoded and read back is no more itself.
+
+    Then no answer could ever be read: stops and readers look for the tags' text.
+    """
+    for text in (*TAGS, f"{THINK_OPEN}7{thought_text('')}{answer_text('7')}"):
+        try:
+            ids = tokenizer.encode(text)
+        except UserError as error:
+            raise UserError(
+                f"{where} cannot spell {text} ({error}); add the tags {' '.join(TAGS)} to it"
+            ) from error
+        spelt = b"".join(tokenizer.token_bytes[token] for token in ids)
+        if spelt != text.encode() or tokenizer.decode(ids) != text:
+            raise UserError(
+                f"{where} does not keep {text}: it is encoded as {ids} and read back as "
+                f"{tokenizer.decode(ids)!r}; use a tokenizer that keeps it, as text or as a token "
+                "of its own"
+            )
+
+
+def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -> None:
+    """Raise UserError where the slots of a thought or an answer have no room beside the tags."""
+    closing = len(tokenizer.encode(THINK_CLOSE))
+    if thought_tokens <= closing:
+        raise UserError(
+            f"tree.thought_tokens = {thought_tokens} leaves no room beside the closing tag's "
+            f"{closing} tokens; set it to {closing + 1} or more"
+        )
+    shortest = answer_text("7")
+    needed = len(tokenizer.encode(shortest))
+    if answer_tokens < needed:
+        raise UserError(
+            f"tree.answer_tokens = {answer_tokens} cannot hold an answer and its tags: {shortest} "
+            f"has {needed} tokens; set it to {needed} or more"
+        )
+
+
 def thought_text(thought: str) -> str:
     """The thought node's text."""
     return f"{thought}{THINK_CLOSE}"
@@ -92,19 +136,48 @@ def answer_text(answer: str) -> str:
     return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What a thought and its answer say together."""
+
+    thought: str
+    answer: str | None  # None where there is none to read
+    well_formed: bool  # the answer's part is one `<answer>…</answer>` and nothing before it
+
+
+def read_response(thought: bytes, answer: bytes) -> Response:
+    """Read the two nodes of a path, UTF-8, as their joined text is read.
+
+    Where tokens were cut does not matter: what the token that closes the thought brings beyond the
+    tag (`><` for Qwen, which writes `</think><answer>` so) begins the answer, half a character
+    included. A thought without a closing tag ends with its node.
+    """
+    head, _, overshoot = thought.partition(THINK_CLOSE.encode())
+    behind = (overshoot + answer).decode(errors="replace")
+    return Response(
+        thought=head.decode(errors="replace"),
+        answer=parse_answer(behind),
+        well_formed=is_well_formed(behind),
+    )
+
+
 def parse_thought(text: str) -> str:
     """The thought within a thought node's text: all before the first closing tag."""
     return text.partition(THINK_CLOSE)[0]
 
 
 def parse_answer(text: str) -> str | None:
-    """The answer within an answer node's text, or None where the node breaks the form.
+    """The answer within what follows a thought, or None where there is none.
 
-    After stripping white space the node must open with `<answer>` and close; a second opening tag
-    inside breaks the form. Text after the first closing tag is tolerated, since the token that
-    closes may carry more.
+    It stands between the first `</answer>` and the `<answer>` before it. Words before that are
+    tolerated here and cost the form (`is_well_formed`); so is what follows, since the token that
+    closes may carry more. Two openings before the first closing leave open where it begins: None.
     """
-    head, opening, rest = text.lstrip().partition(ANSWER_OPEN)
-    answer, closing, _ = rest.partition(ANSWER_CLOSE)
-    whole = opening and closing and not head and ANSWER_OPEN not in answer
-    return answer if whole else None
+    before, closing, _ = text.partition(ANSWER_CLOSE)
+    parts = before.split(ANSWER_OPEN)
+    return parts[1] if closing and len(parts) == 2 else None
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether what follows a thought holds an answer with nothing but white space before it."""
+    return parse_answer(text) is not None and text.lstrip().startswith(ANSWER_OPEN)

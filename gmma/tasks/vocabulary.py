@@ -6,19 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gmma.tasks.prompt import (
-    ANSWER_CLOSE,
-    ANSWER_OPEN,
-    THINK_CLOSE,
-    THINK_OPEN,
-    answer_text,
-    prompt_text,
-    thought_text,
-)
+from gmma.tasks.prompt import TAGS, answer_text, prompt_text, thought_text
 from gmma.tasks.task import Demonstration, ExampleSource
 from gmma.tokenizer import train_free_text_sentencepiece
 
-TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _CORPUS_EXAMPLES = 4096
 
 Demonstrate = Callable[[Any, np.random.Generator], Demonstration | None]

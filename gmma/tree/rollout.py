@@ -21,7 +21,7 @@ from gmma.models.cache import TreeCache, open_level, seal_level, write_slot
 from gmma.models.policy import Policy
 from gmma.sampling import SamplingConfig, sample_token
 from gmma.tree.layout import TreeShape
-from gmma.tree.stops import StopTable, TreeStops
+from gmma.tree.stops import TreeStops
 from gmma.types import Params, PromptBatch, TreeRollout, pytree
 
 THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two loops in a profile
@@ -81,16 +81,20 @@ def grow_rows(
     """`grow_tree` with a key per prompt, `keys[B]`, consumed; what each device runs on its part."""
     thought_keys, answer_keys = node_keys(keys, shape)
     hidden, cache = policy.prefill(params, prompts)
-    sample = partial(sample_level, policy, params, sampling=sampling, ends=stops.ends)
+    sample = partial(
+        sample_level, policy, params, sampling=sampling, table=stops.path.table, ends=stops.ends
+    )
 
     nodes = (hidden.shape[0], shape.thoughts, 1)
     start = jnp.broadcast_to(prompts.lengths[:, None, None], nodes)
+    end = stops.thought_end
     thoughts, cache = jax.named_scope(THOUGHTS)(sample)(
         jnp.broadcast_to(hidden[:, None, None], (*nodes, hidden.shape[-1])),
         start,
         open_level(cache, nodes[1:], shape.thought),
         thought_keys,
-        stop=stops.thought,
+        state=jnp.zeros(nodes, jnp.int32),
+        matched=end,
         closing=stops.closing,
     )
     cache = seal_level(cache, thoughts.lengths)
@@ -101,7 +105,9 @@ def grow_rows(
         jnp.broadcast_to(start + thoughts.lengths, nodes),
         open_level(cache, nodes[1:], shape.answer),
         answer_keys,
-        stop=stops.answer,
+        # What the token that closed the thought brought besides belongs to every answer.
+        state=jnp.broadcast_to(jnp.where(thoughts.closed, thoughts.state, end), nodes),
+        matched=stops.path.matched,
         closing=stops.closing[:0],
     )
     return TreeRollout(
@@ -146,13 +152,17 @@ def sample_level(
     keys: Key[Array, "B k m"],
     *,
     sampling: SamplingConfig,
-    stop: StopTable,
+    table: Int[Array, "states V"],
+    state: Int[Array, "B k m"],
+    matched: int,
     closing: Int[Array, "C"],
     ends: Bool[Array, "V"],
 ) -> tuple[Rows, TreeCache]:
     """Fill the deepest level of the cache, from the parents' last hidden states.
 
-    `start` is the path position of the first slot. The loop leaves early when all rows are done.
+    `start` is the path position of the first slot, `state` that of the stop automaton there. A row
+    closes in a state of `matched` or more, after one token at the earliest. The loop leaves early
+    when all rows are done.
     """
     slots = cache.levels[-1].slots.valid.shape[-1]
 
@@ -164,7 +174,9 @@ def sample_level(
         rows, cache = carry
         token, logprob = draw_tokens(policy, params, rows.hidden, keys, rows.slot, sampling)
         open_rows = ~rows.done
-        rows = append(rows, token, logprob, stop=stop, closing=closing, ends=ends)
+        rows = append(
+            rows, token, logprob, table=table, matched=matched, closing=closing, ends=ends
+        )
         written = jax.lax.dynamic_index_in_dim(rows.tokens, rows.slot, axis=3, keepdims=False)
         positions = start + rows.slot
         hidden, (keys_new, values_new) = policy.decode(params, written, positions, cache)
@@ -172,10 +184,10 @@ def sample_level(
         hidden = jnp.where(open_rows[..., None], hidden, rows.hidden)
         return replace(rows, hidden=hidden, slot=rows.slot + 1), cache
 
-    return jax.lax.while_loop(unfinished, step, (empty_rows(hidden, slots), cache))
+    return jax.lax.while_loop(unfinished, step, (empty_rows(hidden, state, slots), cache))
 
 
-def empty_rows(hidden: Float[Array, "B k m D"], slots: int) -> Rows:
+def empty_rows(hidden: Float[Array, "B k m D"], state: Int[Array, "B k m"], slots: int) -> Rows:
     """Rows before their first token."""
     nodes = hidden.shape[:3]
     zeros, no = jnp.zeros(nodes, jnp.int32), jnp.zeros(nodes, bool)
@@ -187,7 +199,7 @@ def empty_rows(hidden: Float[Array, "B k m D"], slots: int) -> Rows:
         lengths=zeros,
         forced=zeros,
         forcing=no,
-        state=zeros,
+        state=state,
         closed=no,
         done=no,
     )
@@ -214,15 +226,16 @@ def append(
     token: Int[Array, "B k m"],
     logprob: Float[Array, "B k m"],
     *,
-    stop: StopTable,
+    table: Int[Array, "states V"],
+    matched: int,
     closing: Int[Array, "C"],
     ends: Bool[Array, "V"],
 ) -> Rows:
     """Put a token at the current slot of every open row and see which rows end.
 
-    A row ends when it has written the stop string. One that meets an end-of-text token, or has only
-    room left for the closing tokens, is closed by force instead: from the next slot on it takes the
-    closing tokens, with log-prob 0.
+    A row ends when its text contains the stop string. One that meets an end-of-text token, or has
+    only room left for the closing tokens, is closed by force instead: from the next slot on it
+    takes the closing tokens, with log-prob 0.
     """
     forced_count, slots = closing.shape[0], rows.tokens.shape[-1]
     open_rows = ~rows.done
@@ -231,8 +244,8 @@ def append(
         forced_token = closing[jnp.minimum(rows.forced, forced_count - 1)]
         token = jnp.where(forcing, forced_token, token)
     chosen = open_rows & ~forcing
-    state = jnp.where(chosen, stop.table[rows.state, token], rows.state)
-    closed = rows.closed | (chosen & (state == stop.matched))
+    state = jnp.where(chosen, table[rows.state, token], rows.state)
+    closed = rows.closed | (chosen & (state >= matched))
     forced = rows.forced + forcing.astype(jnp.int32)
     forcing |= chosen & ends[token] & ~closed
 

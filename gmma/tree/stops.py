@@ -5,6 +5,10 @@ A stop string such as `</think>` can be spelt by many token sequences (`</`, `th
 Knuth, Morris and Pratt reads bytes: its state is the longest prefix of the stop string that the
 text ends with. Feeding it every token from every state gives a table that one lookup per sampled
 token runs on the device.
+
+A token may end one string and begin the next (Qwen's `><` closes `</think` and opens `answer>`), so
+thought and answer have one automaton between them: it looks for the thought's closing tag and, from
+the byte behind it on, for the answer's. It reads the joined text, as `gmma/tasks/prompt.py` does.
 """
 
 from collections.abc import Sequence
@@ -14,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int
 
 from gmma.errors import UserError
-from gmma.types import pytree
+from gmma.types import pytree, static_field
 
 
 @pytree
@@ -25,7 +29,7 @@ class StopTable:
 
     @property
     def matched(self) -> int:
-        """The state of a text that contains the stop string."""
+        """The state of a text that contains the stop strings, one behind another."""
         return self.table.shape[0] - 1
 
 
@@ -33,14 +37,16 @@ class StopTable:
 class TreeStops:
     """What ends a thought and an answer.
 
+    A thought has ended in a state of `thought_end` or more, and its answers go on from that state:
+    it knows how much of the answer's closing tag came with the token that ended the thought.
     `closing` holds the tokens that are forced onto a thought that did not close by itself; `ends`
     marks the end-of-text tokens, which stop a node without closing it.
     """
 
-    thought: StopTable
-    answer: StopTable
+    path: StopTable  # the thought's closing tag, then the answer's
     closing: Int[Array, "C"]
     ends: Bool[Array, "V"]
+    thought_end: int = static_field()  # the state in which an answer begins at its first byte
 
 
 def prefix_fallback(stop: bytes) -> list[int]:
@@ -66,8 +72,20 @@ def byte_transitions(stop: bytes) -> Int[np.ndarray, "states 256"]:
     return step
 
 
-def stop_table(stop: str, token_bytes: Sequence[bytes]) -> StopTable:
-    """Compile a stop string over a vocabulary.
+def joined_transitions(stops: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
+    """The automaton that finds each string behind the one before it.
+
+    The match of a string is the state in which nothing of the next is matched yet.
+    """
+    parts, first = [], 0
+    for stop in stops:
+        parts.append(first + byte_transitions(stop)[:-1])
+        first += len(stop)
+    return np.concatenate([*parts, np.full((1, 256), first, np.int32)])
+
+
+def stop_table(stop: str, token_bytes: Sequence[bytes], *behind: str) -> StopTable:
+    """Compile a stop string over a vocabulary, and those looked for behind it.
 
     A text stops at the first token after which it contains `stop`, however its tokens are cut and
     whatever the last of them adds behind it.
@@ -76,9 +94,10 @@ def stop_table(stop: str, token_bytes: Sequence[bytes]) -> StopTable:
     >>> table.table.tolist()
     [[1, 0, 2], [1, 2, 2], [2, 2, 2]]
     """
-    if not stop:
+    stops = (stop, *behind)
+    if not all(stops):
         raise UserError("the stop string is empty; a node could never be told from its end")
-    step = byte_transitions(stop.encode())
+    step = joined_transitions([text.encode() for text in stops])
     states = np.arange(len(step), dtype=np.int32)
     table = np.stack([run_bytes(step, states, piece) for piece in token_bytes], axis=1)
     return StopTable(table=jnp.asarray(table))
@@ -108,8 +127,8 @@ def tree_stops(
     ends = np.zeros(len(token_bytes), bool)
     ends[list(end_tokens)] = True
     return TreeStops(
-        thought=stop_table(thought, token_bytes),
-        answer=stop_table(answer, token_bytes),
+        path=stop_table(thought, token_bytes, answer),
         closing=jnp.asarray(closing, jnp.int32),
         ends=jnp.asarray(ends),
+        thought_end=len(thought.encode()),
     )

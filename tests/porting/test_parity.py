@@ -1,5 +1,6 @@
 """Our logits are transformers' on random models: text, one image, several, mixed rows, padding."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gmma.porting import load_pretrained, reference_logits, save_adapters, save_
 from tests.porting import theirs
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+QWEN_TIED = {**theirs.QWENS[0], "tied": True}
 TOLERANCE = 1e-4  # absolute, float32; written once, never relaxed
 
 
@@ -118,6 +120,34 @@ def test_export_loads(write, options: dict, tmp_path: Path) -> None:
     tokens, lengths = rng.integers(3, 80, (2, 11)), np.array([11, 5])
     reference = theirs.logits(model, tokens, lengths)
     require_close(theirs.logits(again.eval(), tokens, lengths), reference, lengths)
+
+
+@pytest.mark.parametrize(
+    ("write", "options"), [(theirs.gemma_images, theirs.GEMMA_IMAGES[0]), (theirs.qwen, QWEN_TIED)]
+)
+def test_a_head_of_its_own_beside_a_tied_config(write, options: dict, tmp_path: Path) -> None:
+    """The weight in the file counts, as in transformers; so it does after an export."""
+    from safetensors.numpy import load_file, save_file
+
+    rng = np.random.default_rng(5)
+    first, second = tmp_path / "first", tmp_path / "second"
+    model = write(first, options)
+    tensors = load_file(first / "model.safetensors")
+    shape = model.get_input_embeddings().weight.shape
+    head = rng.normal(size=tuple(shape)).astype(np.float32)
+    save_file({**tensors, "lm_head.weight": head}, first / "model.safetensors", {"format": "pt"})
+    config = json.loads((first / "config.json").read_text())
+    config["text_config"]["tie_word_embeddings"] = config.pop("tie_word_embeddings")
+    (first / "config.json").write_text(json.dumps(config))
+    again = type(model).from_pretrained(first).eval()
+    tokens, lengths = rng.integers(3, 80, (2, 11)), np.array([11, 5])
+    reference = theirs.logits(again, tokens, lengths)
+    assert np.abs(reference - theirs.logits(model, tokens, lengths)).max() > 0.1
+    pretrained = load_pretrained(first)
+    require_close(reference_logits(pretrained, tokens, lengths=lengths), reference, lengths)
+    save_pretrained(second, pretrained)
+    exported = type(model).from_pretrained(second).eval()
+    require_close(theirs.logits(exported, tokens, lengths), reference, lengths)
 
 
 @pytest.mark.parametrize(

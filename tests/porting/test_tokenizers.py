@@ -29,6 +29,7 @@ from tests.porting.directories import (
     write_gemma_tokenizer,
     write_qwen_tokenizer,
 )
+from tests.tree.scripted import score_spacings
 
 DATA = Path(os.environ["GMMA_REAL_DATA"])
 ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
@@ -73,6 +74,13 @@ def test_qwen_prompt_with_images(real_qwen: Tokenizer, tmp_path: Path) -> None:
     assert tokenizer.stop_tokens == (151645,)
     with pytest.raises(UserError, match="image placeholder"):
         prompt_tokens("Where is <|image_pad|>?", [[3]], tokenizer, QWEN_TOKENIZER.template)
+
+
+def test_ten_spacings_are_read_with_the_vocabulary_of_qwen(real_qwen: Tokenizer) -> None:
+    """From `grow_tree` to `score_answers`."""
+    cut = [real_qwen.decode([t]) for t in real_qwen.encode("</think><answer>12</answer>")]
+    assert "><" in cut  # this token belongs to thought and answer
+    score_spacings(real_qwen, 152_064)
 
 
 def prepared(found: Tokenizer, files: Any, *, image_token: int, vocab_size: int) -> Tokenizer:

@@ -8,6 +8,7 @@ from gmma.errors import UserError
 from gmma.tasks.prompt import (
     PromptTemplate,
     answer_text,
+    is_well_formed,
     parse_answer,
     parse_thought,
     prompt_text,
@@ -48,7 +49,8 @@ def test_written_thoughts_and_answers_are_read_back(text):
         ("<answer>7</answer>, and more", "7"),
         ("<answer>7</answer><answer>8</answer>", "7"),
         ("<answer>7<answer>8</answer>", None),
-        ("so <answer>7</answer>", None),
+        ("so <answer>7</answer>", "7"),
+        ("<answer> and <answer>7</answer>", None),
         ("<answer>7", None),
         ("7</answer>", None),
         ("7", None),
@@ -57,6 +59,20 @@ def test_written_thoughts_and_answers_are_read_back(text):
 )
 def test_parse_answer(text, answer):
     assert parse_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("<answer>7</answer>", True),
+        (" \n<answer>7</answer> and more", True),
+        ("so <answer>7</answer>", False),
+        ("<answer>7", False),
+        ("", False),
+    ],
+)
+def test_words_before_the_answer_cost_the_form_alone(text, whole):
+    assert is_well_formed(text) == whole
 
 
 def test_parse_thought_stops_at_the_first_closing_tag():

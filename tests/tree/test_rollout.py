@@ -10,6 +10,7 @@ from laws import ANSWER_TAG, END, PIECES, THOUGHT_TAG, Growth
 
 from gmma.sampling import GREEDY, SamplingConfig
 from gmma.tree import TreeShape
+from gmma.types import TreeRollout
 
 GROWTHS = {
     "tempered": Growth(TreeShape(8, 6, 4, thoughts=2, answers=2), SamplingConfig(temperature=0.7)),
@@ -67,33 +68,50 @@ def test_nodes_end_where_their_text_closes(growth: Growth, data: st.DataObject, 
     r = laws.grow(subject, growth, prompts, seed)
     for b, i in np.ndindex(r.closed.shape):
         length, sampled = r.thought_lengths[b, i], r.thought_sampled[b, i]
-        check_end(r.thoughts[b, i], sampled, r.closed[b, i], THOUGHT_TAG, growth.closing)
+        check_end(b"", r.thoughts[b, i], sampled, r.closed[b, i], THOUGHT_TAG, growth.closing)
         forced = () if r.closed[b, i] else growth.closing
         assert tuple(r.thoughts[b, i, sampled:length]) == forced
         assert not r.thoughts[b, i, length:].any()
         assert not r.thought_logprobs[b, i, sampled:].any()
         assert (r.thought_logprobs[b, i, :sampled] < 0).all()
     for leaf in np.ndindex(r.finished.shape):
-        check_end(r.answers[leaf], r.answer_lengths[leaf], r.finished[leaf], ANSWER_TAG, ())
+        brought = overshoot(r, *leaf[:2])
+        length = r.answer_lengths[leaf]
+        check_end(brought, r.answers[leaf], length, r.finished[leaf], ANSWER_TAG, ())
         assert not r.answers[leaf][r.answer_lengths[leaf] :].any()
 
 
+def overshoot(r: TreeRollout, b: int, i: int) -> bytes:
+    """What a thought's text holds behind its closing tag."""
+    text = b"".join(PIECES[t] for t in r.thoughts[b, i, : r.thought_lengths[b, i]])
+    return text.partition(THOUGHT_TAG.encode())[2]
+
+
 def check_end(
-    tokens: np.ndarray, sampled: int, closed: bool, tag: str, closing: tuple[int, ...]
+    brought: bytes,
+    tokens: np.ndarray,
+    sampled: int,
+    closed: bool,
+    tag: str,
+    closing: tuple[int, ...],
 ) -> None:
     """The policy's own tokens end at the first one after which the text holds the tag, at an
-    end-of-text token, or where only room for the closing tokens is left."""
-    held = [tag.encode() in b"".join(PIECES[t] for t in tokens[:n]) for n in range(sampled + 1)]
-    assert not any(held[:-1])
+    end-of-text token, or where only room for the closing tokens is left. What was `brought` from
+    the node before is text of this one."""
+    texts = [brought + b"".join(PIECES[t] for t in tokens[:n]) for n in range(sampled + 1)]
+    held = [tag.encode() in text for text in texts]
+    assert not any(held[1:-1])
     assert held[-1] == closed
     assert END not in tokens[: sampled - 1]
     assert closed or tokens[sampled - 1] == END or sampled == len(tokens) - len(closing)
 
 
 def test_the_pool_of_growths_meets_every_end() -> None:
-    """Closed by itself, by force for want of room, by force after an end token; and not at all."""
+    """Closed by itself, by force for want of room, by force after an end token; and not at all.
+
+    Closing tokens bring nothing, half a tag, or a whole one."""
     subject = laws.tiny_subject()
-    met = set()
+    met, halves = set(), set[bytes]()
     for growth in GROWTHS.values():
         rng = np.random.default_rng(0)
         prompts = laws.random_prompts(subject, rng, np.array([6, 5], np.int32), growth.shape.prompt)
@@ -103,6 +121,8 @@ def test_the_pool_of_growths_meets_every_end() -> None:
             ends = np.where(last == END, "end token", "no room")
             kinds = np.where(r.closed, "closed", ends)
             met |= {(kind, bool(growth.closing)) for kind in kinds.flat}
+            halves |= {overshoot(r, *node) for node in np.ndindex(r.closed.shape)}
+    assert {b"", b"y", b"</", b"</a>"} <= halves
     kinds = ("closed", "end token", "no room")
     assert met == {(kind, forced) for kind in kinds for forced in (True, False)}
 

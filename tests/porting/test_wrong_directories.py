@@ -1,0 +1,199 @@
+"""What is wrong with a directory is one message that names the file, the key and what helps."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+from tokenizers import AddedToken
+from tokenizers import Tokenizer as Library
+
+from gmma.errors import UserError
+from gmma.porting.check import check_directory
+from gmma.porting.pretrained import describe_pretrained
+from gmma.porting.tokenizers import read_gemma, read_qwen
+from gmma.porting.weights import INDEX, SINGLE
+from gmma.tasks.prompt import TAGS
+from tests.porting.directories import write_directory, write_gemma_tokenizer
+
+FAMILIES = ("gemma3", "qwen2_5_vl")
+Change = Callable[[dict[str, Any]], object]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_directory(request.param, tmp_path_factory.mktemp("whole") / request.param)
+
+
+@pytest.fixture
+def copied(directory: Path, tmp_path: Path) -> Path:
+    """A directory that may be broken."""
+    for path in directory.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def edit(path: Path, change: Change) -> None:
+    values = json.loads(path.read_text()) if path.is_file() else {}
+    change(values)
+    path.write_text(json.dumps(values))
+
+
+def text_keys(**keys: Any) -> Change:
+    return lambda config: config["text_config"].update(keys)
+
+
+WRONG_CONFIGS: Sequence[tuple[Change, str]] = (
+    (text_keys(num_hidden_layers=10**9), "num_hidden_layers = 1000000000; .* from 1 to 1024"),
+    (text_keys(vocab_size=10**9), "vocab_size = 1000000000; .* whole number"),
+    (text_keys(hidden_size=10**9), "hidden_size = 1000000000"),
+    (text_keys(hidden_size="many"), "hidden_size = 'many'; it must be a whole number"),
+    (text_keys(num_key_value_heads=0), "num_key_value_heads = 0"),
+    (text_keys(num_attention_heads=-4), "num_attention_heads = -4"),
+    (text_keys(rms_norm_eps=float("nan")), "rms_norm_eps = nan; it must be a number above 0"),
+    (lambda c: c.update(text_config=[1]), r"text_config = \[1\]; it must be a JSON object"),
+    (lambda c: c.update(vision_config="x"), "vision_config = 'x'; it must be a JSON object"),
+    (
+        lambda c: (
+            c["text_config"].pop("rope_parameters", None),
+            c["text_config"].update(rope_scaling={"rope_type": "yarn", "factor": 4.0}),
+        ),
+        "rope_scaling = {'rope_type': 'yarn', 'factor': 4.0}; gmma implements",
+    ),
+)
+
+
+@pytest.mark.parametrize(("change", "message"), WRONG_CONFIGS)
+def test_configs_that_no_model_has(copied: Path, change: Change, message: str) -> None:
+    edit(copied / "config.json", change)
+    for read in (describe_pretrained, check_directory):
+        with pytest.raises(UserError, match=message):
+            read(copied)
+
+
+def test_a_config_that_is_a_list(copied: Path) -> None:
+    (copied / "config.json").write_text("[1, 2]")
+    with pytest.raises(UserError, match=r"config.json holds list, not a JSON object"):
+        check_directory(copied)
+
+
+@pytest.mark.parametrize("ends", [10**6, [1, -1], "</s>", [True], [1.5]])
+def test_end_tokens_that_do_not_exist(copied: Path, ends: Any) -> None:
+    edit(copied / "generation_config.json", lambda values: values.update(eos_token_id=ends))
+    with pytest.raises(UserError, match=r"generation_config.json: eos_token_id = .* is no token"):
+        describe_pretrained(copied)
+
+
+def test_index_files_that_point_elsewhere(copied: Path) -> None:
+    names = list(load_file(copied / SINGLE))
+    for outside in ("../other/model.safetensors", "/etc/passwd"):
+        index = {"weight_map": dict.fromkeys(names, outside)}
+        (copied / INDEX).write_text(json.dumps(index))
+        with pytest.raises(UserError, match=rf"names {outside}, which is outside"):
+            check_directory(copied)
+    (copied / INDEX).write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(UserError, match="weight_map is no table of tensors and files"):
+        check_directory(copied)
+
+
+def test_tensors_that_are_stored_as_integers(copied: Path) -> None:
+    tensors = load_file(copied / SINGLE)
+    name = next(name for name in sorted(tensors) if tensors[name].ndim == 2)
+    rounded = np.zeros(tensors[name].shape, np.int8)
+    save_file({**tensors, name: rounded}, copied / SINGLE)
+    with pytest.raises(UserError, match=rf"stores 1 tensors .*{name} \(I8\); gmma reads F64"):
+        check_directory(copied)
+
+
+def test_files_with_another_head_than_a_tied_config_are_not_tied(copied: Path) -> None:
+    """As in transformers 5: equal heads are tied, others are not, whatever config.json says."""
+    edit(copied / "config.json", lambda c: c.update(tie_word_embeddings=False))
+    edit(copied / "config.json", text_keys(tie_word_embeddings=True))
+    edit(copied / "config.json", lambda c: c.pop("tie_word_embeddings"))
+    tensors = load_file(copied / SINGLE)
+    tensors.pop("lm_head.weight", None)
+    embedding = next(name for name in tensors if name.endswith("embed_tokens.weight"))
+    save_file(tensors, copied / SINGLE)
+    assert describe_pretrained(copied).policy.config.tied
+    save_file({**tensors, "lm_head.weight": tensors[embedding]}, copied / SINGLE)
+    assert describe_pretrained(copied).policy.config.tied
+    save_file({**tensors, "lm_head.weight": tensors[embedding] + 1}, copied / SINGLE)
+    described = describe_pretrained(copied)
+    assert not described.policy.config.tied
+    assert described.config["tie_word_embeddings"] is False
+    assert described.config["text_config"]["tie_word_embeddings"] is False
+    assert not check_directory(copied).tied
+
+
+# Added tokens
+
+
+def test_added_tokens_that_are_no_special_ones_are_text(tmp_path: Path) -> None:
+    """Gemma's own are new lines, runs of spaces and HTML; tags are text even where special."""
+    write_gemma_tokenizer(tmp_path)
+    plain = read_gemma(tmp_path)
+    assert plain is not None
+    at, new_line = plain.vocab_size, plain.encode("\n\n")[0]
+    beside = {"normalized": False}
+    added = {
+        str(new_line): {"content": "\n\n", "special": False, **beside},
+        str(at): {"content": "▁▁", "special": False, **beside},
+        str(at + 1): {"content": "<table>", "special": False, **beside},
+        str(at + 2): {"content": "</think>", "special": True, **beside},
+        str(at + 3): {"content": "</answer>", "special": False, **beside},
+        str(at + 4): {"content": "<unused>", "special": True, **beside},
+    }
+    edit(
+        tmp_path / "tokenizer_config.json",
+        lambda values: values["added_tokens_decoder"].update(added),
+    )
+    tokenizer = read_gemma(tmp_path)
+    assert tokenizer is not None
+    text = "def f():\n\n  x<table>12</think><answer>12</answer>"
+    tokens = tokenizer.encode(text)
+    assert {new_line, at + 1, at + 2, at + 3} <= set(tokens)
+    assert tokenizer.decode(tokens) == text
+    assert tokenizer.decode([at]) == "  "
+    assert tokenizer.decode(tokenizer.encode("a<unused>b<end_of_turn>")) == "ab"
+    edit(tmp_path / "tokenizer_config.json", lambda v: v.update(added_tokens_decoder=[1]))
+    with pytest.raises(UserError, match="added_tokens_decoder is no table of ids and tokens"):
+        read_gemma(tmp_path)
+
+
+@pytest.mark.parametrize("special", [False, True])
+def test_tags_that_are_tokens_of_their_own_pass_the_check(copied: Path, special: bool) -> None:
+    """As text, added or special: `port check` verifies that all four come back."""
+    read = read_qwen if (copied / "tokenizer.json").is_file() else read_gemma
+    before = read(copied)
+    assert before is not None
+    if (copied / "tokenizer.json").is_file():
+        library = Library.from_file(str(copied / "tokenizer.json"))
+        library.add_tokens([AddedToken(tag, special=special, normalized=False) for tag in TAGS])
+        library.save(str(copied / "tokenizer.json"))
+    else:
+        entries = {
+            str(before.vocab_size + n): {"content": tag, "special": special}
+            for n, tag in enumerate(TAGS)
+        }
+        edit(
+            copied / "tokenizer_config.json",
+            lambda values: values["added_tokens_decoder"].update(entries),
+        )
+    tokenizer = read(copied)
+    assert tokenizer is not None
+    text = "<think>7</think><answer>7</answer>"
+    assert len(tokenizer.encode(text)) == 6
+    assert tokenizer.decode(tokenizer.encode(text)) == text
+
+
+def test_a_tokenizer_that_loses_a_tag_is_refused(copied: Path) -> None:
+    """It writes `answer` in capitals."""
+    if not (copied / "tokenizer.json").is_file():
+        pytest.skip("only a file of the library can say so")
+    replace_ = {"type": "Replace", "pattern": {"String": "</answer>"}, "content": "</ANSWER>"}
+    edit(copied / "tokenizer.json", lambda values: values.update(normalizer=replace_))
+    with pytest.raises(UserError, match=r"does not keep </answer>: .* '</ANSWER>'"):
+        check_directory(copied)
