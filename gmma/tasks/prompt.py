@@ -7,6 +7,7 @@
 The prompt opens the thought, so that a thought is all that the policy writes up to the closing tag.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 ANSWER_OPEN = "<answer>"
 ANSWER_CLOSE = "</answer>"
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}()]')
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
 
@@ -172,12 +174,38 @@ def parse_answer(text: str) -> str | None:
     It stands between the first `</answer>` and the `<answer>` before it. Words before that are
     tolerated here and cost the form (`is_well_formed`); so is what follows, since the token that
     closes may carry more. Two openings before the first closing leave open where it begins: None.
+    A list that ran out of slots gives its whole entries, and costs the form too.
     """
     before, closing, _ = text.partition(ANSWER_CLOSE)
     parts = before.split(ANSWER_OPEN)
-    return parts[1] if closing and len(parts) == 2 else None
+    if len(parts) != 2:
+        return None
+    return parts[1] if closing else whole_entries(parts[1])
+
+
+def whole_entries(text: str) -> str | None:
+    """The list of groups that a text begins and does not end, closed behind its last whole group.
+
+    None where no group within a list is whole: the last of plain numbers or words may be cut.
+
+    >>> whole_entries('[{"box": [1, 2]}, {"box": [3'), whole_entries("[1, 2, 3"), whole_entries("7")
+    ('[{"box": [1, 2]}]', None, None)
+    """
+    depth, end = 0, None
+    for sign in _STRING_OR_BRACKET.finditer(text):
+        if sign[0] in "[{(":
+            if depth == 0 and sign[0] != "[":
+                return None
+            depth += 1
+        elif sign[0] in "]})":
+            depth -= 1
+            if depth <= 0:  # a list of its own is whole
+                return None
+            end = sign.end() if depth == 1 else end
+    return None if end is None else text[:end] + "]"
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether what follows a thought holds an answer with nothing but white space before it."""
-    return parse_answer(text) is not None and text.lstrip().startswith(ANSWER_OPEN)
+    """Whether what follows a thought is `<answer>…</answer>`, white space before it aside."""
+    opened = text.lstrip().startswith(ANSWER_OPEN)
+    return opened and ANSWER_CLOSE in text and parse_answer(text) is not None

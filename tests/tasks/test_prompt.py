@@ -52,6 +52,15 @@ def test_written_thoughts_and_answers_are_read_back(text):
         ("so <answer>7</answer>", "7"),
         ("<answer> and <answer>7</answer>", None),
         ("<answer>7", None),
+        ("<answer>[[1, 2, 3, 4], [5, 6", "[[1, 2, 3, 4]]"),
+        (
+            '<answer>[{"box": [1, 2], "label": "a ] cup"}, {"bo',
+            '[{"box": [1, 2], "label": "a ] cup"}]',
+        ),
+        ("<answer>```json\n[(0.1, 0.2), (0.3", "```json\n[(0.1, 0.2)]"),
+        ("<answer>[1, 2, 33", None),
+        ("<answer>(1, 2), [3", None),
+        ("<answer>[1], [2", None),
         ("7</answer>", None),
         ("7", None),
         ("", None),
@@ -68,6 +77,7 @@ def test_parse_answer(text, answer):
         (" \n<answer>7</answer> and more", True),
         ("so <answer>7</answer>", False),
         ("<answer>7", False),
+        ("<answer>[[1, 2], [3", False),
         ("", False),
     ],
 )
