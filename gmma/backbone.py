@@ -32,7 +32,6 @@ from gmma.tasks.task import Task
 from gmma.tokenizer import Tokenizer, load_sentencepiece
 from gmma.types import Params
 
-_RECORDS_LOOKED_AT = 64  # for images; the parts of a mixture alternate
 NEVER_TRAINED = "params/vision/head/"  # carried through; the network reads nothing of it
 
 
@@ -144,9 +143,9 @@ def is_trained(model: PretrainedConfig, path: str) -> bool:
 
 
 def sees_images(config: ExperimentConfig, task: Task) -> bool:
-    """Whether one of the task's first training records has an image."""
+    """Whether any of the task's training records has an image; the search ends at the first."""
     source = task.source(config.task, config.data_dir, "train")
-    return any(source[row].images for row in range(min(len(source), _RECORDS_LOOKED_AT)))
+    return any(source[row].images for row in range(len(source)))
 
 
 def no_image_processor() -> ImageProcessor:
