@@ -20,13 +20,13 @@ from gmma.config import EvalConfig, ExperimentConfig
 from gmma.errors import UserError
 from gmma.evaluate import (
     Evaluation,
-    Interval,
     evaluation_to_json,
     make_evaluator,
     summarise,
 )
 from gmma.feed import read_examples
 from gmma.files import RunPath, write_whole
+from gmma.intervals import Interval
 from gmma.models.tiny import TinyConfig
 from gmma.tasks import TASKS
 from gmma.tasks.prompt import prompt_tokens
@@ -192,7 +192,7 @@ def run_benchmark(
     return Outcome(
         name=benchmark.name,
         evaluation=evaluation,
-        summary=summarise(evaluation, parts.config.evaluation.bootstrap),
+        summary=summarise(evaluation),
         pictures=drawn,
     )
 
@@ -239,11 +239,11 @@ def draw_extremes(
     return tuple(written)
 
 
-def outcomes_to_json(outcomes: Sequence[Outcome], resamples: int) -> dict[str, Any]:
+def outcomes_to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """All figures and values of the benchmarks, and why some were left out."""
     return {
         "tasks": {
-            outcome.name: evaluation_to_json(outcome.evaluation, resamples)
+            outcome.name: evaluation_to_json(outcome.evaluation)
             for outcome in outcomes
             if outcome.evaluation is not None
         },

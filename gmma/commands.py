@@ -232,12 +232,11 @@ def eval_command(arguments: Sequence[str]) -> None:
             print_benchmark(found, f"{config.name}, step {step}, {given.split}")
     if not hosts.leads():
         return
-    resamples = config.evaluation.bootstrap
     if given.tasks:
-        write_whole(output, json.dumps(outcomes_to_json(outcomes, resamples)))
+        write_whole(output, json.dumps(outcomes_to_json(outcomes)))
     else:
         assert outcomes[0].evaluation is not None
-        save_evaluation(output, outcomes[0].evaluation, resamples)
+        save_evaluation(output, outcomes[0].evaluation)
     print(f"every value: {output}\nbest and worst: {drawn}")
 
 

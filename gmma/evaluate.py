@@ -1,9 +1,9 @@
 """How good a policy is on held-out examples: greedy and sampled, with 95 % intervals.
 
 Evaluation has its own sampling settings and keys, apart from training. An answer that cannot be
-read counts at its metric's worst value; nothing leaves the denominator. Intervals are bootstrap
-percentiles over examples, so that the answers to one example count as one observation. A metric of
-a whole split (COCO's AP) is computed on each resampled split.
+read counts at its metric's worst value; nothing leaves the denominator. Intervals are over examples
+(`gmma/intervals.py`), so that the answers to one example count as one observation. The uncertainty
+of a metric of a whole split (COCO's AP) is that over resampled splits.
 """
 
 import json
@@ -19,6 +19,7 @@ from gmma.assembly import Parts
 from gmma.feed import read_examples, read_prompts
 from gmma.files import RunPath, read_json, write_whole
 from gmma.hosts import fetch_rows, gather_entries, own_part
+from gmma.intervals import Interval, difference_interval, mean_interval, score_interval
 from gmma.programs import Grow, make_grow
 from gmma.sampling import GREEDY, SamplingConfig
 from gmma.scoring import TreeTexts, read_texts
@@ -26,8 +27,6 @@ from gmma.sharding import check_batch, put_batch, put_whole
 from gmma.types import Example, Params, TreeRollout
 
 EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
-CORPUS_RESAMPLES = 200  # at most: a metric of a whole split is computed anew for each
-Interval = tuple[float, float, float]  # mean, and the ends of its 95 % interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,15 +168,16 @@ def measure_groups(
 def corpus_figures(
     parts: Parts, examples: list[Example], answers: list[list[str]]
 ) -> dict[str, Interval]:
-    """The metrics of a whole split with 95 % intervals over resampled examples.
+    """The metrics of a whole split, all in [0, 1], with 95 % intervals.
 
-    With several answers per example, the first of each make one corpus, the second another, and
-    the figure is their mean.
+    The score interval with as many trials as make the variance of the resampled splits, but not
+    fewer than examples: percentiles of AP = 0 would say that it is 0 for certain. With several
+    answers per example, the first of each make one corpus, the second another, and the figure is
+    their mean.
     """
     if parts.task.corpus is None:
         return {}
-    resamples = min(parts.config.evaluation.bootstrap, CORPUS_RESAMPLES)
-    picks = bootstrap_picks(len(examples), resamples)
+    picks = bootstrap_picks(len(examples), parts.config.evaluation.bootstrap)
     each = [
         parts.task.corpus(parts.config.task, spoken, examples, picks)
         for spoken in zip(*answers, strict=True)
@@ -185,22 +185,15 @@ def corpus_figures(
     figures: dict[str, Interval] = {}
     for name in each[0]:
         resampled = np.mean([found[name].resampled for found in each], axis=0)
-        low, high = np.quantile(resampled, [0.025, 0.975])
-        value = float(np.mean([found[name].value for found in each]))
-        figures[name] = (value, float(low), float(high))
+        value, variance = float(np.mean([found[name].value for found in each])), resampled.var()
+        trials = value * (1 - value) / variance if variance else 0.0
+        figures[name] = score_interval(value, max(trials, len(examples)))
     return figures
 
 
 def bootstrap_picks(examples: int, resamples: int) -> Int[np.ndarray, "R N"]:
     """Rows of resampled examples, the same for every metric."""
     return np.random.default_rng(0).integers(0, examples, (resamples, examples))
-
-
-def interval(values: Float[np.ndarray, "N"], resamples: int) -> Interval:
-    """Mean and the 2.5 and 97.5 % points of its bootstrap distribution over examples."""
-    picks = bootstrap_picks(len(values), resamples)
-    low, high = np.quantile(values[picks].mean(axis=1), [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
 
 
 def known(values: Sequence[float]) -> Float[np.ndarray, "n"]:
@@ -213,10 +206,10 @@ def known(values: Sequence[float]) -> Float[np.ndarray, "n"]:
     return held[~np.isnan(held)]
 
 
-def summarise(evaluation: Evaluation, resamples: int) -> dict[str, Interval]:
+def summarise(evaluation: Evaluation) -> dict[str, Interval]:
     """`{mode}/{metric}` → mean, low, high, over the examples that have the metric."""
     means = {
-        f"{mode}/{name}": interval(held, resamples)
+        f"{mode}/{name}": mean_interval(held)
         for mode, metrics in evaluation.values.items()
         for name, values in metrics.items()
         if len(held := known(values))
@@ -229,25 +222,26 @@ def summarise(evaluation: Evaluation, resamples: int) -> dict[str, Interval]:
     return means | whole
 
 
-def difference(after: Evaluation, before: Evaluation, resamples: int) -> dict[str, Interval]:
-    """Paired differences, example by example, after − before.
+def difference(after: Evaluation, before: Evaluation) -> dict[str, Interval]:
+    """Paired differences, example by example, after − before: of these two models, not of others
+    that other seeds would give.
 
     Whether an example has a metric is a matter of the example, so those that have it pair up, also
     with an older file, which left the others out.
     """
     return {
-        f"{mode}/{name}": interval(held - known(before.values[mode][name]), resamples)
+        f"{mode}/{name}": difference_interval(held - known(before.values[mode][name]))
         for mode, metrics in after.values.items()
         for name, values in metrics.items()
         if len(held := known(values))
     }
 
 
-def evaluation_to_json(evaluation: Evaluation, resamples: int) -> dict[str, Any]:
+def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Summary, per-example values (null where there is none) and answers as JSON values."""
     summary = {
         name: {"mean": mean, "low": low, "high": high}
-        for name, (mean, low, high) in summarise(evaluation, resamples).items()
+        for name, (mean, low, high) in summarise(evaluation).items()
     }
     return {
         "split": evaluation.split,
@@ -268,9 +262,9 @@ def map_values(
     }
 
 
-def save_evaluation(path: RunPath, evaluation: Evaluation, resamples: int) -> None:
+def save_evaluation(path: RunPath, evaluation: Evaluation) -> None:
     """One evaluation as a JSON file."""
-    write_whole(path, json.dumps(evaluation_to_json(evaluation, resamples)))
+    write_whole(path, json.dumps(evaluation_to_json(evaluation)))
 
 
 def load_evaluation(path: RunPath) -> Evaluation:

@@ -152,7 +152,7 @@ def evaluate_beginnings(cells: Sequence[Cell], beginnings: Sequence[Params]) -> 
         if own not in known:
             known[own] = cell.evaluate(params, "test")
         path = evaluation_path(cell.config, "sft")
-        save_evaluation(path, known[own], cell.config.evaluation.bootstrap)
+        save_evaluation(path, known[own])
 
 
 def train_cells(
@@ -280,7 +280,7 @@ def finish(cell: Cell, state: TrainState, record: Record) -> NotFinite | None:
         best = record.get(config.checkpoint.best_metric)
         checkpoint.save(manager, config.rl.steps, kept(cell.parts, state), progress, best)
     evaluation = cell.evaluate(whole_params(state), "test")
-    save_evaluation(evaluation_path(config, "rl"), evaluation, config.evaluation.bootstrap)
+    save_evaluation(evaluation_path(config, "rl"), evaluation)
     return None
 
 

@@ -8,8 +8,9 @@ import numpy as np
 from gmma.config import ExperimentConfig
 from gmma.console import print_table
 from gmma.diagnostics import SPIKE_SCORE
-from gmma.evaluate import Interval, difference, load_evaluation, summarise
+from gmma.evaluate import difference, load_evaluation, summarise
 from gmma.files import RunPath
+from gmma.intervals import Interval
 from gmma.metrics import Record, read_records
 from gmma.tasks import TASKS
 from gmma.tasks.mixture import MixtureConfig
@@ -35,12 +36,12 @@ def headlines(config: ExperimentConfig) -> list[str]:
 
 def print_outcome(config: ExperimentConfig) -> None:
     """Print the tables and where the pictures are."""
-    after, resamples = load_evaluation(evaluation_path(config, "sft")), config.evaluation.bootstrap
-    columns = {"after SFT": summarise(after, resamples)}
+    after = load_evaluation(evaluation_path(config, "sft"))
+    columns = {"after SFT": summarise(after)}
     if config.rl.steps:
         before, after = after, load_evaluation(evaluation_path(config, "rl"))
-        columns["after RL"] = summarise(after, resamples)
-        columns["difference"] = difference(after, before, resamples)
+        columns["after RL"] = summarise(after)
+        columns["difference"] = difference(after, before)
     rows = [
         [f"{mode} {name}", *(format_interval(c[f"{mode}/{name}"]) for c in columns.values())]
         for mode in ("sampled", "greedy")
@@ -48,7 +49,7 @@ def print_outcome(config: ExperimentConfig) -> None:
         if all(f"{mode}/{name}" in column for column in columns.values())
     ]
     examples = len(after.values["greedy"]["format"])
-    title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval]"
+    title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval over examples]"
     print_table(title, ["", *columns], rows)
     print_seconds(config)
     print_spikes(config)

@@ -2,8 +2,8 @@
 
 Quality is one metric of held-out examples. Runs of a seed share their SFT, their prompts and their
 order, and all runs share the held-out examples, so differences are paired by seed and by example.
-Intervals are 95 % percentiles of a bootstrap that resamples both; with three or five seeds they
-are rough, and rather too narrow than too wide. What is one number a seed has Student's t.
+Intervals are Student's t over seeds, joined with the examples' own part (`gmma/intervals.py`): a
+verdict is about other seeds and other examples, and false in 5 % of the cases at most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,12 +13,18 @@ from typing import Any, Literal, get_args
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
-from scipy import stats
 
 from gmma.diagnostics import SPIKE_SCORE
 from gmma.errors import UserError
-from gmma.evaluate import Interval, known, load_evaluation
+from gmma.evaluate import known, load_evaluation
 from gmma.files import RunPath
+from gmma.intervals import (
+    Interval,
+    crossed_interval,
+    difference_ends,
+    mean_ends,
+    student_interval,
+)
 from gmma.metrics import RECORDS, Record, read_records
 from gmma.outcome import evaluation_path
 from gmma.sweep import START, Arm, Sweep, SweepRun
@@ -27,7 +33,6 @@ from gmma.theory import gradient_spike_score
 
 Budget = Literal["steps", "samples", "tokens", "seconds"]
 BUDGETS: tuple[Budget, ...] = get_args(Budget)
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,37 +148,6 @@ def with_least_seconds(runs: Sequence[RunResult]) -> list[RunResult]:
     return [replace(run, costs={**run.costs, "seconds": run.steps * each}) for run in runs]
 
 
-def crossed_interval(values: Float[np.ndarray, "seeds N"]) -> Interval:
-    """Mean, and the ends of its 95 % interval over resampled seeds and resampled examples.
-
-    >>> crossed_interval(np.ones((3, 8)))
-    (1.0, 1.0, 1.0)
-    """
-    random = np.random.default_rng(0)
-    by_seed, by_example = (
-        random.multinomial(size, np.full(size, 1 / size), RESAMPLES) / size for size in values.shape
-    )
-    resampled = np.einsum("rs,sn,rn->r", by_seed, values, by_example, optimize=True)
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(values.mean()), float(low), float(high)
-
-
-def seed_interval(values: Float[np.ndarray, "seeds"]) -> Interval:
-    """Mean, and the ends of its 95 % interval by Student's t: for one number a seed.
-
-    Of a single seed the interval is the number itself. Resampling so few would leave the truth out
-    far too often (`tests/test_sweep.py`).
-
-    >>> seed_interval(np.asarray([2.0, 2.0, 2.0]))
-    (2.0, 2.0, 2.0)
-    """
-    mean, count = float(values.mean()), len(values)
-    if count == 1:
-        return mean, mean, mean
-    half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / np.sqrt(count))
-    return mean, mean - half, mean + half
-
-
 def at_budget(run: RunResult, unit: Budget, budget: float) -> Float[np.ndarray, "N"]:
     """Every example's quality once `budget` was spent, linear between the two validations around
     it; the last one's where the run spent less.
@@ -223,9 +197,14 @@ def spent_by(runs: Sequence[RunResult], unit: Budget) -> float:
 def comparison(
     labels: tuple[str, str], budget: str, at: float | None, values: Float[np.ndarray, "seeds N"]
 ) -> dict[str, Any]:
-    """A paired difference with its interval and a verdict in words."""
+    """A paired difference with its interval and a verdict in words.
+
+    One seed gives no verdict: its interval tells of other examples, nothing of other seeds.
+    """
     of_seeds = values.shape[1] == 1
-    mean, low, high = seed_interval(values[:, 0]) if of_seeds else crossed_interval(values)
+    mean, low, high = (
+        student_interval(values[:, 0]) if of_seeds else crossed_interval(values, difference_ends)
+    )
     first, second = labels
     shown = f"{abs(mean):.3f}"
     verdict = "no difference shown"
@@ -264,8 +243,10 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
         "seeds": [run.seed for run in runs],
         **whole,
         "step_seconds": whole["seconds"] / whole["steps"],
-        "quality": crossed_interval(np.asarray([run.final for run in runs])),
-        "gain": crossed_interval(np.asarray([run.final - run.before for run in runs])),
+        "quality": crossed_interval(np.asarray([run.final for run in runs]), mean_ends),
+        "gain": crossed_interval(
+            np.asarray([run.final - run.before for run in runs]), difference_ends
+        ),
         "spikes": float(np.mean([np.sum(score > SPIKE_SCORE) for score in scores])),
         "max_spike_score": float(np.mean([score.max(initial=0) for score in scores])),
         "not_finite": float(np.mean([np.isnan(run.spike_scores).sum() for run in runs])),
@@ -284,7 +265,7 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
 def over_seeds(runs: Sequence[RunResult], metric: str) -> Interval | None:
     """A metric's mean over steps, with its interval over seeds; None where the runs have none."""
     values = [run.means[metric] for run in runs if metric in run.means]
-    return seed_interval(np.asarray(values)) if values else None
+    return student_interval(np.asarray(values)) if values else None
 
 
 TREE = ("thoughts", "answers")
@@ -296,7 +277,9 @@ def curve(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
         {
             "step": int(step),
             **{unit: float(np.mean([run.costs[unit][at] for run in runs])) for unit in BUDGETS[1:]},
-            "quality": crossed_interval(np.asarray([run.validation[at] for run in runs])),
+            "quality": crossed_interval(
+                np.asarray([run.validation[at] for run in runs]), mean_ends
+            ),
         }
         for at, step in enumerate(runs[0].steps)
     ]

@@ -25,9 +25,10 @@ from gmma.config import ExperimentConfig, require
 from gmma.console import print_table
 from gmma.diagnostics import thought_noise
 from gmma.errors import UserError
-from gmma.evaluate import grow_examples, interval
+from gmma.evaluate import grow_examples
 from gmma.feed import read_examples
 from gmma.files import RunPath, write_whole
+from gmma.intervals import mean_interval
 from gmma.outcome import format_interval
 from gmma.programs import make_grow
 from gmma.scoring import read_texts, score_answers
@@ -37,7 +38,6 @@ from gmma.variance import Law, resampled, simulated_variance, variance_between_p
 from gmma.variance_plot import plot_variance
 
 SPREAD = (0.2, 0.8)  # of evenly spaced means
-RESAMPLES = 2000  # behind the intervals over prompts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +229,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
         "simulated": np.asarray([simulated(m) for m in given.answers]),
     }
     curves = {
-        name: [list(interval(row, RESAMPLES)) for row in values]
-        for name, values in by_prompt.items()
+        name: [list(mean_interval(row)) for row in values] for name, values in by_prompt.items()
     }
     corrected = thought_noise(pool)["reward_variance/between_thoughts_corrected"]
     return {
@@ -251,8 +250,8 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
         },
         "dead_trees": np.asarray(drawn.dead_trees).mean(axis=0).tolist(),
         "dead_thoughts": np.asarray(drawn.dead_thoughts).mean(axis=0).tolist(),
-        "between_thoughts": list(interval(corrected, RESAMPLES)),
-        "within_thoughts": list(interval(pool.var(axis=2, ddof=1).mean(axis=1), RESAMPLES)),
+        "between_thoughts": list(mean_interval(corrected)),
+        "within_thoughts": list(mean_interval(pool.var(axis=2, ddof=1).mean(axis=1))),
     }
 
 
@@ -261,7 +260,7 @@ def in_parts(pool: Float[np.ndarray, "B K n"], answers: int) -> list[float] | No
     if 2 * answers > pool.shape[2]:
         return None
     by_prompt = variance_between_parts(jnp.asarray(pool), answers=answers)
-    return list(interval(np.asarray(by_prompt), RESAMPLES))
+    return list(mean_interval(np.asarray(by_prompt)))
 
 
 def count_noisy(pool: Float[np.ndarray, "B K n"]) -> int:

@@ -22,7 +22,7 @@ def write_run(directory, *, steps=(12, 20), trees=3, question=HOSTILE, name="mad
     records += [record("rl", steps[0] + step) for step in range(steps[1])]
     write_records(directory, records)
     for moment, quality in (("sft", 0.25), ("rl", 0.5)):
-        save_evaluation(directory / "evaluation" / f"after_{moment}.json", evaluation(quality), 50)
+        save_evaluation(directory / "evaluation" / f"after_{moment}.json", evaluation(quality))
     for place in range(trees):
         write_sample(directory / "samples" / f"step_{place + 1:06d}", question)
     return directory

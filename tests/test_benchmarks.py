@@ -118,7 +118,7 @@ def test_the_model_before_another_task(own, tmp_path, monkeypatch):
     assert json.loads(best.with_suffix(".json").read_text())["answers"] == said[3]
     assert json.loads(worst.with_suffix(".json").read_text())["metrics"] == {"score": 0.0}
     left = Outcome(name="code", reason="no records")
-    whole = json.loads(json.dumps(outcomes_to_json([found, left], 10)))
+    whole = json.loads(json.dumps(outcomes_to_json([found, left])))
     assert whole["left_out"] == {"code": "no records"}
     assert whole["tasks"]["parts"]["values"]["greedy"]["score"] == scores
 

@@ -13,7 +13,6 @@ from gmma.errors import UserError
 from gmma.evaluate import (
     Evaluation,
     difference,
-    interval,
     load_evaluation,
     make_evaluator,
     measure,
@@ -29,45 +28,53 @@ def evaluation_of(**modes):
     return Evaluation(split="test", values=values)
 
 
-def test_an_interval_holds_the_middle_of_the_bootstrap():
-    """400 examples of 0 and 1: the standard error is ½/√400 = 0.025, and 1.96 of them 0.049."""
-    mean, low, high = interval(np.tile([0.0, 1.0], 200), 2000)
-    assert mean == 0.5
-    assert low == pytest.approx(0.451, abs=0.005)
-    assert high == pytest.approx(0.549, abs=0.005)
-    assert interval(np.full(7, 0.25), 100) == (0.25, 0.25, 0.25)
+def test_sixteen_failures_are_no_rate_of_zero_for_certain():
+    """By the exact one-sided limit 1 − 0.05^(1/16) = 0.171 or more; two failures alike differ by 0
+    with room on both sides.
+    """
+    failed, passed = [0.0] * 16, [1.0] * 16
+    mean, low, high = summarise(evaluation_of(greedy=failed))["greedy/iou"]
+    assert (mean, low, high) == (0, 0, pytest.approx(0.194, abs=0.001))
+    mean, low, high = summarise(evaluation_of(greedy=passed))["greedy/iou"]
+    assert (mean, low, high) == (1, pytest.approx(0.806, abs=0.001), 1)
+    gained = difference(evaluation_of(greedy=failed), evaluation_of(greedy=failed))["greedy/iou"]
+    assert gained == pytest.approx((0, -0.194, 0.194), abs=0.001)
 
 
 def test_a_difference_is_paired():
     """Each example gains exactly 0.1, however much examples differ among themselves."""
     before = [0.0, 0.5, 1.0, 0.2]
-    gained = difference(
-        evaluation_of(greedy=[value + 0.1 for value in before]), evaluation_of(greedy=before), 50
-    )
-    assert gained["greedy/iou"] == pytest.approx((0.1, 0.1, 0.1))
+    before = np.tile(before, 10)
+    after = evaluation_of(greedy=list(before + 0.1))
+    gained = difference(after, evaluation_of(greedy=list(before)))["greedy/iou"]
+    assert gained == pytest.approx((0.1, 0.1, 0.1), abs=0.1)
+    _, low, high = summarise(after)["greedy/iou"]
+    assert high - low > 2 * (gained[2] - gained[1])
 
 
 def test_an_evaluation_is_read_as_it_was_written(tmp_path):
     evaluation = evaluation_of(greedy=[0.1, 1 / 3], sampled=[0.0, 1.0])
-    save_evaluation(tmp_path / "new/after_rl.json", evaluation, 10)
+    save_evaluation(tmp_path / "new/after_rl.json", evaluation)
     assert load_evaluation(tmp_path / "new/after_rl.json") == evaluation
     assert not list(tmp_path.rglob("*.partial"))
-    assert summarise(evaluation, 10)["sampled/iou"][0] == 0.5
+    assert summarise(evaluation)["sampled/iou"][0] == 0.5
 
 
 def test_an_example_without_a_metric_counts_for_nothing(tmp_path):
     """In figures and differences, on disk too; what no example has is no figure."""
     after = evaluation_of(greedy=[0.5, np.nan, 1.0, np.nan], sampled=[np.nan] * 4)
     before = evaluation_of(greedy=[0.25, np.nan, 0.75, np.nan], sampled=[np.nan] * 4)
-    assert summarise(after, 50).keys() == {"greedy/iou"}
-    assert summarise(after, 50)["greedy/iou"][0] == 0.75
-    assert difference(after, before, 50) == {"greedy/iou": (0.25, 0.25, 0.25)}
-    save_evaluation(tmp_path / "after.json", after, 10)
+    assert summarise(after).keys() == {"greedy/iou"}
+    assert summarise(after)["greedy/iou"][0] == 0.75
+    gained = difference(after, before)
+    assert gained.keys() == {"greedy/iou"}
+    assert gained["greedy/iou"][0] == 0.25
+    save_evaluation(tmp_path / "after.json", after)
     assert "NaN" not in (tmp_path / "after.json").read_text()
     again = load_evaluation(tmp_path / "after.json")
     np.testing.assert_array_equal(again.values["greedy"]["iou"], after.values["greedy"]["iou"])
     older = evaluation_of(greedy=[0.25, 0.75], sampled=[])  # a file that left the others out
-    assert difference(again, older, 50) == {"greedy/iou": (0.25, 0.25, 0.25)}
+    assert difference(again, older) == gained
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ PHASES = ("sft", "rl")
 PARTS = ("rollout", "reward", "update")
 ROWS = 4000  # of curves, at most
 HIDDEN = ("step", "phase")  # are no curves
-RESAMPLES = 2000  # where the config does not say
 
 
 def run_page(directory: RunPath) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def run_page(directory: RunPath) -> dict[str, Any]:
         "command": repeat_command(directory, str(config.get("name", directory.name))),
         "phases": [row for phase in PHASES if (row := phase_row(phase, records))],
         "spike_limit": SPIKE_SCORE,
-        "quality": quality(directory, config),
+        "quality": quality(directory),
         "curves": columns(records),
         "trees": trees,
         "trees_logged": logged,
@@ -98,16 +97,15 @@ def total(records: Sequence[Record], name: str) -> float | None:
     return float(np.sum(held)) if held else None
 
 
-def quality(directory: RunPath, config: dict[str, Any]) -> dict[str, Any] | None:
+def quality(directory: RunPath) -> dict[str, Any] | None:
     """Means with 95 % intervals after SFT and after RL, and their paired difference."""
     paths = {m: directory / "evaluation" / f"after_{m}.json" for m in PHASES}
     found = {m: load_evaluation(path) for m, path in paths.items() if path.exists()}
     if not found:
         return None
-    resamples = int(config.get("evaluation", {}).get("bootstrap", RESAMPLES))
-    table = {f"after {m.upper()}": summarise(own, resamples) for m, own in found.items()}
+    table = {f"after {m.upper()}": summarise(own) for m, own in found.items()}
     if len(found) == len(PHASES):
-        table["difference"] = difference(found["rl"], found["sft"], resamples)
+        table["difference"] = difference(found["rl"], found["sft"])
     names = dict.fromkeys(name for own in table.values() for name in own)
     last = list(found.values())[-1]
     return {

@@ -44,7 +44,7 @@ function qualitySection() {
     return cell;
   })]);
   const paired = quality.columns.includes("difference") ? "; differences are paired, example by example; bold where the interval leaves out 0" : "";
-  section("Quality", table(`${quality.examples} examples of the ${quality.split} split, mean [95 % interval]${paired}`,
+  section("Quality", table(`${quality.examples} examples of the ${quality.split} split, mean [95 % interval over examples]${paired}`,
     ["", ...quality.columns], rows));
 }
 

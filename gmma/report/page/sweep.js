@@ -32,7 +32,7 @@ function comparisonSection(comparisons) {
     const rows = held.map((found) => [`${found.first} ${MINUS} ${found.second}`, budget(found), interval(found.difference),
       found.seeds == null ? NONE : String(found.seeds), found.verdict]);
     const keys = held.map((found) => [`${found.first} ${found.second}`, budget(found), found.difference?.[0], found.seeds, found.verdict]);
-    place.replaceChildren(table("Paired differences, by seed and by example, mean [95 % interval]",
+    place.replaceChildren(table("Paired differences, by seed and by example, mean [95 % interval over seeds and examples; over examples alone of one seed]",
       ["pair", "budget", "difference", "seeds", "verdict"], rows, { textColumns: [0, 1, 4], keys }));
   }
   section("Comparisons", el("div", { class: "bar" }, el("label", {}, "Compared at", choice)), place);
