@@ -157,6 +157,9 @@ class RewardConfig:
     # Answers of a tree that must count for it to be compared; a tree with fewer teaches nothing, as
     # one whose rewards are all equal. Not counted are answers that could not be scored.
     min_scored: int = 2
+    # Steps in a row in which all answers to each prompt earn the same, after which a warning says
+    # what to look at; 0: never
+    alike_steps: int = 10
 
     def __post_init__(self) -> None:
         require(len(self.terms) > 0, "rewards.terms", self.terms, "one term or more")
@@ -164,6 +167,7 @@ class RewardConfig:
         for name in ("timeout_seconds", "step_seconds", "memory_gigabytes"):
             require(getattr(self, name) > 0, f"rewards.{name}", getattr(self, name), "above 0")
         require(self.min_scored >= 1, "rewards.min_scored", self.min_scored, "1 or more")
+        require(self.alike_steps >= 0, "rewards.alike_steps", self.alike_steps, "0 or more")
         for term in self.terms:
             wall = dict(term.options).get("wall_seconds", WALL_SECONDS)
             if term.name in CODE_TERMS and self.timeout_seconds <= float(wall):
@@ -185,7 +189,7 @@ class EvalConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # greedy is done besides
     # RL steps between evaluations on the validation split, SFT steps where there is no RL; 0: none
     every_steps: int = 0
-    bootstrap: int = 2000  # resamples behind the 95 % intervals
+    bootstrap: int = 200  # resampled splits behind the intervals of what only a split has (AP)
 
     def __post_init__(self) -> None:
         for name in ("examples", "batch_prompts", "samples", "bootstrap"):

@@ -1,5 +1,6 @@
 """What a run shows while it goes on: a bar with rate, time left and reward, or plain lines."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,6 +70,12 @@ def print_buckets(processor: ImageProcessor) -> None:
             f"images of a prompt are padded to {sizes} {processor.bucket_unit} "
             "(0: the program without a tower); each program compiles once for each size it meets"
         )
+
+
+def warn(words: str) -> None:
+    """Say on stderr what may be wrong, on one host."""
+    if jax.process_index() == 0:
+        print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def wide_console() -> Console:

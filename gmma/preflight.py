@@ -12,6 +12,7 @@ from gmma import checkpoint
 from gmma.assembly import Parts
 from gmma.backbone import sees_images
 from gmma.config import ExperimentConfig
+from gmma.console import warn
 from gmma.data import ExampleBatch
 from gmma.errors import UserError
 from gmma.feed import (
@@ -24,6 +25,7 @@ from gmma.feed import (
 )
 from gmma.hosts import check_hosts
 from gmma.programs import kept_params
+from gmma.reward_trial import trial_warnings
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.sharding import check_batch
 from gmma.tasks.mixture import MixtureConfig
@@ -105,7 +107,10 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
         read_demonstrations(parts, batch)
     batch = next(read_batches(parts, "rl"))
     read_prompts(parts, batch.examples)
-    try_rewards(scorer, tuple(trial_examples(batch.examples)))
+    tried = tuple(trial_examples(batch.examples))
+    try_rewards(scorer, tried)
+    for words in trial_warnings(parts, scorer, tried):
+        warn(words)
     if not sees_images(parts.config, parts.task):
         check_lengths(parts)
 

@@ -22,7 +22,7 @@ from gmma import checkpoint, preemption
 from gmma.assembly import Parts, assemble, run_scorer
 from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
-from gmma.console import open_display, print_buckets
+from gmma.console import open_display, print_buckets, warn
 from gmma.data import ExampleBatch
 from gmma.diagnostics import advantage_metrics, spike_score
 from gmma.errors import UserError
@@ -52,6 +52,7 @@ from gmma.programs import (
     make_sft_trainer,
     needs_reference,
 )
+from gmma.reward_trial import alike_words, count_alike
 from gmma.rewards.service import Scorer
 from gmma.samples import ScoredTrees, write_tree
 from gmma.scoring import (
@@ -177,7 +178,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     if phase.evaluate_every_steps and progress.phase_step == 0:
         params, moment = whole_params(state), f"{phase.name}_step_000000"
         measured |= validate(config, run.evaluate, params, moment).keys()
-    batch, norms = next(stream), progress.norms
+    batch, norms, alike = next(stream), progress.norms, 0
     with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
@@ -191,6 +192,9 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             run.writer.write(record)
             health = health.with_record(record)
             measured |= record.keys() | {name for part in result.metrics for name in part}
+            alike = count_alike(alike, config.rewards.alike_steps, record)
+            if 0 < alike == config.rewards.alike_steps:
+                warn(alike_words(alike, record))
             unknown = unknown_metric(config, measured) if phase.name == "rl" else None
             ends = step + 1 == phase.config.steps
             stops = stop_requested(phase.first_step + step + 1)
@@ -243,8 +247,8 @@ def validate(
     evaluation = evaluate(params, "validation")
     if leads():
         path = evaluation_path(config, moment)
-        save_evaluation(path, evaluation, config.evaluation.bootstrap)
-    summary = summarise(evaluation, config.evaluation.bootstrap)
+        save_evaluation(path, evaluation)
+    summary = summarise(evaluation)
     return {f"eval_{name}": mean for name, (mean, _, _) in summary.items()}
 
 
@@ -392,4 +396,4 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     if not path.exists():
         evaluation = run.evaluate(params, "test")
         if leads():
-            save_evaluation(path, evaluation, config.evaluation.bootstrap)
+            save_evaluation(path, evaluation)
