@@ -7,6 +7,7 @@ from jax.sharding import Mesh
 
 from gmma.backbone import Backbone, make_backbone
 from gmma.config import ExperimentConfig
+from gmma.models.tiny import TinyConfig
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.sharding import make_mesh
@@ -54,7 +55,8 @@ def assemble(config: ExperimentConfig) -> Parts:
     backbone = make_backbone(config, task)
     tokenizer = backbone.tokenizer
     check_tags(tokenizer, f"the tokenizer of {config.name}")
-    check_slots(tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
+    if not isinstance(config.model, TinyConfig):  # a task's own vocabulary spells its forms alone
+        check_slots(tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
     closing = tokenizer.encode(THINK_CLOSE) if config.tree.unfinished == "close" else []
     return Parts(
         config=config,
