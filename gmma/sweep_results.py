@@ -3,7 +3,7 @@
 Quality is one metric of held-out examples. Runs of a seed share their SFT, their prompts and their
 order, and all runs share the held-out examples, so differences are paired by seed and by example.
 Intervals are Student's t over seeds, joined with the examples' own part (`gmma/intervals.py`): a
-verdict is about other seeds and other examples, and false in 5 % of the cases where nothing differs.
+verdict is about other seeds and other examples, and false in 5 % of cases where nothing differs.
 """
 
 from collections.abc import Mapping, Sequence
