@@ -27,7 +27,10 @@ from gmma.bench_programs import (
     time_programs,
     update_program,
 )
+from gmma.config import require
 from gmma.console import print_table
+from gmma.errors import UserError
+from gmma.files import check_output, write_whole
 from gmma.models.policy import Policy
 from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.tree.layout import TreeShape
@@ -87,6 +90,16 @@ class BenchArguments:
     cases: int | None = None  # how many of the model's sizes, from the first; None: all
     microbatches: int = 1  # of an update, in every layout
     output: Path | None = None  # JSON with every figure
+
+    def __post_init__(self) -> None:
+        for name in ("batch_prompts", "thoughts", "answers", "repeats", "cases", "microbatches"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
+        if self.batch_prompts % self.microbatches:
+            raise UserError(
+                f"batch_prompts = {self.batch_prompts} is not divisible by microbatches = "
+                f"{self.microbatches}; choose a multiple"
+            )
 
 
 def layouts(shape: TreeShape) -> dict[str, TreeShape]:
@@ -167,6 +180,8 @@ def layout_rows(shape: TreeShape, batch: int, kinds: Kinds) -> list[list[str]]:
 
 def bench(arguments: BenchArguments) -> None:
     """Run the table, print it, and write it as JSON where asked."""
+    if arguments.output is not None:
+        check_output("output", arguments.output)
     model = MODELS[arguments.model]
     config = replace(model.config, dtype=arguments.dtype or model.config.dtype)
     policy = tiny_policy(config, vocab_size=model.vocab_size, image_token=model.vocab_size - 1)
@@ -211,7 +226,7 @@ def bench(arguments: BenchArguments) -> None:
         ],
     )
     if arguments.output is not None:
-        arguments.output.write_text(json.dumps(record, indent=1))
+        write_whole(arguments.output, json.dumps(record, indent=1))
         print(f"every figure: {arguments.output}")
 
 

@@ -11,19 +11,20 @@
     gmma bench                                           time the tree against flat rows
     gmma port import|export|check                        Hugging Face directories in and out
 
-A mistake of the user's is one message on stderr and exit code 2; nothing is written over. A run
-that SIGTERM has ended exits with code 75, one that lost another host with 76, and `--resume` goes
-on with either. One that only computes NaN ends with 70, one whose answers get no reward with 69.
+A mistake of the user's is one message on stderr and exit code 2, and so is a file that cannot be
+read or written; nothing is written over. A run that SIGTERM has ended exits with code 75, one that
+lost another host with 76, and `--resume` goes on with either. One that only computes NaN ends with
+70, one whose answers get no reward with 69.
 """
 
+import codecs
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
 
-from gmma.errors import UserError
+from gmma.errors import CODE_USER_ERROR, DISK, UserError, say
 from gmma.preemption import Ended
-
-EXIT_USER_ERROR = 2
 
 
 def command_train(arguments: Sequence[str]) -> None:
@@ -110,14 +111,43 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
+CODE_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+# What an ASCII terminal shows of the signs that gmma and its libraries print.
+PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("─━╌┄═", "-"),
+        **dict.fromkeys("│┃║", "|"),
+        **dict.fromkeys("╭╮╰╯┌┐└┘├┤┬┴┼┏┓┗┛┡┩╇╈", "+"),
+        **{"…": "...", "−": "-", "–": "-", "×": "x", "÷": "/", "·": "*", "≥": ">=", "≤": "<="},
+        **{"→": "->", "±": "+-", "²": "^2", "μ": "mu", "σ": "sigma", "β": "beta", "α": "alpha"},
+    }
+)
+
+
+def in_plain(error: UnicodeError) -> tuple[str, int]:
+    """A handler of `codecs`: what a stream cannot encode, in ASCII."""
+    assert isinstance(error, UnicodeEncodeError)
+    text = error.object[error.start : error.end].translate(PLAIN)
+    return text.encode("ascii", "backslashreplace").decode(), error.end
+
+
+def print_anywhere() -> None:
+    """No text of ours stops a terminal or a pipe that has not its signs."""
+    codecs.register_error("gmma.plain", in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="gmma.plain")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the command `gmma`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Libraries below print hints meant for their own developers; a user can still ask for them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    print_anywhere()
     if not given or given[0] in ("-h", "--help"):
         print(__doc__)
-        raise SystemExit(0 if given else EXIT_USER_ERROR)
+        raise SystemExit(0 if given else CODE_USER_ERROR)
     name, *rest = given
     try:
         if name not in COMMANDS:
@@ -125,7 +155,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         COMMANDS[name](rest)
     except UserError as error:
         print(f"gmma {name}: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_USER_ERROR) from None
+        raise SystemExit(CODE_USER_ERROR) from None
     except Ended as notice:
         print(f"gmma {name}: {notice}", file=sys.stderr)
         raise SystemExit(notice.code) from None
+    except KeyboardInterrupt:
+        print(f"gmma {name}: interrupted", file=sys.stderr)
+        raise SystemExit(CODE_INTERRUPTED) from None
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK:
+            raise  # of no file: a mistake of gmma's own
+        print(f"gmma {name}: {say(error)}", file=sys.stderr)
+        raise SystemExit(CODE_USER_ERROR) from None

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -33,15 +35,18 @@ from gmma.config import (
     ExperimentConfig,
     HostsConfig,
     MeshConfig,
+    check_values,
     config_from_json,
     config_to_json,
+    of_its_types,
+    require,
 )
 from gmma.console import print_table
 from gmma.data import example_batches
 from gmma.errors import UserError
 from gmma.evaluate import grow_examples, save_evaluation
 from gmma.feed import in_frame
-from gmma.files import RunPath, absolute, read_json, write_whole
+from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.outcome import format_interval
 from gmma.plan import PROGRAMS, plan_experiment
 from gmma.programs import make_credit, make_grow
@@ -51,6 +56,7 @@ from gmma.sharding import mesh_sizes, put_batch
 from gmma.state import load_params
 from gmma.tasks import TASKS
 from gmma.tasks.records import fingerprint
+from gmma.tasks.storage import SPLITS
 from gmma.train import train
 
 T = TypeVar("T")
@@ -60,14 +66,19 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: Any = 
     """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
     extra = {} if default is None else {"default": default}
     config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
-    return tyro.cli(kind, args=list(arguments), prog=prog, config=config, **extra)
+    given = tyro.cli(kind, args=list(arguments), prog=prog, config=config, **extra)
+    check_values(given)
+    return given
 
 
 def load_module(path: Path) -> ModuleType:
-    """An experiment file as a module."""
-    if not path.is_file():
-        near = ", ".join(sorted(str(p) for p in path.parent.glob("*.py"))) or "none there"
-        raise UserError(f"no experiment file {path}; experiments beside it: {near}")
+    """An experiment file as a module. UserError where it is none, or does not run."""
+    if not path.is_file() or path.suffix != ".py":
+        home = path if path.is_dir() else path.parent
+        near = ", ".join(sorted(str(p) for p in home.glob("*.py"))) or "none there"
+        kind = "a directory" if path.is_dir() else "no Python file, *.py"
+        wrong = f"{path} is {kind}" if path.exists() else f"no experiment file {path}"
+        raise UserError(f"{wrong}; experiments {'in it' if home == path else 'beside it'}: {near}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -75,21 +86,43 @@ def load_module(path: Path) -> ModuleType:
     beside = str(path.parent.absolute())  # one experiment may begin from another
     sys.path.insert(0, beside)
     try:
-        spec.loader.exec_module(module)
+        with users_code(path):
+            spec.loader.exec_module(module)
     finally:
-        sys.path.remove(beside)
+        with suppress(ValueError):  # the file may have taken it away
+            sys.path.remove(beside)
     return module
 
 
+@contextmanager
+def users_code(path: Path) -> Iterator[None]:
+    """Whatever code of an experiment file raises in the block becomes a UserError with its line."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SyntaxError) and error.filename:
+            place = f"{error.filename}, line {error.lineno}"
+        else:
+            frames = traceback.extract_tb(error.__traceback__)
+            lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+            place = f"{path}, line {lines[-1]}" if lines else str(path)
+        said = error.msg if isinstance(error, SyntaxError) else error
+        raise UserError(f"{place}: {type(error).__name__}: {said}") from error
+
+
 def load_experiment(path: Path) -> ExperimentConfig:
-    """The config that an experiment file's `experiment()` returns."""
+    """The config that an experiment file's `experiment()` returns, its values of their types."""
     module = load_module(path)
-    if not hasattr(module, "experiment"):
+    make = getattr(module, "experiment", None)
+    if not callable(make):
         raise UserError(f"{path} has no function experiment() that returns an ExperimentConfig")
-    config = module.experiment()
+    with users_code(path):
+        config = make()
     if not isinstance(config, ExperimentConfig):
         raise UserError(f"experiment() of {path} returned {type(config).__name__}, not a config")
-    return config
+    return of_its_types(config, path)
 
 
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
@@ -118,7 +151,11 @@ def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, b
 def train_command(arguments: Sequence[str]) -> None:
     """`gmma train EXPERIMENT [--resume] [--field value …]`."""
     config, resume = resolve(arguments, "train")
-    hosts.join(config.hosts)
+    check_output("runs_dir", config.run_dir, directory=True)
+    check_output("data_dir", config.data_dir, directory=True)
+    if config.init_from is not None:
+        check_bucket(config.init_from)
+    hosts.join(config.hosts, config_to_json(config) | {"resume": resume})
     if hosts.leads():
         print(json.dumps(config_to_json(config), indent=1))
     use_compilation_cache(config)
@@ -138,6 +175,7 @@ def use_compilation_cache(config: ExperimentConfig) -> None:
 
 def load_run(run_dir: RunPath) -> ExperimentConfig:
     """The config a run was started with."""
+    check_bucket(run_dir)
     saved = run_dir / CONFIG_FILE
     if not saved.is_file():
         raise UserError(f"{run_dir} is no run: it has no {CONFIG_FILE}; give runs/NAME")
@@ -190,6 +228,16 @@ class EvalArguments:
     mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
+    def __post_init__(self) -> None:
+        require(self.pictures >= 0, "pictures", self.pictures, "0 (none) or more")
+        check_split(self.split)
+
+
+def check_split(split: str) -> None:
+    """Raise UserError for a split that no task has."""
+    if split not in SPLITS:
+        raise UserError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
+
 
 def override(config: T, **values: Any) -> T:
     """A dataclass with those fields replaced that are given, None being not given."""
@@ -199,8 +247,9 @@ def override(config: T, **values: Any) -> T:
 def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
-    hosts.join(given.hosts)
-    config = placed(load_run(given.run_dir), given.mesh)
+    trained = load_run(given.run_dir)
+    hosts.join(given.hosts, {**dataclasses.asdict(given), "run": config_to_json(trained)})
+    config = placed(trained, given.mesh)
     step = find_step(given.run_dir, given.step)
 
     def settings(evaluation: EvalConfig) -> EvalConfig:
@@ -213,6 +262,11 @@ def eval_command(arguments: Sequence[str]) -> None:
             sampling=sampling,
         )
 
+    kind = "benchmarks_" if given.tasks else ""
+    output = given.output or given.run_dir / "evaluation" / f"{kind}{given.split}_{step}.json"
+    drawn = output.parent / output.stem
+    check_output("output", output)
+    check_output("output", drawn, directory=True)
     benchmarks = choose_benchmarks(config, given.tasks, load_experiment, settings)
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
@@ -221,9 +275,6 @@ def eval_command(arguments: Sequence[str]) -> None:
         if not benchmark.may_fail:  # what is missing is said before anything is computed
             build_dataset(benchmark.config)
     params = load_params(parts, given.run_dir, step)
-    kind = "benchmarks_" if given.tasks else ""
-    output = given.output or given.run_dir / "evaluation" / f"{kind}{given.split}_{step}.json"
-    drawn = output.parent / output.stem
     outcomes = []
     for benchmark in benchmarks:
         found = run_benchmark(benchmark, parts, params, given.split, drawn, given.pictures)
@@ -262,11 +313,17 @@ class SampleArguments:
     # None given: the run's own where it fits the devices
     mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
 
+    def __post_init__(self) -> None:
+        check_split(self.split)
+
 
 def sample_command(arguments: Sequence[str]) -> None:
     """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
     given = parse(SampleArguments, arguments, prog="gmma sample")
     config = placed(load_run(given.run_dir), given.mesh)
+    output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
+    check_output("output", output, directory=True)
+    find_step(given.run_dir, given.step)
     use_compilation_cache(config)
     parts = assemble(config)
     params = load_params(parts, given.run_dir, given.step)
@@ -291,13 +348,15 @@ def sample_command(arguments: Sequence[str]) -> None:
     )
     trees = ScoredTrees(examples=tuple(examples), texts=texts, scores=scores, advantages=advantages)
     print_tree(tree_record(trees, 0), Console())
-    output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
     print(f"picture: {write_tree(parts, trees, 0, output)}")
 
 
 def data_command(arguments: Sequence[str]) -> None:
     """`gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
-    config, _ = resolve(arguments, "data")
+    config, resume = resolve(arguments, "data")
+    if resume:
+        raise UserError("gmma data has no --resume: it builds what is missing")
+    check_output("data_dir", config.data_dir, directory=True)
     task = TASKS[config.task.name]
     task.build(config.task, config.data_dir)
     for split in ("train", "validation", "test"):
@@ -337,6 +396,8 @@ def plan_command(arguments: Sequence[str]) -> None:
     overrides = [argument for argument in rest if argument != "--until-memory"]
     default = load_experiment(path)
     config = parse(type(default), overrides, prog=f"gmma plan {path}", default=default)
+    if files:
+        check_output("--json", Path(files[-1]))
     if not topologies:
         raise UserError("which slice? add --topology v5e:2x4; give it again for a further one")
     unknown = sorted(set(programs) - set(PROGRAMS))

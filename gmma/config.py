@@ -5,16 +5,18 @@ field; the resolved config is printed and saved, and is enough to repeat the run
 field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from gmma.errors import UserError
-from gmma.files import RunPath
+from gmma.files import RunPath, check_name
 from gmma.models.pretrained import PretrainedConfig
 from gmma.models.tiny import TinyConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
@@ -36,6 +38,37 @@ def require(holds: bool, field_name: str, value: object, rule: str) -> None:
     """Raise a `UserError` that names the field, its value and the rule."""
     if not holds:
         raise UserError(f"{field_name} = {value}; it must be {rule}")
+
+
+LARGEST_INT = 2**31 - 1  # steps, sizes and counts are int32 on the devices
+LARGEST_SEED = 2**32 - 1  # of a JAX key
+LARGEST_FLOAT = 3.4028234e38  # float32's; beyond it a device has infinity
+
+
+def check_values(held: Any, place: str = "") -> None:
+    """Raise UserError for a value that no run could use, anywhere in a dataclass.
+
+    Numbers are finite and fit the devices, seeds are no less than 0, paths are printable, texts can
+    be written as UTF-8. What a field of its own must be, its own dataclass says.
+    """
+    if is_dataclass(held):
+        for part in fields(held):
+            check_values(getattr(held, part.name), f"{place}.{part.name}".lstrip("."))
+    elif isinstance(held, tuple | list):
+        for index, one in enumerate(held):
+            check_values(one, f"{place}.{index}")
+    elif isinstance(held, float):
+        holds = math.isfinite(held) and abs(held) <= LARGEST_FLOAT
+        require(holds, place, held, f"a finite number, up to {LARGEST_FLOAT:.2g}")
+    elif isinstance(held, int) and place.rpartition(".")[2] == "seed":
+        require(0 <= held <= LARGEST_SEED, place, held, f"within 0 … {LARGEST_SEED}")
+    elif isinstance(held, int) and ".options." not in place:
+        require(abs(held) <= LARGEST_INT, place, held, f"{LARGEST_INT} or less")
+    elif isinstance(held, PurePath):
+        require(str(held).isprintable(), place, repr(str(held)), "a path of printable characters")
+    elif isinstance(held, str):
+        whole = held.isascii() or held.encode("utf-8", "ignore").decode() == held
+        require(whole and "\0" not in held, place, repr(held), "text that UTF-8 can write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +132,9 @@ class ObjectiveConfig:
         for name in ("delta", "importance_cap"):
             value = getattr(self, name)
             require(value is None or value > 1, f"objective.{name}", value, "above 1, or None")
+        for name in ("thought_weight", "answer_weight"):
+            value = getattr(self, name)
+            require(value >= 0, f"objective.{name}", value, "0 or more")
 
     @property
     def upper_epsilon(self) -> float:
@@ -122,6 +158,11 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, "learning_rate", self.learning_rate, "above 0")
         require(self.warmup_steps >= 0, "warmup_steps", self.warmup_steps, "0 or more")
+        for name in ("adam_b1", "adam_b2"):
+            value = getattr(self, name)
+            require(0 <= value < 1, name, value, "within [0, 1)")
+        require(self.adam_epsilon > 0, "adam_epsilon", self.adam_epsilon, "above 0")
+        require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         require(self.max_grad_norm >= 0, "max_grad_norm", self.max_grad_norm, "0 (off) or more")
 
 
@@ -195,6 +236,8 @@ class EvalConfig:
         for name in ("examples", "batch_prompts", "samples", "bootstrap"):
             value = getattr(self, name)
             require(value >= 1, f"evaluation.{name}", value, "1 or more")
+        every = self.every_steps
+        require(every >= 0, "evaluation.every_steps", every, "0 (never) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,8 +321,9 @@ class HostsConfig:
             require(value >= 1, f"hosts.{name}", value, "1 or more")
         given = (self.coordinator, self.count, self.index)
         if self.join == "given":
-            whole = self.coordinator is not None and re.fullmatch(r".+:\d+", self.coordinator)
-            require(bool(whole), "hosts.coordinator", self.coordinator, "HOST:PORT")
+            found = re.fullmatch(r"\S+:([0-9]{1,5})", self.coordinator or "")
+            whole = found is not None and 1 <= int(found[1]) <= 65535
+            require(whole, "hosts.coordinator", self.coordinator, "HOST:PORT, a port up to 65535")
             require((self.count or 0) >= 1, "hosts.count", self.count, "1 or more")
             fits = self.index is not None and 0 <= self.index < (self.count or 0)
             require(fits, "hosts.index", self.index, f"from 0 and below hosts.count = {self.count}")
@@ -319,7 +363,10 @@ class ExperimentConfig:
     runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "name", repr(self.name), "a non-empty string")
+        check_name("name", self.name)
+        check_values(self)
+        chunk = self.logprob_chunk_slots
+        require(chunk is None or chunk >= 1, "logprob_chunk_slots", chunk, "1 or more, or None")
         require(
             self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0"
         )
@@ -359,6 +406,22 @@ def config_from_json(values: dict[str, Any], origin: RunPath) -> ExperimentConfi
             "use the version of gmma that wrote it"
         )
     return config
+
+
+def of_its_types(config: ExperimentConfig, origin: RunPath | str) -> ExperimentConfig:
+    """The config with every value of its field's type; `origin` is the file that it comes from.
+
+    Python checks no types: `seed="1"` becomes 1 here, and `seed="one"` a UserError with the field.
+    """
+    adapter = TypeAdapter(ExperimentConfig)
+    try:
+        return adapter.validate_python(adapter.dump_python(config, mode="json", warnings="none"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise UserError(f"{origin}: {place} = {first['input']!r}: {first['msg']}") from error
+    except PydanticSerializationError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def unknown_fields(

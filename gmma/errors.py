@@ -1,7 +1,17 @@
 """The one exception a user is meant to read."""
 
+import errno
 from collections.abc import Callable, Sequence
 from typing import Any
+
+CODE_USER_ERROR = 2  # of the command line
+DISK = {  # errors of a system that are a disk's, whether or not they name a file
+    errno.ENOSPC: "make room on that disk; a run goes on with --resume",
+    errno.EDQUOT: "make room in that quota; a run goes on with --resume",
+    errno.EROFS: "the disk is read-only: give another path",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 class UserError(Exception):
@@ -38,3 +48,10 @@ def gather(*steps: Callable[[], Any]) -> list[Any]:
     if problems:
         raise UserErrors(problems) if len(problems) > 1 else UserError(problems[0])
     return results
+
+
+def say(error: OSError) -> str:
+    """A system's error about a file as a message: which file, what is wrong, what helps."""
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    place = " to ".join(names) or "a file"
+    return f"{place}: {error.strerror or error}; {DISK.get(error.errno or 0, 'give another path')}"

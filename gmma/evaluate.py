@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from gmma.assembly import Parts
+from gmma.errors import UserError
 from gmma.feed import read_examples, read_prompts
 from gmma.files import RunPath, read_json, write_whole
 from gmma.hosts import fetch_rows, gather_entries, own_part
@@ -268,15 +269,18 @@ def save_evaluation(path: RunPath, evaluation: Evaluation) -> None:
 
 
 def load_evaluation(path: RunPath) -> Evaluation:
-    """The inverse of `save_evaluation`."""
+    """The inverse of `save_evaluation`. UserError for a file that it has not written."""
     payload: Mapping = read_json(path)
-    corpus = {
-        mode: {name: tuple(figures) for name, figures in metrics.items()}
-        for mode, metrics in payload.get("corpus", {}).items()  # absent in older runs
-    }
-    return Evaluation(
-        split=payload["split"],
-        values=map_values(lambda value: np.nan if value is None else value, payload["values"]),
-        corpus=corpus,  # type: ignore[arg-type]
-        answers=payload.get("answers", {}),
-    )
+    try:
+        corpus = {
+            mode: {name: tuple(figures) for name, figures in metrics.items()}
+            for mode, metrics in payload.get("corpus", {}).items()  # absent in older runs
+        }
+        return Evaluation(
+            split=payload["split"],
+            values=map_values(lambda value: np.nan if value is None else value, payload["values"]),
+            corpus=corpus,  # type: ignore[arg-type]
+            answers=payload.get("answers", {}),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} holds no evaluation ({error!r}); restore or delete it") from error

@@ -2,27 +2,37 @@
 
 import fcntl
 import hashlib
+import importlib.util
 import json
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
+import fsspec
 import tyro
 from etils import epath
 from pydantic import PlainSerializer, PlainValidator
 
-from gmma.errors import UserError
+from gmma.errors import UserError, say
 
 PARTIAL = ".partial"  # ends the name of a file that is still being written
+NAME_BYTES = 200  # of a file's or directory's name; file systems have 255, endings take some
+TRIAL_BYTES = 1 << 16
+SCHEMES = ("gs", "s3", "az", "hf")  # that etils.epath knows
 
 
 def run_path(text: str | PurePath) -> Path | epath.Path:
     """A path on disk, or with a scheme in a bucket: `gs://BUCKET/FOLDER`."""
-    return epath.Path(text) if "://" in str(text) else Path(text)
+    scheme, found, _ = str(text).partition("://")
+    if not found:
+        return Path(text)
+    if scheme not in SCHEMES:
+        raise UserError(f"{text}: nothing reads {scheme}://; give gs://BUCKET/FOLDER or a path")
+    return epath.Path(text)
 
 
 RunPath = Annotated[
@@ -44,25 +54,107 @@ def absolute(path: RunPath) -> RunPath:
     return path.absolute() if isinstance(path, Path) else path
 
 
+def check_bucket(path: RunPath) -> None:
+    """Raise UserError where nothing that is installed reads a path with this scheme."""
+    scheme, found, _ = str(path).partition("://")
+    if isinstance(path, Path) or not found:
+        return
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+    try:
+        fsspec.get_filesystem_class("gcs" if scheme == "gs" else scheme)
+    except (ImportError, ValueError) as error:
+        raise UserError(
+            f"{path}: nothing that is installed reads {scheme}:// ({error}); for gs:// pip install "
+            "gcsfs, or give a path on disk"
+        ) from error
+
+
+def check_name(option: str, name: str) -> None:
+    """Raise UserError unless this is a path below another one, of names that a disk takes."""
+    parts = name.split("/")
+    if not name or {"", ".", ".."} & set(parts) or not name.isprintable():
+        raise UserError(
+            f"{option} = {name!r}; it must be a name of printable characters, without .. and "
+            "without / at its ends"
+        )
+    check_lengths(option, parts)
+
+
+def check_lengths(option: str, parts: Iterable[str]) -> None:
+    """Raise UserError for a name that is too long for a file system."""
+    for part in parts:
+        size = len(part.encode(errors="replace"))
+        if size > NAME_BYTES:
+            raise UserError(
+                f"{option}: the name {part[:20]}… has {size} bytes; give one of {NAME_BYTES} or "
+                "fewer"
+            )
+
+
+def check_output(option: str, path: RunPath, *, directory: bool = False) -> None:
+    """Raise UserError where this file, or directory, could not be written; nothing is left behind.
+
+    To be asked before the work whose end is the file: a nameless file is written where the nearest
+    directory is that exists, which tries permission, quota and space at once.
+    """
+    check_bucket(path)
+    if not isinstance(path, Path):
+        return
+    if not str(path).isprintable():
+        raise UserError(f"{option} = {str(path)!r}; it must be a path of printable characters")
+    check_lengths(option, path.parts)
+    kind = "directory" if directory else "file"
+    if path.exists() and path.is_dir() != directory:
+        other = "file" if directory else "directory"
+        raise UserError(f"{option} = {path} is a {other}; give another path for the {kind}")
+    home = path
+    while not home.exists() or (home == path and not directory):
+        home = home.parent
+    if not home.is_dir():
+        raise UserError(f"{option} = {path}: {home} is a file, not a directory; give another path")
+    try:
+        with tempfile.TemporaryFile(dir=home, buffering=0) as trial:
+            trial.write(bytes(TRIAL_BYTES))
+        if not directory and path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise UserError(
+            f"{option} = {path} cannot be written ({error.strerror}); make room or give another "
+            "path"
+        ) from error
+
+
 def write_whole(path: RunPath, text: str) -> None:
-    """Replace `path` by a file with this text; a reader finds the old one or the new one."""
+    """Replace `path` by a file with this text, as UTF-8; a reader finds the old one or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(path, Path):
-        path.write_text(text)  # an object of a bucket appears when it is whole
+        path.write_text(text, encoding="utf-8")  # an object of a bucket appears when it is whole
         return
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text)
+    partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
-def read_json(path: RunPath) -> Any:
-    """What a JSON file holds. Raises UserError where it is absent or no JSON."""
+def read_json(path: RunPath) -> dict[str, Any]:
+    """The object that a JSON file holds.
+
+    Raises UserError where the file is absent, cannot be read, or holds anything else.
+    """
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
-    except ValueError as error:
+    except OSError as error:
+        raise UserError(say(error)) from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); restore it, or give another run") from error
+    if not isinstance(found, dict):
+        raise UserError(
+            f"{path} holds a JSON {type(found).__name__}, not an object; restore it, or give "
+            "another run"
+        )
+    return found
 
 
 @contextmanager

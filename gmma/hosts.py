@@ -1,6 +1,7 @@
 """Several hosts, one run: every process has its own rows of a batch, and one of them speaks.
 
-    join            become one of the run's processes, from the command line's section `hosts`
+    join            become one of the run's processes, from the command line's section `hosts`,
+                    where all hosts mean the same run (`muster.py`)
     leads           whether this process writes files and prints
     fetch_rows      devices → host, of this process's rows alone
     gather_rows     this process's rows → every process's, bit for bit
@@ -19,7 +20,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cache
 from typing import Any, NoReturn, TypeVar
@@ -27,26 +28,31 @@ from typing import Any, NoReturn, TypeVar
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax._src import distributed  # JAX has no public way to its coordination service's store
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Shaped, UInt8
 
 from gmma import preemption
 from gmma.config import HostsConfig
-from gmma.errors import UserError
+from gmma.errors import CODE_USER_ERROR, UserError
+from gmma.muster import check_devices, meet, meet_in_store, run_facts
 from gmma.preemption import CODE_HOST_LOST, Ended
 from gmma.sharding import BATCH, REPLICATED, put_batch
 from gmma.types import PyTree
 
 Rows = TypeVar("Rows", list[Any], np.ndarray)
 TEXT_BYTES = 1 << 16
+SPARE_SECONDS = 60  # JAX's own patience is longer than ours, which ends with a message
 WAIT_SECONDS = 6 * 3600  # in all, for a dataset that the leading host builds; a lost host ends it
 
 
-def join(config: HostsConfig) -> None:
+def join(config: HostsConfig, values: Mapping[str, Any]) -> None:
     """Become one of the run's processes; to be called before anything touches a device.
 
-    Raises UserError where the others cannot be found, or where nobody asked for those that exist.
+    `values` must be equal on all hosts: the config, and what else was asked for. Raises UserError
+    on every host where they are not, or where the hosts do not find each other, and where nobody
+    asked for hosts that exist.
     """
     if config.join == "alone":
         if jax.process_count() > 1:
@@ -55,29 +61,67 @@ def join(config: HostsConfig) -> None:
                 "--hosts.join slice"
             )
         return
+    facts = run_facts(values)
+    given: dict[str, Any] = {}
+    if config.join == "given":
+        assert config.coordinator is not None
+        assert config.count is not None
+        assert config.index is not None
+        meet(config.coordinator, config.count, config.index, facts, seconds=config.start_seconds)
+        given = {
+            "coordinator_address": config.coordinator,
+            "num_processes": config.count,
+            "process_id": config.index,
+            "cluster_detection_method": "deactivate",
+        }
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # a TPU has its own
-    given: dict[str, Any] = {
-        "coordinator_address": config.coordinator,
-        "num_processes": config.count,
-        "process_id": config.index,
-        "cluster_detection_method": "deactivate",
-    }
-    try:
-        jax.distributed.initialize(
-            **(given if config.join == "given" else {}),
-            initialization_timeout=config.start_seconds,
-            heartbeat_timeout_seconds=config.heartbeat_seconds,
-            shutdown_timeout_seconds=config.stop_seconds,
+    with ended_after(config.start_seconds, config.join):
+        try:
+            jax.distributed.initialize(
+                **given,
+                initialization_timeout=config.start_seconds + SPARE_SECONDS,
+                heartbeat_timeout_seconds=config.heartbeat_seconds,
+                shutdown_timeout_seconds=config.stop_seconds,
+            )
+        except (ValueError, RuntimeError) as error:
+            raise UserError(not_found(config.join, str(error))) from error
+    check_devices(jax.devices())  # every process waits here for the others' devices
+    if config.join == "slice":
+        meet_in_store(
+            distributed.global_state.client,
+            jax.process_count(),
+            jax.process_index(),
+            facts,
+            seconds=config.start_seconds,
         )
-    except (ValueError, RuntimeError) as error:
-        raise UserError(
-            f"hosts.join = {config.join}: the hosts did not find each other ({error}); on a TPU VM "
-            "start gmma on every worker, elsewhere give --hosts.join given with coordinator, count "
-            "and index"
-        ) from error
-    jax.devices()  # every process waits here for the others' devices
     # Gloo connects at the first collective and waits 30 seconds for it: now, while all are in step.
     multihost_utils.sync_global_devices("joined")
+
+
+def not_found(how: str, reason: str) -> str:
+    """What to say where JAX could not bring the hosts together."""
+    return (
+        f"hosts.join = {how}: the hosts did not find each other ({reason}); on a TPU VM start gmma "
+        "on every worker, elsewhere give --hosts.join given with coordinator, count and index"
+    )
+
+
+@contextmanager
+def ended_after(seconds: float, how: str) -> Iterator[None]:
+    """End the process with a message where the block takes longer: JAX would with SIGABRT."""
+
+    def end() -> None:
+        reason = f"one of them did not come within {seconds:.0f} s"
+        print(f"gmma: {not_found(how, reason)}", file=sys.stderr, flush=True)
+        os._exit(CODE_USER_ERROR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def leads() -> bool:

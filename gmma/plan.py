@@ -18,7 +18,7 @@ from typing import Any
 from gmma.chips import GIB, Chip
 from gmma.config import ExperimentConfig, config_to_json
 from gmma.console import print_table
-from gmma.files import read_json
+from gmma.files import read_json, write_whole
 from gmma.hlo import Cost
 from gmma.plan_programs import Facts, plan_parts
 from gmma.plan_worker import FACTS
@@ -241,7 +241,7 @@ def plan_experiment(
         print_plans(f"{label}, {config.rl.batch_prompts} prompts on {topology}", plans)
         record["slices"][topology] = [plan_record(plan) for plan in plans]
         if output is not None:
-            output.write_text(json.dumps(record, indent=1))
+            write_whole(output, json.dumps(record, indent=1))
     for assumption in ASSUMPTIONS:
         print(f"* {assumption}")
     if output is not None:

@@ -16,9 +16,9 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, require
+from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, of_its_types, require
 from gmma.errors import UserError
-from gmma.files import RunPath
+from gmma.files import RunPath, check_name
 from gmma.outcome import evaluation_path
 
 T = TypeVar("T")
@@ -126,10 +126,13 @@ class Sweep:
     metric: str | None = None  # of evaluations, as MODE/NAME; None: sampled, the task's headline
 
     def __post_init__(self) -> None:
-        require(bool(self.name), "sweep.name", repr(self.name), "a non-empty string")
+        check_name("sweep.name", self.name)
         labels = [part.label for part in self.arms]
         require(len(labels) > 0, "sweep.arms", self.arms, "one arm or more")
         require(START not in labels, "sweep.arms", START, "another label: it is the SFT's own")
+        for own in (self.seeds, *(part.seeds for part in self.arms if part.seeds is not None)):
+            whole = all(isinstance(seed, int) and seed >= 0 for seed in own)
+            require(bool(own) and whole, "sweep.seeds", own, "one number or more, each 0 or more")
         twice = sorted({label for label in labels if labels.count(label) > 1})
         require(not twice, "sweep.arms", ", ".join(twice), "arms with a label of their own each")
         mode = (self.metric or "sampled/").partition("/")[0]
@@ -205,7 +208,7 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
     starts: dict[str, SweepRun] = {}
     runs = []
     for part, seed in arms_and_seeds(sweep):
-        config = changed(sweep.base, {**part.changes, "seed": seed, "runs_dir": sweep.directory})
+        config = arm_config(sweep, part, seed)
         check_arm(part, config)
         if not sweep.base.sft.steps:
             require(
@@ -231,6 +234,15 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
     found = (*starts.values(), *runs)
     check_directories(found)
     return found
+
+
+def arm_config(sweep: Sweep, part: Arm, seed: int) -> ExperimentConfig:
+    """The base as an arm changes it. UserError for values that are not of their fields' types."""
+    changes = {**part.changes, "seed": seed, "runs_dir": sweep.directory}
+    try:
+        return of_its_types(changed(sweep.base, changes), f"arm {part.label}")
+    except TypeError as error:  # a comparison of a text with a number, before types are known
+        raise UserError(f"arm {part.label}: {error}; its changes are {part.changes}") from error
 
 
 def check_arm(part: Arm, config: ExperimentConfig) -> None:

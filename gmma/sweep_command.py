@@ -10,11 +10,17 @@ from typing import Annotated
 
 import tyro
 
-from gmma.commands import load_module, parse, split_experiment, use_compilation_cache
-from gmma.config import ExperimentConfig, require
+from gmma.commands import (
+    load_module,
+    parse,
+    split_experiment,
+    use_compilation_cache,
+    users_code,
+)
+from gmma.config import ExperimentConfig, of_its_types, require
 from gmma.console import print_table
 from gmma.errors import UserError
-from gmma.files import write_whole
+from gmma.files import check_output, write_whole
 from gmma.grid_run import GridTimes, compare_with_runs, run_grid
 from gmma.sweep import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep_plots import plot_sweep
@@ -50,13 +56,14 @@ def parse_share(text: str) -> Share:
 
 def load_sweep(path: Path) -> Sweep:
     """What an experiment file's `sweep()` returns."""
-    module = load_module(path)
-    if not hasattr(module, "sweep"):
+    make = getattr(load_module(path), "sweep", None)
+    if not callable(make):
         raise UserError(f"{path} has no function sweep() that returns a Sweep")
-    sweep = module.sweep()
+    with users_code(path):
+        sweep = make()
     if not isinstance(sweep, Sweep):
         raise UserError(f"sweep() of {path} returned {type(sweep).__name__}, not a Sweep")
-    return sweep
+    return replace(sweep, base=of_its_types(sweep.base, path))
 
 
 def sweep_command(arguments: Sequence[str]) -> None:
@@ -75,6 +82,8 @@ def sweep_command(arguments: Sequence[str]) -> None:
     sweep = replace(sweep, base=checked_base(sweep, given.base))
     runs = sweep_runs(sweep)
     check_runs(runs)
+    check_output("runs_dir", sweep.directory, directory=True)
+    check_output("data_dir", sweep.base.data_dir, directory=True)
     if "--dry-run" in flags:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")

@@ -20,6 +20,7 @@ import tyro
 from jaxtyping import Array, Bool, Float
 
 from gmma.assembly import assemble, run_scorer
+from gmma.checkpoint import find_step
 from gmma.commands import MeshOverride, load_run, parse, placed, use_compilation_cache
 from gmma.config import ExperimentConfig, require
 from gmma.console import print_table
@@ -27,7 +28,7 @@ from gmma.diagnostics import thought_noise
 from gmma.errors import UserError
 from gmma.evaluate import grow_examples
 from gmma.feed import read_examples
-from gmma.files import RunPath, write_whole
+from gmma.files import RunPath, check_output, write_whole
 from gmma.intervals import mean_interval
 from gmma.outcome import format_interval
 from gmma.programs import make_grow
@@ -61,11 +62,20 @@ class VarianceArguments:
     output: RunPath | None = None  # directory; None: RUN_DIR/variance, or ./variance
 
     def __post_init__(self) -> None:
+        for name in ("answers", "thoughts_grid"):
+            require(len(getattr(self, name)) > 0, name, (), "one number or more")
+        for name in ("examples", "trees"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.thoughts is None or self.thoughts >= 2, "thoughts", self.thoughts, "2 or more")
         require(min(self.answers) >= 1, "answers", self.answers, "numbers of 1 or more")
         require(min(self.thoughts_grid) >= 3, "thoughts_grid", self.thoughts_grid, "3 or more")
         require(self.pool >= 2, "pool", self.pool, "2 or more")
         require(self.trees >= 1000, "trees", self.trees, "1000 or more")
         require(len(self.means) != 1, "means", self.means, "none, or those of two thoughts or more")
+        require(min(self.variances, default=0) >= 0, "variances", self.variances, "0 or more")
+        if self.law == "bernoulli" and not self.variances:
+            inside = all(0 <= mean <= 1 for mean in self.means)
+            require(inside, "means", self.means, "within 0 … 1 for rewards of 0 and 1")
         if self.variances and len(self.variances) != len(self.means):
             raise UserError(
                 f"{len(self.variances)} variances for {len(self.means)} means; give one for each"
@@ -75,6 +85,11 @@ class VarianceArguments:
 def variance_command(arguments: Sequence[str]) -> None:
     """Tables on screen; `variance.json` and `variance.png` in the output directory."""
     given = parse(VarianceArguments, arguments, prog="gmma variance")
+    home = given.output or (given.run_dir or Path()) / "variance"
+    if given.run_dir is not None:
+        load_run(given.run_dir)
+        find_step(given.run_dir, given.step)
+    check_output("output", home, directory=True)
     record: dict[str, Any] = {"against_thoughts": against_thoughts(given)}
     print_thoughts(record["against_thoughts"])
     if given.run_dir is None:
@@ -82,7 +97,6 @@ def variance_command(arguments: Sequence[str]) -> None:
     else:
         record["against_answers"] = measured_curve(given, given.run_dir)
     print_answers(record["against_answers"])
-    home = given.output or (given.run_dir or Path()) / "variance"
     write_whole(home / "variance.json", json.dumps(record, indent=1))
     plot_variance(record, home / "variance.png")
     print(f"every figure: {home / 'variance.json'}; plot: {home / 'variance.png'}")

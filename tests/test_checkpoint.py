@@ -339,12 +339,12 @@ def test_the_first_config_stays(started):
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "deep/values.json"
-    write_whole(path, "[1]")
+    write_whole(path, '{"step": 1}')
     with monkeypatch.context() as patch:
         patch.setattr(type(path), "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             write_whole(path, "[1, 2]")
-    assert read_json(path) == [1]
+    assert read_json(path) == {"step": 1}
     path.write_text("[1, ")
     with pytest.raises(UserError, match=r"values\.json is not JSON"):
         read_json(path)

@@ -1,6 +1,9 @@
 """The command line: what users get wrong is one message and exit code 2; the commands work."""
 
+import errno
+import io
 import json
+import os
 import shutil
 import sys
 from dataclasses import replace
@@ -17,7 +20,9 @@ from gmma.assembly import run_scorer
 from gmma.checkpoint import save_config
 from gmma.commands import EvalArguments, MeshOverride, SampleArguments, parse, placed
 from gmma.config import MeshConfig, config_to_json
+from gmma.console import print_table
 from gmma.data import batch_demonstrations
+from gmma.errors import CODE_USER_ERROR
 from gmma.evaluate import load_evaluation
 from gmma.tasks.task import Demonstration
 from gmma.types import TreeRollout
@@ -53,7 +58,7 @@ def refuse(tiny, capsys, monkeypatch):
         before = tree_of(directory / "runs/whole"), sorted((directory / "runs").iterdir())
         with pytest.raises(SystemExit) as end:
             cli.main([str(argument) for argument in arguments])
-        assert end.value.code == cli.EXIT_USER_ERROR
+        assert end.value.code == CODE_USER_ERROR
         assert before == (tree_of(directory / "runs/whole"), sorted((directory / "runs").iterdir()))
         message = capsys.readouterr().err
         assert "Traceback" not in message
@@ -140,7 +145,7 @@ def test_a_wrong_command_is_refused(refuse, capsys, arguments, message):
     if not arguments:
         with pytest.raises(SystemExit) as end:
             cli.main([])
-        assert end.value.code == cli.EXIT_USER_ERROR
+        assert end.value.code == CODE_USER_ERROR
         assert message in capsys.readouterr().out
     else:
         assert message in refuse(*arguments.split())
@@ -160,6 +165,57 @@ def test_help_is_no_error(capsys):
             cli.main(arguments)
         assert end.value.code == 0
         assert capsys.readouterr().out
+
+
+def test_an_ascii_terminal_shows_what_it_can(monkeypatch):
+    """Help, tables and messages have signs that it has not."""
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setattr(sys, "stderr", shown)
+    for arguments in (["train", "--help"], ["bench", "--help"], ["train", "nö.py"], ["ü…"]):
+        with pytest.raises(SystemExit):
+            cli.main(arguments)
+    print_table("≥ 2", ["K × M", "β"], [["σ²", "−1"], ["日", "0.1 … 0.2"]])
+    text = shown.buffer.getvalue().decode("ascii")
+    for part in ("NAME.py [--field value ...]", "n\\xf6.py", ">= 2", "K x M", "sigma^2", "-1"):
+        assert part in text
+    assert r"\u65e5" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "help_"), [(errno.ENOSPC, "make room"), (errno.EROFS, "read-only: give another")]
+)
+def test_a_disk_that_fails_is_one_message(monkeypatch, capsys, number, help_):
+    def fails(arguments):
+        raise OSError(number, os.strerror(number), "runs/x/metrics.jsonl")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fails)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train"])
+    assert end.value.code == CODE_USER_ERROR
+    said = capsys.readouterr().err
+    assert said.startswith(f"gmma train: runs/x/metrics.jsonl: {os.strerror(number)}; ")
+    assert help_ in said
+
+
+def test_an_error_of_gmma_itself_keeps_its_traceback(monkeypatch):
+    def fails(arguments):
+        raise ConnectionResetError(104, "reset")
+
+    monkeypatch.setitem(cli.COMMANDS, "train", fails)
+    with pytest.raises(ConnectionResetError):
+        cli.main(["train"])
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def waits(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "train", waits)
+    with pytest.raises(SystemExit) as end:
+        cli.main(["train"])
+    assert end.value.code == cli.CODE_INTERRUPTED
+    assert capsys.readouterr().err == "gmma train: interrupted\n"
 
 
 def finish(tiny, *arguments):
@@ -245,6 +301,7 @@ def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch
     )
     save_config(config.run_dir, config_to_json(config))
     monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)
+    monkeypatch.setattr(commands, "find_step", lambda run_dir, step: 0)
     monkeypatch.setattr(commands, "load_params", lambda parts, run_dir, step: None)
     monkeypatch.setattr(
         commands,

@@ -21,8 +21,10 @@ from gmma.config import (
     TreeConfig,
     config_from_json,
     config_to_json,
+    of_its_types,
 )
 from gmma.errors import UserError
+from gmma.models.tiny import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 
@@ -89,6 +91,101 @@ WRONG = [
 def test_a_value_that_cannot_work_names_field_value_and_rule(kind, fields, message):
     with pytest.raises(UserError, match=re.escape(message)):
         kind(**fields)
+
+
+def numbers_of(values, path=()):
+    """Where a config as JSON holds floats."""
+    pairs = values.items() if isinstance(values, dict) else enumerate(values)
+    for name, value in pairs:
+        if isinstance(value, dict | list):
+            yield from numbers_of(value, (*path, name))
+        elif isinstance(value, float):
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf"), 1e39])
+@pytest.mark.parametrize("make", [experiment, everything_changed])
+def test_no_number_of_a_config_is_nan_or_infinite(make, number):
+    """Each float in its turn; 1e39 is infinite on a device."""
+    paths = list(numbers_of(config_to_json(make())))
+    assert len(paths) > 20
+    for path in paths:
+        values = config_to_json(make())
+        section = values
+        for name in path[:-1]:
+            section = section[name]
+        section[path[-1]] = number
+        with pytest.raises(UserError) as raised:
+            config_from_json(values, HERE)
+        assert str(path[-1]) in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": -1}, "seed = -1; it must be within 0 … 4294967295"),
+        ({"seed": 2**32}, "seed = 4294967296; it must be within"),
+        ({"samples_every_steps": 10**12}, "samples_every_steps = 1000000000000; it must be"),
+        (
+            {"data_dir": Path("new\nline")},
+            "data_dir = 'new\\nline'; it must be a path of printable",
+        ),
+        ({"logprob_chunk_slots": 0}, "logprob_chunk_slots = 0; it must be 1 or more, or None"),
+    ],
+)
+def test_what_no_run_could_use_is_refused(fields, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        dataclasses.replace(experiment(), **fields)
+
+
+def holding(**fields):
+    """The tiny config with values of any type, as Python lets an experiment file make it."""
+    config = experiment()
+    for name, value in fields.items():
+        object.__setattr__(config, name, value)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"seed": "one"}, "x.py: seed = 'one': Input should be a valid integer"),
+        ({"mesh": None}, "x.py: mesh = None"),
+        ({"samples_every_steps": 1.5}, "x.py: samples_every_steps = 1.5: Input should be a valid"),
+        ({"rollout_params": "all"}, "x.py: rollout_params = 'all': Input should be 'gathered'"),
+    ],
+)
+def test_a_value_of_another_type_is_named(fields, message):
+    """Dataclasses check no types: it would have failed far from here, or not at all."""
+    with pytest.raises(UserError, match=re.escape(message)):
+        of_its_types(holding(**fields), "x.py")
+
+
+def test_a_value_that_means_its_type_becomes_it():
+    config = of_its_types(holding(seed="7", runs_dir="there"), "x.py")
+    assert (config.seed, config.run_dir) == (7, Path("there/tiny"))
+    assert of_its_types(experiment(), "x.py") == experiment()
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "../x", "a/../x", "/x", "x/", "a//b", "a\nb", "\udc80", "x" * 300]
+)
+def test_a_name_is_that_of_a_directory(name):
+    with pytest.raises(UserError, match="name"):
+        dataclasses.replace(experiment(), name=name)
+
+
+def test_a_name_may_have_folders_and_any_letters():
+    for name in ("a/b", "β = 0.1", "日本", "..x", "x" * 200):
+        assert dataclasses.replace(experiment(), name=name).run_dir == Path("runs") / name
+
+
+def test_sizes_of_the_tiny_family_are_sizes():
+    for field in ("layers", "heads", "kv_heads", "width", "mlp", "patch_pixels"):
+        with pytest.raises(UserError, match=f"{field} = 0; it must be 1 or more"):
+            TinyConfig(**{field: 0})
+    with pytest.raises(UserError, match="head_size = 7; it must be even"):
+        TinyConfig(head_size=7)
 
 
 def test_grpo_has_one_answer_per_thought():

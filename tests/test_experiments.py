@@ -118,9 +118,32 @@ def test_a_file_that_is_not_there_is_named_with_its_neighbours():
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("x = 1", "has no function experiment"), ("def experiment(): return {}", "returned dict")],
+    [
+        ("x = 1", "has no function experiment"),
+        ("experiment = 1", "has no function experiment"),
+        ("def experiment(): return {}", "returned dict"),
+        ("def experiment(:", r"odd\.py, line 1: SyntaxError: "),
+        ("\nimport nowhere_at_all", r"odd\.py, line 2: ModuleNotFoundError: No module named"),
+        ("def experiment():\n    return nothing", r"odd\.py, line 2: NameError: name 'nothing'"),
+        ("def experiment(x): return x", r"odd\.py: TypeError: .*missing 1 required positional"),
+        ("import sys; sys.exit(0)", r"odd\.py, line 1: SystemExit: 0"),
+        ("import gmma.sampling as s; s.SamplingConfig(top_k=-1)", r"odd\.py: top_k = -1; it must"),
+    ],
 )
 def test_a_file_that_makes_no_config_is_refused(tmp_path, source, message):
     (tmp_path / "odd.py").write_text(source)
     with pytest.raises(UserError, match=message):
+        load_experiment(tmp_path / "odd.py")
+
+
+def test_a_file_that_is_no_python_is_refused(tmp_path):
+    (tmp_path / "odd").write_text("def experiment(): pass")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "there.py").write_text("")
+    with pytest.raises(UserError, match=r"odd is no Python file"):
+        load_experiment(tmp_path / "odd")
+    with pytest.raises(UserError, match=r"home is a directory; experiments in it: .*there\.py"):
+        load_experiment(tmp_path / "home")
+    (tmp_path / "odd.py").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"odd\.py.*: (SyntaxError|ValueError)"):
         load_experiment(tmp_path / "odd.py")

@@ -1,5 +1,7 @@
 """Runs in a bucket, against one in memory that takes whole objects only, as real ones do."""
 
+import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -17,6 +19,8 @@ from gmma.config import ExperimentConfig, config_from_json, config_to_json
 from gmma.errors import UserError
 from gmma.files import (
     PARTIAL,
+    check_bucket,
+    check_output,
     lock_of,
     locked,
     move_directory,
@@ -70,12 +74,70 @@ def test_a_config_keeps_its_bucket_through_command_line_and_json():
 
 
 def test_files_of_a_bucket_are_written_whole(run_dir):
-    for text in ("1", "2"):
+    for text in ('{"step": 1}', '{"step": 2}'):
         write_whole(run_dir / "evaluation/after.json", text)
-    assert read_json(run_dir / "evaluation/after.json") == 2
+    assert read_json(run_dir / "evaluation/after.json") == {"step": 2}
     assert not [name for name in Bucket.store if name.endswith(PARTIAL)]
     with pytest.raises(UserError, match="does not exist"):
         read_json(run_dir / "nothing.json")
+
+
+def test_a_bucket_that_nothing_reads_is_refused(run_dir):
+    check_bucket(run_dir)
+    with pytest.raises(UserError, match=r"nothing reads ftp://"):
+        check_bucket(run_path("ftp://a/b"))
+
+
+def test_a_bucket_whose_package_is_missing_is_refused(monkeypatch):
+    def missing(scheme):
+        raise ImportError("Please install gcsfs")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", missing)
+    with pytest.raises(
+        UserError, match=r"reads gs:// \(Please install gcsfs\); for gs:// pip inst"
+    ):
+        check_bucket(run_path("gs://nobody/x"))
+
+
+def test_an_output_that_can_be_written_leaves_nothing(tmp_path):
+    check_output("output", tmp_path / "a/b/c.json")
+    check_output("output", tmp_path / "a/b", directory=True)
+    check_output("output", tmp_path, directory=True)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "there.json").write_text("kept")
+    check_output("output", tmp_path / "there.json")
+    assert (tmp_path / "there.json").read_text() == "kept"
+
+
+def test_an_output_that_cannot_be_written_is_found_before(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    wrong = [
+        (tmp_path, False, r"is a directory; give another path for the file"),
+        (tmp_path / "file", True, r"is a file; give another path for the directory"),
+        (tmp_path / "file/x/y", False, r"file is a file, not a directory"),
+        (tmp_path / ("x" * 300), False, r"has 300 bytes; give one of 200"),
+        (tmp_path / "a\nb", False, r"must be a path of printable characters"),
+        (Path("/proc/nothing"), False, r"cannot be written"),
+    ]
+    for path, directory, message in wrong:
+        with pytest.raises(UserError, match=message):
+            check_output("output", path, directory=directory)
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **where: Full())
+    with pytest.raises(UserError, match=r"cannot be written .No space left on device.; make room"):
+        check_output("output", tmp_path / "new")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("content", [b"[1]", b"3", b"null", b"{", b"\xff\xfe", b"[" * 100_000])
+def test_json_that_is_no_object_is_refused(tmp_path, content):
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"config\.json (is not JSON|holds a JSON)"):
+        read_json(tmp_path / "config.json")
 
 
 def test_a_run_in_a_bucket_is_not_written_over(run_dir):

@@ -34,6 +34,15 @@ class LoraConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise UserError(f"lora.rank = {self.rank}; it must be 1 or more")
+        if not self.alpha > 0:
+            raise UserError(f"lora.alpha = {self.alpha}; it must be above 0")
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"lora.patterns: {pattern!r} is no regular expression ({error})"
+                ) from None
 
 
 def adapted_paths(params: Params, config: LoraConfig) -> list[str]:

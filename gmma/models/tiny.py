@@ -62,6 +62,17 @@ class TinyConfig:
             raise UserError(f"stem_steps = {self.stem_steps}; it must be 0 (none) or more")
         if self.images < 0:
             raise UserError(f"images = {self.images}; it must be 0 (text alone) or more")
+        sizes = ("layers", "width", "heads", "kv_heads", "head_size", "mlp")
+        for name in (*sizes, "image_pixels", "patch_pixels"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} = {getattr(self, name)}; it must be 1 or more")
+        for name in ("rotary_base", "embedding_scale"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"{name} = {getattr(self, name)}; it must be above 0")
+        if self.head_size % 2:
+            raise UserError(
+                f"head_size = {self.head_size}; it must be even: rotary positions turn pairs"
+            )
         if self.heads % self.kv_heads:
             raise UserError(
                 f"heads = {self.heads} is not a multiple of kv_heads = {self.kv_heads}; "

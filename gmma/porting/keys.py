@@ -162,7 +162,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise UserError(f"there is no {path}; give a Hugging Face model directory")
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); copy the file again") from error
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}, not a JSON object")

@@ -7,7 +7,7 @@ import tyro
 
 from gmma.commands import parse
 from gmma.errors import UserError
-from gmma.files import RunPath, write_whole
+from gmma.files import RunPath, check_bucket, check_output, write_whole
 from gmma.report.render import render_page
 from gmma.report.run import run_page
 from gmma.report.sweep import sweep_page
@@ -25,12 +25,12 @@ class ReportArguments:
 def report_command(arguments: Sequence[str]) -> None:
     """Collect what the directory holds, write the page, say where it is."""
     given = parse(ReportArguments, arguments, prog="gmma report")
+    check_bucket(given.directory)
     output = given.directory / "report.html" if given.output is None else given.output
+    if given.directory.is_dir():
+        check_output("output", output)
     page = report(given.directory)
-    try:
-        write_whole(output, page)
-    except OSError as error:
-        raise UserError(f"cannot write {output} ({error}); give another --output") from error
+    write_whole(output, page)
     print(f"{output}: {len(page.encode()) / 1e6:.2f} MB; open it in a browser")
 
 

@@ -102,7 +102,7 @@ def read_tree(directory: RunPath) -> dict[str, Any] | None:
     """A logged tree with its picture as a data URI; None where the files are not whole."""
     if not (directory / "tree.json").exists():
         return None
-    tree = {"record": read_json(directory / "tree.json")}
+    tree: dict[str, Any] = {"record": read_json(directory / "tree.json")}
     picture = directory / "image.png"
     if picture.exists():
         tree["image"] = picture_uri(picture.read_bytes())
