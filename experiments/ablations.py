@@ -12,7 +12,7 @@ from dataclasses import replace
 from digits_t4a4 import experiment
 
 from gmma.config import CheckpointConfig
-from gmma.sweep import Sweep, arm, chain, product, trees, with_seeds
+from gmma.sweep.arms import Sweep, arm, chain, product, trees, with_seeds
 
 GRPO = "GRPO, 16 samples"
 SFT = "SFT, as many tokens"

@@ -12,9 +12,9 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
+from gmma.run.variants import QWEN, lora_t4a4
 from gmma.tasks.affordance import AffordanceConfig
 from gmma.tasks.manifest import RecordsConfig
-from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from digits_t4a4 import experiment
 
-from gmma.sweep import Sweep, trees
+from gmma.sweep.arms import Sweep, trees
 
 
 def sweep() -> Sweep:

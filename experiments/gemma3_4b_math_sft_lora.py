@@ -8,7 +8,7 @@ Needs, hardware and figures: as there.
 from gemma3_4b_math_t4a4_lora import experiment as with_rl
 
 from gmma.config import ExperimentConfig
-from gmma.variants import as_sft
+from gmma.run.variants import as_sft
 
 
 def experiment() -> ExperimentConfig:

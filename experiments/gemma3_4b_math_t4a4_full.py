@@ -11,7 +11,7 @@ from pathlib import Path
 from gemma3_4b_math_t4a4_lora import experiment as with_adapters
 
 from gmma.config import ExperimentConfig, OptimizerConfig
-from gmma.models.pretrained import PretrainedConfig
+from gmma.families.pretrained import PretrainedConfig
 
 
 def experiment() -> ExperimentConfig:

@@ -11,9 +11,9 @@ figure is expected. The paper's settings are not known ([?]): every number here 
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
+from gmma.run.variants import GEMMA, lora_t4a4
 from gmma.tasks.manifest import RecordsConfig
 from gmma.tasks.trajectory import TrajectoryConfig
-from gmma.variants import GEMMA, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:

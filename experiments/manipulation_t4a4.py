@@ -9,8 +9,8 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 """
 
 from gmma.config import ExperimentConfig
+from gmma.run.variants import QWEN, lora_t4a4
 from gmma.tasks.manipulation.dataset import ManipulationConfig
-from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:

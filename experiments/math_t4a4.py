@@ -21,7 +21,7 @@ from gmma.config import (
     RewardConfig,
     TreeConfig,
 )
-from gmma.models.tiny import TinyConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.mathematics import MathConfig
 

@@ -8,7 +8,7 @@ Needs, hardware and figures: as there.
 from ocr_vqa_t4a4 import experiment as t4a4
 
 from gmma.config import ExperimentConfig
-from gmma.variants import as_sft
+from gmma.run.variants import as_sft
 
 
 def experiment() -> ExperimentConfig:

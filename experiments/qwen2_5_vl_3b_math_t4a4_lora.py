@@ -9,8 +9,8 @@ figure is expected. The paper's settings are not known ([?]): every number here 
 """
 
 from gmma.config import ExperimentConfig
+from gmma.run.variants import QWEN, lora_t4a4
 from gmma.tasks.mathematics import MathConfig
-from gmma.variants import QWEN, lora_t4a4
 
 
 def experiment() -> ExperimentConfig:

@@ -8,7 +8,7 @@ Needs, hardware and figures: as there.
 from qwen2_5_vl_3b_trajectory_t4a4_lora import experiment as with_rl
 
 from gmma.config import ExperimentConfig
-from gmma.variants import as_sft
+from gmma.run.variants import as_sft
 
 
 def experiment() -> ExperimentConfig:

@@ -16,7 +16,7 @@ from gmma.config import (
     RewardConfig,
     TreeConfig,
 )
-from gmma.models.tiny import TinyConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tasks.trajectory_scenes import SceneConfig

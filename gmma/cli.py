@@ -24,7 +24,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gmma.errors import CODE_USER_ERROR, DISK, UserError, say
-from gmma.preemption import Ended
+from gmma.hardware.preemption import Ended
 
 
 def command_train(arguments: Sequence[str]) -> None:
@@ -36,14 +36,14 @@ def command_train(arguments: Sequence[str]) -> None:
 
 def command_sweep(arguments: Sequence[str]) -> None:
     """Run a sweep's arms and seeds, and compare them."""
-    from gmma.sweep_command import sweep_command
+    from gmma.sweep.command import sweep_command
 
     sweep_command(arguments)
 
 
 def command_variance(arguments: Sequence[str]) -> None:
     """Variance of the thought advantage: formula, simulation, measurement."""
-    from gmma.variance_command import variance_command
+    from gmma.variance.command import variance_command
 
     variance_command(arguments)
 

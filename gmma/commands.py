@@ -19,17 +19,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 
-from gmma import hosts
-from gmma.assembly import assemble, run_scorer
-from gmma.bench import BenchArguments, bench
-from gmma.benchmarks import (
-    Outcome,
-    build_dataset,
-    choose_benchmarks,
-    outcomes_to_json,
-    run_benchmark,
-)
-from gmma.checkpoint import CONFIG_FILE, find_step
+from gmma.bench.command import BenchArguments, bench
 from gmma.config import (
     EvalConfig,
     ExperimentConfig,
@@ -41,19 +31,29 @@ from gmma.config import (
     of_its_types,
     require,
 )
-from gmma.console import print_table
-from gmma.data import example_batches
 from gmma.errors import UserError
-from gmma.evaluate import grow_examples, save_evaluation
-from gmma.feed import in_frame
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
-from gmma.outcome import format_interval
-from gmma.plan import PROGRAMS, plan_experiment
-from gmma.programs import make_credit, make_grow
-from gmma.samples import ScoredTrees, print_tree, tree_record, write_tree
+from gmma.hardware import hosts
+from gmma.hardware.sharding import mesh_sizes, put_batch
+from gmma.plan.command import PROGRAMS, plan_experiment
+from gmma.records.checkpoint import CONFIG_FILE, find_step
+from gmma.records.console import print_table
+from gmma.run.assembly import assemble, run_scorer
+from gmma.run.benchmarks import (
+    Outcome,
+    build_dataset,
+    choose_benchmarks,
+    outcomes_to_json,
+    run_benchmark,
+)
+from gmma.run.data import example_batches
+from gmma.run.evaluate import grow_examples, save_evaluation
+from gmma.run.feed import in_frame
+from gmma.run.outcome import format_interval
+from gmma.run.programs import make_credit, make_grow
+from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
+from gmma.run.state import load_params
 from gmma.scoring import counted_answers, read_texts, score_answers
-from gmma.sharding import mesh_sizes, put_batch
-from gmma.state import load_params
 from gmma.tasks import TASKS
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS

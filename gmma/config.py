@@ -16,15 +16,15 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from gmma.errors import UserError
+from gmma.families.pretrained import PretrainedConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.files import RunPath, check_name
-from gmma.models.pretrained import PretrainedConfig
-from gmma.models.tiny import TinyConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 from gmma.tasks.configs import SingleTaskConfig
 from gmma.tasks.mixture import MixtureConfig
-from gmma.tree.layout import TreeShape
+from gmma.types import TreeShape
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
@@ -303,7 +303,7 @@ def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class HostsConfig:
-    """The processes that train together, one a host (`gmma/hosts.py`, `docs/tpu.md`)."""
+    """The processes that train together, one a host (`gmma/hardware/hosts.py`, `docs/tpu.md`)."""
 
     # alone: this process is the whole run; slice: JAX asks the TPU VM for the other hosts;
     # given: the three fields below say

@@ -18,8 +18,8 @@ from gmma.config import KLEstimator, ObjectiveConfig
 from gmma.masked import masked_sum
 from gmma.models.policy import Policy
 from gmma.sampling import scale_logits
-from gmma.tree.layout import TreeShape, join_levels, split_levels
-from gmma.types import Metric, Metrics, PackedTree, Params, pytree
+from gmma.tree.layout import join_levels, split_levels
+from gmma.types import Metric, Metrics, PackedTree, Params, TreeShape, pytree
 
 
 @pytree

@@ -7,12 +7,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from gmma.advantage import value_rounding
-from gmma.diagnostics import thought_noise
-from gmma.metrics import mean, mean_of
+from gmma.records.diagnostics import thought_noise
+from gmma.records.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
-from gmma.tasks.prompt import Response, read_response
-from gmma.tokenizer import Tokenizer
+from gmma.text.prompt import Response, read_response
+from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example, Metric, TreeRollout, pytree
 
 TASK_NAME = "S64"  # a task's name in bytes, so that it travels between hosts as a row of an array

@@ -18,18 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gmma import checkpoint, preemption
-from gmma.assembly import Parts, assemble, run_scorer
-from gmma.checkpoint import Progress
 from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
-from gmma.console import open_display, print_buckets, warn
-from gmma.data import ExampleBatch
-from gmma.diagnostics import advantage_metrics, spike_score
 from gmma.errors import UserError
-from gmma.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
-from gmma.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
-from gmma.health import Health, check_health, first_not_finite, is_finite, is_ill, not_finite
-from gmma.hosts import (
+from gmma.hardware import preemption
+from gmma.hardware.hosts import (
     bounded_end,
     fetch_rows,
     gather_rows,
@@ -41,10 +33,28 @@ from gmma.hosts import (
     wait_for_all,
     watch_sigterm,
 )
-from gmma.metrics import SILENT, Writer, compilations, compute, merge, open_writer
-from gmma.outcome import evaluation_path, print_outcome
-from gmma.preflight import check_origin, check_run, check_settings, unknown_metric
-from gmma.programs import (
+from gmma.hardware.sharding import put_batch, put_whole
+from gmma.records import checkpoint
+from gmma.records.checkpoint import Progress
+from gmma.records.console import open_display, print_buckets, warn
+from gmma.records.diagnostics import advantage_metrics, spike_score
+from gmma.records.health import (
+    Health,
+    check_health,
+    first_not_finite,
+    is_finite,
+    is_ill,
+    not_finite,
+)
+from gmma.records.metrics import SILENT, Writer, compilations, compute, merge, open_writer
+from gmma.rewards.service import Scorer
+from gmma.run.assembly import Parts, assemble, run_scorer
+from gmma.run.data import ExampleBatch
+from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
+from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
+from gmma.run.outcome import evaluation_path, print_outcome
+from gmma.run.preflight import check_origin, check_run, check_settings, unknown_metric
+from gmma.run.programs import (
     Programs,
     Trainer,
     make_programs,
@@ -52,9 +62,9 @@ from gmma.programs import (
     make_sft_trainer,
     needs_reference,
 )
-from gmma.reward_trial import alike_words, count_alike
-from gmma.rewards.service import Scorer
-from gmma.samples import ScoredTrees, write_tree
+from gmma.run.reward_trial import alike_words, count_alike
+from gmma.run.samples import ScoredTrees, write_tree
+from gmma.run.state import first_params, kept, restore, whole_params
 from gmma.scoring import (
     counted_answers,
     measure,
@@ -62,8 +72,6 @@ from gmma.scoring import (
     rollout_metrics,
     score_answers,
 )
-from gmma.sharding import put_batch, put_whole
-from gmma.state import first_params, kept, restore, whole_params
 from gmma.types import Advantages, Metrics, Params, TrainState
 
 

@@ -9,9 +9,9 @@ import optax
 from jaxtyping import Array
 
 from gmma.config import ObjectiveConfig
-from gmma.diagnostics import gradient_powers
 from gmma.objective import TokenTerms, segment_metrics, segment_peaks, token_weights
 from gmma.optimizer import join_params
+from gmma.records.diagnostics import gradient_powers
 from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
 
 Measured = tuple[Metrics, dict[str, Array]]  # what sums up over microbatches, and maxima

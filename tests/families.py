@@ -9,12 +9,12 @@ import jax
 import laws
 import numpy as np
 
+from gmma.families.gemma3.network import Gemma3Config, gemma3_policy
+from gmma.families.gemma3.tower import SiglipConfig
+from gmma.families.qwen2_5_vl.images import QwenImageConfig, qwen_processor
+from gmma.families.qwen2_5_vl.network import QwenConfig, qwen_policy
+from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
 from gmma.images.common import PixelConfig
-from gmma.images.qwen2_5_vl import QwenImageConfig, qwen_processor
-from gmma.models.gemma3 import Gemma3Config, gemma3_policy
-from gmma.models.qwen2_5_vl import QwenConfig, qwen_policy
-from gmma.models.qwen_vision import QwenVisionConfig
-from gmma.models.siglip import SiglipConfig
 from gmma.types import Example, Params
 
 FAMILIES = ("gemma3", "qwen2_5_vl")

@@ -21,15 +21,15 @@ from flax.traverse_util import flatten_dict
 from jax.flatten_util import ravel_pytree
 
 from gmma.config import ObjectiveConfig
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.policy import Policy
-from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.objective import policy_loss, token_logprobs, token_weights
+from gmma.rollout import grow_tree
 from gmma.sampling import SamplingConfig
-from gmma.tree.layout import TreeShape, prompt_only
+from gmma.tree.layout import prompt_only
 from gmma.tree.pack import pack_tree
-from gmma.tree.rollout import grow_tree
 from gmma.tree.stops import TreeStops, tree_stops
-from gmma.types import Advantages, Params, PromptBatch, PyTree, TreeInputs, TreeRollout
+from gmma.types import Advantages, Params, PromptBatch, PyTree, TreeInputs, TreeRollout, TreeShape
 
 BATCH = 2
 TEMPERATURE = 0.7

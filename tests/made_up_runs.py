@@ -8,7 +8,7 @@ from PIL import Image
 from tiny_digits import experiment
 
 from gmma.config import config_to_json
-from gmma.evaluate import Evaluation, save_evaluation
+from gmma.run.evaluate import Evaluation, save_evaluation
 
 HOSTILE = "</script><script>throw Error('run text became code')</script>\u2028<img src=x onerror=1>"
 

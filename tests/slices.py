@@ -10,7 +10,7 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
-from gmma.tpu_compiler import NO_TPU_HERE
+from gmma.plan.tpu_compiler import NO_TPU_HERE
 
 ABSENT = importlib.util.find_spec("libtpu") is None
 

@@ -11,9 +11,11 @@ from small_records import on_few_records
 from tasks.records import drawn_config
 from tiny_digits import experiment
 
-from gmma import benchmarks
-from gmma.assembly import assemble
-from gmma.benchmarks import (
+from gmma.commands import load_experiment
+from gmma.errors import UserError
+from gmma.run import benchmarks
+from gmma.run.assembly import assemble
+from gmma.run.benchmarks import (
     Outcome,
     benchmark_parts,
     choose_benchmarks,
@@ -21,9 +23,7 @@ from gmma.benchmarks import (
     outcomes_to_json,
     run_benchmark,
 )
-from gmma.commands import load_experiment
-from gmma.errors import UserError
-from gmma.evaluate import Evaluation
+from gmma.run.evaluate import Evaluation
 from gmma.tasks import TASKS
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixture import MixtureConfig, MixturePart

@@ -14,9 +14,9 @@ from families import subject_of
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from gmma.config import ObjectiveConfig
-from gmma.models.gemma3 import gemma3_policy
-from gmma.models.qwen2_5_vl import qwen_policy
-from gmma.models.tiny import tiny_policy
+from gmma.families.gemma3.network import gemma3_policy
+from gmma.families.qwen2_5_vl.network import qwen_policy
+from gmma.families.tiny.network import tiny_policy
 from gmma.objective import policy_loss, segment_metrics, token_weights
 from gmma.sampling import SamplingConfig
 from gmma.tree import TreeShape

@@ -11,11 +11,11 @@ import orbax.checkpoint as ocp
 import pytest
 from tiny_run import assert_same_arrays, by_path, tree_of
 
-from gmma import checkpoint
-from gmma.checkpoint import Progress
 from gmma.config import CheckpointConfig
 from gmma.errors import UserError
 from gmma.files import read_json, write_whole
+from gmma.records import checkpoint
+from gmma.records.checkpoint import Progress
 
 KEEP_TWO = CheckpointConfig(every_steps=1, keep_last=2)
 CONFIG = {"name": "a", "seed": 0, "rl": {"steps": 5, "batch_prompts": 8}, "rewards": {"workers": 1}}

@@ -16,14 +16,14 @@ from tiny_digits import experiment
 from tiny_run import TINY, open_tiny, tree_of
 
 from gmma import cli, commands
-from gmma.assembly import run_scorer
-from gmma.checkpoint import save_config
 from gmma.commands import EvalArguments, MeshOverride, SampleArguments, parse, placed
 from gmma.config import MeshConfig, config_to_json
-from gmma.console import print_table
-from gmma.data import batch_demonstrations
 from gmma.errors import CODE_USER_ERROR
-from gmma.evaluate import load_evaluation
+from gmma.records.checkpoint import save_config
+from gmma.records.console import print_table
+from gmma.run.assembly import run_scorer
+from gmma.run.data import batch_demonstrations
+from gmma.run.evaluate import load_evaluation
 from gmma.tasks.task import Demonstration
 from gmma.types import TreeRollout
 

@@ -24,7 +24,7 @@ from gmma.config import (
     of_its_types,
 )
 from gmma.errors import UserError
-from gmma.models.tiny import TinyConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 

@@ -8,17 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmma.data import (
-    batch_demonstrations,
-    batch_prompts,
-    example_batches,
-    fixed_size_processor,
-    position_generator,
-    unit_images,
-)
 from gmma.errors import UserError
+from gmma.images.processor import fixed_size_processor, unit_images
+from gmma.run.data import batch_demonstrations, batch_prompts, example_batches, position_generator
 from gmma.tasks.task import Demonstration
-from gmma.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example
 
 

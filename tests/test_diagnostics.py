@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gmma.advantage import multi_answer
-from gmma.diagnostics import (
+from gmma.records.diagnostics import (
     SPIKE_SCORE,
     RunningMean,
     advantage_metrics,
@@ -17,10 +17,10 @@ from gmma.diagnostics import (
     spike_score,
     thought_noise,
 )
-from gmma.metrics import compute
-from gmma.outcome import spike_row
+from gmma.records.metrics import compute
+from gmma.run.outcome import spike_row
 from gmma.theory import gradient_spike_score, thought_advantage_variance
-from gmma.variance import simulated_variance
+from gmma.variance.simulation import simulated_variance
 
 NAN = np.nan
 CORRECTED, VARIANCE = "reward_variance/between_thoughts_corrected", "thought/advantage_variance"

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from tiny_digits import experiment
 
-from gmma.assembly import assemble
-from gmma.data import batch_demonstrations
 from gmma.errors import UserError
-from gmma.evaluate import (
+from gmma.hardware.sharding import make_mesh
+from gmma.run.assembly import assemble
+from gmma.run.data import batch_demonstrations
+from gmma.run.evaluate import (
     Evaluation,
     difference,
     load_evaluation,
@@ -19,7 +20,6 @@ from gmma.evaluate import (
     save_evaluation,
     summarise,
 )
-from gmma.sharding import make_mesh
 from gmma.tasks.task import Demonstration
 
 

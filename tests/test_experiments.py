@@ -9,14 +9,14 @@ import pytest
 from porting.directories import write_directory
 from small_records import on_few_records
 
-from gmma.assembly import assemble
 from gmma.commands import load_experiment
 from gmma.config import config_from_json, config_to_json
 from gmma.errors import UserError
-from gmma.feed import read_batches, read_demonstrations, read_prompts
-from gmma.models.pretrained import PretrainedConfig
+from gmma.families.pretrained import PretrainedConfig
 from gmma.optimizer import join_params
-from gmma.programs import make_programs, make_rl_trainer, make_sft_trainer
+from gmma.run.assembly import assemble
+from gmma.run.feed import read_batches, read_demonstrations, read_prompts
+from gmma.run.programs import make_programs, make_rl_trainer, make_sft_trainer
 from gmma.types import Advantages
 
 ROOT = Path(__file__).resolve().parent.parent

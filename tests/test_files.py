@@ -12,8 +12,6 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from tiny_digits import experiment
 
-from gmma.checkpoint import check_start, checkpoint_steps, save_config
-from gmma.checksums import find_damage, write_checksums
 from gmma.commands import parse
 from gmma.config import ExperimentConfig, config_from_json, config_to_json
 from gmma.errors import UserError
@@ -28,7 +26,9 @@ from gmma.files import (
     run_path,
     write_whole,
 )
-from gmma.metrics import open_writer, read_records
+from gmma.records.checkpoint import check_start, checkpoint_steps, save_config
+from gmma.records.checksums import find_damage, write_checksums
+from gmma.records.metrics import open_writer, read_records
 
 
 class Bucket(MemoryFileSystem):

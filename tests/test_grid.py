@@ -11,15 +11,16 @@ import tiny_grid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmma import assembly, sweep_command
-from gmma.checkpoint import restore_all_params
 from gmma.config import MeshConfig, ObjectiveConfig, config_to_json
 from gmma.errors import UserError
-from gmma.grid_run import check_cells, run_grid
-from gmma.metrics import read_records
+from gmma.hardware.sharding import make_mesh
 from gmma.objective import token_weights
-from gmma.sharding import make_mesh
-from gmma.sweep import sweep_runs
+from gmma.records.checkpoint import restore_all_params
+from gmma.records.metrics import read_records
+from gmma.run import assembly
+from gmma.sweep.arms import command as sweep_command
+from gmma.sweep.arms import sweep_runs
+from gmma.sweep.grid_run import check_cells, run_grid
 from gmma.train import train
 from gmma.tree import TreeShape
 from gmma.tree.layout import join_levels, split_levels

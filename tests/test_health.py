@@ -7,8 +7,8 @@ import pytest
 from gmma import cli
 from gmma.config import StopConfig
 from gmma.errors import UserError
-from gmma.health import Health, check_health, first_not_finite, is_ill
-from gmma.preemption import NotFinite, Preempted, Unscored
+from gmma.hardware.preemption import NotFinite, Preempted, Unscored
+from gmma.records.health import Health, check_health, first_not_finite, is_ill
 
 STOP = StopConfig(not_finite_steps=2, unscored_steps=3)
 WELL = {"phase": "rl", "step": 7, "loss": -0.1, "grad_norm": 2.0, "frac_groups_dropped": 0.0}

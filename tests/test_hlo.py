@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from gmma.hlo import (
+from gmma.plan.hlo import (
     Cost,
     Program,
     convolution_flops,

@@ -14,9 +14,9 @@ from tiny_run import count_lines, open_tiny, records, train_on_hosts, train_tiny
 
 from gmma.config import HostsConfig
 from gmma.errors import UserError
-from gmma.hosts import bounded_end, check_hosts, gather_rows, own_part
-from gmma.preemption import CODE_HOST_LOST, CODE_PREEMPTED, Preempted
-from gmma.sharding import host_by_host
+from gmma.hardware.hosts import bounded_end, check_hosts, gather_rows, own_part
+from gmma.hardware.preemption import CODE_HOST_LOST, CODE_PREEMPTED, Preempted
+from gmma.hardware.sharding import host_by_host
 
 SFT_STEPS = 5
 ENDLESS = ("--rl.steps", "100000")  # no run here reaches its end; the schedule is constant

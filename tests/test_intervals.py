@@ -17,7 +17,7 @@ from gmma.intervals import (
     score_interval,
     student_ends,
 )
-from gmma.sweep_results import comparison
+from gmma.sweep.results import comparison
 
 RATES = (0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5)
 DRAWS = 1000

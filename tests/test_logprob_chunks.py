@@ -8,7 +8,7 @@ import laws
 import pytest
 from hypothesis import given
 
-from gmma.models.tiny import TinyConfig, tiny_policy
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.objective import token_logprobs
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree

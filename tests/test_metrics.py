@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from tiny_run import shown_steps
 
-from gmma.metrics import compilations, compute, mean, mean_of, merge, open_writer, read_records
+from gmma.records.metrics import (
+    compilations,
+    compute,
+    mean,
+    mean_of,
+    merge,
+    open_writer,
+    read_records,
+)
 
 
 def test_merged_metrics_are_the_metric_of_all_values():

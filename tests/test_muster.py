@@ -14,10 +14,10 @@ from nursery import open_nursery
 from tiny_digits import experiment
 from tiny_run import train_tiny
 
-from gmma import muster
 from gmma.config import ObjectiveConfig, config_to_json
 from gmma.errors import CODE_USER_ERROR, UserError
-from gmma.muster import PACKAGE, check_devices, code_hash, meet, meet_in_store, run_facts
+from gmma.hardware import muster
+from gmma.hardware.muster import PACKAGE, check_devices, code_hash, meet, meet_in_store, run_facts
 
 SLOW = os.environ.get("GMMA_SLOW") == "1"
 # A field, and its values on host 0, which is the tiny config's own, and on host 1, as JSON.

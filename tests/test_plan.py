@@ -15,15 +15,15 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from slices import needs_libtpu
 
 import gmma
-from gmma.chips import chip_of
 from gmma.commands import load_experiment, take_option
 from gmma.config import ExperimentConfig, MeshConfig
 from gmma.errors import UserError
-from gmma.plan import ProgramPlan, plan_program, plan_slice
-from gmma.plan_programs import Planned, plan_parts, plan_programs
+from gmma.hardware.sharding import make_mesh
+from gmma.plan.chips import chip_of
+from gmma.plan.command import ProgramPlan, plan_program, plan_slice
+from gmma.plan.programs import Planned, plan_parts, plan_programs
+from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 from gmma.porting.pretrained import describe_pretrained
-from gmma.sharding import make_mesh
-from gmma.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 
 PRESETS = Path(gmma.__file__).parent / "presets"
 

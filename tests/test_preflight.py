@@ -6,17 +6,17 @@ from dataclasses import replace
 import pytest
 from tiny_digits import experiment
 
-from gmma.assembly import assemble
 from gmma.config import CheckpointConfig, RewardConfig, TreeConfig
 from gmma.errors import UserError
-from gmma.preflight import (
+from gmma.rewards.terms import RewardTerm
+from gmma.run.assembly import assemble
+from gmma.run.preflight import (
     check_batches,
     check_lengths,
     check_settings,
     trial_examples,
     unknown_metric,
 )
-from gmma.rewards.terms import RewardTerm
 from gmma.sampling import GREEDY
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig

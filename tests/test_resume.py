@@ -21,8 +21,8 @@ from tiny_run import (
     wait_until,
 )
 
-from gmma.checkpoint import checkpoint_steps
-from gmma.preemption import CODE_NOT_FINITE, CODE_PREEMPTED
+from gmma.hardware.preemption import CODE_NOT_FINITE, CODE_PREEMPTED
+from gmma.records.checkpoint import checkpoint_steps
 
 SFT_STEPS, RL_STEPS = 5, 9
 

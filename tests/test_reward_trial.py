@@ -9,13 +9,13 @@ import jax
 import pytest
 import tiny_digits
 
-from gmma.assembly import assemble, run_scorer
 from gmma.cli import main
 from gmma.config import RewardConfig
-from gmma.feed import read_batches
-from gmma.preflight import trial_examples
-from gmma.reward_trial import alike_words, count_alike, trial_warnings
 from gmma.rewards.terms import RewardTerm
+from gmma.run.assembly import assemble, run_scorer
+from gmma.run.feed import read_batches
+from gmma.run.preflight import trial_examples
+from gmma.run.reward_trial import alike_words, count_alike, trial_warnings
 
 ROOT = Path(__file__).resolve().parent.parent
 

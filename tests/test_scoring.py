@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gmma.errors import UserError
-from gmma.metrics import compute
+from gmma.records.metrics import compute
 from gmma.rewards.service import RewardTerm, open_scorer
 from gmma.scoring import (
     counted_answers,
@@ -14,7 +14,7 @@ from gmma.scoring import (
     reward_metrics,
     score_answers,
 )
-from gmma.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example, TreeRollout
 
 NAN = np.nan

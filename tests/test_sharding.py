@@ -16,7 +16,6 @@ from families import subject_of
 from jax.sharding import Mesh, PartitionSpec
 from tiny_digits import experiment
 
-from gmma.assembly import Parts
 from gmma.config import (
     MeshConfig,
     ObjectiveConfig,
@@ -24,12 +23,8 @@ from gmma.config import (
     PhaseConfig,
     RolloutLayout,
 )
-from gmma.data import fixed_size_processor
 from gmma.errors import UserError
-from gmma.models.lora import LoraConfig, adapted_policy
-from gmma.programs import make_credit, make_grow, make_pack, make_rl_trainer
-from gmma.sampling import SamplingConfig
-from gmma.sharding import (
+from gmma.hardware.sharding import (
     batch_shards,
     check_batch,
     make_mesh,
@@ -38,9 +33,14 @@ from gmma.sharding import (
     put_batch,
     put_whole,
 )
+from gmma.images.processor import fixed_size_processor
+from gmma.models.lora import LoraConfig, adapted_policy
+from gmma.run.assembly import Parts
+from gmma.run.programs import make_credit, make_grow, make_pack, make_rl_trainer
+from gmma.sampling import SamplingConfig
 from gmma.tasks import TASKS
-from gmma.tasks.prompt import TINY_TEMPLATE
-from gmma.tokenizer import Tokenizer
+from gmma.text.prompt import TINY_TEMPLATE
+from gmma.text.tokenizer import Tokenizer
 from gmma.tree import TreeShape
 from gmma.types import PromptBatch, TrainState
 

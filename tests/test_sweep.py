@@ -17,15 +17,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gmma import sweep_queue, sweep_results
-from gmma.checkpoint import save_config
 from gmma.config import ExperimentConfig, HostsConfig, config_to_json
 from gmma.errors import UserError
-from gmma.evaluate import Evaluation, save_evaluation
-from gmma.feed import demonstration_seed
-from gmma.outcome import evaluation_path
-from gmma.preemption import CODE_PREEMPTED, Preempted
-from gmma.sweep import (
+from gmma.hardware.preemption import CODE_PREEMPTED, Preempted
+from gmma.records.checkpoint import save_config
+from gmma.run.evaluate import Evaluation, save_evaluation
+from gmma.run.feed import demonstration_seed
+from gmma.run.outcome import evaluation_path
+from gmma.sweep.arms import (
     START,
     Arm,
     Sweep,
@@ -39,9 +38,11 @@ from gmma.sweep import (
     with_seeds,
     zipped,
 )
-from gmma.sweep_command import load_sweep, repeating, sweep_command
-from gmma.sweep_queue import Share, own_share, run_queue
-from gmma.sweep_results import (
+from gmma.sweep.arms import queue as sweep_queue
+from gmma.sweep.arms import results as sweep_results
+from gmma.sweep.command import load_sweep, repeating, sweep_command
+from gmma.sweep.queue import Share, own_share, run_queue
+from gmma.sweep.results import (
     BUDGETS,
     RunResult,
     arm_record,
@@ -51,7 +52,7 @@ from gmma.sweep_results import (
     sweep_record,
     with_least_seconds,
 )
-from gmma.sweep_tables import sweep_markdown
+from gmma.sweep.tables import sweep_markdown
 
 ROOT = Path(__file__).resolve().parent.parent
 axes = st.lists(
@@ -427,7 +428,7 @@ def test_a_wrong_command_is_refused(arguments, message, tmp_path, monkeypatch):
 def test_runs_of_another_config_are_not_shown_as_those_of_this_one(quick, flag, monkeypatch):
     sweep, runs, *_ = quick
     run_queue(sweep, runs, 1, Share(index=0, count=1))
-    monkeypatch.setattr("gmma.sweep_command.load_sweep", lambda path: sweep)
+    monkeypatch.setattr("gmma.sweep.command.load_sweep", lambda path: sweep)
     wanted = [str(ROOT / "tests/tiny_sweep.py"), flag, "--rl.optimizer.learning-rate", "0.5"]
     with pytest.raises(UserError, match=r"started with another config.*learning_rate"):
         sweep_command(wanted)

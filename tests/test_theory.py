@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gmma.theory import gradient_spike_score, thought_advantage_variance
-from gmma.variance import simulated_variance
+from gmma.variance.simulation import simulated_variance
 
 TREES = 32_000
 

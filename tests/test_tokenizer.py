@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.tokenizer import (
+from gmma.text.tokenizer import (
     load_sentencepiece,
     train_free_text_sentencepiece,
     train_sentencepiece,

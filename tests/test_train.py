@@ -14,18 +14,19 @@ import pytest
 from tiny_digits import experiment
 from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 
-from gmma import preemption, train
-from gmma.assembly import assemble
-from gmma.checkpoint import Progress, checkpoint_steps, restore_progress
+from gmma import train
 from gmma.config import ObjectiveConfig, RewardConfig, StopConfig
 from gmma.errors import UserError
 from gmma.files import lock_of, locked
-from gmma.health import first_not_finite
-from gmma.metrics import read_records
-from gmma.preemption import NotFinite, Preempted, Unscored
-from gmma.preflight import TRIAL_ANSWERS
+from gmma.hardware import preemption
+from gmma.hardware.preemption import NotFinite, Preempted, Unscored
+from gmma.hardware.sharding import put_whole
+from gmma.records.checkpoint import Progress, checkpoint_steps, restore_progress
+from gmma.records.health import first_not_finite
+from gmma.records.metrics import read_records
 from gmma.rewards.terms import RewardTerm
-from gmma.sharding import put_whole
+from gmma.run.assembly import assemble
+from gmma.run.preflight import TRIAL_ANSWERS
 from gmma.tasks.mathematics import MathConfig
 from gmma.theory import gradient_spike_score
 

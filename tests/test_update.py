@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from gmma.config import ObjectiveConfig
-from gmma.metrics import compute
 from gmma.objective import policy_loss, token_weights
 from gmma.optimizer import join_params, split_params
+from gmma.records.metrics import compute
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.types import Metrics, TrainState

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tiny_run import open_tiny
 
 from gmma.errors import UserError
-from gmma.variance import resampled, simulated_variance, variance_between_parts
-from gmma.variance_command import live_prompts, slope, variance_command
+from gmma.variance.command import live_prompts, slope, variance_command
+from gmma.variance.simulation import resampled, simulated_variance, variance_between_parts
 
 ANSWERS = (1, 2, 8)
 

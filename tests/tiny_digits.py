@@ -11,7 +11,7 @@ from gmma.config import (
     RewardConfig,
     TreeConfig,
 )
-from gmma.models.tiny import TinyConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.digits import DigitsConfig
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tiny_digits import experiment
 
-from gmma.sweep import Sweep, arm, chain, with_seeds
+from gmma.sweep.arms import Sweep, arm, chain, with_seeds
 
 
 def sweep() -> Sweep:

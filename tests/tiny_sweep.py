@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from tiny_digits import experiment
 
-from gmma.sweep import Sweep, trees
+from gmma.sweep.arms import Sweep, trees
 
 
 def sweep() -> Sweep:

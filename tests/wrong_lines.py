@@ -32,7 +32,7 @@ from dataclasses import replace
 import sys
 sys.path.insert(0, {here!r})
 from tiny_digits import experiment as tiny
-from gmma.sweep import Sweep, vary
+from gmma.sweep.arms import Sweep, vary
 
 def experiment():
     return replace(tiny(), {change})

@@ -3,7 +3,7 @@
 # What every verb shares: the configuration, --dry-run, the state of the slice, the workers.
 
 # What `gmma train` exits with: once SIGTERM has made it write a checkpoint, and once another host is lost; the second of
-# these is JAX's own abort where it notices first. gmma/preemption.py names the first two.
+# these is JAX's own abort where it notices first. gmma/hardware/preemption.py names the first two.
 readonly CODE_PREEMPTED=75 CODE_HOST_LOST=76 CODE_ABORTED=134
 
 readonly EXIT_USER=2        # a mistake in the configuration or on the command line, as in gmma, or a request that Google denies

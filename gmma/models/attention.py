@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from gmma.tree.layout import TreeShape, join_levels, split_levels
-from gmma.types import pytree
+from gmma.tree.layout import join_levels, split_levels
+from gmma.types import TreeShape, pytree
 
 HIDDEN_SCORE = -1e30  # finite, so that a query with nothing to see yields numbers that nobody reads
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Int
 
 from gmma.models.attention import Level, Slots
 from gmma.models.cache import TreeCache
-from gmma.tree.layout import TreeShape, prompt_only
-from gmma.types import Params, PromptBatch, PyTree, TreeInputs, pytree, static_field
+from gmma.tree.layout import prompt_only
+from gmma.types import Params, PromptBatch, PyTree, TreeInputs, TreeShape, pytree, static_field
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: programs are cached by it

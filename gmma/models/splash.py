@@ -31,9 +31,10 @@ from jax.sharding import AxisType, PartitionSpec
 from jaxtyping import Array, Float, Int
 
 from gmma.errors import UserError
-from gmma.mesh_axes import BATCH_AXES, TENSOR_AXIS
 from gmma.models.attention import Slots
-from gmma.tree.layout import TreeShape, join_levels, split_levels
+from gmma.models.mesh_axes import BATCH_AXES, TENSOR_AXIS
+from gmma.tree.layout import join_levels, split_levels
+from gmma.types import TreeShape
 
 LAST_BITS = 15  # of a query's integer; the other 16 are for the first slot of its window
 MOST_SLOTS = 2**LAST_BITS

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gmma.errors import UserError, UserErrors, problems_of
-from gmma.porting.keys import read_json
+from gmma.huggingface.keys import read_json
+from gmma.huggingface.tokenizers import load_tokenizer
+from gmma.huggingface.weights import shard_files, tensor_shapes
 from gmma.porting.pretrained import (
     CONFIG,
     Described,
@@ -17,10 +19,8 @@ from gmma.porting.pretrained import (
     image_processor,
     match_names,
 )
-from gmma.porting.tokenizers import load_tokenizer
-from gmma.porting.weights import shard_files, tensor_shapes
-from gmma.tasks.prompt import check_tags
-from gmma.tokenizer import Tokenizer
+from gmma.text.prompt import check_tags
+from gmma.text.tokenizer import Tokenizer
 
 T = TypeVar("T")
 

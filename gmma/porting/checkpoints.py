@@ -14,13 +14,14 @@ from typing import Any
 
 import jax
 
-from gmma.checkpoint import CONFIG_FILE, restore_all_params, save_params
 from gmma.config import MeshConfig, config_from_json
 from gmma.errors import UserError
+from gmma.families.gemma3.checkpoint import DType
+from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
+from gmma.hardware.sharding import make_mesh, param_shardings
+from gmma.huggingface.weights import shard_files, tensor_shapes
 from gmma.models.lora import merge_adapters
-from gmma.models.pretrained import PretrainedConfig
-from gmma.porting.gemma3 import DType
 from gmma.porting.pretrained import (
     Pretrained,
     Source,
@@ -31,8 +32,7 @@ from gmma.porting.pretrained import (
     save_pretrained,
     write_config,
 )
-from gmma.porting.weights import shard_files, tensor_shapes
-from gmma.sharding import make_mesh, param_shardings
+from gmma.records.checkpoint import CONFIG_FILE, restore_all_params, save_params
 
 IMPORT_FILE, COMPANIONS = "import.json", "huggingface"
 HOST_ALLOWANCE = 1.3  # of the largest shard

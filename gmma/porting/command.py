@@ -8,10 +8,10 @@ from typing import TypeVar
 import tyro
 
 from gmma.config import MeshConfig
-from gmma.console import print_table
 from gmma.errors import UserError
+from gmma.families.gemma3.checkpoint import DType
+from gmma.huggingface.chat import DIFFERENCE, TEMPLATE, write_chat_template
 from gmma.porting.adapters import save_adapters
-from gmma.porting.chat import DIFFERENCE, TEMPLATE, write_chat_template
 from gmma.porting.check import check_directory
 from gmma.porting.checkpoints import (
     HOST_ALLOWANCE,
@@ -21,8 +21,8 @@ from gmma.porting.checkpoints import (
     is_import,
     read_checkpoint,
 )
-from gmma.porting.gemma3 import DType
 from gmma.porting.pretrained import chat_of, copy_companions
+from gmma.records.console import print_table
 
 T = TypeVar("T")
 GB = 1e9

@@ -14,38 +14,39 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from PIL import Image
 
-from gmma.data import ImageProcessor
 from gmma.errors import UserError
-from gmma.images.common import rgb_array
-from gmma.models.gemma3 import gemma3_policy
-from gmma.models.layers import Attention, Remat
-from gmma.models.policy import Policy
-from gmma.models.qwen2_5_vl import qwen_policy
-from gmma.porting import gemma3, qwen2_5_vl
-from gmma.porting.gemma3 import DType
-from gmma.porting.keys import read_json
-from gmma.porting.processors import (
+from gmma.families.gemma3 import checkpoint as gemma3
+from gmma.families.gemma3.checkpoint import DType
+from gmma.families.gemma3.network import gemma3_policy
+from gmma.families.processors import (
     gemma_full_bucket,
     gemma_image_processor,
     qwen_full_bucket,
     qwen_image_processor,
 )
-from gmma.porting.table import Place, Table, check_names, find_prefixes
-from gmma.porting.tokenizers import (
+from gmma.families.qwen2_5_vl import checkpoint as qwen2_5_vl
+from gmma.families.qwen2_5_vl.network import qwen_policy
+from gmma.huggingface.keys import read_json
+from gmma.huggingface.table import Place, Table, check_names, find_prefixes
+from gmma.huggingface.tokenizers import (
     GEMMA_TOKENIZER,
     QWEN_TOKENIZER,
     TokenizerFiles,
     load_tokenizer,
 )
-from gmma.porting.weights import (
+from gmma.huggingface.weights import (
     read_params,
     same_values,
     shard_files,
     tensor_shapes,
     write_params,
 )
-from gmma.tasks.prompt import PromptTemplate
-from gmma.tokenizer import Tokenizer
+from gmma.images.common import rgb_array
+from gmma.images.processor import ImageProcessor
+from gmma.models.layers import Attention, Remat
+from gmma.models.policy import Policy
+from gmma.text.prompt import PromptTemplate
+from gmma.text.tokenizer import Tokenizer
 from gmma.tree.layout import prompt_only
 from gmma.types import Example, Params, PyTree, TreeInputs
 

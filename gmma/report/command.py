@@ -11,7 +11,7 @@ from gmma.files import RunPath, check_bucket, check_output, write_whole
 from gmma.report.render import render_page
 from gmma.report.run import run_page
 from gmma.report.sweep import sweep_page
-from gmma.sweep import SWEEP_FILE
+from gmma.sweep.arms import SWEEP_FILE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.files import RunPath, read_json
-from gmma.metrics import Record
+from gmma.records.metrics import Record
 
 PAGE_BYTES = 15_000_000  # a page stays below
 TREE_BYTES = 8_000_000  # of it for trees and their pictures; too many are left out evenly

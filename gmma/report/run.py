@@ -7,14 +7,14 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from gmma.checkpoint import CONFIG_FILE
-from gmma.diagnostics import SPIKE_SCORE
 from gmma.errors import UserError
-from gmma.evaluate import difference, load_evaluation, summarise
 from gmma.files import RunPath, absolute, read_json
-from gmma.metrics import RECORDS, Record, read_records
+from gmma.records.checkpoint import CONFIG_FILE
+from gmma.records.diagnostics import SPIKE_SCORE
+from gmma.records.metrics import RECORDS, Record, read_records
 from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
-from gmma.sweep import SWEEP_FILE
+from gmma.run.evaluate import difference, load_evaluation, summarise
+from gmma.sweep.arms import SWEEP_FILE
 from gmma.theory import gradient_spike_score
 
 PHASES = ("sft", "rl")

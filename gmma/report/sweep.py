@@ -3,9 +3,9 @@
 from typing import Any
 
 from gmma.files import RunPath, read_json
-from gmma.metrics import RECORDS, read_records
+from gmma.records.metrics import RECORDS, read_records
 from gmma.report.render import fit_trees, read_tree, thin
-from gmma.sweep import SWEEP_FILE
+from gmma.sweep.arms import SWEEP_FILE
 
 NORM_ROWS = 300  # of a run's gradient norms, at most
 

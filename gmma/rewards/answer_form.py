@@ -7,14 +7,14 @@ the model to keep to one.
 import re
 from collections.abc import Callable, Sequence
 
-from gmma.errors import UserError
-from gmma.rewards.reading import (
+from gmma.answers.reading import (
     parse_box,
     parse_detections,
     parse_path,
     parse_point,
     parse_touch,
 )
+from gmma.errors import UserError
 
 _NOT_IN_A_NAME = re.compile(r"[\d\[\](){}<>`:\"\n]")
 _LETTER = re.compile(r"[^\W\d]")

@@ -3,9 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from gmma.rewards.boxes import box_iou
-from gmma.rewards.exact import exact_match
-from gmma.rewards.reading import (
+from gmma.answers.reading import (
     Box,
     Reading,
     Size,
@@ -15,6 +13,8 @@ from gmma.rewards.reading import (
     read_gold_box,
     says_boxes,
 )
+from gmma.rewards.boxes import box_iou
+from gmma.rewards.exact import exact_match
 
 _ARTICLE = re.compile(r"^(?:an?|the)\s+", re.IGNORECASE)
 _HIT_IOU = 0.5

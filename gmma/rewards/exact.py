@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-
-def fold_text(text: str) -> str:
-    """Lower case (Unicode case folding), runs of white space as one space, none at the ends."""
-    return " ".join(text.split()).casefold()
+from gmma.answers.folding import fold_text
 
 
 def read_gold_texts(gold: object) -> list[str] | None:

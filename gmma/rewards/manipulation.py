@@ -7,8 +7,8 @@ import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gmma.answers.reading import Reading, check_reading
 from gmma.errors import UserError
-from gmma.rewards.reading import Reading, check_reading
 
 if TYPE_CHECKING:
     from gmma.simulator.attempt import Attempt
@@ -26,7 +26,7 @@ def manipulation_reward(
 ) -> list[float | None]:
     """1 where the joint reached its goal, else 0: sparse, as the paper's task is said to be [R].
 
-    An answer is `{"point": [x, y], "action": "push" | "pull"}`, as `gmma.rewards.reading` reads it;
+    An answer is `{"point": [x, y], "action": "push" | "pull"}`, as `gmma.answers.reading` reads it;
     `gmma.simulator.attempt.attempt` says what it does.
     Frame: x right, y down from the top left corner of the image, which is `frame_size` = [w, h]
     wide and high (its pixels, or 1000 × 1000). Text that is no such answer is 0; None where kind,

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from gmma.answers.math_text import find_answer, has_words, normalise
+from gmma.answers.math_units import conflict, only_number, read_quantity, spelled_number
 from gmma.errors import UserError
-from gmma.rewards.math_text import find_answer, has_words, normalise
-from gmma.rewards.math_units import conflict, only_number, read_quantity, spelled_number
 
 _LIMIT_SECONDS = 4.0  # of processor time, for one answer
 _AGAIN_SECONDS = 0.5

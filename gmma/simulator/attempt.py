@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from gmma.rewards.reading import Action, Reading, parse_touch
+from gmma.answers.reading import Action, Reading, parse_touch
 from gmma.simulator.mjcf import FORCE_NEWTONS
 from gmma.simulator.scene import Scene, set_scene
 from gmma.simulator.sight import see

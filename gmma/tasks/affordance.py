@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gmma.answers.reading import Box, parse_box, parse_path, read_gold_box
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap, near_box, spell_box, spell_point
 from gmma.rewards.boxes import box_iou
 from gmma.rewards.heatmap import (
     heat_kld,
@@ -27,10 +29,8 @@ from gmma.rewards.heatmap import (
     worst_nss,
 )
 from gmma.rewards.points import share_inside
-from gmma.rewards.reading import Box, parse_box, parse_path, read_gold_box
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
-from gmma.tasks.frames import AxisMap, near_box, spell_box, spell_point
 from gmma.tasks.task import Demonstration
 from gmma.tasks.truths import read_true_box
 from gmma.tasks.visual import Visual, VisualConfig, to_pixels, traced, visual_task

@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap
 from gmma.rewards.boxes import Box
-from gmma.tasks.frames import AxisMap
 from gmma.types import Example
 
 Columns = Mapping[str, Any]

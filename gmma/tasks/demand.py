@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gmma.answers.reading import Box, parse_box, parse_point
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap, spell_box
 from gmma.rewards.demand import demand_reward
-from gmma.rewards.reading import Box, parse_box, parse_point
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
-from gmma.tasks.frames import AxisMap, spell_box
 from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.task import Demonstration
 from gmma.tasks.truths import read_true_box, require_keys

@@ -17,19 +17,19 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gmma.answers.folding import fold_text
+from gmma.answers.reading import Box, Detection, parse_detections
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap, near_box, spell_box
 from gmma.rewards.average_precision import coco_dataset, coco_resampled, coco_results
 from gmma.rewards.detection import (
     detection_ap_reward,
     detection_reward,
     read_gold_detections,
 )
-from gmma.rewards.exact import fold_text
-from gmma.rewards.reading import Box, Detection, parse_detections
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
 from gmma.tasks.formats import spell_list
-from gmma.tasks.frames import AxisMap, near_box, spell_box
 from gmma.tasks.public import is_public
 from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.task import CorpusFigure, Demonstration

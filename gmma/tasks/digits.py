@@ -25,20 +25,11 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
+from gmma.answers.reading import Box, Reading, parse_box
 from gmma.errors import UserError
+from gmma.images.frames import near_box
 from gmma.rewards.boxes import box_iou
-from gmma.rewards.reading import Box, Reading, parse_box
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.frames import near_box
-from gmma.tasks.prompt import (
-    ANSWER_CLOSE,
-    ANSWER_OPEN,
-    THINK_CLOSE,
-    THINK_OPEN,
-    answer_text,
-    prompt_text,
-    thought_text,
-)
 from gmma.tasks.storage import (
     SPLITS,
     Storage,
@@ -56,7 +47,16 @@ from gmma.tasks.task import (
     TermOptions,
     reading_options,
 )
-from gmma.tokenizer import train_sentencepiece
+from gmma.text.prompt import (
+    ANSWER_CLOSE,
+    ANSWER_OPEN,
+    THINK_CLOSE,
+    THINK_OPEN,
+    answer_text,
+    prompt_text,
+    thought_text,
+)
+from gmma.text.tokenizer import train_sentencepiece
 from gmma.types import Example
 
 DIGIT_PIXELS = 8

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
+from gmma.images.frames import AxisMap, between, near_box
 from gmma.rewards.boxes import Number
-from gmma.tasks.frames import AxisMap, between, near_box
 from gmma.types import Example
 
 TRUTH_COLOUR = (0, 220, 90)

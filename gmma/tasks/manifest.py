@@ -28,8 +28,8 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
+from gmma.images.frames import WHOLE_IMAGE_UNITS
 from gmma.tasks.formats import FORMATS
-from gmma.tasks.frames import WHOLE_IMAGE_UNITS
 from gmma.tasks.pictures import (
     Outside,
     check_picture,

@@ -22,10 +22,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from gmma.answers.math_text import find_answer
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.rewards.attempts import majority_at_k, pass_rates
-from gmma.rewards.math_text import find_answer
 from gmma.rewards.mathematics import read_answer
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.judge import judge

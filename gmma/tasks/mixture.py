@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.images.frames import STORED_PIXELS, Frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.configs import SingleTaskConfig
-from gmma.tasks.frames import STORED_PIXELS, Frame
 from gmma.tasks.mixing import (
     AskedSource,
     MixedSource,

@@ -15,12 +15,12 @@ from typing import Any, Literal
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap
 from gmma.rewards.anls import anls_reward
 from gmma.rewards.boxes import Box
 from gmma.rewards.exact import exact_reward, read_gold_texts
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
-from gmma.tasks.frames import AxisMap
 from gmma.tasks.records import refuse_tags, require_text
 from gmma.tasks.task import Demonstration
 from gmma.tasks.visual import Visual, VisualConfig, traced, visual_task

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
-from gmma.tasks.prompt import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
+from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 
 Record = Mapping[str, Any]
 R = TypeVar("R")

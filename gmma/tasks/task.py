@@ -8,9 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL.Image import Image
 
-from gmma.rewards.reading import Reading
+from gmma.answers.reading import Reading
+from gmma.images.frames import Frame
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.frames import Frame
 from gmma.types import Example
 
 READING_TERMS = frozenset(

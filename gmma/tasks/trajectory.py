@@ -16,13 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gmma.answers.reading import Box, parse_path, read_gold_points
 from gmma.errors import UserError
-from gmma.rewards.reading import Box, parse_path, read_gold_points
+from gmma.images.frames import WHOLE_IMAGE_UNITS, AxisMap, between, spell_point
 from gmma.rewards.trajectory import path_distances, trajectory_reward
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour, note_unreadable
-from gmma.tasks.frames import WHOLE_IMAGE_UNITS, AxisMap, between, spell_point
-from gmma.tasks.prompt import ANSWER_CLOSE, ANSWER_OPEN
 from gmma.tasks.records import refuse_tags, require_text, spell_value
 from gmma.tasks.storage import Storage
 from gmma.tasks.task import Demonstration, Patches
@@ -36,6 +35,7 @@ from gmma.tasks.visual import (
     traced,
     visual_task,
 )
+from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN
 from gmma.types import Example
 
 WORST_DISTANCE = WHOLE_IMAGE_UNITS * 2**0.5  # from corner to corner

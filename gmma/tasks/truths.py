@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from gmma.errors import UserError
+from gmma.images.frames import AxisMap
 from gmma.rewards.boxes import Box, read_gold_box
-from gmma.tasks.frames import AxisMap
 from gmma.tasks.records import spell_value
 
 SLACK_PIXELS = 1.0  # how far a truth may stand over the image's edge: what rounding makes

@@ -19,12 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from PIL.Image import Image
 
+from gmma.answers.reading import Number, Reading
 from gmma.errors import UserError
-from gmma.rewards.reading import Number, Reading
+from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.drawing import Board
-from gmma.tasks.frames import AxisMap, Frame, between, square_frame
 from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
 from gmma.tasks.public import is_public, open_builder, open_public
 from gmma.tasks.records import fingerprint

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from gmma.tasks.prompt import TAGS, answer_text, prompt_text, thought_text
 from gmma.tasks.task import Demonstration, ExampleSource
-from gmma.tokenizer import train_free_text_sentencepiece
+from gmma.text.prompt import TAGS, answer_text, prompt_text, thought_text
+from gmma.text.tokenizer import train_free_text_sentencepiece
 
 _CORPUS_EXAMPLES = 4096
 

@@ -7,59 +7,11 @@
 Everything here is NumPy on the host, small, and known when a program is compiled.
 """
 
-import dataclasses
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Shaped
 
-
-@dataclasses.dataclass(frozen=True)
-class TreeShape:
-    """Slots per node and nodes per level. All static.
-
-    >>> shape = TreeShape(prompt=400, thought=300, answer=60, thoughts=4, answers=4)
-    >>> shape.packed, shape.flat
-    (2560, 12160)
-    """
-
-    prompt: int  # P, slots of the prompt
-    thought: int  # T, slots of one thought
-    answer: int  # A, slots of one answer
-    thoughts: int  # K, thoughts per prompt
-    answers: int  # M, answers per thought
-
-    def __post_init__(self) -> None:
-        for name, least in (("prompt", 1), ("thought", 0), ("answer", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} = {getattr(self, name)} slots; at least {least} needed")
-        for name in ("thoughts", "answers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; at least 1 needed")
-
-    @property
-    def packed(self) -> int:
-        """S = P + K·T + K·M·A: every token once."""
-        return self.answers_start + self.thoughts * self.answers * self.answer
-
-    @property
-    def flat(self) -> int:
-        """K·M·(P + T + A): the same answers as separate sequences."""
-        return self.thoughts * self.answers * (self.prompt + self.thought + self.answer)
-
-    @property
-    def answers_start(self) -> int:
-        """First slot of the first answer, P + K·T."""
-        return self.prompt + self.thoughts * self.thought
-
-    @property
-    def label(self) -> str:
-        """The paper's name of a configuration, `TkAm`.
-
-        >>> TreeShape(8, 8, 8, thoughts=4, answers=2).label
-        'T4A2'
-        """
-        return f"T{self.thoughts}A{self.answers}"
+from gmma.types import TreeShape
 
 
 def prompt_only(slots: int) -> TreeShape:

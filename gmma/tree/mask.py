@@ -16,7 +16,8 @@ sees itself and what precedes it on its own path from the root, never a sibling:
 import numpy as np
 from jaxtyping import Bool
 
-from gmma.tree.layout import TreeShape, node_of_slot, parent_of_node
+from gmma.tree.layout import node_of_slot, parent_of_node
+from gmma.types import TreeShape
 
 
 def attention_mask(shape: TreeShape) -> Bool[np.ndarray, "S S"]:

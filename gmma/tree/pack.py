@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from gmma.tree.layout import TreeShape, join_levels, node_of_slot
-from gmma.types import Advantages, PackedTree, PromptBatch, TreeInputs, TreeRollout
+from gmma.tree.layout import join_levels, node_of_slot
+from gmma.types import Advantages, PackedTree, PromptBatch, TreeInputs, TreeRollout, TreeShape
 
 
 def shape_of(prompts: PromptBatch, rollout: TreeRollout) -> TreeShape:

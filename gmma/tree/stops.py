@@ -8,7 +8,7 @@ token runs on the device.
 
 A token may end one string and begin the next (Qwen's `><` closes `</think` and opens `answer>`), so
 thought and answer have one automaton between them: it looks for the thought's closing tag and, from
-the byte behind it on, for the answer's. It reads the joined text, as `gmma/tasks/prompt.py` does.
+the byte behind it on, for the answer's. It reads the joined text, as `gmma/text/prompt.py` does.
 """
 
 from collections.abc import Sequence

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmma.config import ObjectiveConfig
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.layers import Remat
-from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.objective import policy_loss, token_weights
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree

@@ -16,11 +16,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from slices import devices_of, needs_libtpu
 
 from gmma.errors import UserError
-from gmma.mesh_axes import ALL_AXES, BATCH_AXES
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.attention import Slots, packed_attention
+from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
 from gmma.models.splash import PathMask, block_size, splash_attention
-from gmma.models.tiny import TinyConfig, tiny_policy
-from gmma.programs import traced_on
+from gmma.run.programs import traced_on
 from gmma.tree import TreeShape, attention_mask
 from gmma.types import PromptBatch, TreeInputs
 

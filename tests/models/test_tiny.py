@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 
 from gmma.errors import UserError
+from gmma.families.tiny.network import TinyConfig, tiny_policy
+from gmma.hardware.sharding import RULES
 from gmma.models.cache import open_level, write_slot
 from gmma.models.policy import prompt_inputs
-from gmma.models.tiny import TinyConfig, tiny_policy
 from gmma.objective import token_logprobs
-from gmma.sharding import RULES
 from gmma.tree import TreeShape
 from gmma.tree.layout import node_of_slot, parent_of_node
 from gmma.tree.pack import pack_tree

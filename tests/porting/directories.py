@@ -13,9 +13,9 @@ import sentencepiece
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
 
+from gmma.huggingface.tokenizers import QWEN_SPECIAL, QWEN_SPLIT
+from gmma.huggingface.weights import write_params
 from gmma.porting.pretrained import describe_pretrained
-from gmma.porting.tokenizers import QWEN_SPECIAL, QWEN_SPLIT
-from gmma.porting.weights import write_params
 
 GOLDEN = Path(__file__).parent / "golden"
 CORPUS = [

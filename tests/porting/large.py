@@ -14,8 +14,8 @@ import ml_dtypes
 import numpy as np
 from safetensors.numpy import save_file
 
-from gmma.porting.gemma3 import gemma3_table, read_text_config
-from gmma.porting.weights import INDEX, cut_shards
+from gmma.families.gemma3.checkpoint import gemma3_table, read_text_config
+from gmma.huggingface.weights import INDEX, cut_shards
 from tests.porting.test_table import GEMMA_1B
 
 LAYERS, SHARD_BYTES = 30, 800 * 10**6

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmma.porting.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
+from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
+from gmma.huggingface.tokenizers import INSTRUCTION
 from gmma.porting.pretrained import FAMILIES
-from gmma.porting.tokenizers import INSTRUCTION
-from gmma.tasks.prompt import prompt_text, prompt_tokens
+from gmma.text.prompt import prompt_text, prompt_tokens
 from tests.porting import theirs
 from tests.porting.directories import write_gemma_tokenizer, write_qwen_tokenizer
 from tests.porting.test_tokenizers import prepared

@@ -101,7 +101,7 @@ def test_shards_are_one_model(family: str, tmp_path: Path) -> None:
 def test_export_keeps_every_tensor(
     pretrained: Pretrained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmma.porting.weights.SHARD_BYTES", 40_000)
+    monkeypatch.setattr("gmma.huggingface.weights.SHARD_BYTES", 40_000)
     save_pretrained(tmp_path, pretrained)
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert len(set(index["weight_map"].values())) > 2
@@ -117,7 +117,7 @@ def test_export_keeps_every_tensor(
 def test_large_tensors_come_in_pieces(
     pretrained: Pretrained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gmma.porting.weights.PIECE_BYTES", 1000)
+    monkeypatch.setattr("gmma.huggingface.weights.PIECE_BYTES", 1000)
     again = load_pretrained(pretrained.source.directory)
     jax.tree.map(np.testing.assert_array_equal, again.params, pretrained.params)
 

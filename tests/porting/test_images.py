@@ -10,11 +10,17 @@ import pytest
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.families.gemma3.images import (
+    GemmaImageConfig,
+    PanAndScan,
+    crops,
+    gemma_arrays,
+    gemma_pixels,
+)
+from gmma.families.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
+from gmma.families.qwen2_5_vl.images import QwenImageConfig, cell_patches, qwen_arrays, smart_size
+from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
 from gmma.images.common import PixelConfig
-from gmma.images.gemma3 import GemmaImageConfig, PanAndScan, crops, gemma_arrays, gemma_pixels
-from gmma.images.qwen2_5_vl import QwenImageConfig, cell_patches, qwen_arrays, smart_size
-from gmma.models.qwen_vision import QwenVisionConfig
-from gmma.porting.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
 from gmma.types import Example
 from tests.porting import theirs
 

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from gmma.checkpoint import find_params, restore_params, save_params
 from gmma.cli import main
 from gmma.commands import load_experiment
 from gmma.config import config_to_json
+from gmma.families.pretrained import PretrainedConfig
+from gmma.hardware.sharding import make_mesh
+from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.models.lora import LoraConfig, add_adapters
-from gmma.models.pretrained import PretrainedConfig
 from gmma.porting import load_pretrained
-from gmma.porting.weights import INDEX, SINGLE
-from gmma.sharding import make_mesh
+from gmma.records.checkpoint import find_params, restore_params, save_params
 from tests.porting.directories import write_directory
 
 FAMILIES = ("gemma3", "qwen2_5_vl")
@@ -149,7 +149,7 @@ from pathlib import Path
 
 from gmma.commands import load_experiment
 from gmma.config import TreeConfig
-from gmma.models.pretrained import PretrainedConfig
+from gmma.families.pretrained import PretrainedConfig
 
 
 def experiment():

@@ -8,12 +8,12 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from gmma.models.gemma3 import gemma3_policy
-from gmma.models.qwen2_5_vl import qwen_policy
-from gmma.porting.gemma3 import gemma3_table, read_model_config, read_text_config
-from gmma.porting.qwen2_5_vl import qwen_table
-from gmma.porting.qwen2_5_vl import read_model_config as read_qwen_config
-from gmma.porting.table import check_names, find_prefixes
+from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
+from gmma.families.gemma3.network import gemma3_policy
+from gmma.families.qwen2_5_vl.checkpoint import qwen_table
+from gmma.families.qwen2_5_vl.checkpoint import read_model_config as read_qwen_config
+from gmma.families.qwen2_5_vl.network import qwen_policy
+from gmma.huggingface.table import check_names, find_prefixes
 
 GEMMA_4B = {  # config.json of google/gemma-3-4b-it: what it leaves out has transformers' default
     "architectures": ["Gemma3ForConditionalGeneration"],

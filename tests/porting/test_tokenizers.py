@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.porting.tokenizers import (
+from gmma.huggingface.tokenizers import (
     GEMMA_TOKENIZER,
     QWEN_SPECIAL,
     QWEN_TOKENIZER,
@@ -21,8 +21,8 @@ from gmma.porting.tokenizers import (
     read_qwen,
     tiktoken_pairs,
 )
-from gmma.tasks.prompt import prompt_tokens
-from gmma.tokenizer import Tokenizer
+from gmma.text.prompt import prompt_tokens
+from gmma.text.tokenizer import Tokenizer
 from tests.porting import theirs
 from tests.porting.directories import (
     GEMMA_SPECIAL,
@@ -98,7 +98,7 @@ def test_sentencepiece_model_of_the_library() -> None:
     path = DATA / "sentencepiece_test" / "test_model.model"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
-    from gmma.tokenizer import load_sentencepiece
+    from gmma.text.tokenizer import load_sentencepiece
 
     tokenizer = load_sentencepiece(path)
     library = sentencepiece.SentencePieceProcessor(model_file=str(path))

@@ -25,7 +25,7 @@ from gmma.config import (
     RewardConfig, TreeConfig,
 )
 from gmma.models.lora import LoraConfig
-from gmma.models.pretrained import PretrainedConfig
+from gmma.families.pretrained import PretrainedConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.digits import DigitsConfig
 

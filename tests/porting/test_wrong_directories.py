@@ -12,11 +12,11 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
 
 from gmma.errors import UserError
+from gmma.huggingface.tokenizers import read_gemma, read_qwen
+from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.porting.check import check_directory
 from gmma.porting.pretrained import describe_pretrained
-from gmma.porting.tokenizers import read_gemma, read_qwen
-from gmma.porting.weights import INDEX, SINGLE
-from gmma.tasks.prompt import TAGS
+from gmma.text.prompt import TAGS
 from tests.porting.directories import write_directory, write_gemma_tokenizer
 
 FAMILIES = ("gemma3", "qwen2_5_vl")

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from gmma.answers.reading import parse_box
 from gmma.rewards import REWARDS
 from gmma.rewards.boxes import box_iou
-from gmma.rewards.reading import parse_box
 
 coordinate = st.floats(-1e6, 1e6)
 boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from gmma.answers.reading import Detection, parse_detections
 from gmma.rewards import REWARDS
 from gmma.rewards.average_precision import (
     COCO_FIGURES,
@@ -17,7 +18,6 @@ from gmma.rewards.average_precision import (
     coco_resampled,
     coco_results,
 )
-from gmma.rewards.reading import Detection, parse_detections
 
 CAT = {"label": "cat", "box": [0, 0, 4, 4]}
 HALF_CAT = {"label": "cat", "box": [0, 0, 4, 2]}

@@ -18,10 +18,8 @@ from written_forms import (
     spoil,
 )
 
-from gmma.errors import UserError
-from gmma.rewards import REWARDS
-from gmma.rewards.notation import LONGEST_TEXT_CHARACTERS
-from gmma.rewards.reading import (
+from gmma.answers.notation import LONGEST_TEXT_CHARACTERS
+from gmma.answers.reading import (
     parse_box,
     parse_detections,
     parse_path,
@@ -29,6 +27,8 @@ from gmma.rewards.reading import (
     parse_points,
     parse_touch,
 )
+from gmma.errors import UserError
+from gmma.rewards import REWARDS
 from gmma.rewards.terms import RewardTerm
 from gmma.simulator.attempt import Answer, parse_answer
 from gmma.tasks import TASKS

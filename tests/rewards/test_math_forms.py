@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from math_pairs import OTHER, SAME
 
+from gmma.answers.math_text import find_answer
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
-from gmma.rewards.math_text import find_answer
 from gmma.rewards.mathematics import read_answer
 from gmma.tasks.mathematics import MathConfig, metrics
 from gmma.types import Example

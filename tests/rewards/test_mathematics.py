@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from gmma.answers.math_text import find_answer
 from gmma.rewards import REWARDS
-from gmma.rewards.math_text import find_answer
 
 
 def score(text, gold, **options):

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from gmma.answers.reading import parse_point, parse_points
 from gmma.rewards import REWARDS
 from gmma.rewards.points import share_inside
-from gmma.rewards.reading import parse_point, parse_points
 from gmma.rewards.trajectory import (
     discrete_frechet,
     hausdorff,

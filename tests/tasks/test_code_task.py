@@ -27,9 +27,9 @@ from gmma.tasks.code import (
     tokenizer_path,
 )
 from gmma.tasks.exercises import read_exercise
-from gmma.tasks.prompt import answer_text, prompt_text, thought_text
 from gmma.tasks.storage import Storage, prepare
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.prompt import answer_text, prompt_text, thought_text
+from gmma.text.tokenizer import load_sentencepiece
 from gmma.types import Example
 
 sys.path.append(str(Path(__file__).parent.parent / "rewards"))

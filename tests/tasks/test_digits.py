@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
+from gmma.answers.reading import parse_box
 from gmma.errors import UserError
-from gmma.rewards.reading import parse_box
 from gmma.tasks import TASKS
 from gmma.tasks.digits import (
     SPLITS,
@@ -23,8 +23,8 @@ from gmma.tasks.digits import (
     source,
     tokenizer_path,
 )
-from gmma.tasks.prompt import answer_text, prompt_text, thought_text
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.prompt import answer_text, prompt_text, thought_text
+from gmma.text.tokenizer import load_sentencepiece
 
 CONFIG = DigitsConfig(train_scenes=32, validation_scenes=8, test_scenes=8)
 EXACT = replace(CONFIG, point_noise_pixels=0, box_noise_pixels=0, thought_error_rate=0.0)

@@ -11,8 +11,8 @@ from gmma.simulator.render import open_gl
 from gmma.simulator.scene import KINDS
 from gmma.tasks.manipulation import MANIPULATION
 from gmma.tasks.manipulation.dataset import SPLITS, ManipulationConfig, scene_name
-from gmma.tasks.prompt import answer_text, thought_text
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.prompt import answer_text, thought_text
+from gmma.text.tokenizer import load_sentencepiece
 
 CONFIG = ManipulationConfig(train_scenes=12, validation_scenes=6, test_scenes=6, image_pixels=112)
 

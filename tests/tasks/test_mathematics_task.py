@@ -21,8 +21,8 @@ from gmma.tasks.mathematics import (
     term_options,
     tokenizer_path,
 )
-from gmma.tasks.prompt import answer_text, prompt_text, thought_text
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.prompt import answer_text, prompt_text, thought_text
+from gmma.text.tokenizer import load_sentencepiece
 
 TASK = TASKS["math"]
 

@@ -10,8 +10,6 @@ from small_records import on_few_records
 from text_data import PLAIN, write_jsonl
 
 from gmma import train
-from gmma.assembly import assemble, reward_terms
-from gmma.checkpoint import Progress
 from gmma.config import (
     EvalConfig,
     ExperimentConfig,
@@ -21,22 +19,25 @@ from gmma.config import (
     config_from_json,
     config_to_json,
 )
-from gmma.data import batch_demonstrations, batch_prompts, fixed_size_processor
 from gmma.errors import UserError
-from gmma.evaluate import measure
-from gmma.feed import read_batches, read_demonstrations, read_prompts
-from gmma.metrics import read_records
-from gmma.models.tiny import TinyConfig
+from gmma.families.tiny.network import TinyConfig
+from gmma.hardware.sharding import make_mesh
+from gmma.images.frames import STORED_PIXELS
+from gmma.images.processor import fixed_size_processor
+from gmma.records.checkpoint import Progress
+from gmma.records.metrics import read_records
 from gmma.rewards.terms import RewardTerm
-from gmma.sharding import make_mesh
+from gmma.run.assembly import assemble, reward_terms
+from gmma.run.data import batch_demonstrations, batch_prompts
+from gmma.run.evaluate import measure
+from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.tasks import SINGLE_TASKS, TASKS
 from gmma.tasks.digits import DigitsConfig
-from gmma.tasks.frames import STORED_PIXELS
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixing import interleave, training_counts, turns
 from gmma.tasks.mixture import MixtureConfig, MixturePart
 from gmma.tasks.task import CorpusFigure, Demonstration
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.tokenizer import load_sentencepiece
 
 MIXTURE = TASKS["mixture"]
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.tasks.prompt import (
+from gmma.text.prompt import (
     PromptTemplate,
     answer_text,
     is_well_formed,
@@ -15,7 +15,7 @@ from gmma.tasks.prompt import (
     prompt_tokens,
     thought_text,
 )
-from gmma.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer
 
 FREE = st.text(st.characters(exclude_characters="<>", exclude_categories=("Cs",)))
 

@@ -9,8 +9,8 @@ from PIL import Image
 from records import real
 
 from gmma.errors import UserError
+from gmma.images.frames import square_frame
 from gmma.tasks import TASKS
-from gmma.tasks.frames import square_frame
 from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tasks.trajectory_scenes import (
     COLOURS,

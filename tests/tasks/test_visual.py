@@ -9,15 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import ANSWERS, TASKS_WITH_RECORDS, drawn_config, real, real_config
 
-from gmma.data import fixed_size_processor
+from gmma.answers.reading import parse_box, parse_point, parse_points
 from gmma.errors import UserError
+from gmma.families.gemma3.images import GemmaImageConfig, gemma_processor
+from gmma.families.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
+from gmma.families.qwen2_5_vl.images import QwenImageConfig, image_size, qwen_processor
+from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
 from gmma.images.common import PixelConfig
-from gmma.images.gemma3 import GemmaImageConfig, gemma_processor
-from gmma.images.qwen2_5_vl import QwenImageConfig, image_size, qwen_processor
-from gmma.models.qwen_vision import QwenVisionConfig
-from gmma.porting.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
+from gmma.images.frames import STORED_PIXELS, THOUSANDTHS, AxisMap, between, square_frame
+from gmma.images.processor import fixed_size_processor
 from gmma.rewards import REWARDS
-from gmma.rewards.reading import parse_box, parse_point, parse_points
 from gmma.tasks import TASKS
 from gmma.tasks.augment import (
     AugmentConfig,
@@ -27,9 +28,8 @@ from gmma.tasks.augment import (
     flip_example,
     swap_sides,
 )
-from gmma.tasks.frames import STORED_PIXELS, THOUSANDTHS, AxisMap, between, square_frame
-from gmma.tasks.prompt import answer_text, prompt_text, thought_text
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.prompt import answer_text, prompt_text, thought_text
+from gmma.text.tokenizer import load_sentencepiece
 
 FRAMES = {"pixels": STORED_PIXELS, "thousandths": THOUSANDTHS, "square": square_frame(48)}
 REWARD = {

@@ -12,10 +12,11 @@ from records import ANSWERS, CONFIGS, TASKS_WITH_RECORDS, real, write_manifest
 from text_data import MATH, MBPP, write_jsonl
 
 from gmma import commands
-from gmma.data import batch_prompts, fixed_size_processor
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
+from gmma.images.processor import fixed_size_processor
 from gmma.rewards.anls import anls
+from gmma.run.data import batch_prompts
 from gmma.tasks import TASKS
 from gmma.tasks.exercises import read_exercise
 from gmma.tasks.formats import FORMATS
@@ -23,7 +24,7 @@ from gmma.tasks.manifest import RecordsConfig, read_document, read_manifest
 from gmma.tasks.mathematics import MathConfig, read_problem
 from gmma.tasks.records import read_records
 from gmma.tasks.visual import demonstrations, storage
-from gmma.tokenizer import load_sentencepiece
+from gmma.text.tokenizer import load_sentencepiece
 
 NAN = float("nan")
 HALF = json.loads('"\\ud83d"')

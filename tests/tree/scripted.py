@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gmma.huggingface.tokenizers import fit_vocabulary
 from gmma.models.attention import Level, Slots
 from gmma.models.cache import TreeCache
 from gmma.models.policy import Policy
-from gmma.porting.tokenizers import fit_vocabulary
 from gmma.rewards.service import RewardTerm, open_scorer
+from gmma.rollout import grow_tree
 from gmma.sampling import GREEDY
 from gmma.scoring import read_texts, score_answers
-from gmma.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer
 from gmma.tree import TreeShape
-from gmma.tree.rollout import grow_tree
 from gmma.tree.stops import TreeStops, tree_stops
 from gmma.types import Example, PromptBatch
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from gmma.errors import UserError
-from gmma.porting.tokenizers import (
+from gmma.huggingface.tokenizers import (
     byte_alphabet,
     byte_level_bytes,
     library_tokenizer,
@@ -29,8 +29,8 @@ from gmma.porting.tokenizers import (
     with_added_tokens,
 )
 from gmma.scoring import read_texts
-from gmma.tasks.prompt import TAGS, check_slots, check_tags, read_response
-from gmma.tokenizer import Tokenizer, decoder_of, load_sentencepiece
+from gmma.text.prompt import TAGS, check_slots, check_tags, read_response
+from gmma.text.tokenizer import Tokenizer, decoder_of, load_sentencepiece
 from gmma.tree.stops import TreeStops
 from tests.porting.directories import write_qwen_tokenizer
 from tests.tree.scripted import grow_texts, score_spacings, stops_of

@@ -13,12 +13,12 @@ import pytest
 from jax.sharding import SingleDeviceSharding
 from slices import devices_of, needs_libtpu
 
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.cache import TreeCache, open_level
 from gmma.models.policy import Policy
-from gmma.models.tiny import TinyConfig, tiny_policy
+from gmma.rollout import grow_tree
 from gmma.sampling import SamplingConfig
 from gmma.tree import TreeShape
-from gmma.tree.rollout import grow_tree
 from gmma.types import Params, PromptBatch
 
 VOCAB = len(laws.PIECES)

@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from gmma.answers.reading import Reading
 from gmma.errors import UserError
-from gmma.rewards.reading import Reading
 from gmma.simulator.attempt import Answer, format_answer
 from gmma.simulator.policies import know_answer
 from gmma.simulator.render import draw_picture, open_gl

@@ -7,7 +7,8 @@ import numpy as np
 
 from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.teacher import demonstrate
-from gmma.tasks.prompt import (
+from gmma.tasks.storage import dataset_directory
+from gmma.text.prompt import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
     THINK_CLOSE,
@@ -16,8 +17,7 @@ from gmma.tasks.prompt import (
     prompt_text,
     thought_text,
 )
-from gmma.tasks.storage import dataset_directory
-from gmma.tokenizer import train_sentencepiece
+from gmma.text.tokenizer import train_sentencepiece
 
 _CORPUS_SCENES = 240
 

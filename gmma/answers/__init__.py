@@ -1,0 +1,1 @@
+"""How texts that models write are read: boxes, points, paths, mathematics."""

@@ -1,0 +1,1 @@
+"""`gmma bench`: tree against prompt-shared and flat rows."""

@@ -1,0 +1,249 @@
+"""Qwen2.5-VL's config.json and tensor names."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from gmma.errors import UserError, gather
+from gmma.families.gemma3.checkpoint import GLOBAL, LOCAL, DType, stacked
+from gmma.families.qwen2_5_vl.network import NO_WINDOW, QwenConfig
+from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
+from gmma.huggingface.table import Row, Table
+from gmma.models.layers import ACTIVATIONS
+
+# The defaults are transformers': a config.json holds only what differs.
+TEXT_KEYS = (
+    "attention_dropout",
+    "hidden_act",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "use_sliding_window",
+    "vocab_size",
+)
+VISION_KEYS = (
+    "depth",
+    "fullatt_block_indexes",
+    "hidden_act",
+    "hidden_size",
+    "in_channels",
+    "in_chans",
+    "intermediate_size",
+    "num_heads",
+    "out_hidden_size",
+    "patch_size",
+    "rope_parameters",
+    "spatial_merge_size",
+    "spatial_patch_size",
+    "temporal_patch_size",
+    "window_size",
+)
+MODEL_KEYS = (
+    "image_token_id",
+    "text_config",
+    "tie_word_embeddings",
+    "vision_config",
+)
+ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section"}
+
+
+def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> QwenVisionConfig:
+    """The config of the image tower, whose tokens are `width` wide."""
+    section = Section(values=values, where=where)
+    get = section.get
+    layers, merge = section.size("depth", 32, MOST_LAYERS), section.size("spatial_merge_size", 2)
+    patch = section.size("patch_size", 14)
+    gather(
+        lambda: section.require_known(VISION_KEYS),
+        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
+        lambda: section.require("out_hidden_size", (width,)),
+        lambda: section.require("spatial_patch_size", (patch,)),
+    )
+    rope = section.section("rope_parameters")
+    if set(rope) - ROTARY_KEYS or rope.get("rope_type", "axial") != "axial":
+        raise section.refuse("rope_parameters", "rope_type axial there")
+    full = get("fullatt_block_indexes", (7, 15, 23, 31))
+    return QwenVisionConfig(
+        layers=layers,
+        width=section.size("hidden_size", 3584),
+        heads=section.size("num_heads", 16),
+        mlp=section.size("intermediate_size", 3420),
+        full_layers=tuple(i in full for i in range(layers)),
+        patch_pixels=patch,
+        frames=section.size("temporal_patch_size", 2),
+        merge=merge,
+        window_cells=section.size("window_size", 112) // merge // patch,
+        channels=section.size("in_channels", section.size("in_chans", 3)),
+        activation=get("hidden_act", "silu"),
+        rotary_base=Section(values=rope, where=where).number("rope_theta", 1e4),
+    )
+
+
+def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> QwenConfig:
+    """The config of `Qwen2_5_VLForConditionalGeneration`; text keys nested, or flat as of old."""
+    nested = Section(values=values, where=where)
+    text = nested.section("text_config")
+    section = Section(values=text, where=f"{where}: text_config") if text else nested
+    get = section.get
+    layers, heads, width = (
+        section.size("num_hidden_layers", 80, MOST_LAYERS),
+        section.size("num_attention_heads", 64),
+        section.size("hidden_size", 8192),
+    )
+    *_, angles, local, vision = gather(
+        lambda: nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS)),
+        lambda: section.require_known(TEXT_KEYS) if text else None,
+        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
+        lambda: rotary(section, width // heads // 2),
+        lambda: local_layers(section, layers),
+        lambda: read_vision_config(
+            nested.section("vision_config"), f"{where}: vision_config", width
+        ),
+    )
+    # A null there says as many as heads; an absent key says 8.
+    ungrouped = section.values.get("num_key_value_heads", 8) is None
+    return QwenConfig(
+        vocab_size=section.size("vocab_size", 152_064, MOST_TOKENS),
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=heads if ungrouped else section.size("num_key_value_heads", 8),
+        mlp=section.size("intermediate_size", 29_568),
+        **angles,
+        local_layers=local,
+        window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
+        epsilon=section.number("rms_norm_eps", 1e-5),
+        activation=get("hidden_act", "silu"),
+        tied=nested.get("tie_word_embeddings", False) or get("tie_word_embeddings", False),
+        vision=vision,
+        image_token=nested.size("image_token_id", 151_655, MOST_TOKENS),
+        dtype=dtype,
+    )
+
+
+def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
+    """Which layers see a window: listed, or those from `max_window_layers` on."""
+    if not section.get("use_sliding_window", False):
+        return (False,) * layers
+    kinds = section.get("layer_types", None)
+    if kinds is None:
+        first = section.get("max_window_layers", 80)
+        return tuple(i >= first for i in range(layers))
+    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
+        raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
+    return tuple(kind == LOCAL for kind in kinds)
+
+
+def rotary(section: Section, pairs: int) -> dict[str, Any]:
+    """Base and sections, from the old keys or the new one."""
+    found: dict[str, Any] = {}
+    for name in ("rope_parameters", "rope_scaling"):
+        own = section.section(name)
+        kind = own.get("rope_type", own.get("type", "default"))
+        if kind not in ("default", "mrope") or set(own) - ROTARY_KEYS:
+            raise section.refuse(name, "rope_type default (mrope of old) there")
+        found |= own
+    sections = found.get("mrope_section", (16, 24, 24))
+    if not isinstance(sections, list | tuple) or {type(n) for n in sections} != {int}:
+        raise UserError(f"{section.where}: mrope_section {sections!r}; it must be whole numbers")
+    sections = tuple(sections)
+    if sum(sections) != pairs:
+        raise UserError(
+            f"{section.where}: mrope_section {list(sections)} adds up to {sum(sections)}; it must "
+            f"add up to half the head size, {pairs}"
+        )
+    rope = Section(values=found, where=f"{section.where}: rope_parameters")
+    base = rope.number("rope_theta", section.number("rope_theta", 1e6))
+    return {"rotary_sections": sections, "rotary_base": base}
+
+
+def qwen_table(config: QwenConfig) -> Table:
+    """Every tensor of a Qwen2.5-VL checkpoint."""
+    return Table(
+        rows=(*text_rows(config), *vision_rows(config.vision, config.width)),
+        markers={
+            "text": "embed_tokens.weight",
+            "head": "lm_head.weight",
+            "vision": "patch_embed.proj.weight",
+        },
+        prefixes={"text": "model.", "head": "", "vision": "visual."},
+        modules={"text": "model.language_model.", "head": "", "vision": "model.visual."},
+    )
+
+
+def text_rows(c: QwenConfig) -> tuple[Row, ...]:
+    """The decoder and its head."""
+    key = c.kv_heads * c.head_size
+    linears = {
+        "query": ("self_attn.q_proj", (c.width, c.width)),
+        "key": ("self_attn.k_proj", (key, c.width)),
+        "value": ("self_attn.v_proj", (key, c.width)),
+        "out": ("self_attn.o_proj", (c.width, c.width)),
+        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width)),
+        "mlp/up": ("mlp.up_proj", (c.mlp, c.width)),
+        "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
+    }
+    norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
+    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
+    embedding = (c.vocab_size, c.width)
+    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
+    rows = [
+        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
+        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
+        head(path="params/embedding", alias=True)
+        if c.tied
+        else head(path="params/head/kernel", layout="linear"),
+    ]
+    for ours, (theirs, shape) in linears.items():
+        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
+        if ours in ("query", "key", "value"):
+            rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
+    rows += [layer(f"{ours}/scale", f"{t}.weight", (c.width,)) for ours, t in norms.items()]
+    return tuple(rows)
+
+
+def vision_rows(c: QwenVisionConfig, out_width: int) -> tuple[Row, ...]:
+    """The image tower and its merger."""
+    cell = c.merge**2 * c.width
+    linears = {
+        "qkv": ("attn.qkv", (3 * c.width, c.width)),
+        "out": ("attn.proj", (c.width, c.width)),
+        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width)),
+        "mlp/up": ("mlp.up_proj", (c.mlp, c.width)),
+        "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
+    }
+    whole = partial(Row, part="vision")
+    layer = partial(stacked, "vision", "params/vision/blocks/", "blocks.{layer}.", c.layers)
+    base, kernel = "params/vision/", (c.width, c.channels, c.frames, *2 * (c.patch_pixels,))
+    rows = [
+        whole(
+            path=f"{base}patch_embedding/kernel",
+            name="patch_embed.proj.weight",
+            shape=kernel,
+            layout="linear",
+        ),
+        whole(path=f"{base}merger_norm/scale", name="merger.ln_q.weight", shape=(c.width,)),
+    ]
+    for ours, (theirs, shape) in linears.items():
+        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
+        rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
+    for ours, theirs in {"attention_norm": "norm1", "mlp_norm": "norm2"}.items():
+        rows.append(layer(f"{ours}/scale", f"{theirs}.weight", (c.width,)))
+    for ours, (theirs, out) in {"merger_in": ("0", cell), "merger_out": ("2", out_width)}.items():
+        path, name = f"{base}{ours}", f"merger.mlp.{theirs}"
+        weight = whole(path=f"{path}/kernel", name=f"{name}.weight", shape=(out, cell))
+        rows.append(replace(weight, layout="linear"))
+        rows.append(whole(path=f"{path}/bias", name=f"{name}.bias", shape=(out,)))
+    return tuple(rows)

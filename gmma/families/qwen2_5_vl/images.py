@@ -1,0 +1,168 @@
+"""Qwen2.5-VL's image processor: any size, rounded to whole cells, cut into patches and windows."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gmma.errors import UserError
+from gmma.families.qwen2_5_vl.network import empty_images
+from gmma.families.qwen2_5_vl.tower import QwenImages, QwenVisionConfig
+from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
+from gmma.images.frames import Frame
+from gmma.images.processor import ImageProcessor
+from gmma.types import Example
+
+MAX_ASPECT_RATIO = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenImageConfig:
+    """What preprocessor_config.json says, and the sizes of the tower."""
+
+    pixels: PixelConfig
+    vision: QwenVisionConfig
+    min_pixels: int = 56 * 56  # of the resized image
+    max_pixels: int = 28 * 28 * 1280
+
+
+def smart_size(
+    height: int, width: int, factor: int, min_pixels: int, max_pixels: int
+) -> tuple[int, int]:
+    """Multiples of `factor` near the image's size, within the pixel budget, the ratio about kept.
+
+    >>> smart_size(561, 278, 28, 56 * 56, 28 * 28 * 1280)
+    (560, 280)
+    """
+    if max(height, width) > MAX_ASPECT_RATIO * min(height, width):
+        raise UserError(
+            f"an image of {width} × {height} pixels is more than {MAX_ASPECT_RATIO} times as long "
+            "as it is wide; crop it"
+        )
+    rounded = tuple(round(side / factor) * factor for side in (height, width))
+    if rounded[0] * rounded[1] > max_pixels:
+        shrink = math.sqrt(height * width / max_pixels)
+        rounded = tuple(
+            max(factor, math.floor(side / shrink / factor) * factor) for side in (height, width)
+        )
+    elif rounded[0] * rounded[1] < min_pixels:
+        grow = math.sqrt(min_pixels / (height * width))
+        rounded = tuple(math.ceil(side * grow / factor) * factor for side in (height, width))
+    return rounded[0], rounded[1]
+
+
+def image_size(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
+    """Height and width in pixels at which the network sees an image."""
+    factor = config.vision.patch_pixels * config.vision.merge
+    height, width = image.shape[:2]
+    return smart_size(height, width, factor, config.min_pixels, config.max_pixels)
+
+
+def cells_of(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
+    """Rows and columns of image tokens."""
+    factor = config.vision.patch_pixels * config.vision.merge
+    height, width = image_size(image, config)
+    return height // factor, width // factor
+
+
+def cell_patches(image: np.ndarray, config: QwenImageConfig) -> np.ndarray:
+    """`float32[rows, columns, merge², pixels]`: the patches of each cell, of one frame."""
+    vision = config.vision
+    m, p = vision.merge, vision.patch_pixels
+    rows, columns = cells_of(image, config)
+    fitted = resized(image, rows * m * p, columns * m * p, config.pixels.resample)
+    pixels = normalised(fitted, config.pixels)
+    grid = pixels.reshape(-1, rows, m, p, columns, m, p).transpose(1, 4, 2, 5, 0, 3, 6)
+    return grid.reshape(rows, columns, m * m, -1)
+
+
+def window_count(image: np.ndarray, config: QwenImageConfig) -> int:
+    """Windows that cover an image."""
+    rows, columns = cells_of(image, config)
+    side = config.vision.window_cells
+    return -(-rows // side) * -(-columns // side)
+
+
+@dataclass
+class Cursor:
+    """How far a row of the batch is filled."""
+
+    windows: int = 0
+    features: int = 0
+    images: int = 0
+    extent: int = 0  # rotary positions that its images take
+
+
+def put_image(into: QwenImages, row: int, at: Cursor, cells: np.ndarray, merge: int) -> None:
+    """Fill in one image of one row and move the cursor behind it."""
+    rows, columns, per_cell, pixels = cells.shape
+    side = math.isqrt(into.image.shape[2] // per_cell)
+    i, j = (axis.ravel() for axis in np.indices((rows, columns)))
+    window = at.windows + i // side * -(-columns // side) + j // side
+    cell = i % side * side + j % side
+    slots = cell[:, None] * per_cell + np.arange(per_cell)
+    inner = np.indices((merge, merge)).reshape(2, per_cell)
+    place = np.stack([i[:, None] * merge + inner[0], j[:, None] * merge + inner[1]], axis=-1)
+    own = slice(at.features, at.features + rows * columns)
+    at.images += 1
+    into.patches[row][window[:, None], slots] = cells.reshape(-1, per_cell, pixels)
+    into.place[row][window[:, None], slots] = place
+    into.image[row][window[:, None], slots] = at.images
+    into.feature[row, own] = window * side**2 + cell
+    into.offset[row, own] = at.extent + np.stack([0 * i, i, j], axis=-1)
+    at.extent += max(rows, columns)
+    into.through[row, own] = at.extent
+    into.shift[row] += max(rows, columns) - rows * columns
+    at.windows += -(-rows // side) * -(-columns // side)
+    at.features += rows * columns
+
+
+def qwen_arrays(
+    examples: Sequence[Example], config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
+) -> QwenImages | None:
+    """The images of a batch; the number of windows is a bucket.
+
+    None in bucket 0: the program without a tower. UserError where a record needs more windows than
+    the largest bucket.
+    """
+    needed = [sum(window_count(image, config) for image in e.images) for e in examples]
+    windows = batch_bucket(examples, needed, buckets, "image windows")
+    if windows == 0:
+        return None
+    out = empty_images(config.vision, len(examples), windows)
+    for row, example in enumerate(examples):
+        cursor = Cursor()
+        for image in example.images:
+            put_image(out, row, cursor, cell_patches(image, config), config.vision.merge)
+    return out
+
+
+def qwen_frame(config: QwenImageConfig) -> Frame:
+    """Coordinates are pixels of the image as the network sees it."""
+    factor = config.vision.patch_pixels * config.vision.merge
+
+    def size(width: int, height: int) -> tuple[int, int]:
+        down, across = smart_size(height, width, factor, config.min_pixels, config.max_pixels)
+        return across, down
+
+    return Frame(size=size)
+
+
+def qwen_processor(
+    config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
+) -> ImageProcessor:
+    """The family's processor; `buckets` are the numbers of windows a row may be padded to."""
+    buckets = tuple(buckets)
+
+    def view_tokens(image: np.ndarray) -> tuple[int, ...]:
+        rows, columns = cells_of(image, config)
+        return (rows * columns,)
+
+    return ImageProcessor(
+        view_tokens=view_tokens,
+        to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
+        buckets=buckets,
+        bucket_unit="windows",
+        frame=qwen_frame(config),
+    )

@@ -1,0 +1,1 @@
+"""`tiny`: the family that trains on a laptop."""

@@ -1,0 +1,1 @@
+"""Devices and hosts: placement of arrays, several hosts as one run, preemption."""

@@ -1,0 +1,205 @@
+"""The mesh, and every PartitionSpec of gmma in one table.
+
+`A[I_X, J_Y]` says that axis I of A is cut over mesh axis X and J over Y. The mesh has three axes:
+
+    data    copies of the parameters      batches are cut over (data, fsdp)
+    fsdp    parts of the parameters       W[embed_fsdp, mlp_tensor]
+    tensor  parts of every layer
+
+A parameter names its axes logically (`embed`, `mlp`, …) where its module declares it; `RULES` maps
+those names to mesh axes, and nothing else in gmma mentions either. A rollout computes with copies
+in the type of the activations, laid out for decoding (`decode_layout`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.experimental import mesh_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gmma.config import MeshConfig, RolloutLayout
+from gmma.errors import UserError
+from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
+from gmma.models.placement import ROWS, placing
+from gmma.models.policy import Policy
+from gmma.types import Array, Params, PyTree
+
+RULES: dict[str, str | None] = {
+    "embed": "fsdp",
+    "mlp": "tensor",
+    "heads": "tensor",
+    "kv_heads": "tensor",
+    "vision_heads": "tensor",
+    "fused_heads": None,  # queries, keys and values side by side: a cut would part them
+    "vocab": "tensor",
+    "layers": None,
+    "norm": None,
+    "patch": None,
+    "pixels": None,
+}
+
+BATCH = PartitionSpec(BATCH_AXES)  # every field of a batch, rows first
+REPLICATED = PartitionSpec()
+
+
+def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices; raises where their number does not factor as configured."""
+    devices = jax.devices() if devices is None else devices
+    devices = host_by_host(devices)
+    sizes = mesh_sizes(config, len(devices))
+    if sizes is None:
+        raise UserError(
+            f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
+            f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
+        )
+    return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+
+
+def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:
+    """Devices along each axis; None where so many do not factor as configured.
+
+    >>> mesh_sizes(MeshConfig(fsdp=2), 8), mesh_sizes(MeshConfig(fsdp=2), 3)
+    ((4, 2, 1), None)
+    """
+    sizes: tuple[int, ...] = (config.data, config.fsdp, config.tensor)
+    left = devices // prod(size for size in sizes if size != -1)
+    sizes = tuple(left if size == -1 else size for size in sizes)
+    return sizes if prod(sizes) == devices else None
+
+
+def host_by_host(devices: list[Any]) -> list[Any]:
+    """Devices so that each host's, and with them its rows of a batch, are one block.
+
+    A TPU numbers its chips along the torus, across hosts.
+    """
+    return sorted(devices, key=lambda device: (device.process_index, device.id))
+
+
+def batch_shards(mesh: Mesh) -> int:
+    """How many parts a batch is cut into."""
+    return prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch(mesh: Mesh, field: str, prompts: int, microbatches: int = 1) -> None:
+    """Raise unless every device gets the same number of rows of every microbatch."""
+    parts = batch_shards(mesh) * microbatches
+    if prompts % parts:
+        cut = f"{batch_shards(mesh)} devices"
+        cut += f" × {microbatches} microbatches" if microbatches > 1 else ""
+        raise UserError(
+            f"{field} = {prompts} is not divisible by {cut}; set it to a multiple of {parts}"
+        )
+
+
+def physical_spec(
+    logical: PartitionSpec,
+    shape: tuple[int, ...],
+    mesh: Mesh,
+    units: Mapping[str, int] | None = None,
+) -> PartitionSpec:
+    """The mesh axes of one parameter; an axis that its mesh axis does not divide stays whole.
+
+    `units` counts the heads of an axis that merges them with their width: it is cut between heads
+    only, so two key heads stay whole on four devices, which then share no product of scores.
+    """
+
+    def axis_of(name: str | None, size: int) -> str | None:
+        axis = RULES[name] if name else None
+        count = (units or {}).get(name, size) if name else size
+        return axis if axis and count % mesh.shape[axis] == 0 else None
+
+    return PartitionSpec(*(axis_of(*pair) for pair in zip(logical, shape, strict=False)))
+
+
+def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
+    """A sharding per parameter, from the names of its axes and its shape."""
+    named = flatten_dict(policy.logical_axes(), sep="/")
+    shardings = {
+        path: NamedSharding(mesh, physical_spec(named[path], leaf.shape, mesh, policy.units))
+        for path, leaf in flatten_dict(abstract, sep="/").items()
+    }
+    return unflatten_dict(shardings, sep="/")
+
+
+def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
+    """The policy whose forward pass says where its activations and gathered kernels lie."""
+
+    def put(x: Array, axes: Sequence[str | None]) -> Array:
+        logical = PartitionSpec(*(None if name == ROWS else name for name in axes))
+        spec = list(physical_spec(logical, x.shape, mesh, policy.units))
+        if ROWS in axes and x.shape[0] % batch_shards(mesh) == 0:
+            spec[0] = BATCH_AXES
+        return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
+
+    def within(function: Callable[..., Any]) -> Callable[..., Any]:
+        def placed(*arguments: Any) -> Any:
+            with placing(put):
+                return function(*arguments)
+
+        return placed
+
+    return replace(policy, forward=within(policy.forward), unembed=within(policy.unembed))
+
+
+class DecodeLayout(NamedTuple):
+    """How a rollout is cut over the mesh.
+
+    Over the `manual` axes every device grows trees of its own from whole parameters; over the
+    others the compiler cuts each layer as the parameters lie. `prompts` cuts batches.
+    """
+
+    manual: frozenset[str]
+    prompts: PartitionSpec
+
+
+def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayout:
+    """`gathered`: a whole copy on every device, which nobody waits for while it decodes, and
+    prompts cut over all devices where they divide. `sharded`: 1/tensor of a copy on every device,
+    which exchanges activations in every layer of every step.
+    """
+    if layout == "sharded":
+        return DecodeLayout(frozenset(BATCH_AXES), BATCH)
+    everywhere = PartitionSpec(ALL_AXES)
+    return DecodeLayout(frozenset(ALL_AXES), everywhere if prompts % mesh.size == 0 else BATCH)
+
+
+def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
+    """Parameters as a decoding step reads them, still lying where they did: in the type of the
+    activations, all but those of norms, which are computed wide.
+
+    What is gathered afterwards is then half of the masters' size, and the same numbers, since every
+    layer would cast after the gathering.
+    """
+    dtype = jnp.dtype(policy.config.dtype)
+    named, flat = (flatten_dict(tree, sep="/") for tree in (policy.logical_axes(), params))
+    places = flatten_dict(param_shardings(policy, params, mesh), sep="/")
+    cast = {
+        path: leaf
+        if "norm" in named[path]
+        else jax.lax.with_sharding_constraint(leaf.astype(dtype), places[path])
+        for path, leaf in flat.items()
+    }
+    return unflatten_dict(cast, sep="/")
+
+
+def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Host arrays onto the devices, cut over rows; the only way in for data.
+
+    Each host gives its own rows, and the array is the batch of all of them.
+    """
+    return _put(tree, NamedSharding(mesh, BATCH))
+
+
+def put_whole(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Host arrays onto every device; each host gives the same."""
+    return _put(tree, NamedSharding(mesh, REPLICATED))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    with jax.transfer_guard_host_to_device("allow"):  # the loop's guard takes it for a slip
+        return jax.make_array_from_process_local_data(sharding, tree)

@@ -1,0 +1,1 @@
+"""Machinery of Hugging Face directories: keys, name tables, weights, tokenizers."""

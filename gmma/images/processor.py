@@ -1,0 +1,95 @@
+"""What a model family does to images before its network sees them."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from gmma.errors import UserError
+from gmma.images.common import resized
+from gmma.images.frames import STORED_PIXELS, Frame, square_frame
+from gmma.types import Example, PyTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageProcessor:
+    """What one model family does to images before its network sees them."""
+
+    # uint8[H, W, 3] → placeholder tokens in the prompt, of each view that the network gets of it
+    view_tokens: Callable[[np.ndarray], tuple[int, ...]]
+    to_arrays: Callable[[Sequence[Example]], PyTree]  # host arrays, batch axis first
+    buckets: tuple[int, ...] = ()  # sizes that the images of a row are padded to; (): one shape
+    bucket_unit: str = ""  # what they count
+    frame: Frame = STORED_PIXELS  # of the coordinates that the family is asked for
+
+
+def unit_images(
+    examples: Sequence[Example], images: int = 1, side: int | None = None
+) -> np.ndarray | None:
+    """Images of one size as float32[B, I, H, W, 3] in 0 … 1; None for I = 0, a model of text.
+
+    A row with fewer than I images is filled up with black ones; no token of its prompt stands for
+    them, so nothing sees them. Raises UserError for a row with more, or for two sizes.
+    """
+    sizes = {(side, side, 3)} if side is not None else set()
+    for example in examples:
+        if len(example.images) > images:
+            raise UserError(
+                f"record {example.id} has {len(example.images)} images and the model takes "
+                f"{images}; set model.images to {len(example.images)}"
+            )
+        sizes |= {image.shape for image in example.images}
+        if len(sizes) > 1:
+            raise UserError(
+                f"record {example.id} has images of shapes {[i.shape for i in example.images]}, "
+                f"but there are {sorted(sizes)}; this model wants one size in every record"
+            )
+    if images == 0:
+        return None
+    (size,) = sizes or {(1, 1, 3)}
+    filled = np.zeros((len(examples), images, *size), np.float32)
+    for row, example in zip(filled, examples, strict=True):
+        for place, image in zip(row, example.images, strict=False):
+            place[:] = image
+    return filled / np.float32(255)
+
+
+def fixed_size_processor(
+    tokens_per_image: int, side: int | None = None, images: int = 1
+) -> ImageProcessor:
+    """The `tiny` family's: every image has the same size and number of tokens.
+
+    With a `side` in pixels images are resized to that square, and coordinates are its pixels. A
+    prompt has at most so many `images`, and none where that is 0.
+    """
+    if side is None:
+        return ImageProcessor(view_tokens=lambda image: (tokens_per_image,), to_arrays=unit_images)
+
+    def to_arrays(examples: Sequence[Example]) -> np.ndarray | None:
+        return unit_images([fit_square(example, side) for example in examples], images, side)
+
+    return ImageProcessor(
+        view_tokens=lambda image: (tokens_per_image,),
+        to_arrays=to_arrays,
+        frame=square_frame(side),
+    )
+
+
+def fit_square(example: Example, side: int) -> Example:
+    """An example with its images resized to a square, where they are not that already."""
+    shape = (side, side, 3)
+    images = tuple(
+        image if image.shape == shape else resized(image, side, side, Image.Resampling.BOX)
+        for image in example.images
+    )
+    return replace(example, images=images)
+
+
+def no_image_processor() -> ImageProcessor:
+    """A model without a tower: an image is an error, and there is nothing to compute."""
+
+    def refuse(image: object) -> tuple[int, ...]:
+        raise UserError("the record has an image, but the model has no image tower")
+
+    return ImageProcessor(view_tokens=refuse, to_arrays=lambda examples: None)

@@ -1,0 +1,1 @@
+"""`gmma plan`: programs compiled for slices that are not there."""

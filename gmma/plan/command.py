@@ -1,0 +1,248 @@
+"""`gmma plan`: what an experiment needs of a TPU slice, before there is one.
+
+Each program is compiled by the TPU's own compiler for a slice that is not there. What it says of
+memory decides whether the program fits; what its text says of work, traffic and collectives
+(`gmma/plan/hlo.py`) and what is published of the chip (`gmma/plan/chips.py`) give a bound on its time.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gmma.config import ExperimentConfig, config_to_json
+from gmma.files import read_json, write_whole
+from gmma.hardware.sharding import make_mesh
+from gmma.plan.chips import GIB, Chip
+from gmma.plan.hlo import Cost
+from gmma.plan.programs import Facts, plan_parts
+from gmma.plan.tpu_compiler import Buffer, Compiled, Slice, open_slice, read_dump, wait_for_dump
+from gmma.plan.worker import FACTS
+from gmma.records.console import print_table
+from gmma.rollout import ANSWERS, THOUGHTS
+
+PROGRAMS = ("rollout", "scoring", "update", "sft")
+ASSUMPTIONS = (
+    "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
+    "beside the program's arguments; usable is what the compiler grants a program.",
+    "Every loop runs to its end: a rollout takes all T + A steps. Of a branch the dearest counts.",
+    "Seconds are a lower bound, the largest of three: FLOPs of matrix products at the published "
+    "bfloat16 peak; bytes to and from HBM at its published bandwidth; bytes that collectives send "
+    "in rings, all links of the chip at once. Elementwise work and waiting are not in it.",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramPlan:
+    """One program on one slice; bytes and costs are per device."""
+
+    program: str
+    compile_seconds: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    resident_bytes: int  # of the run, beside the program
+    need_bytes: int  # all of these
+    usable_bytes: int
+    fits: bool
+    flops: float
+    hbm_traffic_bytes: float
+    sent_bytes: dict[str, float]  # by kind of collective
+    bound_seconds: dict[str, float]  # by what bounds
+    uncounted_kernels: int
+    tokens: int  # sampled on the device, or packed and trained on
+    bytes_per_token: float  # of the decoding loops; of the whole program where nothing is decoded
+    buffers: tuple[Buffer, ...]
+    advice: str | None
+
+    @property
+    def spare(self) -> float:
+        """Share of the usable memory that is left."""
+        return 1 - self.need_bytes / self.usable_bytes
+
+    @property
+    def bound(self) -> tuple[str, float]:
+        """What bounds its time, and that time in seconds."""
+        return max(self.bound_seconds.items(), key=lambda item: item[1])
+
+
+def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
+    """Seconds that a device of the chip takes at least, by each of its three limits."""
+    return {
+        "compute": cost.flops / chip.peak_flops * devices_per_chip,
+        "HBM": cost.bytes / chip.hbm_bytes * devices_per_chip,
+        "ICI": sum(cost.sent.values()) / chip.ici_bytes * devices_per_chip,
+    }
+
+
+def plan_program(
+    facts: Facts, compiled: Compiled, config: ExperimentConfig, on: Slice
+) -> ProgramPlan:
+    """Judge one program."""
+    cost = compiled.program.cost
+    need = compiled.total_bytes + facts.resident_bytes
+    usable = int(on.chip.program_gib * GIB / on.devices_per_chip)
+    fits = compiled.fits_alone and need <= usable
+    decoding = compiled.program.loops_named((THOUGHTS, ANSWERS))
+    moved = decoding.bytes if facts.name == "rollout" else cost.bytes
+    return ProgramPlan(
+        program=facts.name,
+        compile_seconds=round(compiled.seconds, 1),
+        argument_bytes=compiled.argument_bytes,
+        output_bytes=compiled.output_bytes,
+        temporary_bytes=compiled.temporary_bytes,
+        resident_bytes=facts.resident_bytes,
+        need_bytes=need,
+        usable_bytes=usable,
+        fits=fits,
+        flops=cost.flops,
+        hbm_traffic_bytes=cost.bytes,
+        sent_bytes=dict(cost.sent),
+        bound_seconds=bounds(cost, on.chip, on.devices_per_chip),
+        uncounted_kernels=cost.uncounted,
+        tokens=facts.tokens,
+        bytes_per_token=moved / facts.tokens,
+        buffers=compiled.buffers,
+        advice=None if fits else advise(facts, config, compiled, usable),
+    )
+
+
+def advise(facts: Facts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
+    """The next change that makes a program smaller, the cheapest in time first."""
+    rows = facts.rows
+    if facts.name == "rollout":
+        copy = facts.copy_bytes
+        if config.rollout_params == "gathered" and copy > usable // 3:
+            return (
+                f"rollout_params = sharded with mesh.tensor = 2 or more: the whole copy of the "
+                f"parameters on each device takes {copy / GIB:.1f} GiB"
+            )
+        if rows > 1:
+            return f"a smaller rl.batch_prompts: each device grows {rows} trees at a time"
+        return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
+    phase = "sft" if facts.name == "sft" else "rl"
+    settings = getattr(config, phase)
+    if facts.resident_bytes + compiled.argument_bytes > 0.8 * usable:
+        held = (facts.resident_bytes + compiled.argument_bytes) / GIB
+        return (
+            f"parameters and optimiser alone take {held:.1f} GiB a device: more devices along "
+            "mesh.fsdp, or adapters (model.lora)"
+        )
+    if facts.name != "scoring" and rows > 1:
+        return f"{phase}.microbatches = {settings.microbatches * rows}: a row of a device at a time"
+    if getattr(config.model, "remat", "none") != "full" and facts.name != "scoring":
+        return "model.remat = full: a layer keeps only its input for the backward pass"
+    if config.logprob_chunk_slots is None or config.logprob_chunk_slots > 128:
+        return "logprob_chunk_slots = 128: logits of fewer slots at a time"
+    if rows > 1:
+        return f"a smaller {phase}.batch_prompts: each device holds {rows} rows at a time"
+    return "a larger mesh.tensor: the activations of one row are cut too"
+
+
+def plan_slice(
+    config: ExperimentConfig, topology: str, names: Sequence[str], *, until_memory: bool
+) -> Iterator[ProgramPlan]:
+    """These programs of an experiment on one slice, each compiled in a process of its own."""
+    on = open_slice(topology)
+    plan_parts(config, make_mesh(config.mesh, list(on.devices)))  # what the user got wrong
+    for name in names:
+        with tempfile.TemporaryDirectory() as home:
+            source, dump = Path(home) / "config.json", Path(home) / "dump"
+            source.write_text(json.dumps(config_to_json(config)))
+            dump.mkdir()
+            started = time.monotonic()
+            command = [sys.executable, "-m", "gmma.plan.worker", str(source), topology, name]
+            process = subprocess.Popen([*command, str(dump)])
+            fits = wait_for_dump(process, dump, until_memory=until_memory)
+            compiled = read_dump(dump, fits_alone=fits, seconds=time.monotonic() - started)
+            yield plan_program(Facts(**read_json(dump / FACTS)), compiled, config, on)
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB."""
+    return f"{size / GIB:.2f}"
+
+
+def memory_row(plan: ProgramPlan) -> list[str]:
+    """One line of the table of memory."""
+    verdict = "fits" if plan.fits else "does not fit"
+    parts = (plan.argument_bytes, plan.output_bytes, plan.temporary_bytes, plan.resident_bytes)
+    return [
+        plan.program,
+        *map(gib, parts),
+        gib(plan.need_bytes),
+        gib(plan.usable_bytes),
+        f"{plan.spare:.0%}",
+        verdict,
+    ]
+
+
+def work_row(plan: ProgramPlan) -> list[str]:
+    """One line of the table of work and time."""
+    limit, seconds = plan.bound
+    kinds = ", ".join(
+        f"{kind} {gib(size)}" for kind, size in sorted(plan.sent_bytes.items()) if size > 2**20
+    )
+    return [
+        plan.program,
+        f"{plan.flops / 1e12:.4g}",
+        f"{plan.hbm_traffic_bytes / GIB:.4g}",
+        kinds or "under 0.01",
+        f"{seconds:.3f}",
+        limit,
+        f"{plan.bytes_per_token / 2**20:.3g}",
+        f"{plan.compile_seconds:.0f}",
+    ]
+
+
+def print_plans(title: str, plans: list[ProgramPlan]) -> None:
+    """Two tables, and what to do about programs that do not fit."""
+    header = ["GiB a device", "arguments", "outputs", "temporaries", "beside it", "needs"]
+    print_table(title, [*header, "usable", "spare", ""], [memory_row(plan) for plan in plans])
+    header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]
+    print_table(title, [*header, "seconds"], [work_row(plan) for plan in plans])
+    for plan in (plan for plan in plans if not plan.fits):
+        print(f"{plan.program} does not fit. Largest buffers:")
+        for buffer in plan.buffers:
+            print(f"  {gib(buffer.bytes)} GiB  {buffer.what}")
+        print(f"  would make it smaller: {plan.advice}")
+    for plan in (plan for plan in plans if plan.uncounted_kernels):
+        print(f"{plan.program}: {plan.uncounted_kernels} kernel runs that do not say their cost")
+
+
+def plan_record(plan: ProgramPlan) -> dict[str, Any]:
+    """A plan as JSON values."""
+    limit, seconds = plan.bound
+    return {**asdict(plan), "spare": plan.spare, "bound_by": limit, "seconds_at_least": seconds}
+
+
+def plan_experiment(
+    config: ExperimentConfig,
+    topologies: Sequence[str],
+    output: Path | None,
+    *,
+    programs: Sequence[str] = PROGRAMS,
+    until_memory: bool = False,
+) -> None:
+    """Plan programs for every slice, print the tables, and write them where asked."""
+    shape = config.tree.shape
+    record: dict[str, Any] = {"experiment": config.name, "shape": asdict(shape), "slices": {}}
+    for topology in topologies:
+        plans = []
+        for plan in plan_slice(config, topology, programs, until_memory=until_memory):
+            print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
+            plans.append(plan)
+        label = f"{config.name} {shape.label}, P/T/A {shape.prompt}/{shape.thought}/{shape.answer}"
+        print_plans(f"{label}, {config.rl.batch_prompts} prompts on {topology}", plans)
+        record["slices"][topology] = [plan_record(plan) for plan in plans]
+        if output is not None:
+            write_whole(output, json.dumps(record, indent=1))
+    for assumption in ASSUMPTIONS:
+        print(f"* {assumption}")
+    if output is not None:
+        print(f"every figure: {output}")

@@ -1,0 +1,253 @@
+"""The programs of an experiment in shapes: no weights, no data, no devices.
+
+rollout   K thoughts and M answers for every prompt of a batch
+scoring   log-probs of the rollout under the old policy or the reference
+update    one optimiser step of RL
+sft       one optimiser step of imitation
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from gmma.config import ExperimentConfig, MeshConfig
+from gmma.errors import UserError
+from gmma.families.gemma3.network import Gemma3Config
+from gmma.families.pretrained import PretrainedConfig
+from gmma.families.qwen2_5_vl.network import QwenConfig, empty_images
+from gmma.families.tiny.network import TinyConfig
+from gmma.hardware.sharding import BATCH, REPLICATED, batch_shards, check_batch, decode_layout
+from gmma.images.processor import no_image_processor
+from gmma.models.policy import Policy
+from gmma.optimizer import join_params
+from gmma.plan.tpu_compiler import local_bytes
+from gmma.porting.pretrained import describe_pretrained
+from gmma.run.assembly import Parts, assemble
+from gmma.run.backbone import is_trained, pretrained_policy
+from gmma.run.programs import (
+    make_baselines,
+    make_grow,
+    make_pack,
+    make_rl_trainer,
+    make_sft_trainer,
+    needs_reference,
+)
+from gmma.tasks import TASKS
+from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE
+from gmma.text.tokenizer import Tokenizer
+from gmma.tree.stops import tree_stops
+from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, TreeRollout, TreeShape
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a program before it is compiled; per device."""
+
+    name: str
+    resident_bytes: int  # of the run, beside the program's arguments
+    rows: int  # prompts at a time
+    tokens: int  # that are sampled, or packed slots that are computed
+    copy_bytes: int = 0  # of the parameters that a rollout gathers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Planned(Facts):
+    """One program before it is compiled."""
+
+    jitted: Callable[..., Any]
+    arguments: Sequence[Any]  # abstract, with shardings
+
+
+def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
+    """The parts of a run that its programs are made of, on a mesh of devices that are not there.
+
+    Of a pretrained directory only config.json is read, and the vocabulary is made up: it changes
+    the entries of a table and no shape. The tiny family's comes with the task's dataset.
+    """
+    for name, phase in (("sft", config.sft), ("rl", config.rl)):
+        check_batch(mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+    model = config.model
+    if not isinstance(model, PretrainedConfig):
+        return replace(assemble(replace(config, mesh=MeshConfig())), config=config, mesh=mesh)
+    described = describe_pretrained(
+        model.directory, model.dtype, remat=model.remat, attention=model.attention
+    )
+    policy = pretrained_policy(described, model)
+    words = made_up_tokenizer(policy.vocab_size)
+
+    def start(mesh: Mesh) -> Params:
+        raise UserError("a plan has no weights to start from")
+
+    return Parts(
+        config=config,
+        task=TASKS[config.task.name],
+        policy=policy,
+        tokenizer=words,
+        template=described.family.tokenizer.template,
+        processor=no_image_processor(),
+        trained=partial(is_trained, model),
+        start=start,
+        adapted=model.lora is not None,
+        stops=tree_stops(
+            thought=THINK_CLOSE,
+            answer=ANSWER_CLOSE,
+            closing=words.encode(THINK_CLOSE) if config.tree.unfinished == "close" else [],
+            token_bytes=words.token_bytes,
+            end_tokens=words.stop_tokens,
+        ),
+        mesh=mesh,
+    )
+
+
+def made_up_tokenizer(vocab_size: int) -> Tokenizer:
+    """A token per byte; the rest of the vocabulary adds nothing to a text."""
+    letters = tuple(bytes([i]) for i in range(256))
+    return Tokenizer(
+        encode=lambda text: list(text.encode()),
+        decode=lambda ids: bytes(i for i in ids if i < 256).decode(errors="replace"),
+        token_bytes=(*letters, *(b"" for _ in range(vocab_size - 256))),
+        vocab_size=vocab_size,
+        pad=0,
+        bos=None,
+        stop_tokens=(0,),
+        image_token=None,
+    )
+
+
+def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
+    """Empty images of a batch in the largest bucket of the config."""
+    sizes = policy.config
+    if isinstance(config.model, TinyConfig):
+        side = config.model.image_pixels
+        return jnp.zeros((batch, 1, side, side, 3))
+    family = describe_pretrained(config.model.directory, config.model.dtype).family
+    buckets = config.model.image_buckets
+    slots = max(buckets) if buckets else family.full_bucket(sizes, config.tree.prompt_tokens)
+    if not slots:
+        return None
+    if isinstance(sizes, Gemma3Config):
+        assert sizes.vision is not None
+        side = sizes.vision.image_pixels
+        return jnp.zeros((batch, slots, sizes.vision.channels, side, side))
+    assert isinstance(sizes, QwenConfig)
+    return jax.tree.map(jnp.asarray, empty_images(sizes.vision, batch, slots))
+
+
+def prompt_shapes(parts: Parts, batch: int) -> PromptBatch:
+    """Shapes of so many prompts with their images."""
+
+    def prompts() -> PromptBatch:
+        return PromptBatch(
+            tokens=jnp.zeros((batch, parts.config.tree.prompt_tokens), jnp.int32),
+            lengths=jnp.zeros(batch, jnp.int32),
+            images=empty_batch(parts.config, parts.policy, batch),
+        )
+
+    return jax.eval_shape(prompts)
+
+
+def rollout_shapes(shape: TreeShape, batch: int) -> tuple[TreeRollout, Advantages]:
+    """Shapes of so many grown trees and of their credit."""
+    nodes, leaves = (batch, shape.thoughts), (batch, shape.thoughts, shape.answers)
+
+    def grown() -> tuple[TreeRollout, Advantages]:
+        rollout = TreeRollout(
+            thoughts=jnp.zeros((*nodes, shape.thought), jnp.int32),
+            thought_lengths=jnp.zeros(nodes, jnp.int32),
+            thought_sampled=jnp.zeros(nodes, jnp.int32),
+            thought_logprobs=jnp.zeros((*nodes, shape.thought)),
+            closed=jnp.zeros(nodes, bool),
+            answers=jnp.zeros((*leaves, shape.answer), jnp.int32),
+            answer_lengths=jnp.zeros(leaves, jnp.int32),
+            answer_logprobs=jnp.zeros((*leaves, shape.answer)),
+            finished=jnp.zeros(leaves, bool),
+        )
+        return rollout, Advantages(thought=jnp.zeros(nodes), answer=jnp.zeros(leaves))
+
+    return jax.eval_shape(grown)
+
+
+def placed(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTree:
+    """Shapes with the places of a batch."""
+    where = NamedSharding(mesh, spec)
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree
+    )
+
+
+def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
+    """Shapes of a packed batch, in place."""
+    prompts = prompt_shapes(parts, batch)
+    packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
+    return placed(packed, parts.mesh)
+
+
+def plan_programs(parts: Parts) -> Iterator[Planned]:
+    """The four programs of an experiment."""
+    config, mesh = parts.config, parts.mesh
+    shards = batch_shards(mesh)
+    rl, sft, shape = make_rl_trainer(parts), make_sft_trainer(parts), config.tree.shape
+    params = join_params(rl.abstract.params, rl.abstract.frozen)
+    batch = config.rl.batch_prompts
+    held = local_bytes(rl.abstract.opt_state)
+    reference = params if needs_reference(parts) else None
+    reference_bytes = local_bytes(params) if needs_reference(parts) else 0
+    layout = decode_layout(config.rollout_params, mesh, batch)
+    grown = NamedSharding(mesh, layout.prompts).shard_shape((batch,))[0]
+    number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
+    yield Planned(
+        name="rollout",
+        jitted=make_grow(parts, shape, config.sampling, config.seed),
+        arguments=(params, placed(prompt_shapes(parts, batch), mesh), number),
+        resident_bytes=held + reference_bytes,
+        rows=grown,
+        tokens=grown * (shape.packed - shape.prompt),
+        copy_bytes=copy_bytes(params, parts.policy.config.dtype),
+    )
+    packed = packed_shapes(parts, shape, batch)
+    scores = config.objective.num_iterations > 1 or config.objective.beta > 0
+    scoring = make_baselines(parts if scores else scoring_parts(parts))
+    yield Planned(
+        name="scoring",
+        jitted=scoring,
+        arguments=(rl.abstract, reference, packed),
+        resident_bytes=held,  # of the state, only the parameters are read
+        rows=batch // shards,
+        tokens=batch // shards * shape.packed,
+    )
+    if scores:
+        packed = placed(jax.eval_shape(scoring, rl.abstract, reference, packed), mesh)
+    yield Planned(
+        name="update",
+        jitted=rl.update,
+        arguments=(rl.abstract, packed),
+        resident_bytes=reference_bytes,
+        rows=batch // shards // config.rl.microbatches,
+        tokens=batch // shards * shape.packed,
+    )
+    chain = replace(shape, thoughts=1, answers=1)
+    yield Planned(
+        name="sft",
+        jitted=sft.update,
+        arguments=(sft.abstract, packed_shapes(parts, chain, config.sft.batch_prompts)),
+        resident_bytes=0,
+        rows=config.sft.batch_prompts // shards // config.sft.microbatches,
+        tokens=config.sft.batch_prompts // shards * chain.packed,
+    )
+
+
+def copy_bytes(params: Params, dtype: str) -> int:
+    """A whole copy of the parameters in the type of the activations."""
+    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
+
+
+def scoring_parts(parts: Parts) -> Parts:
+    """The experiment as if it made two updates on a rollout: with old log-probs to score."""
+    objective = replace(parts.config.objective, num_iterations=2)
+    return replace(parts, config=replace(parts.config, objective=objective))

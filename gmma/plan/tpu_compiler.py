@@ -1,0 +1,196 @@
+"""The TPU compiler for slices that are not there, and what it wrote about a program.
+
+`libtpu` describes a topology and compiles for it on any machine. Its dump holds the optimised
+program and the assignment of buffers also where the program does not fit, so both cases are read
+from there.
+"""
+
+import importlib.util
+import os
+import re
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.errors import JaxRuntimeError
+from jax.experimental import topologies
+
+from gmma.errors import UserError
+from gmma.plan.chips import Chip, chip_of
+from gmma.plan.hlo import Program
+
+# The compiler looks for a TPU and its neighbours unless it is told that there are none; a lock
+# keeps two processes off one TPU, which a compilation does not use.
+NO_TPU_HERE = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # any; the topology's own name decides
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+OUT_OF_HBM, CODE_OUT_OF_HBM = "RESOURCE_EXHAUSTED", 3
+POLL_SECONDS = 1.0
+LARGEST_BUFFERS = 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slice:
+    """A slice that is not there."""
+
+    topology: str
+    chip: Chip
+    devices: Sequence[Any]
+    devices_per_chip: int  # two on chips whose cores are programmed apart
+
+
+@dataclass(frozen=True, kw_only=True)
+class Buffer:
+    """One allocation of a program."""
+
+    bytes: int
+    what: str  # array type, and the argument or operation it belongs to
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compiled:
+    """What the compiler made of a program; bytes and costs are per device."""
+
+    fits_alone: bool  # the compiler found room for it
+    seconds: float  # from the first trace to the last file
+    argument_bytes: int
+    output_bytes: int  # that are no arguments handed on
+    temporary_bytes: int
+    total_bytes: int
+    buffers: tuple[Buffer, ...]  # the largest
+    program: Program
+
+
+def open_slice(topology: str) -> Slice:
+    """The devices of a named slice. UserError without libtpu, and for names it does not know."""
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError("the TPU compiler libtpu is not installed; pip install 'gmma[tpu]'")
+    chip = chip_of(topology)
+    for name, value in NO_TPU_HERE.items():
+        os.environ.setdefault(name, value)
+    try:
+        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    except JaxRuntimeError as error:
+        raise UserError(
+            f"topology {topology!r} is none that libtpu knows ({str(error).splitlines()[0]}); "
+            "write KIND:SHAPE, such as v5e:2x4, v6e:2x4 or v5p:2x2x1"
+        ) from error
+    chips = prod(int(side) for side in topology.partition(":")[2].split("x"))
+    return Slice(
+        topology=topology, chip=chip, devices=devices, devices_per_chip=len(devices) // chips
+    )
+
+
+def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
+    """Compile a jitted function for the devices that its abstract arguments lie on.
+
+    Whether it fits alone; what the compiler wrote is in `dump` in either case.
+    """
+    lowered = jitted.trace(*arguments).lower(lowering_platforms=("tpu",))
+    try:
+        lowered.compile(compiler_options={"xla_dump_to": str(dump)})
+    except JaxRuntimeError as error:
+        if OUT_OF_HBM not in str(error):
+            raise
+        return False
+    return True
+
+
+def wait_for_dump(process: subprocess.Popen[bytes], dump: Path, *, until_memory: bool) -> bool:
+    """Wait for a compilation in a process of its own; whether it found room for the program.
+
+    With `until_memory` it is ended once its last file about memory has been written, before it
+    writes machine code, which takes most of its time.
+    """
+    last = ".after_optimizations_after_buffer_assignment.txt"
+    sizes: list[int] = []
+    while (code := process.poll()) is None:
+        time.sleep(POLL_SECONDS)
+        found = list(dump.glob(f"*{last}"))
+        sizes.append(sum(path.stat().st_size for path in dump.glob("*.txt")) if found else -1)
+        if until_memory and len(sizes) > 2 and sizes[-1] == sizes[-2] == sizes[-3] > 0:
+            process.kill()
+            process.wait()
+            return True
+    if code not in (0, CODE_OUT_OF_HBM):
+        raise UserError(f"the compilation ended with code {code}; its message stands above")
+    return code == 0
+
+
+def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
+    """What the compiler wrote about the last program in a dump."""
+
+    def text_of(ending: str) -> str:
+        return max(dump.glob(f"*{ending}")).read_text()
+
+    program = Program(text_of(".after_optimizations.txt"))
+    report = text_of("-memory-usage-report.txt")
+    total = re.search(r"Memory Space: default.*\nTotal bytes: (\d+)", report)
+    assert total, report[:200]
+    assignment = text_of("-buffer-assignment.txt")
+    blocks = [
+        block
+        for block in re.split(r"^(?=allocation \d+: )", assignment, flags=re.MULTILINE)[1:]
+        if not re.match(r"allocation \d+: size \d+, color", block)
+    ]
+    sizes = {"argument": 0, "output": 0, "temporary": 0}
+    for block in blocks:
+        sizes[kind_of(block)] += int(block.split("size ")[1].split(",")[0])
+    return Compiled(
+        fits_alone=fits_alone,
+        seconds=seconds,
+        argument_bytes=sizes["argument"],
+        output_bytes=sizes["output"],
+        temporary_bytes=int(total[1]) - sizes["argument"] - sizes["output"],
+        total_bytes=int(total[1]),
+        buffers=largest_buffers(blocks, program),
+        program=program,
+    )
+
+
+def kind_of(block: str) -> str:
+    """What an allocation is for."""
+    head = block.splitlines()[0]
+    if " parameter " in head:
+        return "argument"
+    return "output" if "maybe-live-out" in head else "temporary"
+
+
+def largest_buffers(blocks: Sequence[str], program: Program) -> tuple[Buffer, ...]:
+    """The largest values in main memory, one for each place that they take turns in."""
+    found: dict[tuple[int, str], Buffer] = {}
+    value = re.compile(
+        r"^ value: <\d+ ([\w.\-]+)\S*.*? @0> \(size=(\d+),offset=(\d+)\): (.*)$", re.MULTILINE
+    )
+    for number, block in enumerate(blocks):
+        for name, size, offset, kind in value.findall(block):
+            key = (number, offset)
+            if key not in found or int(size) > found[key].bytes:
+                found[key] = Buffer(bytes=int(size), what=describe(name, kind, program))
+    return tuple(sorted(found.values(), key=lambda b: -b.bytes)[:LARGEST_BUFFERS])
+
+
+def describe(name: str, kind: str, program: Program) -> str:
+    """`f32[34,2560,10240] params['blocks']…`: the type, and what the line of the program is for."""
+    short = re.sub(r"\{[^}]*\}", "", kind)
+    for computation in program.computations.values():
+        if name in computation:
+            return f"{short} {computation[name].label or name}"
+    return f"{short} {name}"
+
+
+def local_bytes(tree: Any) -> int:
+    """Bytes that one device holds of abstract arrays with shardings."""
+    return sum(
+        prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )

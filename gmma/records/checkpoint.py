@@ -1,0 +1,441 @@
+"""Save a run, and find out how to start it.
+
+A checkpoint holds all that must survive: trained parameters, optimiser, step, the reference where
+there is one, the position in the data, and the running mean of the phase's gradient norms. Frozen
+parameters are in it too, unless they are a base under adapters, which its directory keeps. The
+config is not: it stands in the run's `config.json`. A checkpoint's number is the global step, SFT
+and RL counted together. Orbax writes it in the background and renames it when it is whole.
+
+A checkpoint is committed with the checksums of its files in it (`checksums.py`), which are compared
+before any of it is read. One from a gmma before them is read as it is.
+
+How a run starts, in this order:
+
+    1. `--resume` and the run has a checkpoint: go on from the newest whole one; newer ones, which
+       are damaged, are moved aside.
+    2. `--resume` without a checkpoint: start as if new.
+    3. The run's directory holds a run and `--resume` is not given, or files of a run without its
+       config: refuse; nothing is written over.
+    4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
+    5. Otherwise: the parameters that the backbone starts from. The tiny family's are drawn anew,
+       its patch stem taught where the task can; a ported family's are read from its directory, with
+       new adapters on top where the run trains adapters.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from gmma.config import CheckpointConfig
+from gmma.errors import UserError
+from gmma.files import (
+    RunPath,
+    absolute,
+    lock_of,
+    locked,
+    move_directory,
+    read_json,
+    write_whole,
+)
+from gmma.hardware.hosts import gather_entries, leads, wait_for_all
+from gmma.records.checksums import PROMISE, find_damage, write_checksums
+from gmma.records.diagnostics import RunningMean
+from gmma.types import PyTree
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """The host's part of a checkpoint."""
+
+    phase: str  # sft or rl
+    phase_step: int  # steps of the phase that are done
+    data: dict[str, Any]  # state of the phase's data stream
+    norms: RunningMean = field(default_factory=RunningMean)  # of the phase's gradients
+
+
+@contextmanager
+def open_checkpoints(run_dir: RunPath, config: CheckpointConfig) -> Iterator[ocp.CheckpointManager]:
+    """The run's checkpoints: the last few, and the best by the configured metric.
+
+    On leaving, waits for what is still being written.
+    """
+    directory = checkpoints_dir(run_dir)
+    best = BestN(get_metric_fn=_rank, n=1, keep_checkpoints_without_metrics=False)
+    options = ocp.CheckpointManagerOptions(
+        # On one host, behind the last file of all and before the commit.
+        async_options=ocp.AsyncOptions(post_finalization_callback=lambda: _seal(directory)),
+        best_fn=_rank,  # without it Orbax writes no metrics, and a resumed run forgets its best
+        preservation_policy=AnyPreservationPolicy([LatestN(config.keep_last), best]),
+        enable_async_checkpointing=True,
+        cleanup_tmp_directories=True,  # what a killed run was writing
+    )
+    with ocp.CheckpointManager(directory, options=options) as manager:
+        yield manager
+        manager.wait_until_finished()
+
+
+def _seal(directory: RunPath) -> None:
+    """Put the checksums into the checkpoint that is about to be committed."""
+    for path in directory.iterdir():
+        if path.is_dir() and not ocp.utils.is_checkpoint_finalized(path):
+            write_checksums(path)
+
+
+def _rank(metrics: Mapping[str, float]) -> float:
+    return metrics["best"]
+
+
+def save(
+    manager: ocp.CheckpointManager,
+    step: int,
+    state: PyTree,
+    progress: Progress,
+    best: float | None = None,
+) -> None:
+    """Start writing a checkpoint; `best` ranks it, None or no number puts it below all others."""
+    held = asdict(progress) | {PROMISE: True}
+    manager.save(
+        step,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state), progress=ocp.args.JsonSave(held)
+        ),
+        metrics={"best": -math.inf if best is None or not math.isfinite(best) else best},
+    )
+
+
+def newest_whole(run_dir: RunPath) -> int | None:
+    """The newest checkpoint that is whole, None where there is no checkpoint; on all hosts.
+
+    Those newer than it are damaged: they are moved to `damaged/`, which is printed. So are older
+    ones whose small files are, which Orbax reads. Raises UserError, and moves none, where none is
+    whole.
+    """
+    damaged: dict[int, list[str]] = {}
+    whole = None
+    for step in reversed(checkpoint_steps(run_dir)):
+        problems = _damage(run_dir, step, small=whole is not None)
+        if whole is None and not problems:
+            whole = step
+        elif whole is None or any("missing" not in problem for problem in problems):
+            damaged[step] = problems  # but not what Orbax, when it was killed, was deleting
+    if damaged and whole is None:
+        listed = "; ".join(f"{step}: {_listed(found)}" for step, found in damaged.items())
+        raise UserError(
+            f"no checkpoint of {run_dir} is whole: {listed}. Restore one of them from a copy, or "
+            "start again under another --name"
+        )
+    wait_for_all("the checkpoints that are read")
+    if leads():
+        for step, problems in damaged.items():
+            _move_aside(run_dir, step, problems, whole)
+    wait_for_all("the checkpoints that are whole")
+    return whole
+
+
+def _damage(run_dir: RunPath, step: int, *, small: bool = False) -> list[str]:
+    """What of a checkpoint is not as it was written; every host reads a part of it."""
+    share = jax.process_index(), jax.process_count()
+    found = find_damage(checkpoints_dir(run_dir) / str(step), share=share, small=small)
+    wait_for_all(f"checksums, {next(_meetings)}")
+    return list(dict.fromkeys(gather_entries(found)))
+
+
+def _listed(problems: Sequence[str]) -> str:
+    more = f" and {len(problems) - 2} files more" if len(problems) > 2 else ""
+    return ", ".join(problems[:2]) + more
+
+
+def _move_aside(run_dir: RunPath, step: int, problems: Sequence[str], whole: int | None) -> None:
+    target = run_dir / "damaged" / str(step)
+    count = 0
+    while target.exists():
+        count += 1
+        target = run_dir / "damaged" / f"{step}_{count}"
+    move_directory(checkpoints_dir(run_dir) / str(step), target)
+    print(
+        f"checkpoint {step} of {run_dir} is damaged ({_listed(problems)}) and was moved to "
+        f"{target}; the run goes on from checkpoint {whole}"
+    )
+
+
+def _whole_step(run_dir: RunPath, step: int | None, *, small: bool = False) -> int:
+    """The newest checkpoint, or the given one; raises UserError where it is damaged."""
+    found = find_step(run_dir, step)
+    problems = _damage(run_dir, found, small=small)
+    if problems:
+        others = [one for one in checkpoint_steps(run_dir) if one != found]
+        raise UserError(
+            f"checkpoint {found} of {run_dir} is damaged: {_listed(problems)}; restore it from a "
+            f"copy, or give another one (--step, or move it away); there are {others}"
+        )
+    return found
+
+
+def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
+    """The host's part of a checkpoint. One from before norms were kept begins their mean anew."""
+    args = ocp.args.Composite(progress=ocp.args.JsonRestore())
+    held = _read(manager, step, args)["progress"]
+    held.pop(PROMISE, None)
+    return Progress(**held | {"norms": RunningMean(**held.get("norms", {}))})
+
+
+def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -> PyTree:
+    """The arrays of a checkpoint, laid out as `abstract` says.
+
+    Raises UserError where the checkpoint holds other names or shapes: it belongs to another model.
+    """
+    where = manager.directory / str(step)
+    _check_same_arrays(_shapes(_read_metadata(where)), _shapes(abstract), where)
+    args = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+    return _read(manager, step, args)["state"]
+
+
+def _read(manager: ocp.CheckpointManager, step: int, args: ocp.args.Composite) -> Any:
+    """What Orbax restores. What has no checksums can still be damaged: that is UserError, too."""
+    try:
+        return manager.restore(step, args=args)
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(manager.directory / str(step), error) from error
+
+
+def _unreadable(where: RunPath, error: Exception) -> UserError:
+    others = sorted(int(path.name) for path in where.parent.iterdir() if path.name.isdecimal())
+    return UserError(
+        f"checkpoint {where} cannot be read ({error!s:.200}); restore it from a copy, or move it "
+        f"away, of checkpoints {others}"
+    )
+
+
+def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> PyTree:
+    """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint.
+
+    Which of them were trained there does not matter: they come in the groups of `abstract`.
+    """
+    where = find_params(run_dir, abstract, _whole_step(run_dir, step))
+    wanted = {path[1:]: leaf for path, leaf in flatten_dict(abstract).items()}
+    held = [path for path in flatten_dict(_held_params(where)) if path[1:] in wanted]
+    target = unflatten_dict({path: wanted[path[1:]] for path in held})
+    found = {path[1:]: leaf for path, leaf in flatten_dict(_restore_part(where, target)).items()}
+    groups = {path: found[path[1:]] for path in flatten_dict(abstract)}
+    return {name: {} for name in abstract} | unflatten_dict(groups)
+
+
+def restore_all_params(run_dir: RunPath, step: int | None = None) -> PyTree:
+    """All parameters of a checkpoint, joined, as they are stored; on the first device."""
+    where = checkpoints_dir(run_dir) / str(_whole_step(run_dir, step))
+    here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = {
+        path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype, sharding=here)
+        for path, leaf in flatten_dict(_held_params(where)).items()
+    }
+    found = flatten_dict(_restore_part(where, unflatten_dict(abstract)))
+    return unflatten_dict({path[1:]: leaf for path, leaf in found.items()})
+
+
+def _restore_part(where: RunPath, abstract: PyTree) -> PyTree:
+    """What `abstract` asks for of a checkpoint."""
+    restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
+    args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
+    return ocp.PyTreeCheckpointHandler().restore(where / "state", args=args)
+
+
+def _held_params(where: RunPath) -> PyTree:
+    """Names and shapes of a checkpoint's parameters, in its groups."""
+    held = _read_metadata(where)
+    return {name: held[name] for name in PARAM_GROUPS if held.get(name)}
+
+
+def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> RunPath:
+    """The directory of a run's newest or given checkpoint.
+
+    Raises UserError where there is none, where it is damaged as far as a look at its sizes can
+    tell, or where it holds other parameters.
+    """
+    where = checkpoints_dir(run_dir) / str(_whole_step(run_dir, step, small=True))
+    held, wanted = (
+        {"/".join(path[1:]): tuple(leaf.shape) for path, leaf in flatten_dict(tree).items()}
+        for tree in (_held_params(where), abstract)
+    )
+    _check_same_arrays(held, wanted, where)
+    return where
+
+
+def save_params(run_dir: RunPath, params: PyTree) -> None:
+    """Parameters alone as a run's checkpoint 0, written before this returns.
+
+    Orbax copies what it writes, here as little at a time as it can, which is the largest array.
+    """
+    state = {"params": params, "frozen": {}}
+    most = 1 + max(leaf.nbytes for leaf in jax.tree.leaves(params))
+    few = ocp.BasePyTreeCheckpointHandler(
+        save_concurrent_bytes=most,
+        save_device_host_concurrent_bytes=most,
+        is_prioritized_key_fn=lambda path: False,  # prioritized arrays are copied at once
+    )
+    handler = ocp.PyTreeCheckpointHandler(handler_impl=few)
+    with ocp.Checkpointer(handler) as checkpointer:
+        chunked = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=WRITE_BYTES), state)
+        checkpointer.save(
+            checkpoints_dir(run_dir) / "0" / "state", args=ocp.args.PyTreeSave(state, chunked)
+        )
+    write_checksums(checkpoints_dir(run_dir) / "0")
+
+
+def find_step(run_dir: RunPath, step: int | None = None) -> int:
+    """The newest checkpoint's number, or the given one; raises UserError where it is not there."""
+    steps = checkpoint_steps(run_dir)
+    if not steps or (step is not None and step not in steps):
+        found = f"it has steps {steps}" if steps else "it has none"
+        wanted = "a checkpoint" if step is None else f"checkpoint {step}"
+        raise UserError(f"{run_dir} has not {wanted}: {found}; give the directory of a run")
+    return steps[-1] if step is None else step
+
+
+def _read_metadata(where: RunPath) -> PyTree:
+    """Names and shapes of a checkpoint's arrays."""
+    try:
+        return ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
+    except FileNotFoundError:
+        raise UserError(f"{where} is no checkpoint of gmma; give the directory of a run") from None
+    except (ValueError, KeyError, OSError) as error:
+        raise _unreadable(where, error) from error
+
+
+def checkpoints_dir(run_dir: RunPath) -> RunPath:
+    """Where a run's checkpoints are; Orbax wants it absolute."""
+    return absolute(run_dir / "checkpoints")
+
+
+def checkpoint_steps(run_dir: RunPath) -> list[int]:
+    """Whole checkpoints of a run, oldest first."""
+    directory = run_dir / "checkpoints"
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    steps = (path for path in found if path.name.isdecimal())
+    # In a bucket nothing is renamed: a checkpoint is whole once Orbax has put its mark into it.
+    return sorted(int(path.name) for path in steps if ocp.utils.is_checkpoint_finalized(path))
+
+
+def _shapes(tree: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda leaf: hasattr(leaf, "shape"))
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
+
+
+def _check_same_arrays(
+    held: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: Any
+) -> None:
+    wrong = sorted(
+        f"{name}: {held.get(name, 'absent')} in the checkpoint, {wanted.get(name, 'absent')} wanted"
+        for name in held.keys() | wanted.keys()
+        if held.get(name) != wanted.get(name)
+    )
+    if wrong:
+        more = f" (and {len(wrong) - 3} more)" if len(wrong) > 3 else ""
+        raise UserError(
+            f"checkpoint {where} belongs to another model or optimiser: "
+            f"{'; '.join(wrong[:3])}{more}; run with the config it was made with, or give another "
+            "directory"
+        )
+
+
+def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> None:
+    """Rules 1–3 above. Raises UserError rather than write over a run or change its config."""
+    saved = run_dir / CONFIG_FILE
+    if not saved.exists():
+        found = [name for name in RUN_FILES if (run_dir / name).exists()]
+        if found:
+            raise UserError(
+                f"{run_dir} has {', '.join(found)} but no {CONFIG_FILE}, so it is no run that can "
+                "be resumed; give another --name, or move it away"
+            )
+        return
+    if not resume:
+        raise UserError(
+            f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
+        )
+    changed = sorted(_changed_fields(read_json(saved), config))
+    if changed:
+        more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
+        raise UserError(
+            f"{run_dir} was started with another config; fields that differ: "
+            f"{'; '.join(changed[:5])}{more}. Resume with the same ones, or give another --name"
+        )
+
+
+@contextmanager
+def hold_run(run_dir: RunPath, config: Mapping[str, Any], content: str) -> Iterator[None]:
+    """Keep a run's config and the hash of its records; and, within the block, other processes out.
+
+    Raises UserError where another one is there, or where the run began with other records.
+    """
+    with locked(lock_of(run_dir), wait=False):
+        check_content(run_dir, content)
+        save_config(run_dir, config)
+        if not (run_dir / CONTENT_FILE).exists():
+            write_whole(run_dir / CONTENT_FILE, json.dumps({"sha256": content}) + "\n")
+        yield
+
+
+def check_content(run_dir: RunPath, content: str) -> None:
+    """Raise UserError unless the records are those that the run began with, as far as is known.
+
+    What a checkpoint says of the data is a place in their order.
+    """
+    saved = run_dir / CONTENT_FILE
+    known = read_json(saved)["sha256"] if saved.exists() else content
+    if known != content:
+        raise UserError(
+            f"{run_dir} was trained on other records: {saved} has the hash {known:.12}…, those of "
+            f"the task now have {content:.12}…. Restore the files that the task reads, or start "
+            f"another --name; to go on with these records all the same, delete {saved}"
+        )
+
+
+def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
+    """Keep the config that a run is started with; a run that is resumed has it."""
+    saved = run_dir / CONFIG_FILE
+    if not saved.exists():
+        write_whole(saved, json.dumps(config, indent=1) + "\n")
+
+
+CONFIG_FILE = "config.json"
+CONTENT_FILE = "records.json"
+_meetings = itertools.count()  # no two of the hosts' may have one name
+WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
+PARAM_GROUPS = ("params", "frozen")  # of a checkpoint
+RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
+FREE_ON_RESUME = (
+    "checkpoint",
+    "data_dir",
+    "evaluation/every_steps",
+    "hosts",
+    "mesh",
+    "rewards/workers",
+    "runs_dir",
+    "samples_every_steps",
+    "stop",
+)
+
+
+def _changed_fields(
+    saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
+) -> Iterator[str]:
+    for name in saved.keys() | given.keys():
+        path, old, new = f"{prefix}{name}", saved.get(name), given.get(name)
+        if path in FREE_ON_RESUME or old == new:
+            continue
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _changed_fields(old, new, f"{path}/")
+        else:
+            yield f"{path.replace('/', '.')} was {old}, is {new}"

@@ -1,0 +1,1 @@
+"""What a run is assembled from: parts, programs, state, data, checks, evaluation."""

@@ -1,0 +1,73 @@
+"""From a config to the parts of a run: task, backbone, stops, mesh."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from jax.sharding import Mesh
+
+from gmma.config import ExperimentConfig
+from gmma.families.tiny.network import TinyConfig
+from gmma.hardware.sharding import make_mesh
+from gmma.rewards.service import Scorer, open_scorer
+from gmma.rewards.terms import RewardTerm
+from gmma.run.backbone import Backbone, make_backbone
+from gmma.tasks import TASKS
+from gmma.tasks.task import Task
+from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE, check_slots, check_tags
+from gmma.tree.stops import TreeStops, tree_stops
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts(Backbone):
+    """What every command needs of an experiment: the backbone, and what it works on."""
+
+    config: ExperimentConfig
+    task: Task
+    stops: TreeStops
+    mesh: Mesh
+
+
+def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
+    """The terms of the reward with what the task's own config adds to their options."""
+    task = TASKS[config.task.name]
+    return tuple(
+        replace(term, options=(*task.term_options(config.task, term), *term.options))
+        for term in config.rewards.terms
+    )
+
+
+def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
+    """The scoring service with the terms and limits of a run."""
+    limits = config.rewards
+    return open_scorer(
+        reward_terms(config),
+        workers=limits.workers,
+        timeout_seconds=limits.timeout_seconds,
+        step_seconds=limits.step_seconds,
+        memory_gigabytes=limits.memory_gigabytes,
+    )
+
+
+def assemble(config: ExperimentConfig) -> Parts:
+    """Build the dataset where it is missing, and every part from its section of the config."""
+    task = TASKS[config.task.name]
+    task.build(config.task, config.data_dir)
+    backbone = make_backbone(config, task)
+    tokenizer = backbone.tokenizer
+    check_tags(tokenizer, f"the tokenizer of {config.name}")
+    if not isinstance(config.model, TinyConfig):  # a task's own vocabulary spells its forms alone
+        check_slots(tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
+    closing = tokenizer.encode(THINK_CLOSE) if config.tree.unfinished == "close" else []
+    return Parts(
+        config=config,
+        task=task,
+        stops=tree_stops(
+            thought=THINK_CLOSE,
+            answer=ANSWER_CLOSE,
+            closing=closing,
+            token_bytes=tokenizer.token_bytes,
+            end_tokens=tokenizer.stop_tokens,
+        ),
+        mesh=make_mesh(config.mesh),
+        **vars(backbone),
+    )

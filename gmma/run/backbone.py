@@ -1,0 +1,148 @@
+"""The network of a run with all that belongs to it, from either kind of model config.
+
+tiny        parameters from its `init`, a patch stem taught to see, the task's own tokenizer
+pretrained  everything from a Hugging Face directory; adapters on top where asked for
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+from jax.sharding import Mesh
+
+from gmma.config import ExperimentConfig
+from gmma.errors import UserError
+from gmma.families.pretrained import PretrainedConfig
+from gmma.families.tiny.network import TinyConfig, tiny_policy
+from gmma.families.tiny.stem import teach_stem
+from gmma.hardware.sharding import param_shardings
+from gmma.images.processor import ImageProcessor, fixed_size_processor, no_image_processor
+from gmma.models.lora import adapted_policy, add_adapters
+from gmma.models.policy import Policy, stored_as
+from gmma.porting.pretrained import (
+    Described,
+    check_weights,
+    describe_pretrained,
+    image_processor,
+    read_weights,
+)
+from gmma.tasks.task import Task
+from gmma.text.prompt import TINY_TEMPLATE, PromptTemplate
+from gmma.text.tokenizer import Tokenizer, load_sentencepiece
+from gmma.types import Params
+
+NEVER_TRAINED = "params/vision/head/"  # carried through; the network reads nothing of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """A policy, what turns records into its inputs, and where its parameters come from."""
+
+    policy: Policy
+    tokenizer: Tokenizer
+    template: PromptTemplate
+    processor: ImageProcessor
+    trained: Callable[[str], bool]  # whether the parameter at a path `a/b/c` gets gradients
+    start: Callable[[Mesh], Params]  # the run's first parameters, laid out on the mesh
+    # The frozen parameters are a base that its directory keeps, under adapters: checkpoints leave
+    # them away, and the reference policy is the base alone.
+    adapted: bool = False
+    # Raises UserError where `start` could not work; looks at headers only.
+    check_start: Callable[[], None] = lambda: None
+
+
+def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
+    """The backbone that `config.model` asks for; the task's dataset is built."""
+    if isinstance(config.model, PretrainedConfig):
+        return pretrained_backbone(config, config.model, task)
+    return tiny_backbone(config, config.model, task)
+
+
+def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
+    """The tiny family, which speaks the task's own vocabulary."""
+    if task.tokenizer_path is None:
+        raise UserError(f"task {config.task.name} has no tokenizer for the tiny family")
+    tokenizer = load_sentencepiece(task.tokenizer_path(config.task, config.data_dir))
+    if tokenizer.image_token is None:
+        raise UserError(f"the tokenizer of task {config.task.name} has no image token")
+    policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
+
+    def start(mesh: Mesh) -> Params:
+        del mesh  # small enough to lie anywhere
+        params = jax.jit(policy.init)(jax.random.key(config.seed))
+        if task.patches is not None and model.stem_steps and model.images:
+            params = teach_stem(params, model, partial(task.patches, config.task), config.seed)
+        return params
+
+    return Backbone(
+        policy=policy,
+        tokenizer=tokenizer,
+        template=TINY_TEMPLATE,
+        processor=fixed_size_processor(model.image_tokens, model.image_pixels, model.images),
+        trained=lambda path: True,
+        start=start,
+    )
+
+
+def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
+    """A ported family from its directory; no weights are read before `start`."""
+    described = describe_pretrained(
+        model.directory, model.dtype, remat=model.remat, attention=model.attention
+    )
+    if described.tokenizer is None:
+        raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
+    policy = pretrained_policy(described, model)
+    buckets = model.image_buckets
+    if buckets is None:
+        full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
+        buckets = (full if sees_images(config, task) else 0,)
+    processor = image_processor(described, buckets)
+
+    def start(mesh: Mesh) -> Params:
+        key = jax.random.key(config.seed)
+        abstract = jax.eval_shape(policy.init, key)
+        shardings = param_shardings(policy, abstract, mesh)
+        dtypes = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): str(leaf.dtype)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(abstract)
+        }
+        placed = {"params": shardings["params"]}
+        params, _ = read_weights(described, dtypes.__getitem__, placed)
+        if model.lora is None:
+            return params
+        adapt = lambda base, key: add_adapters(base, model.lora, key)["lora"]  # noqa: E731
+        return {**params, "lora": jax.jit(adapt, out_shardings=shardings["lora"])(params, key)}
+
+    return Backbone(
+        policy=policy,
+        tokenizer=described.tokenizer,
+        template=described.family.tokenizer.template,
+        processor=no_image_processor() if processor is None else processor,
+        trained=partial(is_trained, model),
+        start=start,
+        adapted=model.lora is not None,
+        check_start=partial(check_weights, described),
+    )
+
+
+def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
+    """The directory's policy with its parameters in the types they are kept in, and adapters."""
+    base = stored_as(
+        described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
+    )
+    return base if model.lora is None else adapted_policy(base, model.lora)
+
+
+def is_trained(model: PretrainedConfig, path: str) -> bool:
+    """Adapters alone where there are any; else all but a frozen tower and what nothing reads."""
+    if model.lora is not None:
+        return path.startswith("lora/")
+    frozen = path.startswith("params/vision/") and model.freeze_vision
+    return not (frozen or path.startswith(NEVER_TRAINED))
+
+
+def sees_images(config: ExperimentConfig, task: Task) -> bool:
+    """Whether any of the task's training records has an image; the search ends at the first."""
+    source = task.source(config.task, config.data_dir, "train")
+    return any(source[row].images for row in range(len(source)))

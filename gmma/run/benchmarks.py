@@ -1,0 +1,251 @@
+"""A run's model on benchmarks beside its own task: figures, JSON, pictures of best and worst.
+
+A benchmark is named by its task, whose default config (or the run's own) then says which records,
+or by an experiment file, which besides brings its slots, its number of samples and its sampling.
+`all` is every task; one that cannot be tried is left out, and the table says why.
+"""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gmma.config import EvalConfig, ExperimentConfig
+from gmma.errors import UserError
+from gmma.families.tiny.network import TinyConfig
+from gmma.files import RunPath, write_whole
+from gmma.hardware import hosts
+from gmma.intervals import Interval
+from gmma.run.assembly import Parts, assemble
+from gmma.run.evaluate import (
+    Evaluation,
+    evaluation_to_json,
+    make_evaluator,
+    summarise,
+)
+from gmma.run.feed import read_examples
+from gmma.tasks import TASKS
+from gmma.text.prompt import prompt_tokens
+from gmma.types import Params
+
+ALL = "all"
+NEEDS_CONFIG = ("mixture",)  # tasks that are made of others, and are nothing by default
+_SLOTS_STEP = 32  # prompts of benchmarks get slots in multiples of this, for fewer compilations
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark:
+    """What is evaluated, under a name of its own."""
+
+    name: str
+    config: ExperimentConfig  # the run's model on this task
+    may_fail: bool = False  # leave it out with its reason instead of raising it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a benchmark: an evaluation, or the reason why there is none."""
+
+    name: str
+    evaluation: Evaluation | None = None
+    summary: dict[str, Interval] | None = None
+    pictures: tuple[RunPath, ...] = ()
+    reason: str = ""
+
+
+def choose_benchmarks(
+    own: ExperimentConfig,
+    names: Sequence[str],
+    load: Callable[[Path], ExperimentConfig],
+    settings: Callable[[EvalConfig], EvalConfig],
+) -> list[Benchmark]:
+    """The benchmarks of some names; none names the run's own task.
+
+    `load` reads an experiment file, `settings` lays what was given on the command line over an
+    evaluation's own. Raises UserError for a name that is neither.
+    """
+    ours = Benchmark(name=own.task.name, config=with_settings(own, own, settings))
+    chosen: dict[str, Benchmark] = {} if names else {ours.name: ours}
+    for name in names:
+        if name == ALL:
+            chosen[ours.name] = ours
+            others = [task for task in TASKS if task not in (ours.name, *NEEDS_CONFIG)]
+            found = [of_task(own, task, settings, may_fail=True) for task in others]
+        elif name.endswith(".py"):
+            found = [with_experiment(own, Path(name), load, settings)]
+        elif name == ours.name:
+            found = [ours]
+        else:
+            found = [of_task(own, name, settings)]
+        chosen |= {benchmark.name: benchmark for benchmark in found}
+    return list(chosen.values())
+
+
+def of_task(
+    own: ExperimentConfig,
+    name: str,
+    settings: Callable[[EvalConfig], EvalConfig],
+    *,
+    may_fail: bool = False,
+) -> Benchmark:
+    """A task with its default config. UserError where there is no such task."""
+    if name in NEEDS_CONFIG:
+        raise UserError(f"task {name} has no default config; give an experiment file")
+    if name not in TASKS:
+        raise UserError(
+            f"no task {name!r}; choose one of {', '.join(TASKS)}, {ALL}, or give an experiment file"
+        )
+    config = replace(own, task=TASKS[name].config())
+    return Benchmark(name=name, config=with_settings(own, config, settings), may_fail=may_fail)
+
+
+def with_experiment(
+    own: ExperimentConfig,
+    path: Path,
+    load: Callable[[Path], ExperimentConfig],
+    settings: Callable[[EvalConfig], EvalConfig],
+) -> Benchmark:
+    """The run's model on an experiment's task, as that experiment evaluates it."""
+    other = load(path)
+    slots = replace(
+        own.tree,
+        prompt_tokens=other.tree.prompt_tokens,
+        thought_tokens=other.tree.thought_tokens,
+        answer_tokens=other.tree.answer_tokens,
+    )
+    config = replace(own, task=other.task, tree=slots)
+    return Benchmark(name=path.stem, config=with_settings(other, config, settings))
+
+
+def with_settings(
+    origin: ExperimentConfig,
+    config: ExperimentConfig,
+    settings: Callable[[EvalConfig], EvalConfig],
+) -> ExperimentConfig:
+    """A config that evaluates as `origin` does, but for what the command line says."""
+    return replace(config, evaluation=settings(origin.evaluation))
+
+
+def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
+    """The run's model before another task, with as many prompt slots as its examples need.
+
+    The tiny family keeps the vocabulary it was trained with.
+    """
+    if config.task == own.config.task and config.tree == own.config.tree:
+        return replace(own, config=config)
+    build_dataset(config)
+    parts = replace(own, config=config, task=TASKS[config.task.name])
+    longest = longest_prompt(parts, split)
+    slots = max(config.tree.prompt_tokens, -(-longest // _SLOTS_STEP) * _SLOTS_STEP)
+    config = replace(config, tree=replace(config.tree, prompt_tokens=slots))
+    if isinstance(config.model, TinyConfig):
+        return replace(parts, config=config)
+    return assemble(config)  # a ported processor's buckets depend on the slots
+
+
+def build_dataset(config: ExperimentConfig) -> None:
+    """The dataset of a benchmark, where it is not there yet. UserError where it cannot be built."""
+    wrong: UserError | None = None
+    with hosts.leader_first("the dataset"):
+        try:
+            TASKS[config.task.name].build(config.task, config.data_dir)
+        except UserError as error:
+            wrong = error  # raised behind the block, so that the other hosts go on too
+    if wrong is not None:
+        raise wrong
+
+
+def longest_prompt(parts: Parts, split: str) -> int:
+    """Tokens of the longest prompt that will be evaluated."""
+    examples = read_examples(parts, split, parts.config.evaluation.examples)
+    return max(
+        len(
+            prompt_tokens(
+                example.question,
+                [parts.processor.view_tokens(image) for image in example.images],
+                parts.tokenizer,
+                parts.template,
+            )
+        )
+        for example in examples
+    )
+
+
+def run_benchmark(
+    benchmark: Benchmark, own: Parts, params: Params, split: str, directory: RunPath, pictures: int
+) -> Outcome:
+    """Evaluate, and draw the best and the worst examples into `directory/NAME`."""
+    try:
+        parts = benchmark_parts(own, benchmark.config, split)
+        evaluation = make_evaluator(parts)(params, split)
+    except UserError as error:
+        if not benchmark.may_fail:
+            raise
+        return Outcome(name=benchmark.name, reason=str(error))
+    drawn: tuple[RunPath, ...] = ()
+    if hosts.leads():
+        drawn = draw_extremes(parts, evaluation, directory / benchmark.name, pictures)
+    return Outcome(
+        name=benchmark.name,
+        evaluation=evaluation,
+        summary=summarise(evaluation),
+        pictures=drawn,
+    )
+
+
+def extremes(values: Sequence[float], count: int) -> dict[str, int]:
+    """`best_1`, … and `worst_1`, … → row; no row twice, and none without a value.
+
+    >>> extremes([0.5, 0.9, 0.1], 1)
+    {'best_1': 1, 'worst_1': 2}
+    """
+    known = np.flatnonzero(np.isfinite(values))
+    order = known[np.argsort(-np.asarray(values, float)[known], kind="stable")]
+    half = min(count, len(order) // 2)
+    best = {f"best_{place + 1}": int(row) for place, row in enumerate(order[:half])}
+    worst = {f"worst_{place + 1}": int(row) for place, row in enumerate(order[::-1][:half])}
+    return best | worst
+
+
+def draw_extremes(
+    parts: Parts, evaluation: Evaluation, directory: RunPath, count: int
+) -> tuple[RunPath, ...]:
+    """Pictures of the examples with the highest and the lowest headline metric, answered greedily.
+
+    Beside each lies a JSON file with question, answer and the metrics that are its own.
+    """
+    examples = read_examples(parts, evaluation.split, parts.config.evaluation.examples)
+    values = evaluation.values["greedy"]
+    written = []
+    for place, row in extremes(values[parts.task.headline], count).items():
+        example, answers = examples[row], evaluation.answers["greedy"][row]
+        path = directory / f"{place}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        drawn = io.BytesIO()
+        parts.task.draw(parts.config.task, example, answers).save(drawn, format="PNG")
+        path.write_bytes(drawn.getvalue())
+        shown = {
+            "id": example.id,
+            "question": example.question,
+            "answers": answers,
+            "metrics": {name: v[row] for name, v in values.items() if not np.isnan(v[row])},
+        }
+        write_whole(path.with_suffix(".json"), json.dumps(shown, indent=1))
+        written.append(path)
+    return tuple(written)
+
+
+def outcomes_to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """All figures and values of the benchmarks, and why some were left out."""
+    return {
+        "tasks": {
+            outcome.name: evaluation_to_json(outcome.evaluation)
+            for outcome in outcomes
+            if outcome.evaluation is not None
+        },
+        "left_out": {outcome.name: outcome.reason for outcome in outcomes if outcome.reason},
+    }

@@ -1,0 +1,93 @@
+"""The table at the end of a run: quality after SFT and after RL, seconds per phase, memory."""
+
+import resource
+from collections.abc import Sequence
+
+import numpy as np
+
+from gmma.config import ExperimentConfig
+from gmma.files import RunPath
+from gmma.intervals import Interval
+from gmma.records.console import print_table
+from gmma.records.diagnostics import SPIKE_SCORE
+from gmma.records.metrics import Record, read_records
+from gmma.run.evaluate import difference, load_evaluation, summarise
+from gmma.tasks import TASKS
+from gmma.tasks.mixture import MixtureConfig
+
+
+def evaluation_path(config: ExperimentConfig, moment: str) -> RunPath:
+    """Where an evaluation is kept: `sft`, `rl` after a phase, `rl_step_000050` within one."""
+    return config.run_dir / "evaluation" / f"after_{moment}.json"
+
+
+def format_interval(figures: Interval) -> str:
+    """`mean [low, high]`."""
+    mean, low, high = figures
+    return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def headlines(config: ExperimentConfig) -> list[str]:
+    """The metric that sums the task up; of a mixture, also those of its parts."""
+    parts = config.task.parts if isinstance(config.task, MixtureConfig) else ()
+    own = [f"{part.title}/{TASKS[part.task.name].headline}" for part in parts]
+    return [TASKS[config.task.name].headline, *own]
+
+
+def print_outcome(config: ExperimentConfig) -> None:
+    """Print the tables and where the pictures are."""
+    after = load_evaluation(evaluation_path(config, "sft"))
+    columns = {"after SFT": summarise(after)}
+    if config.rl.steps:
+        before, after = after, load_evaluation(evaluation_path(config, "rl"))
+        columns["after RL"] = summarise(after)
+        columns["difference"] = difference(after, before)
+    rows = [
+        [f"{mode} {name}", *(format_interval(c[f"{mode}/{name}"]) for c in columns.values())]
+        for mode in ("sampled", "greedy")
+        for name in (*headlines(config), "format", "parsed")
+        if all(f"{mode}/{name}" in column for column in columns.values())
+    ]
+    examples = len(after.values["greedy"]["format"])
+    title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval over examples]"
+    print_table(title, ["", *columns], rows)
+    print_seconds(config)
+    print_spikes(config)
+    print(f"pictures and trees: {config.run_dir / 'samples'}")
+
+
+def print_seconds(config: ExperimentConfig) -> None:
+    """Seconds by phase and part, over all processes that took part in the run."""
+    records = read_records(config.run_dir / "metrics.jsonl")
+    rows = []
+    for phase in ("sft", "rl"):
+        own = [record for record in records if record["phase"] == phase]
+        for part in ("rollout", "reward", "update"):
+            spent = sum(record.get(f"seconds/{part}", 0.0) for record in own)
+            if spent:
+                rows.append([f"{phase} {part}", f"{len(own)}", f"{spent:.0f}"])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows.append(["peak memory of this process, GiB", "", f"{peak:.2f}"])
+    print_table("where the time went", ["", "steps", "seconds"], rows)
+
+
+def print_spikes(config: ExperimentConfig) -> None:
+    """How often the gradient's norm jumped above its running mean, by phase."""
+    records = read_records(config.run_dir / "metrics.jsonl")
+    rows = [row for phase in ("sft", "rl") if (row := spike_row(phase, records))]
+    header = ["", "steps", "largest score", "above 2", f"above {SPIKE_SCORE:g}", "not finite"]
+    print_table("gradient spikes: norm over the phase's running mean", header, rows)
+
+
+def spike_row(phase: str, records: Sequence[Record]) -> list[str]:
+    """A phase's steps, largest score, and counts with their shares; empty without scored steps."""
+    scores = np.array(
+        [r["grad_spike_score"] for r in records if r["phase"] == phase and "grad_spike_score" in r]
+    )
+    if not scores.size:
+        return []
+    finite = scores[np.isfinite(scores)]
+    largest = f"{finite.max():.2f}" if finite.size else "-"
+    above = [int((finite > limit).sum()) for limit in (2.0, SPIKE_SCORE)]
+    shares = [f"{count} ({count / scores.size:.1%})" for count in above]
+    return [phase, f"{scores.size}", largest, *shares, f"{scores.size - finite.size}"]

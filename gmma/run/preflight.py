@@ -1,0 +1,182 @@
+"""What can be found wrong before a run has written anything is found here.
+
+A run that fails on its first batch would leave a directory behind, and the next attempt would meet
+"already holds a run".
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+
+from gmma.config import ExperimentConfig
+from gmma.errors import UserError
+from gmma.hardware.hosts import check_hosts
+from gmma.hardware.sharding import check_batch
+from gmma.records import checkpoint
+from gmma.records.console import warn
+from gmma.rewards.service import Scorer, check_rewards
+from gmma.run.assembly import Parts
+from gmma.run.backbone import sees_images
+from gmma.run.data import ExampleBatch
+from gmma.run.feed import (
+    demonstrated_source,
+    read_batches,
+    read_demonstrations,
+    read_examples,
+    read_prompts,
+    train_source,
+)
+from gmma.run.programs import kept_params
+from gmma.run.reward_trial import trial_warnings
+from gmma.tasks.mixture import MixtureConfig
+from gmma.tasks.task import ExampleSource
+from gmma.types import Example
+
+CHUNK_EXAMPLES = 256
+TRIAL_ANSWERS = 8  # rewards are tried on so many records, of each task
+
+
+def check_settings(config: ExperimentConfig) -> None:
+    """Raise UserError for settings with which RL could learn nothing, or rank no checkpoint.
+
+    They are no mistake elsewhere: a plan counts flat rows, an evaluation has settings of its own.
+    """
+    if not config.rl.steps:
+        return
+    if config.sampling.temperature == 0:
+        raise UserError(
+            "sampling.temperature = 0: all thoughts and answers to a prompt would be the same, and "
+            "every advantage 0; set it above 0"
+        )
+    if config.tree.thoughts * config.tree.answers == 1:
+        raise UserError(
+            "tree.thoughts = 1 and tree.answers = 1: a single answer is compared with nothing, and "
+            "every advantage would be 0; set one of them to 2 or more"
+        )
+    if not any(term.weight for term in config.rewards.terms):
+        raise UserError(
+            "every weight of rewards.terms is 0: all rewards would be the same, and every "
+            "advantage 0; give one term a weight"
+        )
+    metric, measured = config.checkpoint.best_metric, config.evaluation.every_steps
+    saved = config.checkpoint.every_steps
+    if metric.startswith("eval_") and (not measured or saved % measured):
+        raise UserError(
+            f"checkpoint.best_metric = {metric} is measured every evaluation.every_steps = "
+            f"{measured} steps (0: never), and must be where a checkpoint is, every {saved}; set "
+            f"evaluation.every_steps to {saved} or a divisor of it"
+        )
+
+
+def unknown_metric(config: ExperimentConfig, recorded: Iterable[str]) -> str | None:
+    """What is wrong with `checkpoint.best_metric` where RL has recorded these names, or None.
+
+    Not every step evaluates, and not every batch holds every task of a mixture.
+    """
+    wanted, names = config.checkpoint.best_metric, sorted(recorded)
+    titles = config.task.titles if isinstance(config.task, MixtureConfig) else ()
+    if wanted in names or any(part in titles for part in wanted.split("/")):
+        return None
+    if wanted.startswith("eval_"):
+        names = [name for name in names if name.startswith("eval_")]
+        if not names:
+            return None
+    near = get_close_matches(wanted, names, n=4, cutoff=0.4) or names
+    return (
+        f"checkpoint.best_metric = {wanted} is in no record, so no checkpoint could be the best; "
+        f"near it: {', '.join(near)}. This step is checkpointed: go on with --resume and "
+        "--checkpoint.best-metric NAME"
+    )
+
+
+def check_run(parts: Parts, scorer: Scorer) -> None:
+    """Raise UserError for batches, prompts, demonstrations or rewards that cannot work.
+
+    The first batch of each phase stands for the others: a record further on can still be too long,
+    unless records are text alone, of which every one is read.
+    """
+    check_batches(parts)
+    if parts.config.sft.steps:
+        if parts.task.demonstrate is None:
+            raise UserError(
+                f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
+                "demonstrations to imitate; set sft.steps to 0"
+            )
+        batch = next(read_batches(parts, "sft"))
+        read_prompts(parts, batch.examples)
+        read_demonstrations(parts, batch)
+    batch = next(read_batches(parts, "rl"))
+    read_prompts(parts, batch.examples)
+    tried = tuple(trial_examples(batch.examples))
+    try_rewards(scorer, tried)
+    for words in trial_warnings(parts, scorer, tried):
+        warn(words)
+    if not sees_images(parts.config, parts.task):
+        check_lengths(parts)
+
+
+def check_lengths(parts: Parts) -> None:
+    """Every prompt and every demonstration of a task of text has its slots, and every prompt that
+    evaluation will ask.
+
+    Seven thousand records take some seconds, which is less than a run that ends on the last of
+    them.
+    """
+    for batch in chunks_of(train_source(parts)):
+        read_prompts(parts, batch.examples)
+    for split in ("validation", "test"):
+        read_prompts(parts, read_examples(parts, split, parts.config.evaluation.examples))
+    if parts.config.sft.steps:
+        for batch in chunks_of(demonstrated_source(parts)):
+            read_demonstrations(parts, batch)
+
+
+def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
+    """The examples of a source, some at a time."""
+    for first in range(0, len(source), CHUNK_EXAMPLES):
+        rows = range(first, min(first + CHUNK_EXAMPLES, len(source)))
+        yield ExampleBatch(examples=tuple(source[row] for row in rows), positions=tuple(rows))
+
+
+def check_batches(parts: Parts) -> None:
+    """Every device gets the same number of rows of what will run, and a row lies on one host."""
+    config = parts.config
+    check_hosts(parts.mesh.devices)
+    for name, phase in (("sft", config.sft), ("rl", config.rl)):
+        if phase.steps:
+            field = f"{name}.batch_prompts"
+            check_batch(parts.mesh, field, phase.batch_prompts, phase.microbatches)
+    check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
+
+
+def check_origin(parts: Parts) -> None:
+    """Where the first parameters come from holds parameters of this model."""
+    if parts.config.init_from is not None:
+        checkpoint.find_params(parts.config.init_from, kept_params(parts))
+    if parts.config.init_from is None or parts.adapted:
+        parts.check_start()
+
+
+def trial_examples(examples: Sequence[Example]) -> list[Example]:
+    """The first few of a batch; in a mixture, of each of its tasks."""
+    tried: list[Example] = []
+    counts: Counter[str | None] = Counter()
+    for example in examples:
+        task = example.columns.get("task")
+        counts[task] += 1
+        if counts[task] <= TRIAL_ANSWERS:
+            tried.append(example)
+    return tried
+
+
+def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> None:
+    """Score the ground truth itself, as text: a reward must read its columns, not like the answer.
+
+    Raises UserError for a reward that crashes, hangs, or returns the wrong length or type.
+    """
+    count = len(examples)
+    columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}
+    columns |= dict.fromkeys(("closed", "finished"), [True] * count)
+    columns["response_tokens"] = [1] * count
+    answers = [str(example.columns.get("answer", "")) for example in examples]
+    check_rewards(scorer, answers, thoughts=[""] * count, columns=columns)

@@ -1,0 +1,293 @@
+"""The compiled programs of a run. Each is a pure function, jitted once, at one static shape."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Bool, Float, UInt
+
+from gmma.advantage import multi_answer
+from gmma.config import ExperimentConfig, ObjectiveConfig, PhaseConfig
+from gmma.hardware.sharding import (
+    BATCH,
+    REPLICATED,
+    decode_layout,
+    decode_params,
+    param_shardings,
+    placed_policy,
+)
+from gmma.models.lora import without_adapters
+from gmma.models.policy import Policy
+from gmma.objective import imitation_loss, policy_loss, token_logprobs
+from gmma.optimizer import join_params, make_optimizer, split_params
+from gmma.rollout import grow_rows, row_keys
+from gmma.run.assembly import Parts
+from gmma.sampling import SamplingConfig
+from gmma.tree.pack import pack_tree
+from gmma.types import (
+    Advantages,
+    Metrics,
+    PackedTree,
+    Params,
+    PromptBatch,
+    TrainState,
+    TreeRollout,
+    TreeShape,
+)
+from gmma.update import Loss, batch_weights, train_step
+
+Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
+
+
+def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
+    """(params, prompts, step) → rollout: each device, or each group of them that shares the
+    parameters, grows the trees of its own prompts.
+
+    The key of a step is the root key folded with the step, the key of a prompt is that folded with
+    its row in the whole batch. Parameters are cast to the activations' type and then gathered, as
+    `rollout_params` says.
+    """
+    mesh, policy = parts.mesh, parts.policy
+    grow_part = partial(grow_rows, policy, shape=shape, sampling=sampling, stops=parts.stops)
+
+    def grow(params: Params, prompts: PromptBatch, step: UInt[Array, ""]) -> TreeRollout:
+        batch = prompts.tokens.shape[0]
+        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), batch)
+        layout = decode_layout(parts.config.rollout_params, mesh, batch)
+        grow_shards = jax.shard_map(
+            grow_part,
+            mesh=mesh,
+            in_specs=(REPLICATED, layout.prompts, layout.prompts),
+            out_specs=layout.prompts,
+            axis_names=set(layout.manual),
+            check_vma=False,
+        )
+        return grow_shards(decode_params(policy, params, mesh), prompts, keys)
+
+    return jax.jit(grow, out_shardings=NamedSharding(mesh, BATCH))
+
+
+def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
+    """(rewards, counted) → advantages, as `credit`."""
+    given = partial(credit, objective=parts.config.objective)
+    return jax.jit(given, out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def credit(
+    rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], *, objective: ObjectiveConfig
+) -> Advantages:
+    """The configured advantages; answers that do not count get none and shift nothing."""
+    return multi_answer(
+        jnp.where(counted, rewards, 0),
+        scale=objective.scale_rewards,
+        answer_baseline=objective.answer_baseline,
+        mask=counted,
+    )
+
+
+def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+    """(prompts, rollout, advantages) → packed tree, as `packing`."""
+    return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def packing(
+    config: ExperimentConfig,
+) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+    """`pack_tree` with the run's policy on unfinished text."""
+    return partial(
+        pack_tree,
+        drop_unclosed=config.tree.unfinished == "drop",
+        mask_truncated=config.objective.mask_truncated_completions,
+    )
+
+
+def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
+    """(state, reference, packed) → packed with the log-probs that the objective will compare to.
+
+    The old policy's are needed from the second update on a rollout; on policy they are the new
+    ones, also where the objective corrects for the sampler, and one forward pass is saved.
+    """
+    objective = parts.config.objective
+    wants_old, wants_reference = objective.num_iterations > 1, objective.beta > 0
+
+    policy = placed_policy(parts.policy, parts.mesh)
+
+    def logprobs(params: Params, packed: PackedTree) -> Float[Array, "B S"]:
+        found, _ = token_logprobs(
+            policy,
+            params,
+            packed,
+            temperature=parts.config.sampling.temperature,
+            chunk_slots=parts.config.logprob_chunk_slots,
+        )
+        return found
+
+    def baselines(state: TrainState, reference: Params | None, packed: PackedTree) -> PackedTree:
+        now = join_params(state.params, state.frozen)
+        if wants_old:
+            packed = replace(packed, old_logprobs=logprobs(now, packed))
+        if wants_reference:
+            held = without_adapters(now) if parts.adapted else reference
+            packed = replace(packed, reference_logprobs=logprobs(held, packed))
+        return packed
+
+    if not (wants_old or wants_reference):
+        return lambda _state, _reference, packed: packed
+    return jax.jit(traced_on(parts.mesh, baselines))
+
+
+def traced_on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, traced with the mesh in view: kernels are cut over it (`models/splash.py`)."""
+
+    def traced(*arguments: Any) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
+
+
+def needs_reference(parts: Parts) -> bool:
+    """Whether a run holds a second set of parameters: for the KL term, unless adapters come off."""
+    return parts.config.objective.beta > 0 and not parts.adapted
+
+
+@dataclass(frozen=True, kw_only=True)
+class Programs:
+    """What a step calls between its batch and its update."""
+
+    grow: Grow
+    credit: Callable[[Array, Array], Advantages]
+    pack: Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+    baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
+
+
+def make_programs(parts: Parts) -> Programs:
+    """The programs of a run; nothing is compiled before the first call."""
+    config = parts.config
+    return Programs(
+        grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
+        credit=make_credit(parts),
+        pack=make_pack(parts),
+        baselines=make_baselines(parts),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trainer:
+    """One phase of training as programs."""
+
+    abstract: TrainState  # shapes, types and where each array lies
+    # A new optimiser on these parameters. What already lies where it should is not copied: the
+    # state is donated to its update, and the parameters go with it.
+    start: Callable[[Params], TrainState]
+    update: Callable[[TrainState, PackedTree], tuple[TrainState, Metrics]]  # the state is donated
+
+
+def make_sft_trainer(parts: Parts) -> Trainer:
+    """Imitation: mean log-likelihood over the tokens of thoughts and over those of answers."""
+    chunk = parts.config.logprob_chunk_slots
+    policy = placed_policy(parts.policy, parts.mesh)
+    loss = partial(imitation_loss, policy, chunk_slots=chunk)
+    return _make_trainer(parts, parts.config.sft, loss, ObjectiveConfig(loss_type="dapo"), 1)
+
+
+def make_rl_trainer(parts: Parts) -> Trainer:
+    """The configured policy objective."""
+    config = parts.config
+    loss = rl_loss(config, placed_policy(parts.policy, parts.mesh))
+    return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
+
+
+def rl_loss(config: ExperimentConfig, policy: Policy) -> Loss:
+    """`policy_loss` as the run has it."""
+    return partial(
+        policy_loss,
+        policy,
+        config=config.objective,
+        temperature=config.sampling.temperature,
+        chunk_slots=config.logprob_chunk_slots,
+    )
+
+
+def _make_trainer(
+    parts: Parts, phase: PhaseConfig, loss: Any, objective: ObjectiveConfig, iterations: int
+) -> Trainer:
+    optimizer = make_optimizer(phase.optimizer, phase.steps * iterations)
+    shapes = jax.eval_shape(partial(start_state, parts, optimizer), parts_params(parts))
+    abstract = jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        state_shardings(parts, optimizer, shapes),
+    )
+    update = partial(
+        train_step,
+        loss=loss,
+        weights=partial(batch_weights, config=objective, microbatches=phase.microbatches),
+        optimizer=optimizer,
+        microbatches=phase.microbatches,
+    )
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+    whole = NamedSharding(parts.mesh, REPLICATED)
+    on_mesh = traced_on(parts.mesh, update)
+    jitted = jax.jit(on_mesh, donate_argnums=0, out_shardings=(shardings, whole))
+    init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
+    zero = jax.jit(partial(jnp.zeros, (), jnp.int32), out_shardings=whole)
+
+    def start(params: Params) -> TrainState:
+        placed = shardings.params, shardings.frozen
+        trained, frozen = jax.device_put(split_params(params, parts.trained), placed)
+        return TrainState(params=trained, frozen=frozen, opt_state=init(trained), step=zero())
+
+    return Trainer(abstract=abstract, start=start, update=jitted)
+
+
+def start_state(
+    parts: Parts, optimizer: optax.GradientTransformation, params: Params
+) -> TrainState:
+    """A phase's first state from a whole set of parameters."""
+    trained, frozen = split_params(params, parts.trained)
+    return TrainState(
+        params=trained,
+        frozen=frozen,
+        opt_state=optimizer.init(trained),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def parts_params(parts: Parts) -> Params:
+    """Shapes of all parameters."""
+    return jax.eval_shape(parts.policy.init, jax.random.key(0))
+
+
+def kept_params(parts: Parts) -> dict[str, Params]:
+    """Shapes and places of the parameters that a checkpoint keeps: `params`, and `frozen` unless
+    that is a base under adapters, which its directory keeps.
+    """
+    abstract = make_rl_trainer(parts).abstract
+    kept = {"params": abstract.params, "frozen": abstract.frozen}
+    return {"params": abstract.params} if parts.adapted else kept
+
+
+def state_shardings(
+    parts: Parts, optimizer: optax.GradientTransformation, shapes: TrainState
+) -> TrainState:
+    """Parameters by the table; what the optimiser keeps for a parameter lies where that does."""
+    everything = param_shardings(parts.policy, parts_params(parts), parts.mesh)
+    trained, frozen = split_params(everything, parts.trained)
+    whole = NamedSharding(parts.mesh, REPLICATED)
+    opt_state = optax.tree_map_params(
+        optimizer,
+        lambda _, sharding: sharding,
+        shapes.opt_state,
+        trained,
+        transform_non_params=lambda _: whole,
+    )
+    # Leaves in the order of TrainState's fields; its constructor wants arrays.
+    return jax.tree.unflatten(
+        jax.tree.structure(shapes), jax.tree.leaves((trained, frozen, opt_state, whole))
+    )

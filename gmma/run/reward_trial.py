@@ -1,0 +1,148 @@
+"""Rewards that tell no answer from another: in a trial before the run, and in its steps.
+
+Where all answers to a prompt earn the same, every advantage is 0 and nothing is learnt, with no
+other sign of it. It may be meant so, so it is a warning.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gmma.rewards.service import Scorer, weighted_rewards
+from gmma.run.assembly import Parts
+from gmma.tasks.task import Demonstration
+from gmma.types import Example
+
+_LOOK = (
+    "look at what it does with the answer, which is the text inside <answer>…</answer>, and with "
+    "the types of the columns that it compares it with (docs/tasks.md, A reward of your own)"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One answer that is tried: what SFT shows of it or of another record, or none at all."""
+
+    example: Example
+    thought: str
+    answer: str
+    complete: bool  # closed and finished; else what a model leaves that runs out of slots
+
+
+def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) -> list[str]:
+    """What to say of rewards that are the same for every trial answer of a task.
+
+    Of terms that are the user's own, and of the weighted sum; gmma's own terms may well be constant
+    here, such as the form of answers that all have it.
+    """
+    shown = [demonstrated(parts, example) for example in examples]
+    tasks = dict.fromkeys(example.columns.get("task") for example in examples)
+    slots = parts.config.tree.thought_tokens + parts.config.tree.answer_tokens
+    found: list[str] = []
+    for task in tasks:
+        own = [
+            pair
+            for pair in zip(examples, shown, strict=True)
+            if pair[0].columns.get("task") == task
+        ]
+        found += constant_words(scorer, trials_of(own), slots, task)
+    return list(dict.fromkeys(found))
+
+
+def demonstrated(parts: Parts, example: Example) -> Demonstration:
+    """What SFT would show of it, and where there is nothing, its truth as text."""
+    shown = None
+    if parts.task.demonstrate is not None:
+        shown = parts.task.demonstrate(parts.config.task, example, np.random.default_rng(0))
+    truth = str(example.columns.get("answer", ""))
+    return shown or Demonstration(thought="", answer=truth)
+
+
+def trials_of(shown: Sequence[tuple[Example, Demonstration]]) -> list[Trial]:
+    """To each record its own answer, the next one's where that is another, and no answer."""
+    trials = []
+    for at, (example, own) in enumerate(shown):
+        other = shown[(at + 1) % len(shown)][1]
+        told = [own, other] if other.answer != own.answer else [own]
+        trials += [
+            Trial(example=example, thought=one.thought, answer=one.answer, complete=True)
+            for one in told
+        ]
+        trials.append(Trial(example=example, thought="", answer="", complete=False))
+    return trials
+
+
+def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: Any) -> list[str]:
+    """A warning for each of the user's terms that is constant, or for the sum of all.
+
+    An answer that is none took all `slots` tokens of a thought and an answer.
+    """
+    examples = [trial.example for trial in trials]
+    columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}
+    columns |= {name: [trial.complete for trial in trials] for name in ("closed", "finished")}
+    columns["response_tokens"] = [1 if trial.complete else slots for trial in trials]
+    scored = scorer.score(
+        [trial.answer for trial in trials],
+        thoughts=[trial.thought for trial in trials],
+        columns=columns,
+    )
+    where = "" if task is None else f" of task {task}"
+    seen = example_words(trials[0])
+    found = [
+        f"reward '{term.name}' gave {values[0]:g} to each of {len(trials)} trial answers{where}: "
+        f"what SFT shows of them, the same of other records, and none at all. {seen}; {_LOOK}"
+        for term, values, applies in zip(
+            scorer.terms, scored.values.T, scored.applies.T, strict=True
+        )
+        if ":" in term.name and applies.all() and is_constant(values)
+    ]
+    rewards = weighted_rewards(scored, scorer.terms)
+    if not found and is_constant(rewards):
+        found.append(
+            f"the weighted sum of rewards is {rewards[0]:g} for each of {len(trials)} trial "
+            f"answers{where}: what SFT shows, the same of other records, and none. {seen}; look at "
+            "what rewards.terms read, and at their weights"
+        )
+    return found
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """All scored, and all the same."""
+    return bool(np.isfinite(values).all() and np.ptp(values) == 0)
+
+
+def example_words(trial: Trial) -> str:
+    """A true answer and the column that holds the truth."""
+    told = f"An answer is the text {trial.answer!r:.60}"
+    if "answer" not in trial.example.columns:
+        return told
+    truth = trial.example.columns["answer"]
+    return f"{told}, its column answer the {type(truth).__name__} {truth!r:.60}"
+
+
+def count_alike(so_far: int, limit: int, record: Mapping[str, Any]) -> int:
+    """Steps in a row in which the rewards of every tree were all equal; beyond `limit` for good.
+
+    So a count is equal to the limit once in a run.
+
+    >>> [count_alike(n, 2, {"frac_reward_zero_std": 1.0}) for n in (0, 1, 2, 3)]
+    [1, 2, 3, 3]
+    >>> count_alike(1, 2, {"frac_reward_zero_std": 0.9})
+    0
+    """
+    if so_far >= limit:
+        return limit + 1
+    return so_far + 1 if record.get("frac_reward_zero_std") == 1 else 0
+
+
+def alike_words(limit: int, record: Mapping[str, Any]) -> str:
+    """What to look at where no reward has differed from its neighbours for so many steps."""
+    return (
+        f"frac_reward_zero_std = 1 for {limit} steps in a row (reward {record['reward']:.3g}): all "
+        "answers to each prompt earned the same, so every advantage was 0 and nothing is learnt. "
+        "Look at the trees in samples/ and at rewards/…/mean of each term: the reward may not read "
+        "what the answers say, the job may be too hard or too easy for this model, the temperature "
+        "too low, or the answers cut off by tree.answer_tokens"
+    )

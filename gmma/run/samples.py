@@ -1,0 +1,85 @@
+"""One tree as a person reads it: on screen, as JSON, and drawn on its image."""
+
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.tree import Tree
+
+from gmma.files import RunPath
+from gmma.run.assembly import Parts
+from gmma.scoring import Scores, TreeTexts
+from gmma.types import Advantages, Example
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredTrees:
+    """A batch of trees with what became of them, on the host."""
+
+    examples: tuple[Example, ...]
+    texts: TreeTexts
+    scores: Scores
+    advantages: Advantages
+
+
+def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
+    """Prompt, thoughts, answers, rewards and advantages of one tree as JSON values."""
+    example = trees.examples[row]
+    thoughts = [
+        {
+            "thought": thought,
+            "advantage": float(trees.advantages.thought[row, i]),
+            "answers": [
+                {
+                    "answer": answer,
+                    "reward": float(trees.scores.rewards[row, i, j]),
+                    "terms": {n: float(v[row, i, j]) for n, v in trees.scores.terms.items()},
+                    "advantage": float(trees.advantages.answer[row, i, j]),
+                }
+                for j, answer in enumerate(trees.texts.answers[row][i])
+            ],
+        }
+        for i, thought in enumerate(trees.texts.thoughts[row])
+    ]
+    return {
+        "id": example.id,
+        "question": example.question,
+        "truth": plain(example.columns.get("answer")),
+        "thoughts": thoughts,
+    }
+
+
+def plain(value: Any) -> Any:
+    """Arrays as lists, so that JSON takes them."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -> RunPath:
+    """Write `tree.json` and `image.png`, truth and answers drawn; returns the picture's path."""
+    directory.mkdir(parents=True, exist_ok=True)
+    record = tree_record(trees, row)
+    (directory / "tree.json").write_text(json.dumps(record, indent=1))
+    answers = [answer or "" for branch in trees.texts.answers[row] for answer in branch]
+    picture = directory / "image.png"
+    drawn = io.BytesIO()
+    parts.task.draw(parts.config.task, trees.examples[row], answers).save(drawn, format="PNG")
+    picture.write_bytes(drawn.getvalue())
+    return picture
+
+
+def print_tree(record: dict[str, Any], console: Console) -> None:
+    """The tree on screen: a thought with its advantage, below it its answers."""
+    title = f"[bold]{escape(record['question'])}[/]  truth {escape(str(record['truth']))}"
+    root = Tree(title)
+    for thought in record["thoughts"]:
+        label = f"[cyan]{escape(thought['thought'])}[/]  advantage {thought['advantage']:+.2f}"
+        branch = root.add(label)
+        for answer in thought["answers"]:
+            text = "[red]no answer[/]" if answer["answer"] is None else escape(answer["answer"])
+            figures = f"reward {answer['reward']:.2f}  advantage {answer['advantage']:+.2f}"
+            branch.add(f"{text}  {figures}")
+    console.print(root)

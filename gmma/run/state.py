@@ -1,0 +1,49 @@
+"""Where parameters and train states come from, and what of a state a checkpoint keeps."""
+
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from gmma.files import RunPath
+from gmma.optimizer import join_params, split_params
+from gmma.records import checkpoint
+from gmma.run.assembly import Parts
+from gmma.run.programs import Trainer, kept_params
+from gmma.types import Params, TrainState
+
+
+def whole_params(state: TrainState) -> Params:
+    """Trained and frozen parameters together."""
+    return join_params(state.params, state.frozen)
+
+
+def first_params(parts: Parts) -> Params:
+    """Where a run begins: another run's parameters, or those that the backbone starts from."""
+    origin = parts.config.init_from
+    return parts.start(parts.mesh) if origin is None else load_params(parts, origin)
+
+
+def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Params:
+    """Whole parameters of a run's newest or given checkpoint, laid out on this mesh."""
+    held = checkpoint.restore_params(run_dir, kept_params(parts), step)
+    return join_params(held["params"], held.get("frozen") or base_params(parts))
+
+
+def base_params(parts: Parts) -> Params:
+    """The frozen parameters that no checkpoint keeps: a base under adapters, from its directory."""
+    return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
+
+
+def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
+    """What a checkpoint keeps of a state: not a base under adapters, which its directory keeps."""
+    return {n: value for n, value in vars(state).items() if n != "frozen" or not parts.adapted}
+
+
+def restore(
+    parts: Parts, trainer: Trainer, checkpoints: ocp.CheckpointManager, step: int, also: Any
+) -> tuple[TrainState, dict[str, Any]]:
+    """The state of a checkpoint, and what was saved beside it under the names of `also`."""
+    abstract = kept(parts, trainer.abstract) | also
+    held = checkpoint.restore_state(checkpoints, step, abstract)
+    beside = {name: held.pop(name) for name in also}
+    return TrainState(**{"frozen": base_params(parts), **held}), beside

@@ -1,0 +1,1 @@
+"""`gmma sweep`: arms, queue, results, tables, plots, and the grid in one program."""

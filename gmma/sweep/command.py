@@ -1,0 +1,173 @@
+"""`gmma sweep EXPERIMENT`: run what is not done yet, then the table, the plots and `sweep.json`."""
+
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from gmma.commands import (
+    load_module,
+    parse,
+    split_experiment,
+    use_compilation_cache,
+    users_code,
+)
+from gmma.config import ExperimentConfig, of_its_types, require
+from gmma.errors import UserError
+from gmma.files import check_output, write_whole
+from gmma.records.console import print_table
+from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
+from gmma.sweep.grid_run import GridTimes, compare_with_runs, run_grid
+from gmma.sweep.plots import plot_sweep
+from gmma.sweep.queue import Share, check_runs, run_queue
+from gmma.sweep.results import sweep_record
+from gmma.sweep.tables import print_sweep, sweep_markdown
+
+CODE_SOME_FAILED = 1
+FLAGS = ("--dry-run", "--results", "--one-program", "--compare")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepArguments:
+    """How a sweep is run; fields of the experiment that its arms change are given as for train."""
+
+    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]  # what every arm changes
+    workers: int = 1  # runs at a time on this machine, each a process of one thread where several
+    # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
+    share: str = "0/1"
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "workers", self.workers, "1 or more")
+        parse_share(self.share)
+
+
+def parse_share(text: str) -> Share:
+    """`0/2` → the first of two."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"share = {text}; it must be INDEX/COUNT with INDEX below COUNT, from 0")
+    return Share(index=int(index), count=int(count))
+
+
+def load_sweep(path: Path) -> Sweep:
+    """What an experiment file's `sweep()` returns."""
+    make = getattr(load_module(path), "sweep", None)
+    if not callable(make):
+        raise UserError(f"{path} has no function sweep() that returns a Sweep")
+    with users_code(path):
+        sweep = make()
+    if not isinstance(sweep, Sweep):
+        raise UserError(f"sweep() of {path} returned {type(sweep).__name__}, not a Sweep")
+    return replace(sweep, base=of_its_types(sweep.base, path))
+
+
+def sweep_command(arguments: Sequence[str]) -> None:
+    """`gmma sweep EXPERIMENT [--workers N] [--field value …]`; start it again to go on.
+
+    `--dry-run` prints the runs and stops; `--results` leaves out what is not done. For arms that
+    differ in `tree.answers` alone, `--one-program` trains them and their seeds side by side
+    (`grid.py`), and `--compare` times that against the same runs one after another.
+    """
+    path, rest = split_experiment(arguments, "sweep")
+    flags = {flag for flag in FLAGS if flag in rest}
+    rest = [argument for argument in rest if argument not in flags]
+    sweep = load_sweep(path)
+    default = SweepArguments(base=sweep.base)
+    given = parse(SweepArguments, rest, prog=f"gmma sweep {path}", default=default)
+    sweep = replace(sweep, base=checked_base(sweep, given.base))
+    runs = sweep_runs(sweep)
+    check_runs(runs)
+    check_output("runs_dir", sweep.directory, directory=True)
+    check_output("data_dir", sweep.base.data_dir, directory=True)
+    if "--dry-run" in flags:
+        for run in runs:
+            print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
+    elif "--compare" in flags:
+        train_starts(sweep, runs, given.workers)
+        print_grid_times(compare_with_runs(cells_of(runs)))
+    elif "--one-program" in flags:
+        train_starts(sweep, runs, given.workers)
+        if not all(run.is_done() for run in runs):
+            use_compilation_cache(cells_of(runs)[0])
+            run_grid(cells_of(runs))
+        show_results(sweep, runs, arguments)
+    elif "--results" in flags:
+        show_results(sweep, runs, arguments)
+    else:
+        failed = run_queue(sweep, runs, given.workers, parse_share(given.share))
+        show_results(sweep, runs, arguments)
+        end_with(failed)
+
+
+def checked_base(sweep: Sweep, given: ExperimentConfig) -> ExperimentConfig:
+    """The base with the fields of the command line. Raises UserError for one that has no effect."""
+    for name in ("name", "seed"):
+        if getattr(given, name) != getattr(sweep.base, name):
+            raise UserError(
+                f"--{name} has no effect on a sweep, which names and seeds its runs itself: "
+                f"change sweep() in the experiment file, or give another --runs-dir"
+            )
+    return given
+
+
+def cells_of(runs: Sequence[SweepRun]) -> list[ExperimentConfig]:
+    """The runs of a sweep that one program trains side by side."""
+    return [run.config for run in runs if run.arm != START]
+
+
+def train_starts(sweep: Sweep, runs: Sequence[SweepRun], workers: int) -> None:
+    """The SFT that cells go on from, each a run of its own."""
+    starts = [run for run in runs if run.arm == START]
+    end_with(run_queue(sweep, starts, workers, Share(index=0, count=1)))
+
+
+def end_with(failed: Sequence[SweepRun]) -> None:
+    """Exit code 1 where a run failed."""
+    if failed:
+        names = ", ".join(run.config.name for run in failed)
+        print(f"gmma sweep: failed: {names}; start it again to retry them", file=sys.stderr)
+        raise SystemExit(CODE_SOME_FAILED)
+
+
+def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str]) -> None:
+    """`sweep.json`, `sweep.md`, `sweep.png` and the tables, of the runs that are done."""
+    record = sweep_record(sweep, runs, repeating(arguments))
+    if not record["arms"]:
+        raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
+    figures, page = sweep.directory / SWEEP_FILE, sweep.directory / "sweep.md"
+    write_whole(figures, json.dumps(record, indent=1))
+    write_whole(page, sweep_markdown(record))
+    print_sweep(record)
+    picture = sweep.directory / "sweep.png"
+    plot_sweep(record, sweep.directory, picture)
+    print(f"every figure: {figures}; tables: {page}; plots: {picture}")
+
+
+def repeating(arguments: Sequence[str]) -> str:
+    """The command that goes on with the whole sweep, or repeats it."""
+    kept: list[str] = []
+    for argument in arguments:
+        if kept and kept[-1] == "--share":
+            kept.pop()
+        elif argument != "--results" and not argument.startswith("--share="):
+            kept.append(argument)
+    return shlex.join(["gmma", "sweep", *kept])
+
+
+def print_grid_times(times: GridTimes) -> None:
+    """Both ways side by side."""
+    rows = [
+        ["one program", f"{times.grid_seconds:.1f}", str(times.grid_compilations)],
+        [
+            f"{times.runs} runs one after another",
+            f"{times.runs_seconds:.1f}",
+            str(times.runs_compilations),
+        ],
+        ["ratio", f"{times.grid_seconds / times.runs_seconds:.2f}", ""],
+    ]
+    print_table(f"{times.steps} steps each, compilation included", ["", "s", "compiled"], rows)

@@ -1,0 +1,1 @@
+"""Tokenizers, and the text around questions, thoughts and answers."""

@@ -1,0 +1,211 @@
+"""The text around questions, thoughts and answers: what is asked, and how a response is read.
+
+    prompt   images, then the question, up to and including `<think>`
+    thought  `{thought}</think>`
+    answer   `<answer>{answer}</answer>`
+
+The prompt opens the thought, so that a thought is all that the policy writes up to the closing tag.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gmma.errors import UserError
+from gmma.text.tokenizer import Tokenizer
+
+THINK_OPEN = "<think>"
+THINK_CLOSE = "</think>"
+ANSWER_OPEN = "<answer>"
+ANSWER_CLOSE = "</answer>"
+_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"|[\[\]{}()]')
+TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptTemplate:
+    """The text that one model family puts around images and question."""
+
+    opening: str = ""  # before everything, after the begin token where the tokenizer has one
+    image_open: str = ""  # before and after the placeholders of each view of an image
+    image_close: str = ""
+    whole_view: str = ""  # before the whole image, where crops of it follow
+    crop_views: str = ""  # before the first crop
+    next_crop: str = ""  # before each other one
+    strip: bool = False  # the question's outer white space is left out, as the family's own does
+    closing: str = THINK_OPEN  # after the question
+
+    def ask(self, question: str) -> str:
+        """The question as the prompt has it."""
+        return question.strip() if self.strip else question
+
+
+TINY_TEMPLATE = PromptTemplate()
+
+
+def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE) -> str:
+    """The prompt as text, without begin token and images."""
+    return f"{template.opening}{template.ask(question)}{template.closing}"
+
+
+def prompt_tokens(
+    question: str,
+    image_tokens: Sequence[Sequence[int]],
+    tokenizer: Tokenizer,
+    template: PromptTemplate = TINY_TEMPLATE,
+) -> list[int]:
+    """The prompt's ids; `image_tokens` holds, per image, the placeholders of each of its views.
+
+    Raises UserError where there are images but the tokenizer has no image token, and where the
+    question itself spells a placeholder.
+    """
+    if image_tokens and tokenizer.image_token is None:
+        raise UserError(
+            f"the record has {len(image_tokens)} images but the tokenizer has no image token; "
+            "use a task without images or a vision-language tokenizer"
+        )
+    texts = [template.opening]  # what stands between views is encoded in one piece
+    for views in image_tokens:
+        for place in range(len(views)):
+            texts[-1] += view_text(place, len(views), template) + template.image_open
+            texts.append(template.image_close)
+    texts[-1] += f"{template.ask(question)}{template.closing}"
+    first, *others = (tokenizer.encode(text) for text in texts)
+    if any(tokenizer.image_token in ids for ids in (first, *others)):
+        raise UserError(
+            f"the question {question!r} holds the text of an image placeholder; remove it"
+        )
+    ids = [*([] if tokenizer.bos is None else [tokenizer.bos]), *first]
+    counts = (count for views in image_tokens for count in views)
+    for count, text in zip(counts, others, strict=True):
+        ids += [tokenizer.image_token] * count  # type: ignore[list-item]
+        ids += text
+    return ids
+
+
+def view_text(place: int, count: int, template: PromptTemplate) -> str:
+    """The words before view `place` of an image that is shown in `count` views."""
+    if count == 1:
+        return ""
+    return (template.whole_view, template.crop_views, template.next_crop)[min(place, 2)]
+
+
+def check_tags(tokenizer: Tokenizer, where: str) -> None:
+    """Raise UserError where a tag that is encoded and read back is no more itself.
+
+    Then no answer could ever be read: stops and readers look for the tags' text.
+    """
+    for text in (*TAGS, f"{THINK_OPEN}7{thought_text('')}{answer_text('7')}"):
+        try:
+            ids = tokenizer.encode(text)
+        except UserError as error:
+            raise UserError(
+                f"{where} cannot spell {text} ({error}); add the tags {' '.join(TAGS)} to it"
+            ) from error
+        spelt = b"".join(tokenizer.token_bytes[token] for token in ids)
+        if spelt != text.encode() or tokenizer.decode(ids) != text:
+            raise UserError(
+                f"{where} does not keep {text}: it is encoded as {ids} and read back as "
+                f"{tokenizer.decode(ids)!r}; use a tokenizer that keeps it, as text or as a token "
+                "of its own"
+            )
+
+
+def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -> None:
+    """Raise UserError where the slots of a thought or an answer have no room beside the tags."""
+    closing = len(tokenizer.encode(THINK_CLOSE))
+    if thought_tokens <= closing:
+        raise UserError(
+            f"tree.thought_tokens = {thought_tokens} leaves no room beside the closing tag's "
+            f"{closing} tokens; set it to {closing + 1} or more"
+        )
+    shortest = answer_text("7")
+    needed = len(tokenizer.encode(shortest))
+    if answer_tokens < needed:
+        raise UserError(
+            f"tree.answer_tokens = {answer_tokens} cannot hold an answer and its tags: {shortest} "
+            f"has {needed} tokens; set it to {needed} or more"
+        )
+
+
+def thought_text(thought: str) -> str:
+    """The thought node's text."""
+    return f"{thought}{THINK_CLOSE}"
+
+
+def answer_text(answer: str) -> str:
+    """The answer node's text."""
+    return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What a thought and its answer say together."""
+
+    thought: str
+    answer: str | None  # None where there is none to read
+    well_formed: bool  # the answer's part is one `<answer>…</answer>` and nothing before it
+
+
+def read_response(thought: bytes, answer: bytes) -> Response:
+    """Read the two nodes of a path, UTF-8, as their joined text is read.
+
+    Where tokens were cut does not matter: what the token that closes the thought brings beyond the
+    tag (`><` for Qwen, which writes `</think><answer>` so) begins the answer, half a character
+    included. A thought without a closing tag ends with its node.
+    """
+    head, _, overshoot = thought.partition(THINK_CLOSE.encode())
+    behind = (overshoot + answer).decode(errors="replace")
+    return Response(
+        thought=head.decode(errors="replace"),
+        answer=parse_answer(behind),
+        well_formed=is_well_formed(behind),
+    )
+
+
+def parse_thought(text: str) -> str:
+    """The thought within a thought node's text: all before the first closing tag."""
+    return text.partition(THINK_CLOSE)[0]
+
+
+def parse_answer(text: str) -> str | None:
+    """The answer within what follows a thought, or None where there is none.
+
+    It stands between the first `</answer>` and the `<answer>` before it. Words before that are
+    tolerated here and cost the form (`is_well_formed`); so is what follows, since the token that
+    closes may carry more. Two openings before the first closing leave open where it begins: None.
+    A list that ran out of slots gives its whole entries, and costs the form too.
+    """
+    before, closing, _ = text.partition(ANSWER_CLOSE)
+    parts = before.split(ANSWER_OPEN)
+    if len(parts) != 2:
+        return None
+    return parts[1] if closing else whole_entries(parts[1])
+
+
+def whole_entries(text: str) -> str | None:
+    """The list of groups that a text begins and does not end, closed behind its last whole group.
+
+    None where no group within a list is whole: the last of plain numbers or words may be cut.
+
+    >>> whole_entries('[{"box": [1, 2]}, {"box": [3'), whole_entries("[1, 2, 3"), whole_entries("7")
+    ('[{"box": [1, 2]}]', None, None)
+    """
+    depth, end = 0, None
+    for sign in _STRING_OR_BRACKET.finditer(text):
+        if sign[0] in "[{(":
+            if depth == 0 and sign[0] != "[":
+                return None
+            depth += 1
+        elif sign[0] in "]})":
+            depth -= 1
+            if depth <= 0:  # a list of its own is whole
+                return None
+            end = sign.end() if depth == 1 else end
+    return None if end is None else text[:end] + "]"
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether what follows a thought is `<answer>…</answer>`, white space before it aside."""
+    opened = text.lstrip().startswith(ANSWER_OPEN)
+    return opened and ANSWER_CLOSE in text and parse_answer(text) is not None

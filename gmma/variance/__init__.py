@@ -1,0 +1,1 @@
+"""`gmma variance`: noise of thought values, simulated and measured."""
