@@ -46,7 +46,8 @@ def gemma_config(seed: int, dtype: Any) -> Gemma3Config:
         rotary_factor=float(rng.integers(1, 9)),
         final_softcap=5.0 if seed % 2 else None,
         tied=bool(seed % 3),
-        attention_bias=seed % 3 == 1,
+        qkv_bias=seed % 3 == 1,
+        out_bias=seed % 3 == 1,
         vision=SiglipConfig(
             layers=int(rng.integers(1, 3)),
             width=12,
@@ -71,6 +72,7 @@ def qwen_config(seed: int, dtype: Any) -> QwenConfig:
         vocab_size=VOCAB,
         layers=layers,
         width=heads * 2 * sum(sections),
+        head_size=2 * sum(sections),
         heads=heads,
         kv_heads=kv_heads,
         mlp=int(rng.integers(16, 32)),

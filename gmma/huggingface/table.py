@@ -41,6 +41,27 @@ class Row:
         return own if self.layers is None else (self.layers, *own)
 
 
+def stacked(
+    part: str,
+    base: str,
+    their_base: str,
+    layers: int,
+    path: str,
+    name: str,
+    shape: tuple[int, ...],
+    layout: Layout = "same",
+) -> Row:
+    """A row of a stack of layers."""
+    return Row(
+        path=base + path,
+        part=part,
+        name=their_base + name,
+        shape=shape,
+        layout=layout,
+        layers=layers,
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Place:
     """Where one tensor of a checkpoint goes."""

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import HIDDEN_SCORE
+from gmma.types import TreeInputs
 
 ATTENTION_CHUNK_SLOTS = 512  # queries whose scores exist at a time
 
@@ -69,3 +70,14 @@ def place_images(
     order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
     placed = jnp.take_along_axis(features, order[..., None], axis=1)
     return jnp.where(is_image[..., None], placed.astype(embeddings.dtype), embeddings)
+
+
+def image_runs(inputs: TreeInputs, image_token: int) -> Int[Array, "B S"]:
+    """The number of each image, 1, 2, …, at its tokens and 0 elsewhere.
+
+    An image is a run of placeholders in the prompt; one that a policy samples is an ordinary token.
+    """
+    in_prompt = jnp.arange(inputs.tokens.shape[1])[None] < inputs.shape.prompt
+    is_image = (inputs.tokens == image_token) & in_prompt
+    begins = is_image & ~jnp.pad(is_image, ((0, 0), (1, 0)))[:, :-1]
+    return jnp.where(is_image, jnp.cumsum(begins, axis=1, dtype=jnp.int32), 0)

@@ -16,11 +16,11 @@ import jax
 
 from gmma.config import MeshConfig, config_from_json
 from gmma.errors import UserError
-from gmma.families.gemma3.checkpoint import DType
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh, param_shardings
 from gmma.huggingface.weights import shard_files, tensor_shapes
+from gmma.models.decoder import DType
 from gmma.models.lora import merge_adapters
 from gmma.porting.pretrained import (
     Pretrained,

@@ -9,8 +9,8 @@ import tyro
 
 from gmma.config import MeshConfig
 from gmma.errors import UserError
-from gmma.families.gemma3.checkpoint import DType
 from gmma.huggingface.chat import DIFFERENCE, TEMPLATE, write_chat_template
+from gmma.models.decoder import DType
 from gmma.porting.adapters import save_adapters
 from gmma.porting.check import check_directory
 from gmma.porting.checkpoints import (

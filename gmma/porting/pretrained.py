@@ -16,7 +16,6 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.families.gemma3 import checkpoint as gemma3
-from gmma.families.gemma3.checkpoint import DType
 from gmma.families.gemma3.network import gemma3_policy
 from gmma.families.processors import (
     gemma_full_bucket,
@@ -43,6 +42,7 @@ from gmma.huggingface.weights import (
 )
 from gmma.images.common import rgb_array
 from gmma.images.processor import ImageProcessor
+from gmma.models.decoder import DType
 from gmma.models.layers import Attention, Remat
 from gmma.models.policy import Policy
 from gmma.text.prompt import PromptTemplate

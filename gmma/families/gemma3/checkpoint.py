@@ -3,44 +3,45 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from gmma.errors import UserError, gather
-from gmma.families.gemma3.network import NO_WINDOW, Gemma3Config
+from gmma.families.gemma3.network import Gemma3Config
 from gmma.families.gemma3.tower import SiglipConfig
+from gmma.huggingface.decoder import (
+    GLOBAL,
+    LOCAL,
+    check_decoder,
+    decoder_rows,
+    decoder_sizes,
+    listed_local_layers,
+)
 from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Layout, Row, Table
+from gmma.huggingface.table import Row, Table, stacked
+from gmma.models.decoder import NO_WINDOW, DType
 from gmma.models.layers import ACTIVATIONS
 
-DType = Literal["float32", "bfloat16", "float64"]
-LOCAL, GLOBAL = "sliding_attention", "full_attention"
-# The defaults are transformers': a config.json holds only what differs.
-TEXT_KEYS = [
+TEXT_KEYS = (  # besides those of every decoder
     "attention_bias",
-    "attention_dropout",
     "attn_logit_softcapping",
     "final_logit_softcapping",
-    "head_dim",
-    "hidden_activation",
-    "hidden_size",
-    "intermediate_size",
-    "layer_types",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
     "query_pre_attn_scalar",
-    "rms_norm_eps",
     "rope_local_base_freq",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
     "sliding_window_pattern",
     "_sliding_window_pattern",
-    "tie_word_embeddings",
     "use_bidirectional_attention",
-    "vocab_size",
-]
+)
+TEXT_DEFAULTS = {  # transformers': a config.json holds only what differs
+    "vocab_size": 262_208,
+    "num_hidden_layers": 26,
+    "hidden_size": 2304,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "intermediate_size": 9216,
+    "rms_norm_eps": 1e-6,
+    "hidden_activation": "gelu_pytorch_tanh",
+}
 VISION_KEYS = [
     "attention_dropout",
     "hidden_act",
@@ -65,52 +66,34 @@ MODEL_KEYS = [
 
 
 def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
-    """The config of `Gemma3ForCausalLM`."""
+    """Read the config of `Gemma3ForCausalLM`."""
     section = Section(values=values, where=where)
     gather(
-        lambda: section.require_known(TEXT_KEYS),
-        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: check_decoder(section, TEXT_KEYS, "hidden_activation"),
         lambda: section.require("use_bidirectional_attention", (False,)),
-        lambda: section.require("hidden_activation", tuple(ACTIVATIONS)),
     )
-    get = section.get
-    layers = section.size("num_hidden_layers", 26, MOST_LAYERS)
+    sizes, get = decoder_sizes(section, TEXT_DEFAULTS, "hidden_activation"), section.get
+    layers, bias = sizes["layers"], get("attention_bias", False)
+    old = section.size("_sliding_window_pattern", 6)
+    every = section.size("sliding_window_pattern", old)
+    local = listed_local_layers(section, layers)
     unlimited = values.get("sliding_window", 4096) is None
     everywhere, inside = rotaries(section)
     return Gemma3Config(
-        vocab_size=section.size("vocab_size", 262_208, MOST_TOKENS),
-        layers=layers,
-        width=section.size("hidden_size", 2304),
-        heads=section.size("num_attention_heads", 8),
-        kv_heads=section.size("num_key_value_heads", 4),
-        head_size=section.size("head_dim", 256),
-        mlp=section.size("intermediate_size", 9216),
-        local_layers=local_layers(section, layers),
+        **sizes,
+        local_layers=tuple((i + 1) % every != 0 for i in range(layers)) if local is None else local,
         window=NO_WINDOW if unlimited else section.size("sliding_window", 4096),
         query_scale=section.number("query_pre_attn_scalar", 256) ** -0.5,
         rotary_base=everywhere.base,
         rotary_factor=everywhere.factor,
         local_rotary_base=inside.base,
         local_rotary_factor=inside.factor,
-        epsilon=section.number("rms_norm_eps", 1e-6),
-        activation=get("hidden_activation", "gelu_pytorch_tanh"),
         final_softcap=get("final_logit_softcapping", None),
         tied=get("tie_word_embeddings", True),
-        attention_bias=get("attention_bias", False),
+        qkv_bias=bias,
+        out_bias=bias,
         dtype=dtype,
     )
-
-
-def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
-    """Which layers see a window: listed, or all but every n-th."""
-    kinds = section.get("layer_types", None)
-    if kinds is None:
-        old = section.size("_sliding_window_pattern", 6)
-        every = section.size("sliding_window_pattern", old)
-        return tuple((i + 1) % every != 0 for i in range(layers))
-    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
-        raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
-    return tuple(kind == LOCAL for kind in kinds)
 
 
 class Rotary(NamedTuple):
@@ -203,7 +186,7 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ge
 
 def gemma3_table(config: Gemma3Config) -> Table:
     """Every tensor of a Gemma 3 checkpoint."""
-    rows = text_rows(config)
+    rows = decoder_rows(config)
     markers = {"text": "embed_tokens.weight", "head": "lm_head.weight"}
     prefixes = modules = {"text": "model.", "head": ""}
     if config.vision is not None:
@@ -225,66 +208,6 @@ def gemma3_table(config: Gemma3Config) -> Table:
             "projector": "model.multi_modal_projector.",
         }
     return Table(rows=rows, markers=markers, prefixes=prefixes, modules=modules)
-
-
-def text_rows(c: Gemma3Config) -> tuple[Row, ...]:
-    """The decoder and its head."""
-    query, key = c.heads * c.head_size, c.kv_heads * c.head_size
-    linears = {
-        "attention/query": ("self_attn.q_proj", (query, c.width)),
-        "attention/key": ("self_attn.k_proj", (key, c.width)),
-        "attention/value": ("self_attn.v_proj", (key, c.width)),
-        "attention/out": ("self_attn.o_proj", (c.width, query)),
-        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width)),
-        "mlp/up": ("mlp.up_proj", (c.mlp, c.width)),
-        "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
-    }
-    norms = {
-        "attention_norm": ("input_layernorm", c.width),
-        "attention_out_norm": ("post_attention_layernorm", c.width),
-        "mlp_norm": ("pre_feedforward_layernorm", c.width),
-        "mlp_out_norm": ("post_feedforward_layernorm", c.width),
-        "query_norm": ("self_attn.q_norm", c.head_size),
-        "key_norm": ("self_attn.k_norm", c.head_size),
-    }
-    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
-    embedding = (c.vocab_size, c.width)
-    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
-    rows = [
-        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
-        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
-        head(path="params/embedding", alias=True)
-        if c.tied
-        else head(path="params/head/kernel", layout="linear"),
-    ]
-    for ours, (theirs, shape) in linears.items():
-        name = ours.removeprefix("attention/")
-        rows.append(layer(f"{name}/kernel", f"{theirs}.weight", shape, "linear"))
-        if c.attention_bias and ours.startswith("attention/"):
-            rows.append(layer(f"{name}/bias", f"{theirs}.bias", shape[:1]))
-    rows += [layer(f"{ours}/scale", f"{t}.weight", (size,)) for ours, (t, size) in norms.items()]
-    return tuple(rows)
-
-
-def stacked(
-    part: str,
-    base: str,
-    their_base: str,
-    layers: int,
-    path: str,
-    name: str,
-    shape: tuple[int, ...],
-    layout: Layout = "same",
-) -> Row:
-    """A row of a stack of layers."""
-    return Row(
-        path=base + path,
-        part=part,
-        name=their_base + name,
-        shape=shape,
-        layout=layout,
-        layers=layers,
-    )
 
 
 def vision_rows(c: SiglipConfig) -> tuple[Row, ...]:

@@ -6,32 +6,30 @@ from functools import partial
 from typing import Any
 
 from gmma.errors import UserError, gather
-from gmma.families.gemma3.checkpoint import GLOBAL, LOCAL, DType, stacked
-from gmma.families.qwen2_5_vl.network import NO_WINDOW, QwenConfig
+from gmma.families.qwen2_5_vl.network import QwenConfig
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.huggingface.decoder import (
+    check_decoder,
+    decoder_rows,
+    decoder_sizes,
+    listed_local_layers,
+)
 from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Row, Table
+from gmma.huggingface.table import Row, Table, stacked
+from gmma.models.decoder import NO_WINDOW, DType
 from gmma.models.layers import ACTIVATIONS
 
-# The defaults are transformers': a config.json holds only what differs.
-TEXT_KEYS = (
-    "attention_dropout",
-    "hidden_act",
-    "hidden_size",
-    "intermediate_size",
-    "layer_types",
-    "num_attention_heads",
-    "num_hidden_layers",
-    "num_key_value_heads",
-    "rms_norm_eps",
-    "rope_parameters",
-    "rope_scaling",
-    "rope_theta",
-    "sliding_window",
-    "tie_word_embeddings",
-    "use_sliding_window",
-    "vocab_size",
-)
+TEXT_KEYS = ("use_sliding_window",)  # besides those of every decoder
+TEXT_DEFAULTS = {  # transformers': a config.json holds only what differs
+    "vocab_size": 152_064,
+    "num_hidden_layers": 80,
+    "hidden_size": 8192,
+    "num_attention_heads": 64,
+    "num_key_value_heads": 8,
+    "intermediate_size": 29_568,
+    "rms_norm_eps": 1e-5,
+    "hidden_act": "silu",
+}
 VISION_KEYS = (
     "depth",
     "fullatt_block_indexes",
@@ -91,41 +89,30 @@ def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> Qwe
 
 
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> QwenConfig:
-    """The config of `Qwen2_5_VLForConditionalGeneration`; text keys nested, or flat as of old."""
+    """Read the config of `Qwen2_5_VLForConditionalGeneration`.
+
+    The text keys are nested, or flat as of old.
+    """
     nested = Section(values=values, where=where)
     text = nested.section("text_config")
     section = Section(values=text, where=f"{where}: text_config") if text else nested
-    get = section.get
-    layers, heads, width = (
-        section.size("num_hidden_layers", 80, MOST_LAYERS),
-        section.size("num_attention_heads", 64),
-        section.size("hidden_size", 8192),
-    )
+    get, sizes = section.get, decoder_sizes(section, TEXT_DEFAULTS)
+    if section.values.get("num_key_value_heads", 8) is None:  # null: as many as of queries
+        sizes["kv_heads"] = sizes["heads"]
     *_, angles, local, vision = gather(
-        lambda: nested.require_known(MODEL_KEYS if text else (*MODEL_KEYS, *TEXT_KEYS)),
-        lambda: section.require_known(TEXT_KEYS) if text else None,
-        lambda: section.require("attention_dropout", (0.0,)),
-        lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
-        lambda: rotary(section, width // heads // 2),
-        lambda: local_layers(section, layers),
+        lambda: nested.require_known(MODEL_KEYS) if text else None,
+        lambda: check_decoder(section, TEXT_KEYS if text else (*TEXT_KEYS, *MODEL_KEYS)),
+        lambda: rotary(section, sizes["head_size"] // 2),
+        lambda: local_layers(section, sizes["layers"]),
         lambda: read_vision_config(
-            nested.section("vision_config"), f"{where}: vision_config", width
+            nested.section("vision_config"), f"{where}: vision_config", sizes["width"]
         ),
     )
-    # A null there says as many as heads; an absent key says 8.
-    ungrouped = section.values.get("num_key_value_heads", 8) is None
     return QwenConfig(
-        vocab_size=section.size("vocab_size", 152_064, MOST_TOKENS),
-        layers=layers,
-        width=width,
-        heads=heads,
-        kv_heads=heads if ungrouped else section.size("num_key_value_heads", 8),
-        mlp=section.size("intermediate_size", 29_568),
+        **sizes,
         **angles,
         local_layers=local,
         window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
-        epsilon=section.number("rms_norm_eps", 1e-5),
-        activation=get("hidden_act", "silu"),
         tied=nested.get("tie_word_embeddings", False) or get("tie_word_embeddings", False),
         vision=vision,
         image_token=nested.size("image_token_id", 151_655, MOST_TOKENS),
@@ -134,16 +121,12 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
 
 
 def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
-    """Which layers see a window: listed, or those from `max_window_layers` on."""
+    """Read which layers see a window: listed, or those from `max_window_layers` on."""
     if not section.get("use_sliding_window", False):
         return (False,) * layers
-    kinds = section.get("layer_types", None)
-    if kinds is None:
-        first = section.get("max_window_layers", 80)
-        return tuple(i >= first for i in range(layers))
-    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
-        raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
-    return tuple(kind == LOCAL for kind in kinds)
+    first = section.get("max_window_layers", 80)
+    listed = listed_local_layers(section, layers)
+    return tuple(i >= first for i in range(layers)) if listed is None else listed
 
 
 def rotary(section: Section, pairs: int) -> dict[str, Any]:
@@ -172,7 +155,7 @@ def rotary(section: Section, pairs: int) -> dict[str, Any]:
 def qwen_table(config: QwenConfig) -> Table:
     """Every tensor of a Qwen2.5-VL checkpoint."""
     return Table(
-        rows=(*text_rows(config), *vision_rows(config.vision, config.width)),
+        rows=(*decoder_rows(config), *vision_rows(config.vision, config.width)),
         markers={
             "text": "embed_tokens.weight",
             "head": "lm_head.weight",
@@ -181,37 +164,6 @@ def qwen_table(config: QwenConfig) -> Table:
         prefixes={"text": "model.", "head": "", "vision": "visual."},
         modules={"text": "model.language_model.", "head": "", "vision": "model.visual."},
     )
-
-
-def text_rows(c: QwenConfig) -> tuple[Row, ...]:
-    """The decoder and its head."""
-    key = c.kv_heads * c.head_size
-    linears = {
-        "query": ("self_attn.q_proj", (c.width, c.width)),
-        "key": ("self_attn.k_proj", (key, c.width)),
-        "value": ("self_attn.v_proj", (key, c.width)),
-        "out": ("self_attn.o_proj", (c.width, c.width)),
-        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width)),
-        "mlp/up": ("mlp.up_proj", (c.mlp, c.width)),
-        "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
-    }
-    norms = {"attention_norm": "input_layernorm", "mlp_norm": "post_attention_layernorm"}
-    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
-    embedding = (c.vocab_size, c.width)
-    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
-    rows = [
-        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
-        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
-        head(path="params/embedding", alias=True)
-        if c.tied
-        else head(path="params/head/kernel", layout="linear"),
-    ]
-    for ours, (theirs, shape) in linears.items():
-        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
-        if ours in ("query", "key", "value"):
-            rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
-    rows += [layer(f"{ours}/scale", f"{t}.weight", (c.width,)) for ours, t in norms.items()]
-    return tuple(rows)
 
 
 def vision_rows(c: QwenVisionConfig, out_width: int) -> tuple[Row, ...]:

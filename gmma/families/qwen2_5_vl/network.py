@@ -6,153 +6,55 @@ longer side has cells, fewer than it has tokens, so what follows it is shifted (
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from gmma.families.qwen2_5_vl.tower import QwenImages, QwenTower, QwenVisionConfig
-from gmma.models.layers import (
-    ACTIVATIONS,
-    Attention,
-    CachedKV,
-    GatedMLP,
-    Linear,
-    Remat,
-    RMSNorm,
-    named,
-    rotary_angles,
-    rotate,
-    stack_blocks,
-    tree_attention,
-    wide_head,
-)
-from gmma.models.placement import by_rows, gathered
-from gmma.models.policy import Context, Policy, policy_of
-from gmma.models.vision import place_images
-from gmma.tree.layout import prompt_only
-from gmma.types import Array, TreeInputs
-
-NO_WINDOW = 2**30  # wider than any path
+from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
+from gmma.models.layers import rotary_angles
+from gmma.models.policy import Context, Policy
+from gmma.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenConfig:
-    """Sizes of a Qwen2.5-VL model; `porting/qwen2_5_vl.py` reads them from a config.json."""
+class QwenConfig(DecoderConfig):
+    """Sizes of a Qwen2.5-VL model; `checkpoint.py` reads them from a config.json."""
 
-    family: Literal["qwen2_5_vl"] = "qwen2_5_vl"
-    vocab_size: int  # V
-    layers: int  # L
-    width: int  # D
-    heads: int
-    kv_heads: int
-    mlp: int
     rotary_sections: tuple[int, ...]  # pairs that turn with frame, row, column, frame, …
     rotary_base: float = 1_000_000.0
-    local_layers: tuple[bool, ...]  # per layer, whether it sees a window only
-    window: int = NO_WINDOW  # tokens along the path that a local layer sees
-    epsilon: float = 1e-6
-    activation: str = "silu"
-    tied: bool = False  # the head is the embedding
+    qkv_bias: bool = True
     vision: QwenVisionConfig
-    image_token: int = 151_655  # id of the placeholder
-    dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
-    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
-    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
-
-    @property
-    def head_size(self) -> int:
-        """Width of one head."""
-        return self.width // self.heads
+    image_token: int = 151_655
 
 
-class QwenBlock(nn.Module):
-    """One decoder layer; `scan` stacks it."""
-
-    config: QwenConfig
-
-    @nn.compact
-    def __call__(
-        self,
-        x: Float[Array, "B S D"],
-        context: Context,
-        angles: Float[Array, "B S half"],
-        local: Bool[Array, ""],
-        cached: CachedKV | None,
-    ) -> tuple[Array, tuple[Array, Array]]:
-        c = self.config
-        dtype = jnp.dtype(c.dtype)
-
-        def heads(name: str, count: int) -> Array:
-            axes = ("embed", "heads" if name == "query" else "kv_heads")
-            out = Linear(count * c.head_size, axes, use_bias=True, dtype=dtype, name=name)(normed)
-            return out.reshape(*out.shape[:2], count, c.head_size)
-
-        window = None
-        if any(c.local_layers):
-            window = jnp.where(local, c.window, NO_WINDOW).astype(jnp.int32)
-        normed = RMSNorm(c.epsilon, name="attention_norm")(x)
-        query = rotate(heads("query", c.heads), angles) * c.head_size**-0.5
-        keys, values = rotate(heads("key", c.kv_heads), angles), heads("value", c.kv_heads)
-        seen = tree_attention(
-            query, keys, values, context, cached, attention=c.attention, window=window
-        )
-        out = Linear(c.width, ("heads", "embed"), dtype=dtype, name="out")
-        x += out(seen.reshape(*seen.shape[:2], -1))
-        mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")
-        return x + mlp(RMSNorm(c.epsilon, name="mlp_norm")(x)), (keys, values)
-
-
-class QwenModel(nn.Module):
-    """Embedding, image tower, the stack, and the head."""
+class QwenDecoder(Decoder):
+    """The decoder with Qwen's tower, and three positions a token."""
 
     config: QwenConfig
 
     def setup(self) -> None:
+        super().setup()
         c = self.config
-        self.embedding = self.param(
-            "embedding",
-            named(nn.initializers.normal(0.02), "vocab", "embed"),
-            (c.vocab_size, c.width),
-            jnp.float32,
-        )
         self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype), c.remat)
-        in_axes = (nn.broadcast, nn.broadcast, 0, 0)
-        self.blocks = stack_blocks(QwenBlock, c.layers, c.remat, in_axes)(c)
-        self.final_norm = RMSNorm(c.epsilon)
-        if not c.tied:
-            self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
 
-    def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        context: Context,
-        images: QwenImages | None,
-        cached: Any,
-    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
-        c = self.config
-        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
+    def see(self, images: QwenImages) -> Float[Array, "B F D"]:
+        """Tokens of a row's images, one image after the other."""
+        return self.vision(images)
+
+    def angles(
+        self, tokens: Int[Array, "B S"], context: Context, images: QwenImages | None
+    ) -> Float[Array, "B S half"]:
+        """Angles of frame, row and column; equal for text."""
         path = context.slots.positions + context.rotary_shift[:, None]
         positions = jnp.broadcast_to(path, (3, *path.shape))
         if images is not None and context.shape is not None:
             slots = context.shape.prompt
-            x = place_images(x, tokens, self.vision(images), c.image_token, slots)
-            in_prompt = prompt_positions(tokens[:, :slots], images, c.image_token)
+            in_prompt = prompt_positions(tokens[:, :slots], images, self.config.image_token)
             positions = jnp.concatenate([in_prompt, positions[..., slots:]], axis=-1)
-        angles = section_angles(positions, c)
-        x, kv = self.blocks(x, context, angles, jnp.asarray(c.local_layers), cached)
-        return self.final_norm(x), kv
-
-    def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Logits in float32 or wider."""
-        wide = np.promote_types(hidden.dtype, np.float32)
-        if self.config.tied:
-            kernel = gathered(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
-            return jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
-        return self.head(hidden)
+        return section_angles(positions, self.config)
 
 
 def prompt_positions(
@@ -209,23 +111,10 @@ def empty_images(config: QwenVisionConfig, batch: int, windows: int) -> QwenImag
 
 def qwen_policy(config: QwenConfig) -> Policy:
     """The Qwen2.5-VL family behind the `Policy` record; images are `QwenImages` or None."""
-    slots = config.vision.window_cells**2
-    sample = TreeInputs(
-        tokens=jnp.full((1, slots), config.image_token, jnp.int32),
-        positions=jnp.arange(slots, dtype=jnp.int32)[None],
-        valid=jnp.ones((1, slots), bool),
+    return decoder_policy(
+        QwenDecoder(config),
         images=jax.tree.map(jnp.asarray, empty_images(config.vision, 1, 1)),
-        shape=prompt_only(slots),
-    )
-    return policy_of(
-        QwenModel(config),
-        config,
-        vocab_size=config.vocab_size,
-        sample=sample,
-        units={
-            "heads": config.heads,
-            "kv_heads": config.kv_heads,
-            "vision_heads": config.vision.heads,
-        },
+        image_slots=config.vision.window_cells**2,
+        vision_heads=config.vision.heads,
         rotary_shift=rotary_shift,
     )

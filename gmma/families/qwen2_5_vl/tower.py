@@ -53,7 +53,7 @@ class QwenVisionConfig:
 
 @pytree
 class QwenImages:
-    """The images of a batch, cut into windows; made on the host (`gmma/families/qwen2_5_vl/images.py`).
+    """The images of a batch, cut into windows; made on the host (`images.py`).
 
     Features are image tokens: `feature` says where the i-th of a row is among the cells of its
     windows. The other fields place image tokens and the text behind them on the three rotary axes

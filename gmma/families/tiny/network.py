@@ -6,32 +6,17 @@ at 0.02 beside features of order one, positions drowned (`experiments/LOG.md`).
 """
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from gmma.errors import UserError
-from gmma.models.layers import (
-    Attention,
-    CachedKV,
-    GatedMLP,
-    Linear,
-    Remat,
-    RMSNorm,
-    named,
-    rotary_angles,
-    rotate,
-    stack_blocks,
-    tree_attention,
-    wide_head,
-)
-from gmma.models.placement import by_rows
-from gmma.models.policy import Context, Policy, policy_of
-from gmma.models.vision import patches, place_images
-from gmma.tree.layout import prompt_only
-from gmma.types import TreeInputs
+from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
+from gmma.models.layers import Attention, Linear, Remat, RMSNorm, named
+from gmma.models.policy import Policy
+from gmma.models.vision import patches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,98 +89,54 @@ class Stem(nn.Module):
         return RMSNorm(name="norm")(outer(nn.gelu(inner(2.0 * pixels))))
 
 
-class TinyBlock(nn.Module):
-    """One decoder layer; `scan` stacks it."""
+class TinyDecoder(Decoder):
+    """The decoder with a patch stem and a learned place for each patch."""
 
-    config: TinyConfig
-
-    @nn.compact
-    def __call__(
-        self, x: Float[Array, "B S D"], context: Context, angles: Array, cached: CachedKV | None
-    ) -> tuple[Array, tuple[Array, Array]]:
-        c = self.config
-        dtype = jnp.dtype(c.dtype)
-
-        def heads(name: str, count: int) -> Array:
-            axes = ("embed", "heads" if name == "query" else "kv_heads")
-            out = Linear(count * c.head_size, axes, dtype=dtype, name=name)(normed)
-            return out.reshape(*out.shape[:2], count, c.head_size)
-
-        normed = RMSNorm(name="attention_norm")(x)
-        query = rotate(heads("query", c.heads), angles) * c.head_size**-0.5
-        keys, values = rotate(heads("key", c.kv_heads), angles), heads("value", c.kv_heads)
-        seen = tree_attention(query, keys, values, context, cached, attention=c.attention)
-        out = Linear(c.width, ("heads", "embed"), dtype=dtype, name="out")
-        x += out(seen.reshape(*seen.shape[:2], -1))
-        x += GatedMLP(c.mlp, dtype=dtype, name="mlp")(RMSNorm(name="mlp_norm")(x))
-        return x, (keys, values)
-
-
-class TinyModel(nn.Module):
-    """Token and image embeddings, the stack, and the head."""
-
-    config: TinyConfig
-    vocab_size: int
-    image_token: int
+    model: TinyConfig
 
     def setup(self) -> None:
-        c = self.config
-        embed = nn.initializers.normal(c.embedding_scale)
-        self.embedding = self.param(
-            "embedding",
-            named(embed, "vocab", "embed"),
-            (self.vocab_size, c.width),
-            jnp.float32,
-        )
-        if c.images:
+        super().setup()
+        if self.model.images:
             self.place = self.param(
                 "place",
-                named(embed, "patch", "embed"),
-                (c.image_tokens, c.width),
+                named(nn.initializers.normal(self.model.embedding_scale), "patch", "embed"),
+                (self.model.image_tokens, self.model.width),
                 jnp.float32,
             )
-            self.stem = Stem(c)
-        in_axes = (nn.broadcast, nn.broadcast, 0)
-        self.blocks = stack_blocks(TinyBlock, c.layers, c.remat, in_axes)(c)
-        self.final_norm = RMSNorm()
-        self.head = wide_head(self.vocab_size, jnp.dtype(c.dtype))
+            self.stem = Stem(self.model)
 
     def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
         """Image features, I·image_tokens a row."""
-        features = self.stem(patches(images, self.config.patch_pixels))
+        features = self.stem(patches(images, self.model.patch_pixels))
         features += jnp.broadcast_to(self.place.astype(features.dtype), features.shape)
         return features.reshape(features.shape[0], -1, features.shape[-1])
-
-    def __call__(
-        self,
-        tokens: Int[Array, "B S"],
-        context: Context,
-        images: Float[Array, "B I H W C"] | None,
-        cached: Any,
-    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
-        c = self.config
-        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
-        if images is not None and context.shape is not None:
-            x = place_images(x, tokens, self.see(images), self.image_token, context.shape.prompt)
-        angles = rotary_angles(context.slots.positions, c.head_size, c.rotary_base)
-        x, kv = self.blocks(x, context, angles, cached)
-        return self.final_norm(x), kv
-
-    def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Logits, in float32 or wider."""
-        return self.head(hidden)
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:
     """The tiny family behind the `Policy` record."""
-    module = TinyModel(config, vocab_size, image_token)
-    slots, size = config.image_tokens, (config.image_pixels, config.image_pixels, 3)
-    sample = TreeInputs(
-        tokens=jnp.full((1, slots), image_token, jnp.int32),
-        positions=jnp.arange(slots, dtype=jnp.int32)[None],
-        valid=jnp.ones((1, slots), bool),
-        images=jnp.zeros((1, config.images, *size), jnp.float32) if config.images else None,
-        shape=prompt_only(slots),
+    decoder = DecoderConfig(
+        vocab_size=vocab_size,
+        layers=config.layers,
+        width=config.width,
+        heads=config.heads,
+        kv_heads=config.kv_heads,
+        head_size=config.head_size,
+        mlp=config.mlp,
+        rotary_base=config.rotary_base,
+        embedding_std=config.embedding_scale,
+        image_token=image_token,
+        dtype=config.dtype,
+        remat=config.remat,
+        attention=config.attention,
     )
-    units = {"heads": config.heads, "kv_heads": config.kv_heads}
-    return policy_of(module, config, vocab_size=vocab_size, sample=sample, units=units)
+    return decoder_policy(
+        TinyDecoder(decoder, config),
+        images=empty_images(config, 1) if config.images else None,
+        image_slots=config.image_tokens,
+        config=config,
+    )
+
+
+def empty_images(config: TinyConfig, batch: int) -> Float[Array, "B I H W C"]:
+    """Black images of so many rows."""
+    return jnp.zeros((batch, config.images, config.image_pixels, config.image_pixels, 3))

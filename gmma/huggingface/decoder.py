@@ -1,0 +1,121 @@
+"""What the decoders of Hugging Face directories share: keys of config.json and tensor names."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from gmma.errors import gather
+from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
+from gmma.huggingface.table import Row, stacked
+from gmma.models.decoder import DecoderConfig
+from gmma.models.layers import ACTIVATIONS
+
+LOCAL, GLOBAL = "sliding_attention", "full_attention"
+DECODER_KEYS = (  # of the text section, in every family
+    "attention_dropout",
+    "head_dim",
+    "hidden_size",
+    "intermediate_size",
+    "layer_types",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "rms_norm_eps",
+    "rope_parameters",
+    "rope_scaling",
+    "rope_theta",
+    "sliding_window",
+    "tie_word_embeddings",
+    "vocab_size",
+)
+
+
+def check_decoder(
+    section: Section, known: Sequence[str] = (), activation: str = "hidden_act"
+) -> None:
+    """Refuse keys that are neither every decoder's nor `known`, and what no decoder computes."""
+    gather(
+        lambda: section.require_known((*DECODER_KEYS, activation, *known)),
+        lambda: section.require("attention_dropout", (0.0,)),
+        lambda: section.require(activation, tuple(ACTIVATIONS)),
+    )
+
+
+def decoder_sizes(
+    section: Section, defaults: Mapping[str, Any], activation: str = "hidden_act"
+) -> dict[str, Any]:
+    """Read the sizes that every decoder has, as fields of a `DecoderConfig`.
+
+    `defaults` are transformers' for the family: a config.json holds only what differs. Heads of
+    keys default to those of queries, the head size to width / heads, where `defaults` has neither.
+    """
+
+    def size(key: str, otherwise: int = 0, most: int = MOST) -> int:
+        return section.size(key, defaults.get(key, otherwise), most)
+
+    width, heads = size("hidden_size"), size("num_attention_heads")
+    return {
+        "vocab_size": size("vocab_size", most=MOST_TOKENS),
+        "layers": size("num_hidden_layers", most=MOST_LAYERS),
+        "width": width,
+        "heads": heads,
+        "kv_heads": size("num_key_value_heads", heads),
+        "head_size": size("head_dim", width // heads),
+        "mlp": size("intermediate_size"),
+        "epsilon": section.number("rms_norm_eps", defaults["rms_norm_eps"]),
+        "activation": section.get(activation, defaults[activation]),
+    }
+
+
+def listed_local_layers(section: Section, layers: int) -> tuple[bool, ...] | None:
+    """Read from `layer_types` which layers see a window; None where they are not listed."""
+    kinds = section.get("layer_types", None)
+    if kinds is None:
+        return None
+    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
+        raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
+    return tuple(kind == LOCAL for kind in kinds)
+
+
+def decoder_rows(c: DecoderConfig) -> tuple[Row, ...]:
+    """List the tensors of the decoder (part `text`) and its head (part `head`)."""
+    query, key = c.heads * c.head_size, c.kv_heads * c.head_size
+    products = {  # ours: theirs, shape, whether there is a bias
+        "query": ("self_attn.q_proj", (query, c.width), c.qkv_bias),
+        "key": ("self_attn.k_proj", (key, c.width), c.qkv_bias),
+        "value": ("self_attn.v_proj", (key, c.width), c.qkv_bias),
+        "out": ("self_attn.o_proj", (c.width, query), c.out_bias),
+        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width), False),
+        "mlp/up": ("mlp.up_proj", (c.mlp, c.width), False),
+        "mlp/down": ("mlp.down_proj", (c.width, c.mlp), False),
+    }
+    norms = {"attention_norm": ("input_layernorm", c.width)}
+    if c.out_norms:
+        norms |= {
+            "attention_out_norm": ("post_attention_layernorm", c.width),
+            "mlp_norm": ("pre_feedforward_layernorm", c.width),
+            "mlp_out_norm": ("post_feedforward_layernorm", c.width),
+        }
+    else:
+        norms |= {"mlp_norm": ("post_attention_layernorm", c.width)}
+    if c.head_norms:
+        norms |= {
+            "query_norm": ("self_attn.q_norm", c.head_size),
+            "key_norm": ("self_attn.k_norm", c.head_size),
+        }
+    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
+    embedding = (c.vocab_size, c.width)
+    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
+    rows = [
+        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
+        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
+        head(path="params/embedding", alias=True)
+        if c.tied
+        else head(path="params/head/kernel", layout="linear"),
+    ]
+    for ours, (theirs, shape, biased) in products.items():
+        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
+        if biased:
+            rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
+    rows += [layer(f"{ours}/scale", f"{t}.weight", (size,)) for ours, (t, size) in norms.items()]
+    return tuple(rows)

@@ -1,0 +1,220 @@
+"""The decoder that every family shares; a family says only what differs.
+
+`DecoderConfig` holds the sizes and the switches, `Decoder` the network: embedding, image features
+at their slots, a stack of pre-norm blocks, the last norm, and the head. A family subclasses both
+where it must: `see` turns images into features, `angles` gives the rotary angles.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from gmma.models.layers import (
+    ACTIVATIONS,
+    Attention,
+    CachedKV,
+    GatedMLP,
+    Linear,
+    Remat,
+    RMSNorm,
+    named,
+    rotary_angles,
+    rotate,
+    stack_blocks,
+    tree_attention,
+    wide_head,
+)
+from gmma.models.placement import by_rows, gathered
+from gmma.models.policy import Context, Policy, no_image_groups, no_rotary_shift, policy_of
+from gmma.models.vision import place_images
+from gmma.tree.layout import prompt_only
+from gmma.types import PyTree, TreeInputs
+
+NO_WINDOW = 2**30  # wider than any path
+DType = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig:
+    """Sizes of a decoder, and what its family switches on."""
+
+    vocab_size: int  # V
+    layers: int  # L
+    width: int  # D
+    heads: int  # of queries
+    kv_heads: int  # of keys and values, each shared by heads / kv_heads query heads
+    head_size: int
+    mlp: int  # hidden width of the gated MLP
+    activation: str = "silu"
+    rotary_base: float = 10_000.0
+    query_scale: float | None = None  # of attention scores; None: 1 / √head_size
+    tied: bool = False  # the head is the embedding
+    qkv_bias: bool = False
+    out_bias: bool = False  # of the product behind attention
+    head_norms: bool = False  # RMSNorm of each query and key before they are rotated
+    out_norms: bool = False  # a norm behind attention and MLP too, before they are added
+    norm_offset: float = 0.0  # norms multiply by offset + w
+    epsilon: float = 1e-6  # of norms
+    scaled_embedding: bool = False  # embeddings are multiplied by √D
+    embedding_std: float = 0.02  # at the start
+    local_layers: tuple[bool, ...] = ()  # per layer, whether it sees a window only; (): none does
+    window: int = NO_WINDOW  # tokens along the path that a local layer sees, its own included
+    final_softcap: float | None = None  # c·tanh(logits / c)
+    image_token: int | None = None  # id of the placeholder
+    dtype: DType = "float32"  # of activations
+    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
+    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
+
+
+class DecoderBlock(nn.Module):
+    """One decoder layer; `scan` stacks it."""
+
+    config: DecoderConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "B S D"],
+        context: Context,
+        angles: Float[Array, "*kinds B S half"],
+        local: Bool[Array, ""] | None,
+        cached: CachedKV | None,
+    ) -> tuple[Array, tuple[Array, Array]]:
+        c = self.config
+        dtype = jnp.dtype(c.dtype)
+
+        def norm(name: str, x: Array, used: bool = True) -> Array:
+            return RMSNorm(c.epsilon, c.norm_offset, name=name)(x) if used else x
+
+        def heads(name: str, count: int) -> Array:
+            axes = ("embed", "heads" if name == "query" else "kv_heads")
+            out = Linear(count * c.head_size, axes, c.qkv_bias, dtype=dtype, name=name)(normed)
+            return out.reshape(*out.shape[:2], count, c.head_size)
+
+        window = None
+        if local is not None:
+            if any(c.local_layers):
+                window = jnp.where(local, c.window, NO_WINDOW).astype(jnp.int32)
+            if angles.ndim == 4:  # local and global layers turn at different speeds
+                angles = jnp.where(local, angles[0], angles[1])
+        normed = norm("attention_norm", x)
+        scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
+        query = norm("query_norm", heads("query", c.heads), c.head_norms)
+        query = rotate(query, angles) * scale
+        keys = rotate(norm("key_norm", heads("key", c.kv_heads), c.head_norms), angles)
+        values = heads("value", c.kv_heads)
+        seen = tree_attention(
+            query, keys, values, context, cached, attention=c.attention, window=window
+        )
+        out = Linear(c.width, ("heads", "embed"), c.out_bias, dtype=dtype, name="out")
+        x += norm("attention_out_norm", out(seen.reshape(*seen.shape[:2], -1)), c.out_norms)
+        mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")
+        x += norm("mlp_out_norm", mlp(norm("mlp_norm", x)), c.out_norms)
+        return x, (keys, values)
+
+
+class Decoder(nn.Module):
+    """Embedding, the stack, and the head. As it stands: text alone, one rotary base."""
+
+    config: DecoderConfig
+
+    def setup(self) -> None:
+        c = self.config
+        self.embedding = self.param(
+            "embedding",
+            named(nn.initializers.normal(c.embedding_std), "vocab", "embed"),
+            (c.vocab_size, c.width),
+            jnp.float32,
+        )
+        in_axes = (nn.broadcast, nn.broadcast, 0, 0)
+        self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
+        self.final_norm = RMSNorm(c.epsilon, c.norm_offset)
+        if not c.tied:
+            self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
+
+    def see(self, images: PyTree) -> Float[Array, "B F D"]:
+        """Features of a row's images, one image after the other; for families with a tower."""
+        raise NotImplementedError
+
+    def angles(
+        self, tokens: Int[Array, "B S"], context: Context, images: PyTree
+    ) -> Float[Array, "*kinds B S half"]:
+        """Rotary angles of every slot; [2 B S half] holds those of local and of global layers."""
+        del tokens, images
+        return rotary_angles(
+            context.slots.positions, self.config.head_size, self.config.rotary_base
+        )
+
+    def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        """Embeddings; times √D, the factor rounded to the activations' type, where so asked."""
+        c = self.config
+        if c.image_token is not None and c.image_token >= c.vocab_size:
+            tokens = jnp.where(tokens < c.vocab_size, tokens, 0)  # a placeholder has no row
+        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
+        return x * jnp.asarray(c.width**0.5, c.dtype) if c.scaled_embedding else x
+
+    def __call__(
+        self, tokens: Int[Array, "B S"], context: Context, images: PyTree, cached: Any
+    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
+        c = self.config
+        x = self.embed(tokens)
+        if images is not None and context.shape is not None:
+            assert c.image_token is not None
+            x = place_images(x, tokens, self.see(images), c.image_token, context.shape.prompt)
+        local = jnp.asarray(c.local_layers) if c.local_layers else None
+        x, kv = self.blocks(x, context, self.angles(tokens, context, images), local, cached)
+        return self.final_norm(x), kv
+
+    def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
+        """Logits in float32 or wider."""
+        c = self.config
+        if c.tied:
+            wide = np.promote_types(hidden.dtype, np.float32)
+            kernel = gathered(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
+            logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
+        else:
+            logits = self.head(hidden)
+        if c.final_softcap is not None:
+            logits = c.final_softcap * jnp.tanh(logits / c.final_softcap)
+        return logits
+
+
+def decoder_policy(
+    module: Decoder,
+    *,
+    images: PyTree = None,
+    image_slots: int = 1,
+    vision_heads: int | None = None,
+    image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
+    rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+    config: Any = None,
+) -> Policy:
+    """Close a family's decoder into a `Policy`.
+
+    `images` are those of one row, `image_slots` their tokens: shapes for `init`, whose values do
+    not matter. `vision_heads` counts the heads of a tower whose products are cut between them.
+    `config` is what the policy shows as its config, the decoder's own by default.
+    """
+    c = module.config
+    sample = TreeInputs(
+        tokens=jnp.full((1, image_slots), c.image_token or 0, jnp.int32),
+        positions=jnp.arange(image_slots, dtype=jnp.int32)[None],
+        valid=jnp.ones((1, image_slots), bool),
+        images=images,
+        shape=prompt_only(image_slots),
+    )
+    units = {"heads": c.heads, "kv_heads": c.kv_heads}
+    return policy_of(
+        module,
+        c if config is None else config,
+        vocab_size=c.vocab_size,
+        sample=sample,
+        units=units if vision_heads is None else {**units, "vision_heads": vision_heads},
+        image_groups=image_groups,
+        rotary_shift=rotary_shift,
+    )
