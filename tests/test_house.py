@@ -1,0 +1,96 @@
+"""The import graph: folders in a stated order, no circle, few modules at the top."""
+
+import ast
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[1] / "gmma"
+# From the ground up, as CONTRIBUTING.md has it: a floor imports from those above it in this list,
+# and from its own line only within one folder.
+FLOORS = (
+    ("errors", "masked", "theory", "types"),
+    ("files", "sampling", "advantage", "text", "tree", "simulator"),
+    ("rewards", "models"),
+    ("images", "rollout"),
+    ("tasks", "huggingface"),
+    ("families",),
+    ("config",),
+    ("hardware", "records", "objective", "optimizer"),
+    ("scoring", "update", "porting"),
+    ("run",),
+    ("train", "bench", "plan"),
+    ("commands",),
+    ("sweep", "variance"),
+    ("report",),
+    ("cli",),
+    ("__main__",),
+)
+HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+TOP_MODULES = 20
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its dotted name, tests left out."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def room(module: str) -> str:
+    """The folder or the module at the top that a module belongs to; "" for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """The modules of the package that a file imports, inside functions too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in known else node.module)
+    return {name for name in found if name in known}
+
+
+def arrows() -> list[tuple[str, str]]:
+    """(importer, imported) between modules of different rooms."""
+    known = modules()
+    return [
+        (module, other)
+        for module, path in known.items()
+        for other in imports(path, known)
+        if room(module) != room(other) and room(other)
+    ]
+
+
+def test_every_room_has_its_floor():
+    rooms = {room(module) for module in modules()} - {""}
+    assert rooms == set(HEIGHT)
+
+
+def test_imports_go_down():
+    """Then there is no circle between folders either."""
+    climbs = [
+        f"{module} imports {other}"
+        for module, other in arrows()
+        if room(module) and HEIGHT[room(module)] <= HEIGHT[room(other)]
+    ]
+    assert not climbs
+
+
+def test_few_modules_stand_at_the_top():
+    assert len(list(PACKAGE.glob("*.py"))) <= TOP_MODULES
+
+
+def test_a_climb_would_be_seen(tmp_path):
+    """The reading of imports sees the three ways to write one."""
+    file = tmp_path / "a.py"
+    file.write_text(
+        "import gmma.train\n"
+        "from gmma import commands\n"
+        "def late():\n    from gmma.run.programs import make_grow\n"
+    )
+    assert imports(file, modules()) == {"gmma.train", "gmma.commands", "gmma.run.programs"}
