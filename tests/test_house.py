@@ -8,9 +8,10 @@ PACKAGE = Path(__file__).parents[1] / "gmma"
 # and from its own line only within one folder.
 FLOORS = (
     ("errors", "masked", "theory", "types"),
-    ("files", "sampling", "advantage", "text", "tree", "simulator"),
-    ("rewards", "models"),
-    ("images", "rollout"),
+    ("files", "sampling", "advantage", "answers", "text", "tree"),
+    ("simulator", "models"),
+    ("rewards", "rollout"),
+    ("images",),
     ("tasks", "huggingface"),
     ("families",),
     ("config",),
