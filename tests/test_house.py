@@ -7,7 +7,7 @@ PACKAGE = Path(__file__).parents[1] / "gmma"
 # From the ground up, as CONTRIBUTING.md has it: a floor imports from those above it in this list,
 # and from its own line only within one folder.
 FLOORS = (
-    ("errors", "masked", "theory", "types"),
+    ("errors", "intervals", "masked", "theory", "types"),
     ("files", "sampling", "advantage", "answers", "text", "tree"),
     ("simulator", "models"),
     ("rewards", "rollout"),
@@ -15,7 +15,8 @@ FLOORS = (
     ("tasks", "huggingface"),
     ("families",),
     ("config",),
-    ("hardware", "records", "objective", "optimizer"),
+    ("hardware", "objective", "optimizer"),
+    ("records",),
     ("scoring", "update", "porting"),
     ("run",),
     ("train", "bench", "plan"),
