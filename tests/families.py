@@ -1,4 +1,4 @@
-"""Gemma 3 and Qwen2.5-VL as subjects of the laws: random sizes, two images before every text."""
+"""The ported families as subjects of the laws: random sizes, two images before every text."""
 
 import functools
 from collections.abc import Callable
@@ -11,13 +11,15 @@ import numpy as np
 
 from gmma.families.gemma3.network import Gemma3Config, gemma3_policy
 from gmma.families.gemma3.tower import SiglipConfig
+from gmma.families.llama import LLAMA
+from gmma.families.llama.network import LlamaConfig, RotaryScaling
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, qwen_processor
 from gmma.families.qwen2_5_vl.network import QwenConfig, qwen_policy
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
 from gmma.images.common import PixelConfig
 from gmma.types import Example, Params
 
-FAMILIES = ("gemma3", "qwen2_5_vl")
+FAMILIES = ("gemma3", "qwen2_5_vl", "llama")
 VOCAB, IMAGE, SEPARATOR = len(laws.PIECES), laws.IMAGE, laws.PAD
 GEMMA_SIDE, QWEN_PATCH, QWEN_WINDOW = 8, 2, 2  # pixels, pixels, cells
 QWEN_SIZES = ([(8, 12), (12, 8), (4, 24)], [(4, 8), (8, 4)])  # of six cells, then of two
@@ -95,6 +97,26 @@ def qwen_config(seed: int, dtype: Any) -> QwenConfig:
     )
 
 
+def llama_config(seed: int, dtype: Any) -> LlamaConfig:
+    """Random sizes and heads; every other one with Llama 3's scaling."""
+    rng = np.random.default_rng(seed)
+    layers, kv_heads, head_size = (int(rng.integers(*ends)) for ends in ((2, 5), (1, 4), (2, 6)))
+    scaling = RotaryScaling(factor=4.0, low_factor=1.0, high_factor=4.0, context=12)
+    return LlamaConfig(
+        vocab_size=VOCAB,
+        layers=layers,
+        width=4 * int(rng.integers(4, 7)),
+        heads=kv_heads * int(rng.integers(1, 4)),
+        kv_heads=kv_heads,
+        head_size=2 * head_size,
+        mlp=int(rng.integers(16, 32)),
+        rotary_base=100.0,
+        rotary_scaling=None if seed % 2 else scaling,
+        tied=not seed % 2,
+        dtype=dtype,
+    )
+
+
 def randomised(params: Params, dtype: str) -> Params:
     """Norms and biases moved too, so that no term of a forward pass is idle."""
     rng = np.random.default_rng(0)
@@ -139,6 +161,10 @@ def draw_gemma_images(config: Gemma3Config) -> Callable[[np.random.Generator, in
 def subject_of(family: str, seed: int = 0, dtype: str = "float32", **changes: Any) -> laws.Subject:
     """A ported family of random sizes with random parameters; `changes` to its config."""
     draw: Callable[[np.random.Generator, int], Any]
+    if family == "llama":
+        policy = LLAMA.policy(replace(llama_config(seed, dtype), **changes))
+        params = randomised(laws.compiled(policy.init)(jax.random.key(0)), dtype)
+        return laws.Subject(policy, params, dtype=np.dtype(dtype).type)
     if family == "gemma3":
         gemma = replace(gemma_config(seed, dtype), **changes)
         counts, policy, draw = (

@@ -1,4 +1,6 @@
-"""The chat template of an export: a trained model is asked as it was trained.
+"""Chat templates in Jinja: a directory's own, and that of an export.
+
+A trained model is asked as it was trained.
 
 A run asks by `PromptTemplate`: images, question, instruction, and the opened thought. What is
 written here makes of one turn of a user the same prompt, token by token, in transformers and vLLM
@@ -6,10 +8,18 @@ written here makes of one turn of a user the same prompt, token by token, in tra
 """
 
 import json
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
+from jinja2.exceptions import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from gmma.errors import UserError
 from gmma.files import write_whole
 from gmma.huggingface.keys import read_json
+from gmma.text.prompt import THINK_OPEN, PromptTemplate
 
 TEMPLATE, OLD_TEMPLATE, TOKENIZER = (
     "chat_template.jinja",
@@ -77,3 +87,81 @@ def write_chat_template(directory: Path, template: str) -> None:
         if path.is_file():
             values = {**read_json(path), "chat_template": template}
             write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+# A directory's own template with what the training adds. `messages` is bound anew.
+TRAINED_CHAT = """
+{%- set trained = namespace(messages=[]) -%}
+{%- for message in messages -%}
+  {%- if loop.last and message.role == "user" -%}
+    {%- set message = {"role": "user", "content": say(message.content) + "\\n$INSTRUCTION"} -%}
+    {%- set trained.messages = trained.messages + [message] -%}
+  {%- else -%}
+    {%- set trained.messages = trained.messages + [message] -%}
+  {%- endif -%}
+{%- endfor -%}
+{%- set messages = trained.messages -%}
+$OWN
+{%- if add_generation_prompt -%}{{ "<think>" }}{%- endif -%}
+"""
+PLAIN_CHAT = (  # of a base model, which has no template
+    "{%- for message in messages -%}{{ message.content }}{%- if not loop.last -%}"
+    '{{ "\\n" }}{%- endif -%}{%- endfor -%}{{ "\\n" }}'
+)
+_QUESTION = "\u241eQuestion\u241e"  # stands for the question; no template has it
+
+
+def own_template(directory: Path) -> str | None:
+    """Read a directory's chat template, from a file of its own or its tokenizer's config."""
+    if (directory / TEMPLATE).is_file():
+        return (directory / TEMPLATE).read_text(encoding="utf-8")
+    for path in (directory / OLD_TEMPLATE, directory / TOKENIZER):
+        found = read_json(path).get("chat_template") if path.is_file() else None
+        if isinstance(found, list):  # several, each with a name
+            found = {entry["name"]: entry["template"] for entry in found}.get("default")
+        if isinstance(found, str):
+            return found
+    return None
+
+
+def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
+    """Render a chat template as transformers does (`apply_chat_template`)."""
+
+    def refuse(message: str) -> None:
+        raise UserError(f"the chat template refuses a user's turn: {message}")
+
+    sandbox = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+    sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
+    sandbox.globals["raise_exception"] = refuse
+    sandbox.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    try:
+        return sandbox.from_string(template).render(
+            messages=messages, add_generation_prompt=True, **values
+        )
+    except TemplateError as error:
+        raise UserError(f"the chat template cannot be rendered ({error}); mend it") from error
+
+
+def prompt_of(own: str | None, instruction: str, **special: str) -> tuple[PromptTemplate, str]:
+    """Make the prompt of the training from a directory's own template, and its export's template.
+
+    `special` are the texts of the special tokens that templates name (`bos_token`, …).
+    """
+
+    def ask(question: str) -> str:
+        turn = [{"role": "user", "content": question}]
+        return render(PLAIN_CHAT if own is None else own, turn, **special)
+
+    asked = f"{_QUESTION}\n{instruction}"
+    opening, found, closing = ask(asked).partition(asked)
+    if not found:
+        raise UserError("the chat template does not show the question as it is; mend it")
+    template = PromptTemplate(
+        opening=opening,
+        closing=f"\n{instruction}{closing}{THINK_OPEN}",
+        strip=f" {_QUESTION}" not in ask(f" {asked}"),
+    )
+    layout = TRAINED_CHAT.replace("$OWN", PLAIN_CHAT if own is None else own)
+    return template, chat_template(layout, instruction=instruction, image="", strip=template.strip)

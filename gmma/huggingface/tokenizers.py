@@ -1,12 +1,13 @@
-"""The tokenizers of both families: SentencePiece for Gemma, byte-level BPE for Qwen.
+"""The tokenizers of the families: SentencePiece for Gemma, byte-level BPE for Qwen, or either.
 
 The files of a directory are read by the library they were made for; added tokens are found in the
-text before it, as transformers does. Both become the same `Tokenizer` record, whose `token_bytes`
+text before it, as transformers does. All become the same `Tokenizer` record, whose `token_bytes`
 alone say what a token adds to a text: special tokens nothing, all others their own text. The four
 tags of a response are text even where a tokenizer has made them special.
 """
 
 import base64
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +20,14 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from gmma.errors import UserError
-from gmma.huggingface.chat import GEMMA_CHAT, QWEN_CHAT, chat_template
+from gmma.huggingface.chat import (
+    GEMMA_CHAT,
+    QWEN_CHAT,
+    TOKENIZER,
+    chat_template,
+    own_template,
+    prompt_of,
+)
 from gmma.huggingface.keys import read_json
 from gmma.text.prompt import TAGS, PromptTemplate
 from gmma.text.tokenizer import (
@@ -81,10 +89,10 @@ class TokenizerFiles:
 
     template: PromptTemplate
     chat: str  # the same as a chat template in Jinja
-    turn_end: str  # ends a text, besides the end tokens of the configs
-    image: str  # the placeholder; needed where the model sees images
-    needed: tuple[str, ...]
-    needed_for_images: tuple[str, ...]
+    turn_end: str | None  # ends a text, besides the end tokens of the configs
+    image: str = ""  # the placeholder; needed where the model sees images
+    needed: tuple[str, ...] = ()
+    needed_for_images: tuple[str, ...] = ()
     read: Callable[[Path], Tokenizer | None]  # None where the directory has no tokenizer
 
 
@@ -106,9 +114,10 @@ def load_tokenizer(
             f"at {model.image_token}; use the tokenizer that belongs to the weights"
         )
     ends = end_tokens(directory, config, min(found.vocab_size, model.vocab_size))
+    ends += [] if files.turn_end is None else [ids[files.turn_end]]
     return replace(
         fit_vocabulary(found, model.vocab_size),
-        stop_tokens=tuple(sorted({*found.stop_tokens, *ends, ids[files.turn_end]})),
+        stop_tokens=tuple(sorted({*found.stop_tokens, *ends})),
         image_token=model.image_token if sees else None,
     )
 
@@ -223,6 +232,45 @@ def read_qwen(directory: Path) -> Tokenizer | None:
     else:
         return None
     return library_tokenizer(library, byte_level_bytes, str.encode, pad="<|endoftext|>")
+
+
+def directory_tokenizer(directory: Path) -> TokenizerFiles:
+    """What a directory says of its own tokenizer: tokenizer.json, and the chat template.
+
+    For families whose models differ in both. The begin token stands in the prompt where the
+    template, or without one the tokenizer, puts it.
+    """
+    path = directory / TOKENIZER
+    listed = read_json(path) if path.is_file() else {}
+    named = {key: token_text(listed.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+    bos, end, pad = named.values()
+    template, chat = prompt_of(own_template(directory), INSTRUCTION, **named)
+    begins = bool(bos) and template.opening.startswith(bos)
+    if begins:  # `prompt_tokens` puts it there
+        template = replace(template, opening=template.opening.removeprefix(bos))
+
+    def read(directory: Path) -> Tokenizer | None:
+        if not (directory / "tokenizer.json").is_file():
+            return None
+        library = read_library(directory / "tokenizer.json")
+        added = library.encode("", add_special_tokens=True).tokens if not template.opening else []
+        by_bytes = "ByteLevel" in json.dumps(json.loads(library.to_str())["decoder"])
+        return library_tokenizer(
+            library,
+            byte_level_bytes if by_bytes else sentencepiece_bytes,
+            str.encode if by_bytes else sentencepiece_text,
+            bos=bos if begins or bos in added else None,
+            pad=pad or end,
+            end=end or None,
+        )
+
+    return TokenizerFiles(template=template, chat=chat, turn_end=None, read=read)
+
+
+def token_text(entry: Any) -> str:
+    """The text of a special token in tokenizer_config.json: plain, or an entry with its flags."""
+    found = entry.get("content") if isinstance(entry, dict) else entry
+    return found if isinstance(found, str) else ""
 
 
 def read_library(path: Path) -> Library:

@@ -65,6 +65,7 @@ class DecoderConfig:
     local_layers: tuple[bool, ...] = ()  # per layer, whether it sees a window only; (): none does
     window: int = NO_WINDOW  # tokens along the path that a local layer sees, its own included
     final_softcap: float | None = None  # c·tanh(logits / c)
+    vision: Any = None  # the config of an image tower, in families that have one
     image_token: int | None = None  # id of the placeholder
     dtype: DType = "float32"  # of activations
     remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)

@@ -2,7 +2,7 @@
 
 Each program is compiled by the TPU's own compiler for a slice that is not there. What it says of
 memory decides whether the program fits; what its text says of work, traffic and collectives
-(`gmma/plan/hlo.py`) and what is published of the chip (`gmma/plan/chips.py`) give a bound on its time.
+(`hlo.py`) and what is published of the chip (`chips.py`) give a bound on its time.
 """
 
 import json

@@ -18,10 +18,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gmma.config import ExperimentConfig, MeshConfig
 from gmma.errors import UserError
-from gmma.families.gemma3.network import Gemma3Config
 from gmma.families.pretrained import PretrainedConfig
-from gmma.families.qwen2_5_vl.network import QwenConfig, empty_images
-from gmma.families.tiny.network import TinyConfig
+from gmma.families.tiny.network import TinyConfig, empty_images
 from gmma.hardware.sharding import BATCH, REPLICATED, batch_shards, check_batch, decode_layout
 from gmma.images.processor import no_image_processor
 from gmma.models.policy import Policy
@@ -89,7 +87,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         task=TASKS[config.task.name],
         policy=policy,
         tokenizer=words,
-        template=described.family.tokenizer.template,
+        template=described.template,
         processor=no_image_processor(),
         trained=partial(is_trained, model),
         start=start,
@@ -122,21 +120,15 @@ def made_up_tokenizer(vocab_size: int) -> Tokenizer:
 
 def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
     """Empty images of a batch in the largest bucket of the config."""
-    sizes = policy.config
-    if isinstance(config.model, TinyConfig):
-        side = config.model.image_pixels
-        return jnp.zeros((batch, 1, side, side, 3))
-    family = describe_pretrained(config.model.directory, config.model.dtype).family
-    buckets = config.model.image_buckets
-    slots = max(buckets) if buckets else family.full_bucket(sizes, config.tree.prompt_tokens)
-    if not slots:
+    model = config.model
+    if isinstance(model, TinyConfig):
+        return empty_images(model, batch) if model.images else None
+    family = describe_pretrained(model.directory, model.dtype).family
+    sizes, slots = policy.config, config.tree.prompt_tokens
+    bucket = max(model.image_buckets) if model.image_buckets else family.full_bucket(sizes, slots)
+    if not bucket:
         return None
-    if isinstance(sizes, Gemma3Config):
-        assert sizes.vision is not None
-        side = sizes.vision.image_pixels
-        return jnp.zeros((batch, slots, sizes.vision.channels, side, side))
-    assert isinstance(sizes, QwenConfig)
-    return jax.tree.map(jnp.asarray, empty_images(sizes.vision, batch, slots))
+    return jax.tree.map(jnp.asarray, family.empty_images(sizes, batch, bucket))
 
 
 def prompt_shapes(parts: Parts, batch: int) -> PromptBatch:

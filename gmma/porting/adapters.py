@@ -9,8 +9,9 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from gmma.errors import UserError
+from gmma.families import family_of
 from gmma.huggingface.table import Row
-from gmma.porting.pretrained import Pretrained, family_of
+from gmma.porting.pretrained import Pretrained
 from gmma.types import Array
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gmma.errors import UserError, UserErrors, problems_of
+from gmma.families import family_of
+from gmma.families.family import Family
 from gmma.huggingface.keys import read_json
 from gmma.huggingface.tokenizers import load_tokenizer
 from gmma.huggingface.weights import shard_files, tensor_shapes
 from gmma.porting.pretrained import (
     CONFIG,
     Described,
-    Family,
-    family_of,
     has_own_head,
     image_processor,
     match_names,
@@ -98,7 +98,7 @@ def need_tokenizer(
 
     Nor is it with one that loses a tag of the response.
     """
-    found = load_tokenizer(directory, family.tokenizer, config, model)
+    found = load_tokenizer(directory, family.tokenizer(directory), config, model)
     if found is None:
         raise UserError(f"{directory} has no tokenizer; copy that of the original model")
     check_tags(found, f"the tokenizer of {directory}")

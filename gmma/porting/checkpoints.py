@@ -164,7 +164,7 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
         params=restore_all_params(path, step),
         tokenizer=described.tokenizer,
         processor=None,
-        template=described.family.tokenizer.template,
+        template=described.template,
         source=source,
     )
 
@@ -183,7 +183,7 @@ def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretraine
         params=held,
         tokenizer=described.tokenizer,
         processor=None,
-        template=described.family.tokenizer.template,
+        template=described.template,
         source=source,
     )
 

@@ -15,24 +15,11 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from gmma.errors import UserError
-from gmma.families.gemma3 import checkpoint as gemma3
-from gmma.families.gemma3.network import gemma3_policy
-from gmma.families.processors import (
-    gemma_full_bucket,
-    gemma_image_processor,
-    qwen_full_bucket,
-    qwen_image_processor,
-)
-from gmma.families.qwen2_5_vl import checkpoint as qwen2_5_vl
-from gmma.families.qwen2_5_vl.network import qwen_policy
+from gmma.families import family_of
+from gmma.families.family import Family
 from gmma.huggingface.keys import read_json
-from gmma.huggingface.table import Place, Table, check_names, find_prefixes
-from gmma.huggingface.tokenizers import (
-    GEMMA_TOKENIZER,
-    QWEN_TOKENIZER,
-    TokenizerFiles,
-    load_tokenizer,
-)
+from gmma.huggingface.table import Place, check_names, find_prefixes
+from gmma.huggingface.tokenizers import load_tokenizer
 from gmma.huggingface.weights import (
     read_params,
     same_values,
@@ -54,46 +41,6 @@ CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """What porting needs to know of one `model_type`."""
-
-    read_config: Callable[[Mapping[str, Any], str, DType], Any]
-    table: Callable[[Any], Table]
-    policy: Callable[[Any], Policy]
-    processor: Callable[..., ImageProcessor | None]
-    full_bucket: Callable[[Any, int], int]  # what a prompt of so many tokens can hold of images
-    tokenizer: TokenizerFiles
-
-
-FAMILIES: dict[str, Family] = {  # by config.json's model_type
-    "gemma3_text": Family(
-        read_config=gemma3.read_text_config,
-        table=gemma3.gemma3_table,
-        policy=gemma3_policy,
-        processor=gemma_image_processor,
-        full_bucket=gemma_full_bucket,
-        tokenizer=GEMMA_TOKENIZER,
-    ),
-    "gemma3": Family(
-        read_config=gemma3.read_model_config,
-        table=gemma3.gemma3_table,
-        policy=gemma3_policy,
-        processor=gemma_image_processor,
-        full_bucket=gemma_full_bucket,
-        tokenizer=GEMMA_TOKENIZER,
-    ),
-    "qwen2_5_vl": Family(
-        read_config=qwen2_5_vl.read_model_config,
-        table=qwen2_5_vl.qwen_table,
-        policy=qwen_policy,
-        processor=qwen_image_processor,
-        full_bucket=qwen_full_bucket,
-        tokenizer=QWEN_TOKENIZER,
-    ),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Source:
     """Where a model came from: what the way back needs beside the parameters."""
 
@@ -112,6 +59,11 @@ class Described:
     policy: Policy
     tokenizer: Tokenizer | None  # None where the directory has none
 
+    @property
+    def template(self) -> PromptTemplate:
+        """The text around the images and the question of a prompt."""
+        return self.family.tokenizer(self.directory).template
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
@@ -123,16 +75,6 @@ class Pretrained:
     processor: ImageProcessor | None  # None for a model without images
     template: PromptTemplate
     source: Source
-
-
-def family_of(config: Mapping[str, Any], where: str) -> Family:
-    """The family of a config.json. UserError where we have none."""
-    kind = config.get("model_type")
-    if kind not in FAMILIES:
-        raise UserError(
-            f"{where}: model_type = {kind!r}; gmma implements {', '.join(sorted(FAMILIES))}"
-        )
-    return FAMILIES[kind]
 
 
 def describe_pretrained(
@@ -160,7 +102,7 @@ def describe_pretrained(
         config=config,
         family=family,
         policy=family.policy(model),
-        tokenizer=load_tokenizer(directory, family.tokenizer, config, model),
+        tokenizer=load_tokenizer(directory, family.tokenizer(directory), config, model),
     )
 
 
@@ -248,7 +190,7 @@ def load_pretrained(
         policy=described.policy,
         params=params,
         tokenizer=described.tokenizer,
-        template=described.family.tokenizer.template,
+        template=described.template,
         processor=image_processor(described, image_buckets),
         source=source,
     )
@@ -292,7 +234,7 @@ def copy_companions(source: Source, directory: Path) -> None:
 
 def chat_of(source: Source) -> str:
     """The chat template with which a run from this directory was trained."""
-    return family_of(source.config, str(source.directory / CONFIG)).tokenizer.chat
+    return family_of(source.config, str(source.directory / CONFIG)).tokenizer(source.directory).chat
 
 
 def companion_files(directory: Path) -> list[Path]:

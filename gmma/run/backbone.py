@@ -117,7 +117,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     return Backbone(
         policy=policy,
         tokenizer=described.tokenizer,
-        template=described.family.tokenizer.template,
+        template=described.template,
         processor=no_image_processor() if processor is None else processor,
         trained=partial(is_trained, model),
         start=start,

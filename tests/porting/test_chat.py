@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
-from gmma.huggingface.tokenizers import INSTRUCTION
-from gmma.porting.pretrained import FAMILIES
+from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
 from gmma.text.prompt import prompt_text, prompt_tokens
 from tests.porting import theirs
 from tests.porting.directories import write_gemma_tokenizer, write_qwen_tokenizer
@@ -20,6 +19,11 @@ WRITERS = {"gemma3": write_gemma_tokenizer, "qwen2_5_vl": write_qwen_tokenizer}
 QUESTIONS = ("Where is the cup?", "  What is 7 + 5?\n", "Two\n\nlines  of it", "é 数 🙂?", "\t")
 ANY_QUESTION = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>▁"))
 over_families = pytest.mark.parametrize("family", WRITERS)
+
+
+def tokenizer_files(family: str) -> TokenizerFiles:
+    """The family's, which are the same in every directory."""
+    return family_of({"model_type": family}, "here").tokenizer(Path())
 
 
 def turn(question: str, images: int) -> list[dict[str, Any]]:
@@ -37,7 +41,7 @@ def test_the_template_of_an_export_is_the_trained_prompt(family: str, tmp_path: 
     from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
     ids = WRITERS[family](tmp_path)
-    files = FAMILIES[family].tokenizer
+    files = tokenizer_files(family)
     found = files.read(tmp_path)
     assert found is not None
     ours = prepared(found, files, image_token=ids[files.image], vocab_size=max(ids.values()) + 3)
@@ -75,7 +79,7 @@ def test_the_template_of_an_export_is_the_trained_prompt(family: str, tmp_path: 
 @over_families
 def test_a_template_replaces_the_one_of_the_base(family: str, tmp_path: Path) -> None:
     """In every file where some version of transformers looks for it; and it says what it is."""
-    chat = FAMILIES[family].tokenizer.chat
+    chat = tokenizer_files(family).chat
     for name in (OLD_TEMPLATE, TOKENIZER):
         (tmp_path / name).write_text(json.dumps({"chat_template": "base", "kept": 1}))
     write_chat_template(tmp_path, chat)
@@ -88,8 +92,6 @@ def test_a_template_replaces_the_one_of_the_base(family: str, tmp_path: Path) ->
 
 def test_a_question_is_stripped_where_the_family_strips_it(tmp_path: Path) -> None:
     """As each family's own chat template does: Gemma trims, Qwen keeps."""
-    asked = {
-        family: prompt_text("  a b\n", FAMILIES[family].tokenizer.template) for family in WRITERS
-    }
+    asked = {family: prompt_text("  a b\n", tokenizer_files(family).template) for family in WRITERS}
     assert "user\na b\n" + INSTRUCTION in asked["gemma3"]
     assert "user\n  a b\n\n" + INSTRUCTION in asked["qwen2_5_vl"]

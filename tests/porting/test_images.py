@@ -17,9 +17,9 @@ from gmma.families.gemma3.images import (
     gemma_arrays,
     gemma_pixels,
 )
-from gmma.families.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, cell_patches, qwen_arrays, smart_size
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.huggingface.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
 from gmma.images.common import PixelConfig
 from gmma.types import Example
 from tests.porting import theirs

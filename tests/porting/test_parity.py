@@ -95,9 +95,31 @@ def test_qwen(options: dict, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("options", theirs.LLAMAS)
+def test_llama(options: dict, tmp_path: Path) -> None:
+    """Rows long enough that Llama 3's scaling bends slow frequencies."""
+    rng = np.random.default_rng(6)
+    model = theirs.llama(tmp_path, options)
+    tokens, lengths = rng.integers(3, 80, (3, 41)), np.array([41, 19, 2])
+    ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
+@pytest.mark.parametrize("window", [3, None])
+def test_mistral(window: int | None, tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    options = {"layers": 2, "heads": 4, "kv": 2, "width": 32, "window": window}
+    model = theirs.mistral(tmp_path, options)
+    tokens, lengths = rng.integers(3, 80, (2, 17)), np.array([17, 6])
+    ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
 @pytest.mark.parametrize(
     ("write", "options"),
     [
+        (theirs.llama, theirs.LLAMAS[2]),
+        (theirs.llama, theirs.LLAMAS[3]),
         (theirs.gemma_text, theirs.GEMMA_TEXTS[3]),
         (theirs.gemma_images, theirs.GEMMA_IMAGES[1]),
         (theirs.qwen, theirs.QWENS[1]),

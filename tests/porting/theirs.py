@@ -44,6 +44,24 @@ QWENS = [
     {"layers": 4, "heads": 8, "kv": 2, "width": 64, "sections": [2, 1, 1], "epsilon": 1e-3},
 ]
 
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+LLAMAS = [
+    {"layers": 1, "heads": 4, "kv": 1, "width": 32},
+    {"layers": 3, "heads": 9, "kv": 3, "width": 36, "tied": True},
+    {"layers": 2, "heads": 4, "kv": 2, "width": 32, "rope": LLAMA3},
+    {"layers": 5, "heads": 2, "kv": 2, "width": 16, "rope": LLAMA3, "tied": True, "base": 500.0},
+    {"layers": 2, "heads": 6, "kv": 3, "width": 24, "head": 8, "rope": {**LLAMA3, "factor": 32.0}},
+    {"layers": 4, "heads": 4, "kv": 4, "width": 40, "bias": True, "epsilon": 1e-3},
+    {"layers": 2, "heads": 8, "kv": 2, "width": 64, "rope": {"rope_type": "linear", "factor": 4.0}},
+    {"layers": 3, "heads": 3, "kv": 1, "width": 24, "head": 6, "base": 100_000.0},
+]
+
 
 def quiet() -> None:
     """transformers speaks of everything; a test is strict about warnings."""
@@ -172,6 +190,48 @@ def qwen(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
         tie_word_embeddings=o.get("tied", False),
     )
     return save_random(Qwen2_5_VLForConditionalGeneration(config), directory, seed)
+
+
+def llama(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Llama."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    o = options
+    config = LlamaConfig(
+        vocab_size=VOCAB,
+        hidden_size=o["width"],
+        intermediate_size=40,
+        num_hidden_layers=o["layers"],
+        num_attention_heads=o["heads"],
+        num_key_value_heads=o["kv"],
+        head_dim=o.get("head"),
+        max_position_embeddings=512,
+        rms_norm_eps=o.get("epsilon", 1e-5),
+        rope_parameters={
+            "rope_theta": o.get("base", 10_000.0),
+            **o.get("rope", {"rope_type": "default"}),
+        },
+        attention_bias=o.get("bias", False),
+        tie_word_embeddings=o.get("tied", False),
+    )
+    return save_random(LlamaForCausalLM(config), directory, seed)
+
+
+def mistral(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Mistral whose layers all see a window."""
+    from transformers import MistralConfig, MistralForCausalLM
+
+    config = MistralConfig(
+        vocab_size=VOCAB,
+        hidden_size=options["width"],
+        intermediate_size=40,
+        num_hidden_layers=options["layers"],
+        num_attention_heads=options["heads"],
+        num_key_value_heads=options["kv"],
+        sliding_window=options["window"],
+        max_position_embeddings=512,
+    )
+    return save_random(MistralForCausalLM(config), directory, seed)
 
 
 def picture(rng: np.random.Generator, width: int, height: int) -> Image.Image:

@@ -12,9 +12,9 @@ from records import ANSWERS, TASKS_WITH_RECORDS, drawn_config, real, real_config
 from gmma.answers.reading import parse_box, parse_point, parse_points
 from gmma.errors import UserError
 from gmma.families.gemma3.images import GemmaImageConfig, gemma_processor
-from gmma.families.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, image_size, qwen_processor
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.huggingface.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
 from gmma.images.common import PixelConfig
 from gmma.images.frames import STORED_PIXELS, THOUSANDTHS, AxisMap, between, square_frame
 from gmma.images.processor import fixed_size_processor

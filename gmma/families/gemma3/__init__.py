@@ -1,1 +1,21 @@
-"""Gemma 3."""
+"""Gemma 3, with and without images."""
+
+from dataclasses import replace
+
+from gmma.families.family import Family
+from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
+from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor
+from gmma.families.gemma3.network import empty_images, gemma3_policy
+from gmma.huggingface.tokenizers import GEMMA_TOKENIZER
+
+GEMMA3 = Family(
+    name="gemma3",
+    read_config=read_model_config,
+    table=gemma3_table,
+    policy=gemma3_policy,
+    tokenizer=lambda directory: GEMMA_TOKENIZER,
+    processor=gemma_image_processor,
+    full_bucket=gemma_full_bucket,
+    empty_images=empty_images,
+)
+GEMMA3_TEXT = replace(GEMMA3, name="gemma3_text", read_config=read_text_config)

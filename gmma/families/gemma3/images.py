@@ -3,9 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from gmma.errors import UserError
+from gmma.families.gemma3.network import Gemma3Config
+from gmma.huggingface.processors import BILINEAR, HALF, read_image_section, read_pixels
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
 from gmma.images.frames import THOUSANDTHS
 from gmma.images.processor import ImageProcessor
@@ -92,3 +96,34 @@ def gemma_processor(
         bucket_unit="images",
         frame=THOUSANDTHS,
     )
+
+
+def gemma_image_processor(
+    directory: Path, config: Gemma3Config, buckets: Sequence[int] | None
+) -> ImageProcessor | None:
+    """Gemma's processor at the tower's size; None for a model without a tower."""
+    if config.vision is None:
+        return None
+    section = read_image_section(directory)
+    side = config.vision.image_pixels
+    size = section.get("size", {"height": side, "width": side})
+    if size != {"height": side, "width": side}:
+        raise UserError(
+            f"{section.where}: size = {size}, but the tower of config.json sees {side} × {side} "
+            "pixels; make them agree"
+        )
+    pan = None
+    if section.get("do_pan_and_scan", False):
+        pan = PanAndScan(
+            min_crop_pixels=section.get("pan_and_scan_min_crop_size", 256),
+            max_crops=section.get("pan_and_scan_max_num_crops", 4),
+            min_ratio=section.get("pan_and_scan_min_ratio_to_activate", 1.2),
+        )
+    pixels = read_pixels(section, HALF, HALF, BILINEAR)
+    images = GemmaImageConfig(pixels=pixels, side=side, pan_and_scan=pan)
+    return gemma_processor(images, config.image_tokens, buckets or POWERS_OF_TWO)
+
+
+def gemma_full_bucket(config: Gemma3Config, prompt_slots: int) -> int:
+    """Images that a prompt of so many slots has room for."""
+    return 0 if config.vision is None else prompt_slots // config.image_tokens

@@ -1,1 +1,18 @@
 """Qwen2.5-VL."""
+
+from gmma.families.family import Family
+from gmma.families.qwen2_5_vl.checkpoint import qwen_table, read_model_config
+from gmma.families.qwen2_5_vl.images import qwen_full_bucket, qwen_image_processor
+from gmma.families.qwen2_5_vl.network import empty_images, qwen_policy
+from gmma.huggingface.tokenizers import QWEN_TOKENIZER
+
+QWEN2_5_VL = Family(
+    name="qwen2_5_vl",
+    read_config=read_model_config,
+    table=qwen_table,
+    policy=qwen_policy,
+    tokenizer=lambda directory: QWEN_TOKENIZER,
+    processor=qwen_image_processor,
+    full_bucket=qwen_full_bucket,
+    empty_images=lambda config, batch, windows: empty_images(config.vision, batch, windows),
+)

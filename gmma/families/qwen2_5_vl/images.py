@@ -3,15 +3,24 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.families.qwen2_5_vl.network import empty_images
+from gmma.families.qwen2_5_vl.network import QwenConfig, empty_images
 from gmma.families.qwen2_5_vl.tower import QwenImages, QwenVisionConfig
+from gmma.huggingface.processors import (
+    BICUBIC,
+    CLIP_MEAN,
+    CLIP_STD,
+    read_image_section,
+    read_pixels,
+)
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
 from gmma.images.frames import Frame
 from gmma.images.processor import ImageProcessor
+from gmma.models.vision import ATTENTION_CHUNK_SLOTS
 from gmma.types import Example
 
 MAX_ASPECT_RATIO = 200
@@ -166,3 +175,37 @@ def qwen_processor(
         bucket_unit="windows",
         frame=qwen_frame(config),
     )
+
+
+def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
+    """Windows of any one image of up to so many tokens, at most four times as long as wide.
+
+    r × c cells lie in at most (r/w + 1)(c/w + 1) windows of w × w cells; rounded up, so that the
+    tower can attend in chunks.
+    """
+    side = config.vision.window_cells
+    around = 2.5 * prompt_slots**0.5  # r + c, where c = 4r
+    windows = math.floor(prompt_slots / side**2 + around / side) + 1
+    chunk = max(1, ATTENTION_CHUNK_SLOTS // config.vision.window_patches)
+    return -(-windows // chunk) * chunk
+
+
+def qwen_image_processor(
+    directory: Path, config: QwenConfig, buckets: Sequence[int] | None
+) -> ImageProcessor:
+    """Qwen's processor."""
+    section = read_image_section(directory)
+    vision = config.vision
+    section.require("patch_size", (vision.patch_pixels,))
+    section.require("merge_size", (vision.merge,))
+    section.require("temporal_patch_size", (vision.frames,))
+    size = section.get("size", {})
+    least = section.get("min_pixels", size.get("shortest_edge", 56 * 56))
+    most = section.get("max_pixels", size.get("longest_edge", 28 * 28 * 1280))
+    images = QwenImageConfig(
+        pixels=read_pixels(section, CLIP_MEAN, CLIP_STD, BICUBIC),
+        vision=vision,
+        min_pixels=least,
+        max_pixels=most,
+    )
+    return qwen_processor(images, buckets or POWERS_OF_TWO)
