@@ -193,7 +193,7 @@ class RewardConfig:
     terms: tuple[RewardTerm, ...]  # the command line changes a term by its place, from 0 on
     workers: int = 1  # processes; 0 scores inside the trainer, for debugging
     timeout_seconds: float = 5.0  # of one answer under one term; then its worker is killed
-    step_seconds: float = 120.0  # of all answers of a step; what is left then counts as timed out
+    step_seconds: float = 120.0  # of all answers of a step; what had no turn by then is `untried`
     memory_gigabytes: float = 4.0  # address space of a worker
     # Answers of a tree that must count for it to be compared; a tree with fewer teaches nothing, as
     # one whose rewards are all equal. Not counted are answers that could not be scored.

@@ -173,6 +173,11 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
                 f"{file.read().strip() or 'another process'} is at work here (lock {path}); wait "
                 "until it has ended, or end it"
             ) from None
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be locked ({error.strerror}): its file system has no locks; put "
+                "the run on another disk, or in a bucket"
+            ) from error
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -122,6 +122,8 @@ def test_code_versions_and_settings_are_compared_too(monkeypatch):
 
 
 def test_the_code_is_its_files(tmp_path):
+    assert (PACKAGE / "train.py").is_file()  # the whole package, wherever this module stands
+    assert (PACKAGE / "models").is_dir()
     hashes = []
     for place, (name, text) in enumerate([("a", "1"), ("a", "1"), ("a", "2"), ("b", "2")]):
         (tmp_path / str(place)).mkdir()

@@ -21,7 +21,7 @@ _END = re.compile(
 )
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![a-zA-Z])[ \t]*")
 _LAST = re.compile(
-    r"####+[ \t]*(?!.*answer)|\bfinal[ \t]+answer[ \t*_]*(?::|is\b:?|$)[ \t*_:]*",
+    r"(?<!#)####++[ \t]*+(?!.*answer)|\bfinal[ \t]+answer[ \t*_]*(?::|is\b:?|$)[ \t*_:]*",
     re.IGNORECASE | re.MULTILINE,
 )
 _MARKER = re.compile(
@@ -156,10 +156,13 @@ def _read_strictly(text: str) -> str:
 def _last_boxes(text: str) -> tuple[str, int] | None:
     """What the last box holds, or the last boxes that "and" joins, and where they end."""
     found: list[tuple[str, int, int]] = []
+    seen = 0  # of a box within a box, the outer one counts; each character is read once
     for match in _BOX.finditer(text):
-        inside, end = _inside(text, match.end())
-        if inside.strip() and (not found or match.start() >= found[-1][2]):
-            found.append((inside, match.start(), end))
+        if match.start() < seen:
+            continue
+        inside, seen = _inside(text, match.end())
+        if inside.strip():
+            found.append((inside, match.start(), seen))
     if not found:
         return None
     values, _, last = found[-1]

@@ -29,7 +29,7 @@ import jax
 
 from gmma.errors import UserError
 
-PACKAGE = Path(__file__).parent
+PACKAGE = Path(__file__).parents[1]  # all of gmma
 Facts = Mapping[str, Any]  # dotted name → JSON value
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")

@@ -102,12 +102,6 @@ class Section:
         value = self.values.get(key)
         return default if value is None else value
 
-    def need(self, key: str) -> Any:
-        """The value of a key that has no default."""
-        if self.values.get(key) is None:
-            raise UserError(f"{self.where} has no {key!r}; the directory's config is incomplete")
-        return self.values[key]
-
     def size(self, key: str, default: int, most: int = MOST) -> int:
         """A whole number from 1 to `most`: a count of anything. UserError for any other value."""
         value = self.get(key, default)

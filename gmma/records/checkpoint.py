@@ -125,8 +125,8 @@ def newest_whole(run_dir: RunPath) -> int | None:
         problems = _damage(run_dir, step, small=whole is not None)
         if whole is None and not problems:
             whole = step
-        elif whole is None or any("missing" not in problem for problem in problems):
-            damaged[step] = problems  # but not what Orbax, when it was killed, was deleting
+        elif problems:
+            damaged[step] = problems  # perhaps what Orbax, when it was killed, was deleting
     if damaged and whole is None:
         listed = "; ".join(f"{step}: {_listed(found)}" for step, found in damaged.items())
         raise UserError(
@@ -418,9 +418,11 @@ RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluati
 FREE_ON_RESUME = (
     "checkpoint",
     "data_dir",
+    "evaluation/bootstrap",
     "evaluation/every_steps",
     "hosts",
     "mesh",
+    "rewards/alike_steps",
     "rewards/workers",
     "runs_dir",
     "samples_every_steps",
@@ -437,5 +439,7 @@ def _changed_fields(
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _changed_fields(old, new, f"{path}/")
+        elif name not in saved:  # an earlier version wrote it, which had no such field
+            yield f"{path.replace('/', '.')} is {new}, and the run is of a version without it"
         else:
             yield f"{path.replace('/', '.')} was {old}, is {new}"

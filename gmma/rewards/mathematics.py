@@ -123,14 +123,14 @@ def read_answer(text: str, *, strict: bool = False) -> str | None:
 def _score(text: str, gold: object, tolerance: float | int, strict: bool) -> float | None:
     if not isinstance(gold, str):
         return None
-    truth = find_answer(gold)
-    if not is_readable(truth):
-        return None
-    candidate = find_answer(text, strict=strict)
-    if not is_readable(candidate):
-        return 0.0
     try:
         with _limited():
+            truth = find_answer(gold)
+            if not is_readable(truth):
+                return None
+            candidate = find_answer(text, strict=strict)
+            if not is_readable(candidate):
+                return 0.0
             return float(candidate == truth or _matches(truth, candidate, tolerance, strict))
     except _TooLongError:
         return 0.0

@@ -56,7 +56,7 @@ def open_scorer(
     """Start the workers, and end them with the block.
 
     `timeout_seconds` is the limit of one answer under one term, `step_seconds` that of a whole
-    `score` call: what is left then counts as `timeout`. `memory_gigabytes` bounds the address space
+    `score` call: what had no turn by then is `untried`. `memory_gigabytes` bounds the address space
     of each worker. `workers=0` scores in this process, for debugging, with no limit of any kind.
     Raises UserError for an unknown term, or one that cannot be imported.
     """

@@ -39,7 +39,7 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Neighbouring answers with their columns, and the (answer, term) pairs to score, in order."""
+    """Some answers with their columns, and the (answer, term) pairs to score, in order."""
 
     answers: Sequence[str]
     thoughts: Sequence[str]
