@@ -16,7 +16,8 @@ from collections.abc import Collection, Iterator, Sequence
 from gmma.rewards.sandbox.names import FUNCTIONS, bound_names, loaded_names, untold_names
 
 _FENCE = re.compile(
-    r"(?P<indent>^[ \t]+)?(?P<fence>(?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*(?P<language>[^\n`]*)\n(?P<code>.*?)"
+    r"(?P<indent>^[ \t]+)?(?P<fence>(?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*(?P<language>[^\n`]*)\n"
+    r"(?P<code>.*?)"
     r"(?:(?P=fence)[ \t]*$|\Z)",
     re.DOTALL | re.MULTILINE,
 )
