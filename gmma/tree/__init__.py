@@ -1,4 +1,4 @@
-"""The K×M tree: its static shape and mask here; growth in `rollout`, packing in `pack`."""
+"""The K×M tree: its static shape, who attends to whom, packing, and where its texts stop."""
 
 from gmma.tree.mask import attention_mask
 from gmma.types import TreeShape
