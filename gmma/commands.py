@@ -1,6 +1,7 @@
 """What the commands do, between their arguments and the functions of the package."""
 
 import dataclasses
+import difflib
 import importlib.util
 import json
 import os
@@ -71,14 +72,23 @@ def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: Any = 
     return given
 
 
+def near_files(path: Path, home: Path) -> str:
+    """The Python files of a folder whose names are nearest to that of a path, for a message."""
+    names = sorted(file.name for file in home.glob("*.py"))
+    if not names:
+        return f"{home} holds no Python file"
+    near = difflib.get_close_matches(f"{path.stem}.py", names, n=3, cutoff=0.4) or names[:3]
+    more = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
+    return f"{home} has {', '.join(str(home / name) for name in near)}{more}"
+
+
 def load_module(path: Path) -> ModuleType:
     """An experiment file as a module. UserError where it is none, or does not run."""
     if not path.is_file() or path.suffix != ".py":
         home = path if path.is_dir() else path.parent
-        near = ", ".join(sorted(str(p) for p in home.glob("*.py"))) or "none there"
         kind = "a directory" if path.is_dir() else "no Python file, *.py"
         wrong = f"{path} is {kind}" if path.exists() else f"no experiment file {path}"
-        raise UserError(f"{wrong}; experiments {'in it' if home == path else 'beside it'}: {near}")
+        raise UserError(f"{wrong}; {near_files(path, home)}")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
@@ -128,8 +138,8 @@ def load_experiment(path: Path) -> ExperimentConfig:
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
     """The experiment file, which comes first, and the rest; help needs no file."""
     usage = (
-        f"gmma {command} experiments/NAME.py [--field value …]; --help after the file lists every "
-        "field"
+        f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
+        "[--field value …]; --help after the file lists every field"
     )
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
@@ -156,8 +166,8 @@ def train_command(arguments: Sequence[str]) -> None:
     if config.init_from is not None:
         check_bucket(config.init_from)
     hosts.join(config.hosts, config_to_json(config) | {"resume": resume})
-    if hosts.leads():
-        print(json.dumps(config_to_json(config), indent=1))
+    if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
+        print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
     use_compilation_cache(config)
     train(config, resume=resume)
 

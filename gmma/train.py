@@ -6,6 +6,7 @@ run_phase        steps, records, checkpoints
 train            a whole run: SFT, then RL, an evaluation after each
 """
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -291,6 +292,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():
+        print(json.dumps(config_to_json(config), indent=1))  # nothing was wrong with it
         print_buckets(parts.processor)
     with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.hosts):
         progress = Progress(phase="sft", phase_step=0, data={})
