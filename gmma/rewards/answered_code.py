@@ -7,45 +7,74 @@ taken along, and never a statement that does something.
 
 import ast
 import builtins
+import itertools
 import re
 import sys
 import textwrap
 import warnings
 from collections.abc import Collection, Iterator, Sequence
+from typing import NamedTuple
 
 from gmma.rewards.sandbox.names import FUNCTIONS, bound_names, loaded_names, untold_names
 
 _FENCE = re.compile(
-    r"(?P<indent>^[ \t]+)?(?P<fence>(?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*(?P<language>[^\n`]*)\n"
-    r"(?P<code>.*?)"
-    r"(?:(?P=fence)[ \t]*$|\Z)",
-    re.DOTALL | re.MULTILINE,
+    r"(?P<indent>^[ \t]+)?(?P<fence>(?<!`)`{3,}+|(?<!~)~{3,}+)[ \t]*(?P<language>[^\n`]*)\n",
+    re.MULTILINE,
 )
 _PYTHON = ("", "py", "python", "python3", "py3", "{.python}", "pycon")
-_BEGINS_CODE = re.compile(r"^(?:def|class|import|from|@|async def)\b", re.MULTILINE)
-_MOST_LINES_CUT = 40
+_BEGINS_CODE = re.compile(r"^(?:(?:def|class|import|from|async def)\b|@)", re.MULTILINE)
+_BEGIN = re.compile(r"^\[BEGIN\][ \t]*$", re.MULTILINE)  # MBPP's own marks
+_DONE = re.compile(r"^\[DONE\][ \t]*$", re.MULTILINE)
+_PROMPTED = re.compile(r"^(?:>>>|\.\.\.)(?: (?P<code>.*))?$", re.MULTILINE)
+_BEGINS_PROMPTED = re.compile(r"^>>> (?:def|class|import|from|@|async def)", re.MULTILINE)
+# What is seen as a space or as nothing, and is neither to Python.
+_ODD_SPACES = dict.fromkeys(map(ord, "\u00a0\u202f\u2007"), " ") | dict.fromkeys(
+    map(ord, "\ufeff\u200b\u200c\u200d\u2060")
+)
+_ODD_FRONT = re.compile(r"\A[\u00a0\u202f\u2007](?=\w)")
+_MOST_CUTS, _MOST_BEGINS, _MOST_FENCES_INSIDE = 40, 40, 8
 _NOT_CALLED = frozenset({"input", "open", "print", "exit", "quit", "eval", "exec"})
+
+
+class _Fenced(NamedTuple):
+    start: int
+    end: int
+    language: str
+    code: str
 
 
 def find_code(text: str, wanted: Collection[str] = (), prompt: str = "") -> str:
     """The program of an answer; `wanted` are the names that the tests need of it.
 
-    Without a fence all of the text is the program, or its part from the first definition to the
-    last line with which that is Python. Where `prompt` is Python that ends in a function, as
-    HumanEval's, an answer that is that function's body is put behind it. What is no Python is
-    returned as it is.
+    Without a fence all of the text is the program, or its parts from a definition to the last line
+    with which that is Python. Where `prompt` is Python that ends in a function, as HumanEval's, an
+    answer that is that function's body is put behind it. What is no Python is returned as it is.
     """
-    fenced = list(_FENCE.finditer(text))
-    blocks = [_dedented(match) for match in fenced if _is_python_fence(match)]
+    code = _find_code(text, wanted, prompt)
+    if (plain := _ODD_FRONT.sub("", text).translate(_ODD_SPACES)) != text:
+        tree = parse_quietly(code)  # such characters stay where they are part of a string
+        if tree is None or (wanted and not _defines(tree, wanted)):
+            return _find_code(plain, wanted, prompt)
+    return code
+
+
+def _find_code(text: str, wanted: Collection[str], prompt: str) -> str:
+    text = _without_marks(text.replace("\r\n", "\n"))
+    whole = parse_quietly(text) is not None  # then what looks like a fence stands in a string
+    fences = [] if whole else _fences(text)
+    fenced = [block for block in fences if not _only_closes(text, block)]
+    blocks = bodies = [block.code for block in fenced if block.language in _PYTHON]
     if not blocks:
-        outside = _FENCE.sub("", text)
+        outside = _outside(text, fences)
         if fenced and not _BEGINS_CODE.search(outside):
-            return str(fenced[-1]["code"])
-        blocks = [_without_prose(outside)]
+            return fenced[-1].code
+        blocks, bodies = [outside] if whole else _without_prose(outside), [outside]
     trees = [parse_quietly(block) for block in blocks]
     main = _main_block(trees, wanted)
     if main is None or not _defines(trees[main], wanted):
-        continued = _continue_prompt(prompt, blocks[-1 if main is None else main], wanted)
+        indented = [body for body in bodies if body.lstrip("\n")[:1] in (" ", "\t")]
+        likely = bodies[-1 if main is None or bodies is not blocks else main]
+        continued = _continue_prompt(prompt, [likely, *indented][-1], wanted)
         if continued is not None:
             return continued
     if main is None:
@@ -75,27 +104,110 @@ def names_wanted(tests: Sequence[str]) -> frozenset[str]:
     return frozenset(untold_names([node for tree in trees for node in ast.walk(tree)]))
 
 
-def _is_python_fence(match: re.Match[str]) -> bool:
-    return [*match["language"].lower().split(), ""][0] in _PYTHON
+def _without_marks(text: str) -> str:
+    """Make fences of `[BEGIN]` and `[DONE]`; what is behind a `[DONE]` that comes first is left."""
+    begin, done = _BEGIN.search(text), _DONE.search(text)
+    if done and (begin is None or done.start() < begin.start()):
+        text = text[: done.start()]
+    has_fences = begin is None or _FENCE.search(text) is not None
+    text = _BEGIN.sub("" if has_fences else "```python", text)
+    return _DONE.sub("" if has_fences else "```", text)
 
 
-def _dedented(match: re.Match[str]) -> str:
-    code = match["code"]
-    if match["language"].lower().startswith("pycon"):
-        code = "\n".join(line[4:] for line in code.splitlines() if line[:4] in (">>> ", "... "))
-    return textwrap.dedent(code) if match["indent"] else code  # a block in a list
+def _fences(text: str) -> list[_Fenced]:
+    """The fenced blocks. Where a fence would cut a triple-quoted string, it is a part of that."""
+    found: list[_Fenced] = []
+    at = 0
+    while opened := _FENCE.search(text, at):
+        language = [*opened["language"].lower().split(), ""][0]
+        ends = list(_ends(text, opened))
+        codes = [_dedented(opened, text[opened.end() : start]) for start, _ in (ends[0], ends[-1])]
+        whole = len(ends) > 1 and parse_quietly(codes[1]) is not None
+        at = ends[-1 if whole else 0][1]
+        found.append(_Fenced(opened.start(), at, language, codes[whole]))
+    return found
 
 
-def _without_prose(text: str) -> str:
-    if parse_quietly(text) is not None:
-        return text
-    begin = _BEGINS_CODE.search(text)
-    lines = text[begin.start() :].split("\n") if begin else []
-    for cut in range(min(len(lines), _MOST_LINES_CUT)):
-        code = "\n".join(lines[: len(lines) - cut])
-        if (tree := parse_quietly(code)) is not None and tree.body:
-            return code
-    return text
+def _ends(text: str, opened: re.Match[str]) -> Iterator[tuple[int, int]]:
+    """Where a fence may close: the first place, and the next ones while they are in a string."""
+    closing = re.compile(re.escape(opened["fence"]) + r"[ \t]*$", re.MULTILINE)
+    found = closing.finditer(text, opened.end())
+    start, end = next((m.span() for m in found), (len(text), len(text)))
+    yield start, end
+    for _ in range(_MOST_FENCES_INSIDE):
+        if not _is_cut(text[opened.end() : start]):
+            break
+        start, end = next((m.span() for m in found), (len(text), len(text)))
+        yield start, end
+
+
+def _is_cut(code: str) -> bool:
+    return any(code.count(quotes) % 2 for quotes in ('"""', "'''"))
+
+
+def _only_closes(text: str, block: _Fenced) -> bool:
+    """Whether this is the end of a block that the prompt has opened, and what is said behind it."""
+    if not block.code.strip():
+        return True
+    before = text[: block.start]
+    if block.language or text.count("```", block.start) != 1 or parse_quietly(block.code):
+        return False
+    return before[:1] in (" ", "\t") or _BEGINS_CODE.search(before) is not None
+
+
+def _outside(text: str, fenced: Sequence[_Fenced]) -> str:
+    ends = [0, *(block.end for block in fenced)]
+    starts = [*(block.start for block in fenced), len(text)]
+    return "".join(text[end:start] for end, start in zip(ends, starts, strict=True))
+
+
+def _dedented(opened: re.Match[str], code: str) -> str:
+    code = textwrap.dedent(code) if opened["indent"] else code  # in a list
+    return _without_prompts(code) if code.lstrip().startswith(">>>") else code
+
+
+def _without_prompts(code: str) -> str:
+    """What was typed in a session of the interpreter, without what it said."""
+    return "\n".join(match["code"] or "" for match in _PROMPTED.finditer(code))
+
+
+def _without_prose(text: str) -> list[str]:
+    """The programs in a text, each from a definition to the last line with which it is Python."""
+    found: list[str] = []
+    at = 0
+    if _BEGINS_PROMPTED.search(text):
+        text = _without_prompts(text)
+    for begin in itertools.islice(_BEGINS_CODE.finditer(text), _MOST_BEGINS):
+        if begin.start() >= at and (code := _longest_program(text[begin.start() :])):
+            found.append(code)
+            at = begin.start() + len(code)
+    return found or [text]
+
+
+def _longest_program(text: str) -> str:
+    """The first lines of a text, as far as Python reads them; empty where they define nothing."""
+    lines = text.split("\n")
+    for _ in range(_MOST_CUTS):
+        code = "\n".join(lines)
+        line = _line_refused(code)
+        if line is None:
+            tree = parse_quietly(code)
+            return code if tree is not None and tree.body else ""
+        lines = lines[: max(0, min(line, len(lines)) - 1)]
+    return ""
+
+
+def _line_refused(code: str) -> int | None:
+    """Where Python stops reading, from 1; None of what it reads to the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            ast.parse(code)
+        except SyntaxError as error:
+            return error.lineno or 1
+        except (ValueError, RecursionError, MemoryError):
+            return 1
+    return None
 
 
 def _main_block(trees: Sequence[ast.Module | None], wanted: Collection[str]) -> int | None:
@@ -134,21 +246,44 @@ def _used_by_value(statement: ast.stmt) -> set[str]:
 
 
 def _continue_prompt(prompt: str, body: str, wanted: Collection[str]) -> str | None:
-    """The prompt's function with this as its body, or None where the two make no such function."""
+    """The prompt's function with this as its body, or None where the two make no such function.
+
+    Of the ways to indent the body that one counts of which Python reads most lines. Of what stands
+    behind the function the definitions are kept.
+    """
     started = parse_quietly(prompt)
     if started is None or not started.body or not isinstance(started.body[-1], FUNCTIONS):
         return None
     name = started.body[-1].name
     if not body.strip() or (wanted and name not in wanted):
         return None
+    place, begun = len(started.body) - 1, len(started.body[-1].body)
     indented = textwrap.indent(textwrap.dedent(body), "    ")
+    found = ""
     for way in (body, f"    {body.lstrip()}", indented):
-        tree = parse_quietly(f"{prompt.rstrip()}\n{way}")
-        if tree is None or not isinstance(function := tree.body[-1], FUNCTIONS):
+        code = _longest_program(f"{prompt.rstrip()}\n{way}")
+        if code.count("\n") <= found.count("\n") or not _compiles(code):
             continue
-        if function.name == name and len(function.body) > len(started.body[-1].body):
-            return f"{prompt.rstrip()}\n{way}"
-    return None
+        function = ast.parse(code).body[place]
+        if isinstance(function, FUNCTIONS) and function.name == name:
+            found = code if len(function.body) > begun else found
+    if not found:
+        return None
+    statements = ast.parse(found).body
+    function = statements[place]
+    behind = [_source(found, s) for s in statements[place + 1 :] if _only_defines(s)]
+    return "\n".join([*found.split("\n")[: function.end_lineno], *behind])
+
+
+def _compiles(code: str) -> bool:
+    """Whether nothing in it is out of place, as a `return` outside of a function."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            compile(code, "", "exec", dont_inherit=True)
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            return False
+    return True
 
 
 def _definitions_needed(

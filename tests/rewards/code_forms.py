@@ -9,8 +9,10 @@ TESTS = [
     "assert f([5, 4]) == [4, 5]",
 ]
 PROMPT = 'from typing import List\n\n\ndef f(xs: List[int]) -> List[int]:\n    """ Sort. """\n'
-_BARE = "def f(xs):\n    return HOLE\n"
+_HEAD = "def f(xs):\n"
+_BARE = f"{_HEAD}    return HOLE\n"
 _FENCED = f"```python\n{_BARE}```\n"
+_DOCUMENTED = f'{_HEAD}    """Sort.\n\n    ```\n    f([1])\n    ```\n    """\n    return HOLE\n'
 
 FORMS = {
     "bare": _BARE,
@@ -44,6 +46,32 @@ FORMS = {
     "typing without import": "```python\ndef f(xs: List[int]) -> Optional[List[int]]:\n"
     "    return HOLE\n```",
     "input under main": f"```python\n{_BARE}if __name__ == '__main__':\n    n = int(input())\n```",
+    "MBPP's own marks": f"[BEGIN]\n{_BARE}[DONE]",
+    "MBPP's marks and another problem": f"{_BARE}[DONE]\nAnother:\n[BEGIN]\ndef g(): pass\n[DONE]",
+    "a fence in MBPP's marks": f"[BEGIN]\n{_FENCED}[DONE]\n",
+    "fence in a docstring": f"```python\n{_DOCUMENTED}```\nIt sorts.",
+    "fence in a docstring, bare": _DOCUMENTED,
+    "fence that only closes": f"{_BARE}```\nIt sorts.",
+    "carriage returns": f"Here:\n\n{_FENCED}\nUsage:\n```python\nf = f([2])\n```\n".replace("\n", "\r\n"),
+    "session": "```python\n>>> def f(xs):\n...     return HOLE\n...\n>>> f([2, 1])\n[1, 2]\n```",
+    "session, bare": "As here:\n>>> def f(xs):\n...     return HOLE\n...\n>>> f([2, 1])\n[1, 2]",
+    "no-break spaces": f"\u00a0{_BARE}".replace("    ", "\u00a0" * 4),
+    "no-break spaces in a fence": _FENCED.replace(" ", "\u00a0"),
+    "byte order mark": f"\ufeff{_BARE}",
+    "zero-width space": f"\u200b{_BARE}",
+    "prose that imports": f"First\nimport the list, then sort.\n\n{_BARE}",
+    "prose that comes from": f"We go\nfrom the list to its order:\n\n{_BARE}",
+    "prose of a class": f"Functions of this\nclass are easy.\n{_BARE}That is all.",
+    "an import apart": "Begin with\nimport math\nand then\ndef f(xs):\n    math.sqrt(1)\n    return HOLE\n",
+    "continuation and a function": "    return HOLE\n\ndef main(): pass",
+    "continuation and a main": "    return HOLE\n\nif __name__ == '__main__':\n    check(g)\n",
+    "continuation and a print": "    return HOLE\nprint(no_such_name)",
+    "continuation and prose": "    ys = HOLE\n    return ys\nThis sorts (a copy of) the list.",
+    "continuation and a closing fence": "    return HOLE\n```\nIt sorts.",
+    "continuation and a usage in a fence": "```python\n    return HOLE\n```\nso\n```python\ndef main(): f([1])\n```",
+    "continuation without indent and a function": "return HOLE\n\ndef main(): pass",
+    "continuation of two lines without indent": "ys = HOLE\nreturn ys\n\ndef main(): pass",
+    "continuation at one space": " ys = HOLE\n return ys",
     "continuation": "    return HOLE\n",
     "continuation that lost its indent": "return HOLE",
     "continuation of two lines": "ys = HOLE\n    return ys",

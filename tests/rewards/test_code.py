@@ -108,6 +108,36 @@ def test_real_continuations_of_real_prompts(read_real):
     assert REWARDS["code"](["    return None"] * len(problems), **columns) == [0] * len(problems)
 
 
+def test_what_stands_behind_a_real_continuation_costs_nothing(read_real):
+    """The function of each third of HumanEval's bodies is the same with and without a tail."""
+    tails = ["\n\ndef main(): pass", "\nif __name__ == '__main__':\n    main()", "\nprint('x')"]
+    for problem in read_real("humaneval/HumanEval.jsonl")[::3]:
+        name, start, body = (problem[k] for k in ("entry_point", "prompt", "canonical_solution"))
+        whole = ast.dump(function_named(start + body, name))
+        for tail in ["", *tails, "\nThis checks each pair (of the list)."]:
+            found = find_code(body + tail, [name], start)
+            assert ast.dump(function_named(found, name)) == whole, (problem["task_id"], tail)
+
+
+def function_named(code, name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd escapes in the references
+        body = ast.parse(code).body
+    return next(s for s in reversed(body) if isinstance(s, ast.FunctionDef) and s.name == name)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["```\n", '```\n"""', "def f(\n", "import a b\n", "[BEGIN]\n", ">>> def\n", "\r\n", "@\n"],
+)
+def test_a_long_answer_is_read_in_time(piece):
+    text = (piece * 50_000)[:50_000]
+    began = time.process_time()
+    find_code(text, ["f"], code_forms.PROMPT)
+    find_code(f"    x = (\n{text}", ["f"], code_forms.PROMPT)
+    assert time.process_time() - began < 20  # a quadratic reader takes minutes
+
+
 @pytest.mark.parametrize("tests", [None, [], "assert True", [3], ["assert ("], [b"assert True"]])
 def test_a_reference_that_cannot_be_read_is_none(tests):
     assert score(["def f(x): return x"], tests) == [None]
