@@ -13,6 +13,7 @@ from gmma.answers.math_units import is_unit
 
 LONGEST_TEXT = 20_000  # characters that are searched, counted from the end
 _MOST_WRAPPERS = 6  # of one value, such as `**$…$**.`
+_MOST_CONCLUSIONS = 4  # that are looked at, of one line
 _MOST_LINES = 30  # of one value whose braces are open
 
 _END = re.compile(
@@ -28,12 +29,28 @@ _MARKER = re.compile(
     r"""[#]{4,}
     | ^[ \t>*_\#-]*(?:the[ \t]+)?(?:final[ \t]+|correct[ \t]+)?(?:answer|ans|result|solution)\b\.?
       [ \t*_]*(?:\([^()\n]{0,40}\)[ \t*_]*)?(?:[:=]|$)
-    | \b(?:answer|result|option|choice|solution)[ \t]+(?:to[ \t][^.\n]{0,80}?[ \t])?
+    | (?:正确|最终)?答案[ \t*_]*(?:应该)?(?:是|为|:)
+    | \b(?:answer|result|option|choice|solution)
+      (?:,?[ \t]+(?:therefore|thus|then|hence|so)\b,?)?[ \t]+(?:to[ \t][^.\n]{0,80}?[ \t])?
       (?:is|are|should[ \t]+be|must[ \t]+be|would[ \t]+be|equals|=)(?![a-z])
       (?:[ \t]+(?:therefore|thus|simply|just|indeed|then|given[ \t]+by|equal[ \t]+to)\b)?
     | \bfinal[ \t]+answer[ \t*_]*(?::|$)
     """,
     re.VERBOSE | re.IGNORECASE | re.MULTILINE,
+)
+_CHINESE = str.maketrans(
+    {"。": ". ", "，": ", ", "：": ": ", "；": "; ", "、": ", ", "（": "(", "）": ")"}
+)
+_CHINESE_REASON = re.compile(r"[,;.]?\s*(?:因为|由于|是因为)")
+# Counters, which say nothing of the number, and what is counted; 万, 倍 and 以上 change it.
+_COUNTED = re.compile(
+    r"([-+]?[\d.,/]++)\s*[个件人名本支枝条头块瓶天年岁辆棵朵次页颗位盒袋箱杯碗元]"
+    r"[^\W\d_a-zA-Z万亿百千半倍分以多少或和余几上下方至到不非没]{0,6}"
+)
+_CONCLUSION = re.compile(
+    r"(?<!\w)(?:and[ \t]+)?(?:so|thus|therefore|hence)\b(?:[ \t]+that\b)?[,:]?[ \t]"
+    r"|=?=>|⇒|⟹|∴|\\(?:Rightarrow|Longrightarrow|implies|therefore)(?![a-zA-Z])|所以|因此",
+    re.IGNORECASE,
 )
 _LETTERED = re.compile(r"^[ \t]*A[ \t]*:", re.MULTILINE | re.IGNORECASE)  # as GSM8K's models write
 _AFTER_MARKER = re.compile(r"[\s:*_]*(?=\S)")
@@ -59,7 +76,8 @@ _REFUSED = re.compile(
 _DENIED = re.compile(r"(?:\bnot|n't)$", re.IGNORECASE)
 _JOINT = re.compile(r"[\s,;*]*(?:\b(?:and|or)\b)?[\s,;*]*", re.IGNORECASE)
 _REMARK = re.compile(
-    r"[,;]?\s(?:because|since|as|so|which|where|when|thus|therefore|hence|i\.e\.|for|by)\b"
+    r"[,;]?\s(?:because|since|(?<!times )as|so|which|where|when|thus|therefore|hence|i\.e\.|for"
+    r"|by)\b"
     r"|[.;]\s(?=[A-Z])|\s[\u2014\u2013-]\s(?=[A-Za-z]{2})|\s\((?=[a-z]{2})"
 )
 _TAIL = re.compile(r"[ \t]*(?:\\?%|°[CF]?|[A-Za-z][A-Za-z.]*\^?[23²³]?)")
@@ -118,14 +136,14 @@ def find_answer(text: str, *, strict: bool = False) -> str:
 
 
 def _find(text: str, strict: bool) -> str:
-    pieces = [piece for piece in _END.split(text) if piece.strip()]
+    pieces = [piece for piece in _END.split(text.translate(_CHINESE)) if piece.strip()]
     text = _SPAN.sub(_on_one_line, pieces[0].strip()) if pieces else ""
     if strict:
         return _read_strictly(text)
     box = _last_boxes(text)
     late = _last_content(_LAST.finditer(text), text, after=box[1]) if box else None
     if box and late is None:
-        return _unwrap(box[0])
+        return _unwrap(_conclude(_unwrap(box[0])))
     if late is not None:
         return _read_line(late)
     announced = _last_content(_MARKER.finditer(text), text)
@@ -241,7 +259,11 @@ def _is_value(line: str) -> bool:
 
 def _read_line(line: str) -> str:
     line = _BULLET.sub("", line.strip())
-    line = _unwrap(line)
+    line = _unwrap(_conclude(_unwrap(line)))
+    if (reason := _CHINESE_REASON.search(line)) and reason.start() > 0:
+        line = _unwrap(line[: reason.start()])
+    if counted := _COUNTED.fullmatch(_unwrap(_bare(line))):
+        return counted[1]
     bare = _bare(line)
     if not has_words(bare):
         return _unwrap(bare)
@@ -250,6 +272,22 @@ def _read_line(line: str) -> str:
         if spans:
             return _choose(line, spans)
     return _unwrap(_before_remark(line))
+
+
+def _conclude(line: str) -> str:
+    r"""What follows the last "so" or `=>` of a derivation: "3x = 36, so x = 12" says x = 12.
+
+    A value with a remark behind it is none: "12, so the function is odd" says 12.
+    """
+    for match in reversed(list(_CONCLUSION.finditer(line))[-_MOST_CONCLUSIONS:]):
+        before, rest = line[: match.start()], line[match.end() :]
+        said = _bare(_before_remark(before)).rstrip(" ,;.")
+        concluded = re.search(r"(?<![<>])=(?!>)", rest) or (
+            re.search(r"\d", rest) and not has_words(_bare(rest))
+        )
+        if concluded and ("=" in said or has_words(said)):
+            return rest.replace("$", "", 1) if before.count("$") % 2 else rest  # within a formula
+    return line
 
 
 def _choose(line: str, spans: list[re.Match]) -> str:
@@ -370,6 +408,21 @@ def normalise(text: str) -> str:
     text = re.sub(r"\\(?:mathrm|mbox|textrm|textit|textbf|textnormal)\s*\{", r"\\text{", text)
     text = re.sub(r"\\text\s*\{", r"\\text{", text)
     text = re.sub(r"\^\s*\{?\s*\\(?:circ|degree)\s*\}?|\\degree(?![a-z])", r"^\\circ ", text)
+    text = re.sub(r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi ", text)
+    text = re.sub(
+        r"(?<![\\A-Za-z])(ln|log|exp|sin|cos|tan)(?=\s?\()|(?<![\\A-Za-z])(ln)(?=\s\d)",
+        r"\\\1\2",
+        text,
+    )
+    text = re.sub(
+        r"(?<![\w.])(?:(\d++\.\d++)[eE]\+?(-?\d{1,3})|(\d++)[eE](\d{1,3}))(?![\w.]*\w)",
+        r"\1\3 \\times 10^{\2\4}",  # not 3e-2, which is a difference too
+        text,
+    )
+    text = re.sub(r"\bUSD?\s?(?=\\?\$\s?\d)", "", text)
+    text = text.replace(r"\varnothing", r"\emptyset")
+    text = re.sub(r"<=(?!>)", r"\\le ", text)
+    text = re.sub(r"(?<!=)>=", r"\\ge ", text)
     text = re.sub(r"\\(?:leq|leqslant)(?![a-z])", r"\\le", text)
     text = re.sub(r"\\(?:geq|geqslant)(?![a-z])", r"\\ge", text)
     text = re.sub(r"\b(?:is equal to|equals)\b", "=", text)

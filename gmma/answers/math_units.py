@@ -25,8 +25,11 @@ _UNITS = {word: unit for unit, words in _ALIASES.items() for word in words.split
 _UNITS |= {f"{word}s": unit for word, unit in _UNITS.items() if len(word) > 2 and word.isalpha()}
 _MAGNITUDES = {  # "k" is no word of its own: it is a variable too
     "dozen": "12", "hundred": "10^{2}", "thousand": "10^{3}", "million": "10^{6}",
-    "billion": "10^{9}", "trillion": "10^{12}",
+    "billion": "10^{9}", "trillion": "10^{12}", "quadrillion": "10^{15}",
+    "quintillion": "10^{18}", "lakh": "10^{5}", "lac": "10^{5}", "crore": "10^{7}",
+    "mil": "10^{6}", "mn": "10^{6}", "bn": "10^{9}", "tn": "10^{12}",
 }  # fmt: skip
+_MAGNITUDES |= {f"{word}s": power for word, power in _MAGNITUDES.items() if len(word) > 3}
 _POWERS = {"square": "^2", "sq": "^2", "cubic": "^3", "cu": "^3"}
 _DEGREES = {"deg", "C", "F"}
 # Words that change a number, before it and behind it.
@@ -56,7 +59,27 @@ _BEFORE = frozenset(
         "nor",
         "between",
         "divided",
+        "exceeding",
     ]
+)
+# "a total of 12" is 12; "the square of 12" is not.
+_OF = {
+    "itself": """
+    answer value total sum result amount number count quantity length width height depth area volume
+    perimeter circumference distance speed rate price cost profit loss time age weight mass score
+    measure angle radius diameter side edge average mean median mode probability slope temperature
+    difference product quotient remainder size capacity balance salary income population grade
+    solution output duration period group team set class bill degree ratio percentage""",
+    "another": """
+    half third thirds quarter quarters fourth fourths fifth fifths sixth sixths seventh sevenths
+    eighth eighths ninth ninths tenth tenths hundredth thousandth fraction part portion percent
+    multiple factor divisor power square cube root logarithm log factorial reciprocal inverse
+    opposite negative complement supplement conjugate function minimum maximum dozen couple pair
+    hundred thousand million""",
+}
+_MEASURES, _FRACTIONS = (frozenset(words.split()) for words in _OF.values())
+_MORE = frozenset(
+    ["add", "adds", "added", "adding", "sum", "sums", "round", "rounds", "rounded", "comes"]
 )
 _BEHIND = frozenset(
     [
@@ -85,7 +108,12 @@ _BEHIND = frozenset(
         "point",
         "root",
         "multiplied",
+        "fewer",
+        "less",
     ]
+)
+_COMPARED = frozenset(
+    ["as", "the", "more", "less", "fewer", "larger", "greater", "bigger", "smaller", "that"]
 )
 _DENIED = frozenset(["not", "cannot", "never", "wrong", "incorrect", "neither", "nor"])
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+"
@@ -96,6 +124,7 @@ _TOKEN = re.compile(
 )
 _NOTATION = re.compile(r"[\\^_{}=<>()\[\]*+/|~]|\d")
 _FRONT = re.compile(r"([-+]?)\s*(\\\$|\$|€|£|¥|₹|USD|Rs\.?)\s*(?=[-+\d.\\])")
+_SHORT = re.compile(r"(?<![A-Za-z])[kmbtKMBT]$")
 _BACK = re.compile(r"\s*((?<=\d)_\{?\d+\}?|\\?%|\^\\circ\s*[CF]?(?![a-zA-Z])|\\?\$|€|£|¢)$")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}\s*(\^\s*\{?\s*[23]\s*\}?)?$")
 _GLUED = re.compile(r"(.*\d)\s*([A-Za-z]{2,}(?:\^\{?[23]\}?)?)$", re.DOTALL)
@@ -140,6 +169,8 @@ def read_quantity(text: str) -> tuple[str, str] | None:
     if front := _FRONT.match(text):
         unit = find_unit([front[2].strip("\\")])
         text = front[1] + text[front.end() :]
+        if _SHORT.search(text[-3:]):  # $12m: metres, or millions
+            return None
     words: list[str] = []
     while True:  # from the right, one piece at a time
         text = text.rstrip(" ,;:")
@@ -162,7 +193,7 @@ def read_quantity(text: str) -> tuple[str, str] | None:
     if not text or (words and not re.search(r"[\d\\^+=]", text)):
         return None  # words alone
     folded = [word.strip(".,;:!").casefold() for word in words]
-    if any(word in _BEHIND or word in _DENIED for word in folded):
+    if any(word in _BEHIND or word in _DENIED for word in folded) or _is_multiple(folded):
         return None
     while folded and folded[0] in _MAGNITUDES:
         text = f"{text}*{_MAGNITUDES[folded[0]]}"
@@ -175,6 +206,25 @@ def _spell(words: str, power: str | None) -> list[str]:
     if power and spelled:
         spelled[-1] += "^" + re.sub(r"\D", "", power)
     return spelled
+
+
+def _is_multiple(behind: Sequence[str]) -> bool:
+    """Whether the words behind a number make it a factor: 12 times as many, not 12 times."""
+    return behind[:1] == ["times"] and behind[1:2] != [] and behind[1] in _COMPARED
+
+
+def _is_argument(before: Sequence[str]) -> bool:
+    """Whether the words before a number make another of it: the square of 12, up to 12."""
+    if before[-2:] == ["up", "to"]:
+        return not _MORE.intersection(before[-3:-2])
+    if before[-1:] != ["of"]:
+        return False
+    if _BEFORE.intersection(before[-4:-2]) - {"over", "under", "above", "below", "no"}:
+        return True  # twice the sum of
+    noun = before[-2] if len(before) > 1 else ""
+    if noun in _FRACTIONS or "absolute" in before[-3:]:
+        return True
+    return noun not in _MEASURES and not {"a", "an"}.intersection(before[-5:-2])
 
 
 def _is_beside(head: str, token: str) -> bool:
@@ -249,6 +299,9 @@ def only_number(text: str) -> tuple[str, str] | None:
         or any(word in _DENIED or word.endswith("n't") for word in folded)
         or any(word in _BEFORE for word in before[-2:])
         or any(word in _BEHIND for word in behind[:1])
+        or _is_multiple(behind)
+        or _is_argument(before)
+        or (match["front"] and _SHORT.fullmatch("".join(behind[:1])[:2]))
         or any(word in _ONES[2:] or word in _TENS for word in folded)
     ):
         return None

@@ -45,15 +45,35 @@ _CHOICE = re.compile(
     r"|(?:option|choice)\s*\(?([A-Za-z])\)?\b(?!\s*(?:or|and|,)).*",
     re.IGNORECASE | re.DOTALL,
 )
+_CHOSEN = re.compile(
+    r"(?:i|we)\s+(?:choose|pick|select)\s+(?:(?:option|choice|answer)\s+)?\(?([A-Z])\)?"
+    r"|(?:(?:option|choice|answer)\s+)?\(?([A-Z])\)?\s+is\s+(?:the\s+)?(?:correct|right)"
+    r"(?:\s+(?:one|answer|option|choice))?",
+    re.IGNORECASE,
+)
 _NAME = re.compile(
     r"\\?[a-zA-Z]+'*(?:_\{?\w+\}?)?(?:\([^()=]*\))?"
     r"|\\(?:angle|triangle|overline|text)\s*\{?[\w ]+\}?"
     r"|\|[a-zA-Z]+\||\[[A-Z]+\]"
 )
+# Sides of an equation that say something else of the unknown: -x = 12, \sqrt{x} = 12, x^n = 12.
+_CHANGED = re.compile(
+    r"\s*(?:-|\\(?:neg|lnot|sqrt|ln|log|lg|exp)(?![a-zA-Z])|(?:not|never)\b|(?:sqrt|ln|log)\s*$"
+    r"|(?:minus|negative|half|twice|double|triple|sqrt|ln|log)\s+\\?[a-zA-Z]\s*$)|.*[\^!]",
+    re.IGNORECASE | re.DOTALL,
+)
+_CHANGED_BEFORE = re.compile(
+    r"(?:\bnot|n't|\bnever|\bminus|\bnegative|\bhalf|\btwice|\bdouble|\btriple"
+    r"|\b(?:half|third|quarter|root|square|cube|log|logarithm|factorial|reciprocal|inverse|opposite)"
+    r"\s+of)\s*$",
+    re.IGNORECASE,
+)
 _EQUALS = re.compile(r"(?<![\\<>!:])=|≡")
 _COMMA = re.compile(r"[,;]")
 _PM = "\\pm"
 _ROWS = re.compile(r"\[\s*(\[[^\[\]]*\](?:\s*,\s*\[[^\[\]]*\])*)\s*\]")
+_ORDER = re.compile(r"(\\(?:le|ge|lt|gt)(?![a-zA-Z])|<(?!=)|>(?!=))")
+_VARIABLE = re.compile(r"[a-zA-Z]|\\[a-z]+")
 _ROW_END = re.compile(r"\]\s*,\s*\[")
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _SAID = re.compile(r"^(?:.{0,60}?\b(?:is|are|on|was)\s)?(?:an?\s|the\s)?", re.IGNORECASE)
@@ -191,6 +211,8 @@ def _choice(text: str, *, prose: bool = False) -> str | None:
     plain = re.sub(r"\\text\{([^{}]*)\}|[$*{}]", r"\1", normalise(text)).strip().rstrip(".")
     if not prose:
         return match[1] if (match := re.fullmatch(r"\(?([A-Z])\)?", plain)) else None
+    if match := _CHOSEN.fullmatch(plain):
+        return (match[1] or match[2]).upper()
     match = _CHOICE.fullmatch(plain)
     return (match[1] or match[3]).upper() if match else None
 
@@ -248,6 +270,8 @@ def _equation_in(text: str) -> str | None:
         return None
     if terms == before.strip():  # no words, so no sentence
         return None
+    if _CHANGED_BEFORE.search(before.rstrip().removesuffix(terms)[-30:]):
+        return None
     return f"{terms} = {value}" if terms else value
 
 
@@ -293,6 +317,8 @@ def _add_fraction(match: re.Match) -> str:
 def _same(gold: Meaning, given: Meaning, tolerance: float | int) -> bool:
     if conflict(gold.unit, given.unit):
         return False
+    if given.unit.startswith("base ") and gold.unit != given.unit:
+        return False
     for truth, value in _comparable(gold.formula, given.formula):
         if _equal(truth, value, tolerance):
             return True
@@ -305,12 +331,15 @@ def _same(gold: Meaning, given: Meaning, tolerance: float | int) -> bool:
 
 def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
     """The pairs to compare: values where one side or both only name theirs."""
+    for inequality, interval in ((gold, given), (given, gold)):
+        if (range_ := _interval(inequality)) and interval.strip()[:1] in ("[", "("):
+            yield (range_, given) if inequality is gold else (gold, range_)
     truths, values = _split(gold, _EQUALS), _split(given, _EQUALS)
     if len(near := given.split(r"\approx")) == 2:
         exact = _split(near[0], _EQUALS)[-1]
-        if not _is_name(exact) and _equal(exact, near[1], _ROUNDING):
+        if exact.strip() and not _is_name(exact) and _equal(exact, near[1], _ROUNDING):
             yield from _comparable(gold, near[0])
-        if _is_name(exact) or _equal(exact, near[1], _ROUNDING):
+        if not exact.strip() or _is_name(exact) or _equal(exact, near[1], _ROUNDING):
             yield gold, near[1]
     elif len(_split(gold, _COMMA)) > 1 or len(_split(given, _COMMA)) > 1:
         parts: list[str | None] = [_unnamed(given)]
@@ -334,6 +363,27 @@ def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
         yield gold, given
 
 
+def _interval(inequality: str) -> str | None:
+    r"""`-1 \le x < 2` as `[-1, 2)`; None where both ends are open and finite, a point too."""
+    parts = [part.strip() for part in _ORDER.split(inequality)]
+    if len(parts) not in (3, 5) or "" in parts or "=" in inequality:
+        return None
+    rising = [sign in ("<", r"\le", r"\lt") for sign in parts[1::2]]
+    if len(parts) == 3 and _VARIABLE.fullmatch(parts[0]):  # x < 2
+        parts = [r"-\infty" if rising[0] else r"\infty", "<", *parts]
+    elif len(parts) == 3:  # 2 < x
+        parts = [*parts, "<", r"\infty" if rising[0] else r"-\infty"]
+    low, first, name, second, high = parts
+    closed = [sign in (r"\le", r"\ge") for sign in (first, second)]
+    if not _VARIABLE.fullmatch(name) or len(set(rising)) > 1:
+        return None
+    if not (any(closed) or "infty" in low + high):
+        return None
+    if not rising[0]:
+        low, high, closed = high, low, closed[::-1]
+    return f"{'[' if closed[0] else '('}{low}, {high}{']' if closed[1] else ')'}"
+
+
 def _assigned(sides: Sequence[str]) -> str | None:
     """The value of `x = 5` or of `3 + 4 = 7`; None of `2x = 12`, and of `5 = 12`.
 
@@ -351,6 +401,8 @@ def _assigned(sides: Sequence[str]) -> str | None:
 def _is_name(side: str) -> bool:
     """Whether a side of an equation says what is found, not a number or a multiple of it."""
     side = side.strip()
+    if _CHANGED.match(re.sub(r"\^\\circ|\([^()=]*\)", "", side)):
+        return False
     if _NAME.fullmatch(side):
         return True
     return bool(re.search(r"[a-zA-Z]", side)) and not re.search(r"\d", side)
