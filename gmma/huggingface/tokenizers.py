@@ -3,7 +3,8 @@
 The files of a directory are read by the library they were made for; added tokens are found in the
 text before it, as transformers does. All become the same `Tokenizer` record, whose `token_bytes`
 alone say what a token adds to a text: special tokens nothing, all others their own text. The four
-tags of a response are text even where a tokenizer has made them special.
+tags of a response are text even where a tokenizer has made them special, and so are the marks that
+Qwen writes boxes in, without which labels and boxes run together.
 """
 
 import base64
@@ -38,6 +39,14 @@ from gmma.text.tokenizer import (
     require_unicode,
 )
 
+GROUNDING = (  # Qwen's marks round a label, a box and a quadrangle
+    "<|object_ref_start|>",
+    "<|object_ref_end|>",
+    "<|box_start|>",
+    "<|box_end|>",
+    "<|quad_start|>",
+    "<|quad_end|>",
+)
 ADDED_FLAGS = ("special", "lstrip", "rstrip", "single_word")
 SPACE = "▁"  # SentencePiece writes a space so
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -49,12 +58,7 @@ QWEN_SPECIAL = (  # behind the byte pairs, in this order
     "<|endoftext|>",
     "<|im_start|>",
     "<|im_end|>",
-    "<|object_ref_start|>",
-    "<|object_ref_end|>",
-    "<|box_start|>",
-    "<|box_end|>",
-    "<|quad_start|>",
-    "<|quad_end|>",
+    *GROUNDING,
     "<|vision_start|>",
     "<|vision_end|>",
     "<|vision_pad|>",
@@ -300,8 +304,9 @@ def added_tokens(directory: Path) -> dict[int, AddedToken]:
 
 
 def adds_text(token: AddedToken) -> bool:
-    """Whether a token's text is part of what is said: a special token's only where it is a tag."""
-    return not token.special or any(tag in token.content for tag in TAGS)
+    """Whether a token's text is part of what is said: a special one's where it is a tag or mark."""
+    said = token.content in GROUNDING or any(tag in token.content for tag in TAGS)
+    return said or not token.special
 
 
 def with_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> Tokenizer:

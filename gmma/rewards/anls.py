@@ -1,5 +1,6 @@
 """ANLS, the average normalised Levenshtein similarity of text-in-image question answering."""
 
+import unicodedata
 from collections.abc import Sequence
 
 from gmma.rewards.exact import read_gold_texts
@@ -30,13 +31,13 @@ def anls(text: str, golds: Sequence[str]) -> float:
         NL_j = edit distance(text, gold_j) / max(|text|, |gold_j|)
 
     over lower-cased texts, runs of white space as one space and none at the ends (as the ST-VQA
-    benchmark's evaluation has it). Two empty texts are equal: 1.
+    benchmark's evaluation has it), composed to NFC: a letter and its accent are one. Two empty texts are equal: 1.
     """
     return max(_similarity(_folded(text), _folded(gold)) for gold in golds)
 
 
 def _folded(text: str) -> str:
-    return " ".join(text.lower().split())
+    return " ".join(unicodedata.normalize("NFC", text).lower().split())
 
 
 def _similarity(text: str, gold: str) -> float:
