@@ -135,6 +135,11 @@ def find_answer(text: str, *, strict: bool = False) -> str:
     return text.replace(",", "") if _GROUPED.fullmatch(text) else text
 
 
+def marks_answer(text: str) -> bool:
+    r"""Whether a text says which part of it is the answer: a box, `####`, "the answer is"."""
+    return _last_boxes(text) is not None or _MARKER.search(text) is not None
+
+
 def _find(text: str, strict: bool) -> str:
     pieces = [piece for piece in _END.split(text.translate(_CHINESE)) if piece.strip()]
     text = _SPAN.sub(_on_one_line, pieces[0].strip()) if pieces else ""

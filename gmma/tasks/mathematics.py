@@ -22,7 +22,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from gmma.answers.math_text import find_answer
+from gmma.answers.math_text import find_answer, marks_answer
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.rewards.attempts import majority_at_k, pass_rates
@@ -62,7 +62,6 @@ _FIELDS = (
     "GSM8K (question, answer with ####), MATH (problem, solution), SVAMP (Body, Question, "
     "Equation, Answer), or question or problem with answer, and perhaps thought or solution"
 )
-_SHORTEST_MARK = 4  # characters that mark a result inside a solution: "####"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,13 +132,12 @@ def _read_result(record: Record, where: str) -> str:
     A solution that is a result alone needs no mark.
     """
     solution = require_text(record["solution"], f"{where}: solution").strip()
-    result = find_answer(solution)
-    if " " in solution and len(solution) - len(result) < _SHORTEST_MARK:
+    if " " in solution and not marks_answer(solution):
         raise UserError(
             f"{where}: solution marks no result (\\boxed{{…}}, ####), and its whole text is none: "
             f"{spell_value(solution)}; give the result as answer"
         )
-    return require_text(result, f"{where}: the result in solution")
+    return require_text(find_answer(solution), f"{where}: the result in solution")
 
 
 def _spell_answer(value: Any, what: str) -> str:
