@@ -73,6 +73,7 @@ BAD = (
     b'{"phase": "rl", "reward": 0.2}',
     b'{"step": 2, "phase": "rl", "note": "\xff"}',
     b"\0" * 30,
+    b"[" * 200_000,
 )
 
 

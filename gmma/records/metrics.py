@@ -99,7 +99,7 @@ def _read_record(line: bytes) -> Record | None:
     """A JSON object with a step and a phase, else None."""
     try:
         record = json.loads(line)
-    except ValueError:  # no JSON, or no UTF-8
+    except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets without end
         return None
     whole = isinstance(record, dict) and type(record.get("step")) is int
     return record if whole and isinstance(record.get("phase"), str) else None
