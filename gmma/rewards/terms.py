@@ -1,5 +1,6 @@
 """A named term of the reward: how it is found, and how it is asked for one answer."""
 
+import copy
 import functools
 import importlib
 import inspect
@@ -68,8 +69,9 @@ def find_reward(term: RewardTerm) -> Reward:
         reward = getattr(importlib.import_module(module_name), function_name)
     except Exception as error:  # whatever the user's module raises on import
         raise UserError(
-            f"reward '{term.name}' cannot be imported: {type(error).__name__}: {error}; the module "
-            "must be importable from the directory you start gmma in, or from PYTHONPATH"
+            f"reward '{term.name}' cannot be imported: {type(error).__name__}: "
+            f"{_spelled(error, str)}; the module must be importable from the directory you start "
+            "gmma in, or from PYTHONPATH"
         ) from error
     if not callable(reward):
         raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
@@ -112,21 +114,25 @@ def score_one(
     """Ask one reward for one answer, as a batch of one.
 
     One at a time, so that the result cannot depend on which answers share a batch, and that an
-    answer which breaks its scorer is known. An exception is a `crash`, as is a value that is not
-    finite or beyond `LARGEST_VALUE`. With `try_seconds` a reward that takes them may say
-    `unfinished`. Raises UserError for a wrong length or type: a mistake in the reward itself.
+    answer which breaks its scorer is known. A user's own reward is given a copy of the columns: the
+    answers to a question share them, and what one call changes must not be the next one's truth.
+    An exception is a `crash`, as is a value that is not finite or beyond `LARGEST_VALUE`. With
+    `try_seconds` a reward that takes them may say `unfinished`. Raises UserError for a wrong length
+    or type: a mistake in the reward itself.
     """
     named = parameters_named(reward)
     singles = {name: [v] for name, v in columns.items() if named is None or name in named}
     limit = {} if try_seconds is None else {"try_seconds": try_seconds}
     try:
+        if term.name not in REWARDS:
+            singles = copy.deepcopy(singles)
         values = reward([answer], thoughts=[thought], **singles, **dict(term.options), **limit)
     except UserError:
         raise
     except UnfinishedError as unfinished:
         return Outcome(UNFINISHED, unfinished.value)
     except Exception as error:
-        return Outcome(CRASH, message=f"{type(error).__name__}: {error}"[:500])
+        return Outcome(CRASH, message=f"{type(error).__name__}: {_spelled(error, str)}"[:500])
     value = _only_value(term, values)
     if value is None:
         return Outcome(UNPARSABLE)
@@ -148,7 +154,7 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
         )
     if isinstance(values, np.ndarray) and values.ndim == 0:
         raise UserError(
-            f"reward '{term.name}' returned an array without axes, {values!r:.80}; "
+            f"reward '{term.name}' returned an array without axes, {_spelled(values):.80}; "
             "it must return a list with one float or None per answer"
         )
     if len(values) != 1:
@@ -159,16 +165,26 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
     value = values[0]
     if value is None or type(value) is float:
         return value
-    if not isinstance(value, (numbers.Real, np.bool_)):
-        raise UserError(
-            f"reward '{term.name}' returned {value!r:.80}, a {type(value).__name__}; "
-            "each value must be a float, or None for an answer that cannot be scored"
-        )
+    if isinstance(value, (numbers.Real, np.bool_)):
+        try:
+            return float(value)
+        except OverflowError:  # an int or a fraction that no float holds
+            exact: Any = value
+            return math.inf if exact > 0 else -math.inf
+        except Exception:  # numpy counts times among the numbers
+            pass
+    raise UserError(
+        f"reward '{term.name}' returned {_spelled(value):.80}, a {type(value).__name__}; "
+        "each value must be a float, or None for an answer that cannot be scored"
+    )
+
+
+def _spelled(value: object, spell: Callable[[object], str] = repr) -> str:
+    """What a user's object says of itself, or that it says nothing: its own code may raise."""
     try:
-        return float(value)
-    except OverflowError:  # an int or a fraction that no float holds
-        exact: Any = value
-        return math.inf if exact > 0 else -math.inf
+        return spell(value)[:400]
+    except Exception:
+        return "(what it says cannot be shown)"
 
 
 def rows_of_terms(

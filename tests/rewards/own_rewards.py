@@ -97,6 +97,35 @@ def huge(answers, *, thoughts, **columns):
     return [1e30 if answers == ["good"] else -1e30]
 
 
+def a_time(answers, *, thoughts, **columns):
+    return np.array([5], "timedelta64[s]")
+
+
+class SilentError(Exception):
+    def __repr__(self):
+        raise ValueError
+
+    __str__ = __repr__
+
+
+def raises_in_silence(answers, *, thoughts, **columns):
+    raise SilentError
+
+
+def returns_in_silence(answers, *, thoughts, **columns):
+    class Unspoken(list):
+        __repr__ = SilentError.__repr__
+
+    return [Unspoken()]
+
+
+def changes_its_columns(answers, *, thoughts, gold, image):
+    gold[0].append("seen")
+    image[0][...] = 0
+    gold.append(answers.pop())
+    return [float(len(gold[0]))]
+
+
 def starts_a_daemon(answers, *, thoughts, **columns):
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     return [float(subprocess.Popen(command, start_new_session=True).pid)]

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +208,8 @@ def test_what_a_reward_starts_does_not_outlive_the_pool():
         ("scalar", "returned a float"),
         ("text", "returned '1.0', a str"),
         ("no_axes", r"returned an array without axes, array\(1"),
+        ("a_time", "returned .*, a timedelta64"),
+        ("returns_in_silence", r"returned \(what it says cannot be shown\), a Unspoken"),
     ],
 )
 def test_wrong_length_or_type_stops_the_run_at_once(function, complaint, workers):
@@ -216,6 +219,28 @@ def test_wrong_length_or_type_stops_the_run_at_once(function, complaint, workers
         pytest.raises(UserError, match=f"reward '{term.name}' {complaint}"),
     ):
         score(scorer, ["a"] * 20)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_that_cannot_be_spelled_is_named_by_its_kind(workers):
+    with open_scorer([RewardTerm("own_rewards:raises_in_silence")], workers=workers) as scorer:
+        scored = score(scorer, ["a", "b"])
+    assert scored.outcomes["own_rewards:raises_in_silence"]["crash"] == 2
+    assert "crash: SilentError: (what it says cannot be shown)" in scored.messages[0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_a_reward_does_to_its_columns_is_the_truth_of_no_other_answer(workers):
+    """The answers to one question share its columns, in the caller and in a worker's chunk."""
+    gold, image = ["true"], np.ones((2, 2))
+    terms = [RewardTerm("own_rewards:changes_its_columns")] * 2
+    terms[1] = replace(terms[1], weight=0.0, task="seen")
+    with open_scorer(terms, workers=workers) as scorer:
+        columns = {"gold": [gold] * 64, "image": [image] * 64, "task": ["seen"] * 64}
+        scored = score(scorer, ["x"] * 64, **columns)
+    np.testing.assert_array_equal(scored.values, np.full((64, 2), 2.0))
+    assert gold == ["true"]
+    np.testing.assert_array_equal(image, np.ones((2, 2)))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
