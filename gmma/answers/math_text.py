@@ -128,7 +128,8 @@ def find_answer(text: str, *, strict: bool = False) -> str:
     That is, in this order: the last `\boxed{…}` (boxes joined by "and" are one list), unless `####`
     or "Final answer:" comes later; what the last of `####`, "Answer:" or "the answer is" announces,
     on its line or on the next; else the line that gives a value, the first or the last; else the
-    whole text. On a line with words it is the formula between `$` that the sentence is about.
+    whole text. On a line with words it is the formula between `$` that the sentence is about. Of a
+    derivation it is what the last "so" or `=>` leads to.
     With `strict` it is the whole text, which may stand in `$` or in a box, or behind `####`.
     """
     text = _find(text[-LONGEST_TEXT:], strict)

@@ -331,9 +331,10 @@ def _same(gold: Meaning, given: Meaning, tolerance: float | int) -> bool:
 
 def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
     """The pairs to compare: values where one side or both only name theirs."""
-    for inequality, interval in ((gold, given), (given, gold)):
-        if (range_ := _interval(inequality)) and interval.strip()[:1] in ("[", "("):
-            yield (range_, given) if inequality is gold else (gold, range_)
+    if gold.strip().startswith(("[", "(")) and (ends := _interval(given)):
+        yield gold, ends
+    if given.strip().startswith(("[", "(")) and (ends := _interval(gold)):
+        yield ends, given
     truths, values = _split(gold, _EQUALS), _split(given, _EQUALS)
     if len(near := given.split(r"\approx")) == 2:
         exact = _split(near[0], _EQUALS)[-1]
