@@ -75,6 +75,7 @@ class Group:
     broken: bool = False  # holds signs that no list of numbers has, such as % or two commas
     denied: bool = False  # "not" stands before it
     quoted: bool = False  # read from a quoted text; text within it stays text
+    before: str = ""  # at depth 1, the words right before it
 
     def groups(self) -> "Iterator[tuple[str | None, Group]]":
         """Groups directly within this one, with their keys; also those that are text."""
@@ -212,15 +213,16 @@ class _Builder:
         self.at_value = True
 
     def begin(self, bracket: str, at: int) -> None:
-        denied = False
+        denied, before = False, ""
         if self.words is not None:
             start, end = self.words
             denied = _is_denied(self.text[start:end])
+            before = "" if self.group.depth else self.original[start:end]
             if end == at:  # the name of a type, as in Point(1, 2)
                 self.words = None
         self.end_words()
         depth = self.group.depth + 1
-        inner = Group(depth=depth, bracket=bracket, denied=denied, quoted=self.quoted)
+        inner = Group(depth, bracket, denied=denied, quoted=self.quoted, before=before)
         if inner.depth > _DEEPEST:
             self.group.broken = True
             return

@@ -8,8 +8,9 @@ counts and is drawn. Every reader takes the text and one of two readings:
 
 Coordinates are the frame's of the prompt, x first, whatever they are called; but a `box_2d` is y
 first and in thousandths of the image, as its families write it, and `image_size` takes it into the
-frame. What is said twice alike is said once, what "not" stands before is not said, and two answers
-where one was asked for are none. Of a list that ends in mid-entry the whole entries count. Nothing
+frame. An answer that says another order, as `xywh` or `[y1, x1, y2, x2]`, is read in that one.
+What is said twice alike is said once, what "not" stands before is not said, and two answers where
+one was asked for are none. Of a list that ends in mid-entry the whole entries count. Nothing
 here raises or takes more than time proportional to the text.
 """
 
@@ -17,14 +18,22 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from gmma.answers.folding import fold_text
-from gmma.answers.notation import Group, Word, as_number, bare_runs, read_notation
+from gmma.answers.notation import (
+    LONGEST_TEXT_CHARACTERS,
+    Group,
+    Word,
+    as_number,
+    bare_runs,
+    read_notation,
+)
 from gmma.errors import UserError
 
 Reading = Literal["lenient", "strict"]
@@ -46,13 +55,22 @@ _STRICT_POINTS = re.compile(rf"\s*\[\s*(?:{_PAIR}\s*(?:,\s*{_PAIR}\s*)*)?\]\s*",
 _FENCE = re.compile(r"\s*```(?:json)?[^\S\n]*\n(.*?)```\s*", re.DOTALL)
 
 _Y_FIRST_KEYS = frozenset(("box_2d", "boxes_2d"))
-_BOX_KEYS = _Y_FIRST_KEYS | frozenset(
-    ("bbox_2d", "bbox", "bboxes", "box", "boxes", "bounding_box", "bounding_boxes", "xyxy")
+_BOX_KEYS = (
+    _Y_FIRST_KEYS
+    | frozenset(("bbox_2d", "bbox", "bboxes", "box", "boxes", "bounding_box", "bounding_boxes"))
+    | frozenset(
+        f"{of}{order}" for of in ("", "bbox_", "box_") for order in ("xyxy", "xywh", "yxyx")
+    )
 )
 _POINT_KEYS = frozenset(
     ("point_2d", "points_2d", "point", "points", "coordinate", "coordinates", "waypoints", "path")
 ) | {"trajectory"}
 _LABEL_KEYS = ("label", "name", "class", "category", "object", "class_name", "category_name")
+_LABELS_KEYS = frozenset(("labels", "names", "classes", "categories", "objects"))
+_X_KEYS = frozenset(("x", "xs", "x_coords", "x_coordinates"))
+_Y_KEYS = frozenset(("y", "ys", "y_coords", "y_coordinates"))
+_SIZE_KEYS = frozenset(("size", "sizes", "dimensions", "dims", "extent", "extents"))
+_CENTER_KEYS = frozenset(("center", "centre", "centered", "centred"))
 _CORNER_KEYS = (
     ("x1", "y1", "x2", "y2"),
     ("xmin", "ymin", "xmax", "ymax"),
@@ -61,6 +79,36 @@ _CORNER_KEYS = (
 )
 _EXTENT_KEYS = (("x", "y", "w", "h"), ("x", "y", "width", "height"))
 _SIDES = frozenset(("w", "h", "width", "height"))
+_Order = Literal["xyxy", "xywh", "yxyx", "other"]  # of the four numbers of a box
+_LEFT, _TOP = "(?:x ?min|x[01]?|left) ?", "(?:y ?min|y[01]?|top) ?"
+_RIGHT, _BOTTOM = "(?:x ?max|x[12]?|right) ?", "(?:y ?max|y[12]?|bottom) ?"
+_WIDTH, _HEIGHT, _MIDDLE = "(?:w|width) ?", "(?:h|height) ?", "(?:center|centre|cent|c) ?"
+_ORDER = re.compile(  # in a text with a space for each run of what is no letter or digit
+    "(?<![a-z0-9])(?:"
+    f"(?P<xyxy>{_LEFT}{_TOP}{_RIGHT}{_BOTTOM})"
+    f"|(?P<xywh>{_LEFT}{_TOP}{_WIDTH}{_HEIGHT}|(?:format coco|coco format) ?)"
+    f"|(?P<yxyx>{_TOP}{_LEFT}{_BOTTOM}{_RIGHT})"
+    f"|(?P<other>(?:{_MIDDLE}x ?{_MIDDLE}y ?|x ?{_MIDDLE}y ?{_MIDDLE})(?:{_WIDTH}{_HEIGHT})?|{_TOP}{_LEFT}{_HEIGHT}{_WIDTH}"
+    f"|{_LEFT}{_TOP}{_HEIGHT}{_WIDTH}|{_LEFT}{_RIGHT}{_TOP}{_BOTTOM}"
+    f"|format {_MIDDLE}|(?:format yolo|yolo format) ?))"
+    "(?:(?<= )|(?![a-z0-9]))"
+)
+_SEPARATORS = re.compile(r"[\W_]++")
+_Y_FIRST_POINT = re.compile(r"[\[(]\s*+(?:y|row)\s*+,\s*+(?:x|col|column)\s*+[\])]", re.IGNORECASE)
+_NUMBERED = re.compile(r"[xy]([0-9]*+)")
+_EDGE_SIGNS = re.compile(r"[*`|$\\]++")
+_WORDS_BEFORE_LABEL = frozenset(
+    ("and", "also", "then", "a", "an", "the", "one", "another", "there", "is", "are", "i", "see")
+)
+_WORDS_BEHIND_LABEL = frozenset(
+    ("at", "in", "is", "are", "located", "found", "here", "position", "box", "bbox")
+)
+_NO_OBJECTS = re.compile(
+    r"(?:there (?:is|are) |i (?:can )?(?:see|find|detect) )?"
+    r"(?:nothing|none|no (?:such |matching |visible )?(?:objects?|instances?|detections?|boxes))"
+    r"(?: (?:here|there|visible|present|found|detected|to detect|were|was|are|is"
+    r"|(?:in|of) (?:the|this) (?:image|picture|photo)))*+"
+)
 _ACTION = re.compile(r"\b(push|pull)\b")
 _DENIED_ACTION = re.compile(r"(?:\bnot|n't|\bnever)\s+(?:push|pull)\b")
 
@@ -129,7 +177,7 @@ def parse_detections(
         return _parse_json_detections(text)
     entries = _find(text, _BOXES, image_size).one_list()
     if entries is None:
-        return None
+        return [] if _NO_OBJECTS.fullmatch(fold_text(text).rstrip(". !")) else None
     return [Detection(None if e.label is None else fold_text(e.label), e.value) for e in entries]
 
 
@@ -296,7 +344,7 @@ class _Kind:
     keys: frozenset[str]  # what it stands under
     other_keys: frozenset[str]  # under these stands something else
     # (a group, whether y comes first) → the numbers of the one that it is by itself, x first
-    read: Callable[[Group, bool], list[float] | None]
+    read: Callable[..., list[float] | None]
     make: Callable[[Sequence[float]], tuple | None]
     labelled: bool  # without its label it is not whole
     other_length: int  # of a group of numbers that is something else
@@ -339,7 +387,9 @@ def _whole(entries: list[_Entry]) -> list[_Entry]:
 
 def _find(text: str, kind: _Kind, image_size: Size = None) -> _Found:
     """All that a text says of a kind."""
-    root, found, scale = read_notation(text), _Found(), _read_scale(image_size)
+    root, found, scale = _rows_of(read_notation(text), kind), _Found(), _read_scale(image_size)
+    kind = replace(kind, read=partial(kind.read, order=_order_said(text)))
+    befores: list[str | None] = []  # a label before each entry that stands alone
     is_empty, others, broken = False, 0, False
     for key, group in root.groups():
         name = _key_name(key)
@@ -349,6 +399,7 @@ def _find(text: str, kind: _Kind, image_size: Size = None) -> _Found:
         single, lists = _survey(group, kind, scale, label, name in _Y_FIRST_KEYS)
         if single is not None:
             found.alone.append(single)
+            befores.append(_label_before(group.before) if key is None else None)
         elif any(entry.value is not None for entry in _joined(lists)):
             found.lists.append((label, lists))
         elif lists:
@@ -356,12 +407,93 @@ def _find(text: str, kind: _Kind, image_size: Size = None) -> _Found:
             broken |= _is_broken(group, kind)
         else:
             is_empty |= not group.items or any(not inner.items for _, inner in group.groups())
+    if kind.labelled:
+        found.alone[:] = _labelled(found.alone, befores)
     if broken and not found.lists:
         found.alone.append(_Entry(None, None))
     if found.alone or found.lists:
         return found
     entries = _find_without_brackets(text, root, kind, scale)
     return _Found(alone=entries, is_empty=is_empty and not others)
+
+
+def _order_said(text: str) -> _Order | None:
+    """The order that a text gives its numbers in, wherever it says so; "other" where it differs.
+
+    >>> _order_said("[y1, x1, y2, x2] = [1, 2, 3, 4]"), _order_said('{"format": "xywh"}')
+    ('yxyx', 'xywh')
+    """
+    if len(text) > LONGEST_TEXT_CHARACTERS:
+        return None
+    said = {m.lastgroup for m in _ORDER.finditer(_SEPARATORS.sub(" ", text.lower()))}
+    if _Y_FIRST_POINT.search(text):
+        said.add("yxyx")
+    if len(said) > 1:
+        return "other"
+    return said.pop() if said else None  # type: ignore[return-value]
+
+
+def _rows_of(group: Group, kind: _Kind) -> Group:
+    """A group whose columns are made rows: `labels` beside `boxes`, or a list `x` beside a `y`.
+
+    Columns x and y of unequal length make one row, which is broken.
+    """
+    columns = [(_key_name(key), value) for key, value in group.items if key is not None]
+    if sum(name in _X_KEYS | _LABELS_KEYS for name, _ in columns) != 1:
+        return group
+    read = [(name, group.as_group(value)) for name, value in columns]
+    named = [(name, inner) for name, inner in read if inner is not None]
+    xs, ys = ([g for name, g in named if name in keys] for keys in (_X_KEYS, _Y_KEYS))
+    rows: list[Group] = []
+    if len(xs) == 1 and len(ys) == 1:
+        x, y = _loose_numbers(xs[0]), _loose_numbers(ys[0])
+        if x is None or y is None or len(x) != len(y):
+            rows = [Group(group.depth + 1, items=[(None, 0.0)], closed=True, broken=True)]
+        else:
+            pairs = zip(x, y, strict=True)
+            rows = [
+                Group(group.depth + 1, items=[(None, a), (None, b)], closed=True) for a, b in pairs
+            ]
+            if rows:
+                rows[-1].closed = xs[0].closed and ys[0].closed
+        others = [item for item in group.items if _key_name(item[0]) not in _X_KEYS | _Y_KEYS]
+        return replace(group, items=[*others, *((None, row) for row in rows)])
+    if not kind.labelled:
+        return group
+    labels = [g for name, g in named if name in _LABELS_KEYS]
+    boxes = [(name, g) for name, g in named if name in kind.keys]
+    if len(labels) != 1 or len(boxes) != 1:
+        return group
+    (name, boxes_said), texts = boxes[0], [value for _, value in labels[0].items]
+    inner = [g for _, g in boxes_said.groups()]
+    if not len(texts) == len(inner) == len(boxes_said.items):
+        return group
+    if not all(isinstance(text, str) for text in texts):
+        return group
+    for text, box in zip(texts, inner, strict=True):
+        row = Group(group.depth + 1, "{", [("label", text), (name, box)], closed=box.closed)
+        rows.append(row)
+    return replace(group, items=[(None, row) for row in rows])
+
+
+def _label_before(words: str) -> str | None:
+    """The label in the words before a box, `and a cup is at` → `cup`; None where there is none."""
+    found = _EDGE_SIGNS.sub(" ", words).split()
+    first, last = 0, len(found)
+    while first < last and found[first].lower() in _WORDS_BEFORE_LABEL:
+        first += 1
+    while first < last and found[last - 1].lower() in _WORDS_BEHIND_LABEL:
+        last -= 1
+    return " ".join(found[first:last]) or None
+
+
+def _labelled(entries: list[_Entry], labels: Sequence[str | None]) -> list[_Entry]:
+    """Entries with the labels before them, where each that has none of its own has one there."""
+    found = [
+        entry if entry.label is not None else entry._replace(label=label)
+        for entry, label in zip(entries, labels, strict=True)
+    ]
+    return entries if any(entry.label is None for entry in found) else found
 
 
 def _is_broken(group: Group, kind: _Kind) -> bool:
@@ -374,12 +506,26 @@ def _find_without_brackets(text: str, root: Group, kind: _Kind, scale: _Scale) -
     """`x1=1, y1=2, …`, two corners side by side, or bare numbers, an entry a line or clause."""
     y_first = any(_key_name(key) in _Y_FIRST_KEYS for key, _ in root.items)
     read = [_read_value(root, kind, scale, y_first)]
+    if read == [None] and not kind.labelled and "<point" in text:
+        read = [kind.make(pair) for pair in _attribute_points(root)] or [None]
     if read == [None]:
         bare = not any(group.items for _, group in root.groups())
         runs = bare_runs(text) if bare else None
         rows = [Group(items=[(None, number) for number in run]) for run in runs or []]
         read = [_read_value(row, kind, scale, y_first) for row in rows]
     return [_Entry(None, value) for value in read]
+
+
+def _attribute_points(root: Group) -> list[tuple[float, float]]:
+    """The points of `<points x1="1" y1="2" x2="3" y2="4">`; none where an x has no y behind it."""
+    said = [(_key_name(key), as_number(value)) for key, value in root.items]
+    said = [(name, number) for name, number in said if _NUMBERED.fullmatch(name)]
+    points = []
+    for (x, a), (y, b) in zip(said[::2], said[1::2], strict=False):
+        if x[0] != "x" or y != f"y{x[1:]}" or a is None or b is None:
+            return []
+        points.append((a, b))
+    return points if len(said) % 2 == 0 else []
 
 
 def _read_value(group: Group, kind: _Kind, scale: _Scale, y_first: bool) -> tuple | None:
@@ -398,6 +544,7 @@ def _survey(
     y_first: bool,
 ) -> tuple[_Entry | None, list[list[_Entry]]]:
     """The entry that a group is, or else the lists of entries within it."""
+    group = _rows_of(group, kind)
     own = _label_of(group)
     label = own or label
     last = len(group.items) - 1
@@ -493,7 +640,9 @@ def _keyed_numbers(group: Group, keys: Sequence[str]) -> list[float] | None:
     return known if len(known) == len(keys) and not (group.broken or loose) else None
 
 
-def _read_box(group: Group, y_first: bool) -> list[float] | None:
+def _read_box(group: Group, y_first: bool, order: _Order | None = None) -> list[float] | None:
+    if order == "other" or (y_first and order not in (None, "yxyx")):
+        return None
     for keys in _CORNER_KEYS:
         if (corners := _keyed_numbers(group, keys)) is not None:
             return corners
@@ -507,14 +656,19 @@ def _read_box(group: Group, y_first: bool) -> list[float] | None:
     if numbers is None:
         return None
     a, b, c, d = numbers
-    return [b, a, d, c] if y_first else numbers
+    if order == "xywh":
+        return [a, b, a + c, b + d]
+    return [b, a, d, c] if y_first or order == "yxyx" else numbers
 
 
 def _read_corners(group: Group) -> list[float] | None:
-    """Two points side by side."""
-    said = (inner for _, inner in group.groups() if not (inner.denied or _is_prose(inner)))
+    """Two points side by side, of which none is a centre or a size."""
+    said = ((key, inner) for key, inner in group.groups() if not (inner.denied or _is_prose(inner)))
     inner = list(islice(said, 3))
-    numbers = [number for g in inner for number in _read_point(g, False) or ()]
+    named = [word for key, g in inner for word in (key or g.before).lower().split()[-3:]]
+    if not (_SIZE_KEYS | _CENTER_KEYS).isdisjoint(named):
+        return None
+    numbers = [number for _, g in inner for number in _read_point(g, False) or ()]
     return numbers if len(inner) == 2 and len(numbers) == 4 else None
 
 
@@ -522,13 +676,15 @@ def _is_prose(group: Group) -> bool:
     return all(isinstance(value, Word) for _, value in group.items)
 
 
-def _read_point(group: Group, y_first: bool) -> list[float] | None:
+def _read_point(group: Group, y_first: bool, order: _Order | None = None) -> list[float] | None:
     if any(_key_name(key) in _SIDES for key, _ in group.items):
         return None
     if (pair := _keyed_numbers(group, ("x", "y"))) is not None:
         return pair
     numbers = _loose_numbers(group)
-    return numbers if numbers is not None and len(numbers) == 2 else None
+    if numbers is None or len(numbers) != 2:
+        return None
+    return numbers[::-1] if order == "yxyx" else numbers
 
 
 def _make_point(numbers: Sequence[float]) -> tuple[float, float]:
@@ -546,7 +702,7 @@ _BOXES = _Kind(
 )
 _POINTS = _Kind(
     keys=_POINT_KEYS,
-    other_keys=_BOX_KEYS,
+    other_keys=_BOX_KEYS | _SIZE_KEYS,
     read=_read_point,
     make=_make_point,
     labelled=False,

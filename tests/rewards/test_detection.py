@@ -55,7 +55,7 @@ def score(predicted, gold, name="detection"):
         ([CAT], [], 0, 0),
         ([CAT, "what"], [CAT], 1 / 2, 1 / 2),
         ([CAT, {"label": "cat", "box": [1, 2]}], [CAT], 1 / 2, 1 / 2),
-        ("a cat at [0, 0, 4, 4]", [CAT], 0, 0),
+        ("a cat at [0, 0, 4, 4]", [CAT], 1, 1),
         ('{"label": "cat", "box": [0, 0, 4, 4]}', [CAT], 1, 1),
         ("[" * 100_000, [CAT], 0, 0),
         ("[" + "9" * 5000 + "]", [CAT], 0, 0),

@@ -178,6 +178,80 @@ def test_labelled_boxes(score):
             assert score(fill(form, [*spoilt, *CUP_AND_DOG[2:]])) <= 0.5 + 1e-9, form
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"bbox": [100, 200, 50, 60], "format": "xywh"}',
+        '{"format": "x, y, width, height", "boxes": [[100, 200, 50, 60]]}',
+        '{"xywh": [100, 200, 50, 60]}',
+        '[{"label": "cup", "bbox_xywh": [100, 200, 50, 60]}]',
+        "[x, y, w, h] = [100, 200, 50, 60]",
+        "The box (x, y, width, height) is [100, 200, 50, 60].",
+        "[100, 200, 50, 60] in COCO format",
+        "x, y, w, h: 100, 200, 50, 60",
+        "(y, x): (200, 100), (260, 150)",
+        '{"bbox": [200, 100, 260, 150], "format": "yxyx"}',
+        '{"bbox": [100, 200, 150, 260], "format": "xyxy"}',
+        "It has the form xy, where x is first: [100, 200, 150, 260]",
+    ],
+)
+def test_a_box_that_says_its_order_is_read_in_it(text):
+    assert parse_box(text) == (100, 200, 150, 260)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"center": [125, 230], "size": [50, 60]}',
+        "The center is (125, 230), the size (50, 60).",
+        '{"bbox": [125, 230, 50, 60], "format": "cxcywh"}',
+        "[center_x, center_y, width, height] = [125, 230, 50, 60]",
+        '{"bbox": [100, 200, 50, 60], "format": "xywh", "order": "xyxy"}',
+        '{"box_2d": [100, 200, 150, 260], "format": "xyxy"}',
+        '{"x": [100, 150], "y": [200]}',
+        '<points x1="100" y1="200" x2="150">',
+    ],
+)
+def test_what_is_said_in_another_way_is_no_box(text):
+    assert parse_box(text) is None
+    assert parse_detections(text) in (None, []) or parse_detections(text)[0].box is None
+
+
+def test_points_that_say_that_y_is_first():
+    assert parse_points("As (row, col): (2, 1), (4, 3)").tolist() == [[1, 2], [3, 4]]
+
+
+def test_columns_and_attributes_that_do_not_match_are_no_points():
+    for text in (
+        '{"x": [1, 2, 3], "y": [4, 5]}',
+        '<points x1="1" y1="2" x2="3">a</points>',
+        '<points x1="1" x2="2" y1="3" y2="4">a</points>',
+    ):
+        assert parse_points(text) is None
+        assert parse_path(text) is None
+
+
+def test_words_that_say_that_there_is_nothing():
+    for text in ("There are no objects.", "No objects found", "I see nothing in this image.", "[]"):
+        assert reward("detection", text, answer=[]) == 1
+        assert reward("detection", text, answer=TRUE_OBJECTS) == 0
+    for text in ("There are no dogs but a cup.", "", "no objects at [1, 2, 3, 4]", "a cup"):
+        assert reward("detection", text, answer=[]) == 0
+
+
+def test_where_a_box_lacks_its_words_none_has_a_label():
+    text = "cup at [1, 2, 3, 4], [5, 6, 7, 8]"
+    assert [entry.label for entry in parse_detections(text)] == [None, None]
+
+
+def test_composed_and_decomposed_letters_are_one():
+    composed, decomposed = "caf\u00e9", "Cafe\u0301"
+    for name in ("exact", "anls"):
+        assert reward(name, composed, answer=[decomposed]) == 1
+        assert reward(name, decomposed, answer=[composed]) == 1
+        assert reward(name, "cafes", answer=[decomposed]) < 1
+
+
 def test_where_to_touch():
     for form in TOUCH_FORMS:
         assert parse_answer(fill(form, (12, 34))) == Answer(point=(12.0, 34.0), action="push"), form

@@ -57,6 +57,9 @@ BOX_FORMS = [
     r"{\"bbox_2d\": [A, B, C, D]}",
     '{"box_2d": [B, A, D, C], "label": "cup"}',
     '```json\n[{"box_2d": [B, A, D, C]}]\n```',
+    "[y1, x1, y2, x2] = [B, A, D, C]",
+    "ymin, xmin, ymax, xmax: B, A, D, C",
+    '{"x": [A, C], "y": [B, D]}',
 ]
 POINT_FORMS = [  # of two points
     "[[A, B], [C, D]]",
@@ -102,6 +105,9 @@ POINT_FORMS = [  # of two points
     "[[A, B], [C, D], [9, 9",
     '[{"point_2d": [A, B], "label": "a"}, {"point_2d": [C, D], "label": "a"}, {"point_2d": [9',
     "[[A, B], [C, D]]\nSo: [[A, B], [C, D]]",
+    '{"x": [A, C], "y": [B, D]}',
+    '<points x1="A" y1="B" x2="C" y2="D" alt="cup 2">cup 2</points>',
+    '<point x="A" y="B">a</point> <point x="C" y="D">b</point>',
     '[{"bbox_2d": [1, 2, 3, 4], "point_2d": [A, B]}, {"bbox": [1, 2, 3, 4], "point": [C, D]}]',
 ]
 PATH_FORMS = [  # of three points
@@ -118,6 +124,9 @@ PATH_FORMS = [  # of three points
     '{"path": [[A, B], [C, D], [E, F]], "reason": "it\'s [short]"}',
     '{"waypoints": [{"x": A, "y": B}, {"x": C, "y": D}, {"x": E, "y": F}]}',
     '[{"trajectory": [[A, B], [C, D], [E, F]]}]',
+    '{"x": [A, C, E], "y": [B, D, F]}',
+    '{"path": {"x": [A, C, E], "y": [B, D, F]}}',
+    "x = [A, C, E], y = [B, D, F]",
     '[{"point_2d": [A, B]}, {"point_2d": [C, D]}, {"point_2d": [E, F]}]',
     '[{"point": [A, B], "label": "1"}, {"point": [C, D], "label": "2"}, {"point": [E, F]}]',
     '{"start": [A, B], "middle": [C, D], "end": [E, F]}',
@@ -157,6 +166,12 @@ DETECTION_FORMS = [  # of two labelled boxes
     "<ref>cup</ref><box>[[A, B, C, D]]</box><ref>dog</ref><box>[[E, F, G, H]]</box>",
     "<|object_ref_start|>cup<|object_ref_end|><|box_start|>(A,B),(C,D)<|box_end|>\n"
     "<|object_ref_start|>dog<|object_ref_end|><|box_start|>(E,F),(G,H)<|box_end|>",
+    "<|object_ref_start|>cup<|object_ref_end|><|box_start|>(A,B),(C,D)<|box_end|>"
+    "<|object_ref_start|>dog<|object_ref_end|><|box_start|>(E,F),(G,H)<|box_end|>",
+    "- cup [A, B, C, D]\n- dog [E, F, G, H]",
+    "cup at [A, B, C, D] and dog at [E, F, G, H]",
+    "The **cup** is at (A, B, C, D), and there is a dog at (E, F, G, H).",
+    '{"labels": ["cup", "dog"], "boxes": [[A, B, C, D], [E, F, G, H]], "scores": [0.9, 0.8]}',
     '[{"label": "cup", "box": ["A", "B", "C", "D"]}, {"label": "dog", "box": "[E, F, G, H]"}]',
     '[{"label": "cup", "box": [A, B, C, D]}, {"label": "dog", "box": [E, F, G, H]}',
     '[{"label": "cup", "box": [A, B, C, D]}, {"label": "dog", "box": [E, F, G, H]}, {"label": "ca',
