@@ -31,7 +31,8 @@ def anls(text: str, golds: Sequence[str]) -> float:
         NL_j = edit distance(text, gold_j) / max(|text|, |gold_j|)
 
     over lower-cased texts, runs of white space as one space and none at the ends (as the ST-VQA
-    benchmark's evaluation has it), composed to NFC: a letter and its accent are one. Two empty texts are equal: 1.
+    benchmark's evaluation has it), composed to NFC: a letter and its accent are one. Two
+    empty texts are equal: 1.
     """
     return max(_similarity(_folded(text), _folded(gold)) for gold in golds)
 
