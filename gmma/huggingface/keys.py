@@ -118,6 +118,13 @@ class Section:
             raise UserError(f"{self.where}: {key} = {value!r}; it must be a number above 0")
         return value
 
+    def flag(self, key: str, default: bool) -> bool:
+        """A truth value. UserError for any other value."""
+        value = self.get(key, default)
+        if not isinstance(value, bool):
+            raise UserError(f"{self.where}: {key} = {value!r}; it must be true or false")
+        return value
+
     def section(self, key: str) -> dict[str, Any]:
         """A dictionary within this one, empty where there is none. UserError for anything else."""
         value = self.get(key, {})

@@ -74,6 +74,60 @@ def test_configs_that_no_model_has(copied: Path, change: Change, message: str) -
             read(copied)
 
 
+LLAMA = {
+    "model_type": "llama",
+    "vocab_size": 64,
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+WRONG_LLAMAS: Sequence[tuple[dict[str, Any], str]] = (
+    ({"rope_scaling": [1]}, r"rope_scaling = \[1\]; it must be a JSON object"),
+    ({"rope_parameters": "linear"}, "rope_parameters = 'linear'; it must be a JSON object"),
+    ({"rope_scaling": {"rope_type": ["x"]}}, r"rope_scaling = .*gmma implements rope_type default"),
+    (
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+        "implements rope_type default with no other key; linear with factor; llama3 with factor, ",
+    ),
+    ({"rope_scaling": {"type": "yarn", "unknown": 4.0}}, "gmma implements rope_type"),
+    ({"rope_scaling": {"type": "linear", "factor": "2"}}, "factor = '2'; it must be a number"),
+    ({"rope_scaling": {"type": "linear", "factor": 0}}, "factor = 0; it must be a number above 0"),
+    ({"rope_scaling": {"type": "linear", "factor": None}}, "factor = 0; it must be a number"),
+    ({"rope_parameters": LLAMA3 | {"low_freq_factor": True}}, "low_freq_factor = True"),
+    ({"rope_parameters": {"rope_theta": "a"}}, "rope_theta = 'a'; it must be a number"),
+    ({"rope_theta": "a"}, "rope_theta = 'a'; it must be a number"),
+    ({"sliding_window": 0}, "sliding_window = 0; it must be a whole number"),
+    ({"sliding_window": "all"}, "sliding_window = 'all'; it must be a whole number"),
+    ({"tie_word_embeddings": "no"}, "tie_word_embeddings = 'no'; it must be true or false"),
+    ({"attention_bias": 1}, "attention_bias = 1; it must be true or false"),
+)
+
+
+@pytest.mark.parametrize(("keys", "message"), WRONG_LLAMAS)
+def test_configs_that_no_llama_has(tmp_path: Path, keys: dict[str, Any], message: str) -> None:
+    for more in ({}, {"rope_parameters": LLAMA3}, {"sliding_window": 8, "rope_theta": 5e5}):
+        (tmp_path / "config.json").write_text(json.dumps(LLAMA | more))
+        describe_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA | keys))
+    with pytest.raises(UserError, match=message):
+        describe_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("tied", ["no", 0])
+def test_whether_heads_are_tied_is_true_or_false(copied: Path, tied: Any) -> None:
+    edit(copied / "config.json", lambda config: config.update(tie_word_embeddings=tied))
+    with pytest.raises(UserError, match=r"tie_word_embeddings = .*; it must be true or false"):
+        describe_pretrained(copied)
+
+
 def test_a_config_that_is_a_list(copied: Path) -> None:
     (copied / "config.json").write_text("[1, 2]")
     with pytest.raises(UserError, match=r"config.json holds list, not a JSON object"):

@@ -73,7 +73,7 @@ def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gem
         lambda: section.require("use_bidirectional_attention", (False,)),
     )
     sizes, get = decoder_sizes(section, TEXT_DEFAULTS, "hidden_activation"), section.get
-    layers, bias = sizes["layers"], get("attention_bias", False)
+    layers, bias = sizes["layers"], section.flag("attention_bias", False)
     old = section.size("_sliding_window_pattern", 6)
     every = section.size("sliding_window_pattern", old)
     local = listed_local_layers(section, layers)
@@ -89,7 +89,7 @@ def read_text_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gem
         local_rotary_base=inside.base,
         local_rotary_factor=inside.factor,
         final_softcap=get("final_logit_softcapping", None),
-        tied=get("tie_word_embeddings", True),
+        tied=section.flag("tie_word_embeddings", True),
         qkv_bias=bias,
         out_bias=bias,
         dtype=dtype,

@@ -33,15 +33,15 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ll
         lambda: section.require("rope_interleaved", (False,)),
         lambda: read_rotary(section),
     )
-    sizes, get = decoder_sizes(section, DEFAULTS), section.get
-    window, bias = get("sliding_window", NO_WINDOW), get("attention_bias", False)
+    sizes, bias = decoder_sizes(section, DEFAULTS), section.flag("attention_bias", False)
+    window = section.size("sliding_window", NO_WINDOW, NO_WINDOW)
     return LlamaConfig(
         **sizes,
         rotary_base=base,
         rotary_scaling=scaling,
         local_layers=(window != NO_WINDOW,) * sizes["layers"],
         window=window,
-        tied=get("tie_word_embeddings", False),
+        tied=section.flag("tie_word_embeddings", False),
         qkv_bias=bias,
         out_bias=bias,
         dtype=dtype,
@@ -50,16 +50,16 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ll
 
 def read_rotary(section: Section) -> tuple[float, RotaryScaling | None]:
     """Read base and scaling of the rotary frequencies, from the old key or the new one."""
-    found = {**section.get("rope_parameters", {}), **section.get("rope_scaling", {})}
-    kind = found.pop("rope_type", found.pop("type", "default"))
-    base = found.pop("rope_theta", section.get("rope_theta", 10_000.0))
-    found.pop("type", None)
-    if set(found) != set(SCALINGS.get(kind, ("unknown",))):
-        key = "rope_scaling" if section.get("rope_scaling", None) else "rope_parameters"
-        rules = "; ".join(f"{name} with {', '.join(keys)}" for name, keys in SCALINGS.items())
-        raise section.refuse(key, f"rope_type {rules}")
-    values = [found[name] for name in SCALINGS[kind]]
-    return base, RotaryScaling(*values) if values else None
+    old = section.section("rope_scaling")
+    found = section.section("rope_parameters") | old
+    kind = str(found.pop("rope_type", found.pop("type", "default")))
+    fields = SCALINGS.get(kind, ("rope_theta",))  # which is none of the others
+    if set(found) - {"rope_theta"} != set(fields):
+        rules = "; ".join(f"{n} with {', '.join(k) or 'no other key'}" for n, k in SCALINGS.items())
+        raise section.refuse("rope_scaling" if old else "rope_parameters", f"rope_type {rules}")
+    scaling = Section(values=found, where=f"{section.where}: rope_parameters")
+    base = scaling.number("rope_theta", section.number("rope_theta", 10_000.0))
+    return base, RotaryScaling(*(scaling.number(key, 0) for key in fields)) if fields else None
 
 
 def llama_table(config: LlamaConfig) -> Table:

@@ -29,7 +29,7 @@ class RotaryScaling:
     factor: float
     low_factor: float = 1.0
     high_factor: float = 1.0
-    context: int | None = None  # tokens that the model was first trained on
+    context: float | None = None  # tokens that the model was first trained on
 
     def apply(self, frequency: Float[np.ndarray, "half"]) -> Float[np.ndarray, "half"]:
         """Slow frequencies, in radians a position."""

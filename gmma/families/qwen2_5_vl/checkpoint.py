@@ -113,7 +113,7 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
         **angles,
         local_layers=local,
         window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
-        tied=nested.get("tie_word_embeddings", False) or get("tie_word_embeddings", False),
+        tied=nested.flag("tie_word_embeddings", False) | section.flag("tie_word_embeddings", False),
         vision=vision,
         image_token=nested.size("image_token_id", 151_655, MOST_TOKENS),
         dtype=dtype,
