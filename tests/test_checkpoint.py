@@ -16,6 +16,7 @@ from gmma.errors import UserError
 from gmma.files import read_json, write_whole
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
+from gmma.records.checksums import write_checksums
 
 KEEP_TWO = CheckpointConfig(every_steps=1, keep_last=2)
 CONFIG = {"name": "a", "seed": 0, "rl": {"steps": 5, "batch_prompts": 8}, "rewards": {"workers": 1}}
@@ -348,3 +349,28 @@ def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):
     path.write_text("[1, ")
     with pytest.raises(UserError, match=r"values\.json is not JSON"):
         read_json(path)
+
+
+def test_a_checkpoint_under_another_number_is_not_taken_for_it(copied, capsys):
+    """Whole as it is: its own number stands in it."""
+    shutil.rmtree(copied / "checkpoints/5")
+    for number in (5, 3):
+        shutil.copytree(copied / "checkpoints/4", copied / "checkpoints" / str(number))
+    with pytest.raises(UserError, match=r"checkpoint 5 .* is damaged: it is checkpoint 4"):
+        checkpoint.restore_params(copied, PARAMS)
+    assert checkpoint.newest_whole(copied) == 4
+    assert checkpoint.checkpoint_steps(copied) == [2, 4]
+    said = capsys.readouterr().out
+    for number in (5, 3):
+        assert f"checkpoint {number} of {copied} is damaged (it is checkpoint 4)" in said
+    assert_same_arrays(restored(copied, 4), by_path(state_at(4)))
+
+
+def test_checkpoints_from_before_they_held_their_number_are_read(copied):
+    path = copied / "checkpoints/5/progress/metadata"
+    progress = read_json(path)
+    assert progress.pop("step") == 5
+    path.write_text(json.dumps(progress))
+    write_checksums(copied / "checkpoints/5")
+    assert checkpoint.newest_whole(copied) == 5
+    assert_same_arrays(restored(copied, 5), by_path(state_at(5)))

@@ -47,7 +47,7 @@ from gmma.files import (
     write_whole,
 )
 from gmma.hardware.hosts import gather_entries, leads, wait_for_all
-from gmma.records.checksums import PROMISE, find_damage, write_checksums
+from gmma.records.checksums import PROMISE, STEP, find_damage, write_checksums
 from gmma.records.diagnostics import RunningMean
 from gmma.types import PyTree
 
@@ -102,7 +102,7 @@ def save(
     best: float | None = None,
 ) -> None:
     """Start writing a checkpoint; `best` ranks it, None or no number puts it below all others."""
-    held = asdict(progress) | {PROMISE: True}
+    held = asdict(progress) | {PROMISE: True, STEP: step}
     manager.save(
         step,
         args=ocp.args.Composite(
@@ -184,7 +184,8 @@ def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
     """The host's part of a checkpoint. One from before norms were kept begins their mean anew."""
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
     held = _read(manager, step, args)["progress"]
-    held.pop(PROMISE, None)
+    for name in (PROMISE, STEP):
+        held.pop(name, None)
     return Progress(**held | {"norms": RunningMean(**held.get("norms", {}))})
 
 

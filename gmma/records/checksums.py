@@ -4,7 +4,8 @@
     find_damage       which of its files are not as they were written
 
 So a checkpoint that is committed has them. One that has none is of a gmma from before them, which
-its progress tells: that one says whether checksums belong to it.
+its progress tells: that one says whether checksums belong to it, and the checkpoint's number, so
+that a copy under another one is not taken for it.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from gmma.files import RunPath, files_below
 
 CHECKSUMS = "checksums.json"
 PROMISE = "checksums"  # in a checkpoint's progress: it has some
+STEP = "step"  # there, too: the number of the checkpoint
 PROGRESS = PurePath("progress", "metadata")
 STEP_METADATA = "_CHECKPOINT_METADATA"  # Orbax adds the time of the commit to it
 COMMITTED = "commit_success.txt"  # comes with the commit, and says nothing else
@@ -47,11 +49,14 @@ def find_damage(
     content of what is read at once: a rest of a checkpoint, or figures that Orbax reads first.
     """
     try:
-        promised = json.loads((checkpoint / PROGRESS).read_bytes()).get(PROMISE, False)
+        progress = json.loads((checkpoint / PROGRESS).read_bytes())
+        promised, number = progress.get(PROMISE, False), str(progress.get(STEP, checkpoint.name))
     except FileNotFoundError:
-        promised = False  # parameters alone
+        promised, number = False, checkpoint.name  # parameters alone
     except (ValueError, AttributeError):
         return [f"{PROGRESS} is no JSON"]
+    if number != checkpoint.name:
+        return [f"it is checkpoint {number}"]
     try:
         held = json.loads((checkpoint / CHECKSUMS).read_bytes())
         damaged = _sum_of_values(held["files"]) != held["sha256"]
