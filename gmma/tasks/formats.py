@@ -4,15 +4,16 @@ Each function takes what the file holds, and its path, and gives manifest record
 read is a UserError. Questions are ours where the layout brings none.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gmma.errors import UserError
 from gmma.files import read_json
-from gmma.tasks.records import read_number, require_text
+from gmma.tasks.records import read_number, require_text, spell_value
 from gmma.tasks.truths import read_flag
 
+CLASSES = "classes.json"
 AFFORDANCES = {
     "grasp": "grasp it by",
     "cut": "cut with",
@@ -37,8 +38,13 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
     Boxes become `[x1, y1, x2, y2]`; a crowd region stays in the answer with `crowd`.
     """
     try:
-        names = {category["id"]: category["name"] for category in document["categories"]}
-        images = {image["id"]: image for image in document["images"]}
+        names = _one_each(
+            ((category["id"], category["name"]) for category in document["categories"]),
+            f"{path}: categories of id",
+        )
+        images = _one_each(
+            ((image["id"], image) for image in document["images"]), f"{path}: images of id"
+        )
         annotations = list(document["annotations"])
     except (KeyError, TypeError) as error:
         raise UserError(
@@ -67,6 +73,16 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
                 "image": images[image].get("file_name"),
                 **_size_of(images[image]),
             }
+
+
+def _one_each(pairs: Iterable[tuple[Any, Any]], what: str) -> dict[Any, Any]:
+    """Pairs as a dictionary. UserError where a key stands twice: which is meant is not known."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise UserError(f"{what} {spell_value(key)}: there are two; give each its own")
+        found[key] = value
+    return found
 
 
 def _coco_entry(annotation: Mapping[str, Any], names: Mapping[Any, str]) -> dict[str, Any]:
@@ -103,12 +119,13 @@ def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
     `classes.json` beside the file names the mask values. The box is that of the largest component.
     """
-    values = _class_values(path.parent / "classes.json")
+    values = _class_values(path.parent / CLASSES)
     for row in _rows(document, path, ("id", "tool", "image", "mask", "affordances")):
         if not isinstance(row["affordances"], Mapping):
             raise UserError(f"{path}: frame {row['id']}: affordances are no object of regions")
         for name, region in row["affordances"].items():
-            if name not in values or "main_bbox_xyxy" not in region:
+            boxed = isinstance(region, Mapping) and "main_bbox_xyxy" in region
+            if name not in values or not boxed:
                 raise UserError(f"{path}: frame {row['id']} has no class or no box for {name!r}")
             yield {
                 "id": f"{row['id']}/{name}",
@@ -125,9 +142,13 @@ def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 def _class_values(path: Path) -> dict[str, int]:
     """Name → value in the mask."""
     try:
-        return {name: int(value) for value, name in read_json(path).items()}
-    except (AttributeError, ValueError) as error:
+        named = [
+            (require_text(name, f"{path}: the name of {value}"), int(value))
+            for value, name in read_json(path).items()
+        ]
+    except ValueError as error:
         raise UserError(f'{path} is no object of {{"value": "name"}} ({error})') from error
+    return _one_each(named, f"{path}: values of name")
 
 
 def demand_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
@@ -154,6 +175,12 @@ def ocr_vqa_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
             "answer": row["answers"],
             "image": row["image"],
         }
+
+
+def files_beside(format: str, path: Path) -> tuple[Path, ...]:
+    """Files that a layout reads beside the one of its records, where they are."""
+    classes = path.parent / CLASSES
+    return (classes,) if format == "umd" and classes.is_file() else ()
 
 
 def _rows(document: Any, path: Path, wanted: Sequence[str]) -> Iterator[Mapping[str, Any]]:

@@ -7,10 +7,10 @@ A manifest is a JSON list or JSON lines, a record each:
 `image` is a path in the image folder, or a list of them; `id` may stand beside, and so may
 `thought`, a reasoning trace for SFT, `width` and `height` of the first image, which must then be
 so, and `mask` with `mask_value`, a picture whose pixels of that value are the truth's region
-(without a value: all that are not 0). What `answer` must be is the task's matter; its coordinates
-are on the first image, turned upright as its EXIF orientation says, in the units that the field
-`frame` names, and are stored in pixels. Images keep the bytes of their files. Other layouts are
-turned into this one by `gmma.tasks.formats`.
+(without a value: all that are not 0, which must be of one value). What `answer` must be is the
+task's matter; its coordinates are on the first image, turned upright as its EXIF orientation says,
+in the units that the field `frame` names, and are stored in pixels. Images keep the bytes of their
+files. Other layouts are turned into this one by `gmma.tasks.formats`.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.images.frames import WHOLE_IMAGE_UNITS
-from gmma.tasks.formats import FORMATS
+from gmma.tasks.formats import FORMATS, files_beside
 from gmma.tasks.pictures import (
     Outside,
     check_picture,
@@ -264,12 +264,13 @@ def manifest_storage(
 
     `accept` gets a record, its first image's size and its mask, and gives the answer in pixels; it
     raises UserError where the answer is wrong. `takes` says whether the task wants the record. The
-    home is named after the content of the files that hold the records, but not after that of the
-    images.
+    home is named after the content of the files that hold the records; those of pictures and masks
+    are the storage's `files`.
     """
     files = [config.file_of(split) for split in SPLITS]
     for path in files:
         require_records(path)
+    beside = [file for path in files for file in files_beside(config.format, path)]
 
     def records(split: str) -> Iterator[dict[str, Any]]:
         left_out: list[str] = []
@@ -293,12 +294,22 @@ def manifest_storage(
 
     return Storage(
         name=name,
-        directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files)}",
+        directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files, *beside)}",
         features=FEATURES,
         records=records,
-        version="1.1.0",  # what is refused has changed
+        version="1.2.0",  # what is refused has changed
+        files=lambda: picture_files(config),
         description=__doc__ or "",
     )
+
+
+def picture_files(config: RecordsConfig) -> Iterator[Path]:
+    """The files of every image and mask."""
+    for split in SPLITS:
+        for record in read_manifest(config, split):
+            yield from record.images
+            if record.mask is not None:
+                yield record.mask
 
 
 def stored(record: ManifestRecord, accept: Accept) -> dict[str, Any]:
@@ -339,6 +350,7 @@ def _read_mask(record: ManifestRecord, size: Size) -> np.ndarray | None:
     if record.mask is None:
         return None
     values = np.asarray(open_picture(record.mask, record.where))
+    _require_sharp(record, values)
     region = values != 0 if record.mask_value is None else values == record.mask_value
     if region.ndim != 2 or not region.any():
         raise UserError(
@@ -352,6 +364,25 @@ def _read_mask(record: ManifestRecord, size: Size) -> np.ndarray | None:
             f"{found}; a mask lies over its image pixel by pixel"
         )
     return region
+
+
+def _require_sharp(record: ManifestRecord, values: np.ndarray) -> None:
+    """UserError for a mask of which it is not clear which pixels are the region's."""
+    assert record.mask is not None
+    with Image.open(record.mask) as picture:
+        if picture.format in ("JPEG", "MPO"):
+            raise UserError(
+                f"{record.where}: mask {record.mask} is a JPEG, which changes values at the edges "
+                "of a region; save it as PNG, in two values"
+            )
+    if record.mask_value is not None or values.ndim != 2:
+        return
+    found = np.unique(values)
+    if len(found) > 2 or (len(found) == 2 and found[0] != 0):
+        raise UserError(
+            f"{record.where}: mask {record.mask} has {len(found)} values, {found[0]} to "
+            f"{found[-1]}; say in mask_value which one is the region, or save it in 0 and one other"
+        )
 
 
 def stored_form(

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
+from gmma.files import lock_of, locked, move_directory
 
 SPLITS = ("train", "validation", "test")
 _CONTENT_FILE = "content.json"
@@ -34,6 +36,9 @@ class Storage:
     features: Mapping[str, Any]  # TFDS features; images take what `encode_png` gives
     records: Callable[[str], Iterator[dict[str, Any]]]  # split → its records in order
     version: str = "1.0.0"  # to raise when the same config would give other records
+    # Files that records depend on beside what the directory is named after: pictures, too many to
+    # be read at each start. What they were is kept, and a change builds the dataset anew.
+    files: Callable[[], Iterable[Path]] | None = None
     description: str = ""
 
 
@@ -81,24 +86,86 @@ def prepare(storage: Storage) -> Path:
     """Write the records where they are not there yet; the dataset's directory.
 
     TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
-    could be taken for whole. Raises UserError where the result is not whole.
+    could be taken for whole. A dataset whose files have changed makes way for a new one, if that
+    can be built. Raises UserError where the result is not whole.
     """
-    builder = _Builder(storage)
+    if is_prepared(storage) and _files_changed(storage):
+        with locked(lock_of(storage.directory), wait=True):
+            if is_prepared(storage) and _files_changed(storage):  # and nobody was faster
+                _replace(storage)
+    elif not is_prepared(storage):
+        _build(storage)
+    where = dataset_directory(storage)
     if not is_prepared(storage):
-        tfds.disable_progress_bar()
-        with (
-            tempfile.TemporaryDirectory() as downloads,  # TFDS wants a place even for no download
-            contextlib.redirect_stdout(io.StringIO()),  # and announces it
-        ):
-            try:
-                builder.download_and_prepare(file_format="array_record", download_dir=downloads)
-            except OSError:
-                if not is_prepared(storage):  # else another process was faster
-                    raise
-    if not is_prepared(storage):
-        raise UserError(f"{builder.data_dir} is not a whole dataset; delete it and build again")
+        raise UserError(f"{where} is not a whole dataset; delete it and build again")
     read_content(storage)
-    return Path(builder.data_dir)
+    return where
+
+
+def _build(storage: Storage) -> None:
+    _keep_files(storage)  # as they are before they are read
+    tfds.disable_progress_bar()
+    with (
+        tempfile.TemporaryDirectory() as downloads,  # TFDS wants a place even for no download
+        contextlib.redirect_stdout(io.StringIO()),  # and announces it
+    ):
+        try:
+            _Builder(storage).download_and_prepare(
+                file_format="array_record", download_dir=downloads
+            )
+        except OSError:
+            if not is_prepared(storage):  # else another process was faster
+                raise
+
+
+def _replace(storage: Storage) -> None:
+    """Build a dataset anew; where that fails the old one stays, and is not taken for the new."""
+    where = dataset_directory(storage)
+    print(f"files of {where} have changed; it is built anew", file=sys.stderr)
+    with tempfile.TemporaryDirectory(dir=storage.directory) as away:
+        old = Path(away) / where.name
+        move_directory(where, old)
+        try:
+            _build(storage)
+        except BaseException:
+            _kept_files(storage).unlink(missing_ok=True)
+            if not where.exists():
+                move_directory(old, where)
+            raise
+
+
+def _kept_files(storage: Storage) -> Path:
+    """Where it stands what the files were; beside the dataset, so that it is there before it."""
+    return storage.directory / f"files_{storage.version}.json"
+
+
+def _keep_files(storage: Storage) -> None:
+    if storage.files is not None:
+        rows = [[str(path), *_state(path)] for path in dict.fromkeys(storage.files())]
+        storage.directory.mkdir(parents=True, exist_ok=True)
+        _write_beside(_kept_files(storage), json.dumps(rows))
+
+
+def _files_changed(storage: Storage) -> bool:
+    """Whether a file is not as it was; one that is gone is not: the dataset holds what it was."""
+    if storage.files is None:
+        return False
+    try:
+        rows = json.loads(_kept_files(storage).read_text())
+        return any(
+            [size, time] != (_state(Path(path)) or [size, time]) for path, size, time in rows
+        )
+    except (OSError, ValueError):  # nobody knows
+        return True
+
+
+def _state(path: Path) -> list[int]:
+    """Size in bytes and time of the last change in nanoseconds; [] of a file that is not there."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return []
+    return [found.st_size, found.st_mtime_ns]
 
 
 def read_split(storage: Storage, split: str, decoders: Mapping[str, Any] | None = None) -> Any:

@@ -1,18 +1,22 @@
 """The authors' released schema, other layouts, splits; what is wrong is named with its record."""
 
 import json
+import os
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 from PIL import Image
-from records import real, write_manifest
+from records import CONFIGS, drawn_config, real, real_config, write_manifest
 
 from gmma.errors import UserError
 from gmma.tasks import TASKS
 from gmma.tasks.formats import FORMATS
-from gmma.tasks.manifest import RecordsConfig, read_document, read_manifest
+from gmma.tasks.manifest import RecordsConfig, read_back, read_document, read_manifest
+from gmma.tasks.storage import dataset_directory, prepare, read_content, read_split
 from gmma.tasks.trajectory import TrajectoryConfig
+from gmma.tasks.visual import storage
 
 
 def rows_of(path):
@@ -167,6 +171,96 @@ def test_a_changed_manifest_is_another_dataset(manifest, tmp_path):
         task.source(config, tmp_path, "train")
 
 
+def drawn_storage(config, folder):
+    return storage(TASKS[config.name].content.args[0], config, folder)
+
+
+def written_at(kept):
+    return (dataset_directory(kept) / "dataset_info.json").stat().st_mtime_ns
+
+
+def test_a_changed_picture_or_mask_is_another_dataset(tmp_path, capsys):
+    """Their bytes are stored; what only looks newer is built again, with the same hash."""
+    config = drawn_config(tmp_path, "affordance_points")
+    kept = drawn_storage(config, tmp_path)
+    prepare(kept)
+    before, written = read_content(kept), written_at(kept)
+    prepare(kept)
+    assert written_at(kept) == written
+    (tmp_path / "4.png").unlink()  # is in the dataset
+    prepare(kept)
+    assert written_at(kept) == written
+    Image.new("RGB", (60, 40), "blue").save(tmp_path / "4.png")
+    assert "is built anew" not in capsys.readouterr().err
+    prepare(kept)
+    painted = read_content(kept)
+    assert painted.digest != before.digest
+    assert bytes(read_split(kept, "test")[4]["images"][0]) == (tmp_path / "4.png").read_bytes()
+    Image.new("L", (60, 40), 3).save(tmp_path / "mask.png")
+    prepare(kept)
+    assert read_content(kept).digest not in (painted.digest, before.digest)
+    assert read_back(read_split(kept, "train")[0]).mask.all()
+    found, built = read_content(kept), written_at(kept)
+    os.utime(tmp_path / "3.png", (1, 1))
+    prepare(kept)
+    assert written_at(kept) != built
+    assert read_content(kept) == found
+    assert "is built anew" in capsys.readouterr().err
+    (tmp_path / "3.png").write_bytes(b"")
+    for _ in range(2):  # nothing is lost, and nothing old is taken for new
+        with pytest.raises(UserError, match=r"3\.png is no whole picture"):
+            prepare(kept)
+        assert read_content(kept) == found
+
+
+def test_changed_classes_are_another_dataset(tmp_path):
+    path = umd(tmp_path)
+    config = affordance(path)
+    first = drawn_storage(config, tmp_path).directory
+    (tmp_path / "classes.json").write_text('{"2": "grasp", "1": "cut"}')
+    assert drawn_storage(config, tmp_path).directory != first
+
+
+def umd(folder, affordances=MappingProxyType({"grasp": {"main_bbox_xyxy": [4, 6, 24, 30]}})):
+    """A UMD file of one drawn frame."""
+    Image.new("RGB", (60, 40)).save(folder / "a.png")
+    mask = np.zeros((40, 60), np.uint8)
+    mask[6:30, 4:24] = 1
+    Image.fromarray(mask).save(folder / "mask.png")
+    row = {"id": "a", "tool": "cup", "image": "a.png", "mask": "mask.png"}
+    (folder / "classes.json").write_text('{"1": "grasp", "2": "cut"}')
+    return write_rows(folder / "umd.json", [row | {"affordances": dict(affordances)}])
+
+
+def affordance(path):
+    records = RecordsConfig(format="umd", train=path, validation=path, test=path)
+    return CONFIGS["affordance"](records=records)
+
+
+@pytest.mark.parametrize("region", [None, "main_bbox_xyxy", 5, ["main_bbox_xyxy"], {}])
+def test_a_region_that_is_no_object_is_refused(tmp_path, region):
+    path = umd(tmp_path, {"grasp": region})
+    with pytest.raises(UserError, match=r"umd\.json: frame a has no class or no box for 'grasp'"):
+        read_manifest(affordance(path).records, "train")
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        ({"1": ["grasp"]}, "the name of 1 is a list, not a string"),
+        ({"1": None}, "the name of 1 is a NoneType"),
+        ({"one": "grasp"}, "no object of"),
+        ({"1": "grasp", "2": "cut", "3": "grasp"}, 'values of name "grasp": there are two'),
+    ],
+)
+def test_classes_that_name_no_values_are_refused(tmp_path, classes, words):
+    path = umd(tmp_path)
+    assert read_manifest(affordance(path).records, "train")
+    (tmp_path / "classes.json").write_text(json.dumps(classes))
+    with pytest.raises(UserError, match=rf"classes\.json.*{words}"):
+        read_manifest(affordance(path).records, "train")
+
+
 def test_coco_boxes_become_corners():
     """The first box of COCO image 30 there: x 204.86, y 31.02, width 254.88, height 324.12."""
     path = real("coco_permissive52/instances_train.json")
@@ -181,8 +275,6 @@ def test_coco_boxes_become_corners():
 
 
 def test_an_affordance_mask_is_the_pixels_of_its_class(tmp_path):
-    from records import real_config
-
     config = real_config("affordance_points")
     task = TASKS["affordance"]
     task.build(config, tmp_path)
@@ -196,8 +288,6 @@ def test_an_affordance_mask_is_the_pixels_of_its_class(tmp_path):
 
 
 def test_a_mask_without_its_value_is_refused(tmp_path):
-    from records import drawn_config
-
     config = drawn_config(tmp_path, "affordance_points")
     rows = rows_of(config.records.train)
     rows[2]["mask_value"] = 9

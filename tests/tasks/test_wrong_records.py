@@ -1,6 +1,7 @@
 """Records as people have them: each gives the right value, or one message with file and record."""
 
 import base64
+import io
 import json
 from dataclasses import replace
 from types import MappingProxyType, SimpleNamespace
@@ -234,6 +235,38 @@ def test_a_mask_of_another_size_is_refused_when_it_is_loaded(tmp_path):
     refused(config, tmp_path, "small.png is 20 x 10", "is 60 x 40")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("region.jpg", None, ["region.jpg is a JPEG", "PNG"]),
+        ("region.jpg", 255, ["region.jpg is a JPEG", "PNG"]),
+        ("soft.png", None, ["soft.png has 3 values, 0 to 255", "mask_value"]),
+        ("inside.png", None, ["inside.png has 2 values, 1 to 255", "mask_value"]),
+    ],
+)
+def test_a_mask_whose_region_is_not_clear_is_refused(tmp_path, name, value, words):
+    """A JPEG blurs the edges: there 100 pixels become 175 that are not 0."""
+    region = np.zeros((40, 60), np.uint8)
+    region[10:20, 10:20] = 255
+    inside = np.maximum(region, 1)
+    soft = region.copy()
+    soft[9] = 128
+    masks = {"region": region, "soft": soft, "inside": inside, "sharp": region > 0}
+    path = change(tmp_path, "affordance_points", mask=name, mask_value=value)
+    Image.fromarray(masks[name.split(".")[0]]).save(tmp_path / name)
+    Image.fromarray(masks["sharp"]).save(tmp_path / "sharp.png")
+    rows = json.loads(path.read_text())
+    if value is None:
+        del rows[3]["mask_value"]
+    path.write_text(json.dumps(rows))
+    refused(config_of(path, "affordance_points"), tmp_path, *words)
+    rows[3] = {**rows[3], "mask": "sharp.png"}
+    rows[3].pop("mask_value", None)
+    path.write_text(json.dumps(rows))
+    stored = rows_of(config_of(path, "affordance_points"), tmp_path)[3]["mask"]
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(stored))), region)
+
+
 def test_pictures_lie_where_their_paths_say(tmp_path):
     """Absolute paths work from anywhere; `..` works within the folder, and out of it if allowed."""
     inside, outside = tmp_path / "in", tmp_path / "out"
@@ -266,9 +299,9 @@ def coco(folder, **changes):
     image = {"id": 7, "file_name": "a.jpg", "width": 60, "height": 40}
     annotation = {"id": 1, "image_id": 7, "category_id": 2, "bbox": [4, 6, 20, 24], "iscrowd": 0}
     document = {
-        "images": [image | changes.get("image", {})],
+        "images": [image | changes.get("image", {}), *changes.get("images", [])],
         "annotations": [annotation | changes.get("annotation", {})],
-        "categories": [{"id": 2, "name": "cup"}],
+        "categories": [{"id": 2, "name": "cup"}, *changes.get("categories", [])],
     }
     path = folder / "coco.json"
     path.write_text(json.dumps(document))
@@ -288,6 +321,8 @@ def coco(folder, **changes):
         ({"annotation": {"bbox": [4, 6, 20, "24"]}}, ["annotation 0 (id 1)", "finite number"]),
         ({"annotation": {"iscrowd": "false"}}, ["annotation 0 (id 1)", "iscrowd"]),
         ({"annotation": {"image_id": 8}}, ["annotation 0 (id 1)", "no 8"]),
+        ({"images": [{"id": 7, "file_name": "b.jpg"}]}, ["images of id 7: there are two"]),
+        ({"categories": [{"id": 2, "name": "dog"}]}, ["categories of id 2: there are two"]),
     ],
 )
 def test_a_coco_file_that_disagrees_with_itself_is_refused(tmp_path, changes, words):
