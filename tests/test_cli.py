@@ -88,7 +88,7 @@ WRONG_OPTIONS = [
     ("--rewards.terms.0.name box_uoi", "reward 'box_uoi' is unknown; choose one of", "box_iou"),
     ("--rewards.terms.0.name nowhere:reward", "'nowhere:reward' cannot be imported"),
     ("--sampling.temperature 0", "sampling.temperature = 0", "every advantage 0"),
-    ("--init-from runs/nowhere", "runs/nowhere has not a checkpoint: it has none"),
+    ("--init-from runs/nowhere", "runs/nowhere has no checkpoint yet"),
     ("--init-from runs/whole --model.width 32", "belongs to another model", "(and 15 more)"),
 ]
 
@@ -135,7 +135,7 @@ def test_a_run_is_not_written_over(refuse):
         ("eval runs/nowhere", "runs/nowhere is no run: it has no config.json; give runs/NAME"),
         ("eval data", "data is no run: it has no config.json"),
         ("sample runs/nowhere", "runs/nowhere is no run"),
-        ("eval runs/whole --step 7", "has not checkpoint 7: it has steps [9, 13, 14]"),
+        ("eval runs/whole --step 7", "has no checkpoint 7, but 9, 13, 14; choose one"),
         ("eval runs/whole --split exam", "no split 'exam'; choose one of train, validation, test"),
         ("eval runs/whole --examples 0", "evaluation.examples = 0; it must be 1 or more"),
         ("sample runs/whole --example 8", "example 8 is not among the 8 of test"),

@@ -294,10 +294,14 @@ def save_params(run_dir: RunPath, params: PyTree) -> None:
 def find_step(run_dir: RunPath, step: int | None = None) -> int:
     """The newest checkpoint's number, or the given one; raises UserError where it is not there."""
     steps = checkpoint_steps(run_dir)
-    if not steps or (step is not None and step not in steps):
-        found = f"it has steps {steps}" if steps else "it has none"
-        wanted = "a checkpoint" if step is None else f"checkpoint {step}"
-        raise UserError(f"{run_dir} has not {wanted}: {found}; give the directory of a run")
+    if not steps:
+        raise UserError(
+            f"{run_dir} has no checkpoint yet; go on with gmma train … --resume, or give the "
+            "directory of another run"
+        )
+    if step is not None and step not in steps:
+        held = ", ".join(map(str, steps))
+        raise UserError(f"{run_dir} has no checkpoint {step}, but {held}; choose one of these")
     return steps[-1] if step is None else step
 
 

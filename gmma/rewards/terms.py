@@ -66,13 +66,20 @@ def find_reward(term: RewardTerm) -> Reward:
     if os.getcwd() not in sys.path:  # a console script does not look where it was started
         sys.path.append(os.getcwd())
     try:
-        reward = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(module_name)
     except Exception as error:  # whatever the user's module raises on import
         raise UserError(
             f"reward '{term.name}' cannot be imported: {type(error).__name__}: "
             f"{_spelled(error, str)}; the module must be importable from the directory you start "
             "gmma in, or from PYTHONPATH"
         ) from error
+    reward = getattr(module, function_name, None)
+    if reward is None:
+        own = [name for name, value in vars(module).items() if callable(value)]
+        raise UserError(
+            f"reward '{term.name}': module {module_name} has no function {function_name}; it has "
+            f"{', '.join(name for name in own if not name.startswith('_')) or 'none'}"
+        )
     if not callable(reward):
         raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
     return reward

@@ -47,6 +47,11 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
         )
         annotations = list(document["annotations"])
     except (KeyError, TypeError) as error:
+        if isinstance(document, list):
+            raise UserError(
+                f"{path} is no COCO instances file but a list of {len(document)} records; is "
+                "task.records.format = manifest meant?"
+            ) from error
         raise UserError(
             f"{path} is no COCO instances file: {type(error).__name__} {error}; it needs images, "
             "annotations with bbox, and categories"

@@ -156,9 +156,11 @@ def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
     if split == "train" or getattr(config, split) is None:
         kept = [r for r in kept if drawn_split(config, r, folder) == split]
     if not kept:
+        of_type = f" of type {config.question_type}" if config.question_type else ""
         raise UserError(
-            f"of the {len(records)} records of {path} none of type {config.question_type or 'any'} "
-            f"is in split {split}; give the split a file of its own, or a larger share"
+            f"of the {len(records)} records of {path} none{of_type} is in split {split}; set "
+            f"task.records.{split} to a file of its own, or change the shares of validation (now "
+            f"{config.validation_share}) and test ({config.test_share})"
         )
     return kept
 
@@ -188,7 +190,9 @@ def check_record(
     missing = [key for key in REQUIRED if key not in row]
     unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
     if missing:
-        raise UserError(f"{where} has no {', '.join(missing)}; a record needs {REQUIRED}")
+        raise UserError(
+            f"{where} has no {', '.join(missing)}; a record needs {', '.join(REQUIRED)}"
+        )
     if unknown and config.unknown_keys == "refuse":
         raise UserError(
             f"{where} has unknown keys {', '.join(map(str, unknown))}; a record may also have "
