@@ -26,7 +26,6 @@ from gmma.records.health import first_not_finite
 from gmma.records.metrics import read_records
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
-from gmma.run.preflight import TRIAL_ANSWERS
 from gmma.tasks.mathematics import MathConfig
 from gmma.theory import gradient_spike_score
 
@@ -344,7 +343,7 @@ def reinforce_with(lab, monkeypatch, tmp_path, reward, *, calls=3, **limits):
     the records of the run.
     """
     monkeypatch.setenv("BAD_REWARD_LOG", str(tmp_path / "calls"))
-    first = TRIAL_ANSWERS + 2 * 8 * 4
+    first = 2 * 8 * 4  # calls of the first two steps
     monkeypatch.setenv("BAD_REWARD_CALLS", f"{first} {first + calls}")
     parts = copy_of_run(lab, tmp_path.name, up_to=0)
     rewards = RewardConfig(
@@ -354,6 +353,7 @@ def reinforce_with(lab, monkeypatch, tmp_path, reward, *, calls=3, **limits):
     share_programs(monkeypatch, lab)
     try:
         with train.open_run(parts) as (run, _):
+            (tmp_path / "calls").write_bytes(b"")  # those of the trial do not count
             train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))
     finally:
         lab.bad_records = read_records(parts.config.run_dir / "metrics.jsonl")
