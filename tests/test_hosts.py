@@ -1,6 +1,7 @@
 """Several processes on loopback: one run, whatever their number, and what happens when one goes."""
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -29,9 +30,10 @@ def lab(tmp_path_factory):
     """A run on two hosts of which one is killed, resumed on four and on one, each told to end."""
     with open_tiny(tmp_path_factory) as (directory, start):
         lab = SimpleNamespace(whole=directory / "runs/whole", log=directory / "log.txt")
-        lab.killed = directory / "runs/hosts"
+        name = "hosts" + os.environ.get("PYTEST_XDIST_WORKER", "")  # each worker has its own
+        lab.killed = directory / "runs" / name
         patience = ("--hosts.heartbeat-seconds", "15")
-        hosts = train_on_hosts(start, 2, "hosts", *ENDLESS, *patience)
+        hosts = train_on_hosts(start, 2, name, *ENDLESS, *patience)
         wait_until(hosts[0], lambda: count_lines(lab.killed) >= SFT_STEPS + 4)
         said = lab.log.stat().st_size
         hosts[1].send(signal.SIGKILL)
@@ -41,14 +43,14 @@ def lab(tmp_path_factory):
         lab.said = lab.log.read_bytes()[said:].decode()
 
         def resume(count):
-            runs = directory / f"on_{count}"
-            shutil.copytree(lab.killed, runs / "hosts")
-            before, run_dir = count_lines(lab.killed), runs / "hosts"
+            runs = directory / f"{name}_on_{count}"
+            shutil.copytree(lab.killed, runs / name)
+            before, run_dir = count_lines(lab.killed), runs / name
             resumed = ("--resume", "--runs-dir", runs, *ENDLESS)
             if count == 1:
-                hosts = [train_tiny(start, "hosts", *resumed)]
+                hosts = [train_tiny(start, name, *resumed)]
             else:
-                hosts = train_on_hosts(start, count, "hosts", *resumed)
+                hosts = train_on_hosts(start, count, name, *resumed)
             wait_until(hosts[0], lambda: count_lines(run_dir) >= before + 4)
             hosts[-1].send(signal.SIGTERM)
             return run_dir, [host.wait() for host in hosts]

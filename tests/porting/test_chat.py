@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmma.families import family_of
 from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
 from gmma.text.prompt import prompt_text, prompt_tokens
