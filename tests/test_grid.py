@@ -18,7 +18,7 @@ from gmma.objective import token_weights
 from gmma.records.checkpoint import restore_all_params
 from gmma.records.metrics import read_records
 from gmma.run import assembly
-from gmma.sweep.arms import command as sweep_command
+from gmma.sweep import command as sweep_command
 from gmma.sweep.arms import sweep_runs
 from gmma.sweep.grid_run import check_cells, run_grid
 from gmma.train import train

@@ -38,8 +38,8 @@ from gmma.sweep.arms import (
     with_seeds,
     zipped,
 )
-from gmma.sweep.arms import queue as sweep_queue
-from gmma.sweep.arms import results as sweep_results
+from gmma.sweep import queue as sweep_queue
+from gmma.sweep import results as sweep_results
 from gmma.sweep.command import load_sweep, repeating, sweep_command
 from gmma.sweep.queue import Share, own_share, run_queue
 from gmma.sweep.results import (
