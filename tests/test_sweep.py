@@ -24,6 +24,8 @@ from gmma.records.checkpoint import save_config
 from gmma.run.evaluate import Evaluation, save_evaluation
 from gmma.run.feed import demonstration_seed
 from gmma.run.outcome import evaluation_path
+from gmma.sweep import queue as sweep_queue
+from gmma.sweep import results as sweep_results
 from gmma.sweep.arms import (
     START,
     Arm,
@@ -38,8 +40,6 @@ from gmma.sweep.arms import (
     with_seeds,
     zipped,
 )
-from gmma.sweep import queue as sweep_queue
-from gmma.sweep import results as sweep_results
 from gmma.sweep.command import load_sweep, repeating, sweep_command
 from gmma.sweep.queue import Share, own_share, run_queue
 from gmma.sweep.results import (

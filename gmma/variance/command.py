@@ -6,7 +6,6 @@ and (b) alone, for thoughts whose means are spread evenly or given.
 """
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +38,7 @@ from gmma.variance.plot import plot_variance
 from gmma.variance.simulation import Law, resampled, simulated_variance, variance_between_parts
 
 SPREAD = (0.2, 0.8)  # of evenly spaced means
+UNHURRIED_SECONDS = 1e9  # a limit of a step that nothing reaches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ def reward_pool(
     rows = parts.mesh.size * max(1, 8 // parts.mesh.size)
     found = []
     # So many answers may take longer than a step of training may; each answer has its own limit.
-    unhurried = replace(config, rewards=replace(config.rewards, step_seconds=math.inf))
+    unhurried = replace(config, rewards=replace(config.rewards, step_seconds=UNHURRIED_SECONDS))
     with run_scorer(unhurried) as scorer:
         for place, start in enumerate(range(0, len(examples), rows)):
             part = examples[start : start + rows]

@@ -20,7 +20,7 @@ MASK = np.eye(10, dtype=bool)
 MANIPULATION = {"kind": "drawer", "seed": 0, "frame_size": [224, 224]}
 COLUMNS = {
     "affordance_points": {"answer": MASK},
-    "answer_form": {"form": "box"},
+    "answer_form": {},
     "anls": {"answer": ["Genaxis Theatre", "carpark"]},
     "box_iou": {"answer": [1, 2, 30, 40]},
     "code": {"tests": ["assert f(1) == 2"], "setup": ""},
@@ -35,6 +35,7 @@ COLUMNS = {
     "math": {"answer": "18"},
     "trajectory": {"answer": [[1, 2], [3, 4]], "image_size": [30, 40]},
 }
+OPTIONS = {"answer_form": {"form": "box"}}  # of a term, not a value a record
 EXAMPLES = ["[1, 2, 30, 40]", "[[1, 2], [3, 4]]", '[{"label": "cup", "box": [1, 2, 30, 40]}]']
 EXAMPLES += [r"\boxed{\frac{36}{2}}", "def f(x):\n    return x + 1", "carpark", "yes", "cup"]
 NOTATION = "0123456789.,+-eE[](){}\"':\\^_$%/ \n\tlabeboxfrcup=*#A"
@@ -75,7 +76,7 @@ def check_any_text(name, count):
     columns = {key: [value] for key, value in COLUMNS[name].items()}
     for answer in answers:
         began = time.monotonic()
-        (value,) = REWARDS[name]([answer], thoughts=[""], **columns)
+        (value,) = REWARDS[name]([answer], thoughts=[""], **columns, **OPTIONS.get(name, {}))
         assert isinstance(value, float)
         assert 0 <= value <= 1, answer
         assert time.monotonic() - began < 10, answer
