@@ -245,7 +245,7 @@ def test_a_part_gives_its_own_options_to_its_terms(config):
     parts = (config.task.parts[0], replace(config.task.parts[1], task=sums))
     changed = replace(config, task=replace(config.task, parts=parts))
     options = [term.options for term in reward_terms(changed)]
-    assert options == [(), (("relative_tolerance", 0.5),), ()]
+    assert options == [(("reading", "lenient"),), (("relative_tolerance", 0.5),), ()]
 
 
 def test_a_config_survives_json(config, root):
