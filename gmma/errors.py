@@ -37,7 +37,7 @@ def problems_of(error: UserError) -> tuple[str, ...]:
 
 
 def gather(*steps: Callable[[], Any]) -> list[Any]:
-    """What each step returns; where some raise UserError, one error with the mistakes of all."""
+    """Run every step and return its results; raise the mistakes of all as one UserError."""
     results: list[Any] = []
     problems: list[str] = []
     for step in steps:

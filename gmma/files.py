@@ -1,4 +1,4 @@
-"""Where a run's files are, on a disk or in a bucket, and files that are whole or absent."""
+"""Paths on a disk or in a bucket, and files that are whole or absent."""
 
 import fcntl
 import hashlib

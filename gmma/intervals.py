@@ -154,7 +154,7 @@ def student_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
 def crossed_ends(
     values: Float[np.ndarray, "*R seeds N"], over_examples: Callable[[np.ndarray], Ends]
 ) -> Ends:
-    """Of the same examples under several seeds, an interval for other seeds and examples.
+    """Return an interval for other seeds and examples, from the same examples under several seeds.
 
         value = mean + seed + example + rest
         low = mean − √((t s/√S)² + w (mean − low over the examples' means)²),   high likewise
@@ -175,7 +175,7 @@ def crossed_ends(
 
 
 def examples_share(values: Float[np.ndarray, "*R seeds N"]) -> Float[np.ndarray, "*R"]:
-    """Of the variance of examples' means over seeds, the part that is the examples' own.
+    """Return the examples' own part of the variance of their means over seeds.
 
     By the mean squares of a table with two ways and one value a cell; 1 where nothing varies.
     """

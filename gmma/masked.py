@@ -16,7 +16,7 @@ def masked_sum(
 def masked_count(
     mask: Bool[Array, "*s"], dtype: jnp.dtype, axis: Axis = None, keepdims: bool = False
 ) -> Shaped[Array, "..."]:
-    """How many entries count, as `dtype`."""
+    """Count the entries that the mask keeps, as `dtype`."""
     return mask.sum(axis=axis, keepdims=keepdims, dtype=dtype)
 
 

@@ -1,4 +1,4 @@
-"""From logits to a token and its log-prob.
+"""Sample a token from logits and record its log-prob.
 
 One row at a time; callers lift with `vmap`. The log-prob recorded is that of the whole distribution
 at the sampling temperature, before top-k and top-p: it is what the trainer computes again (law L2).
@@ -15,7 +15,7 @@ from gmma.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingConfig:
-    """How a token is drawn."""
+    """Sampling distribution of a token."""
 
     temperature: float = 1.0  # 0 is greedy; log-probs are then at temperature 1
     top_k: int = 0  # keep the k likeliest tokens; 0 keeps all

@@ -156,7 +156,7 @@ class Advantages:
 
 @pytree
 class TreeInputs:
-    """What a policy's forward pass reads: every token of every tree once, in packed order.
+    """Inputs of a policy's forward pass: every token of every tree once, in packed order.
 
     `positions` count along the path from the root: an answer continues from the true length of its
     prompt and its thought.
@@ -195,7 +195,7 @@ Metrics = dict[str, Metric]
 
 @pytree
 class TrainState:
-    """What an update reads and writes; donated to it."""
+    """State that an update reads and writes; donated to it."""
 
     params: Params  # the trained ones; nested dicts
     frozen: Params  # the others; an update passes them through

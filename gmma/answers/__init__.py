@@ -1,1 +1,1 @@
-"""How texts that models write are read: boxes, points, paths, mathematics."""
+"""Readers of the texts of answers: boxes, points, paths, mathematics."""

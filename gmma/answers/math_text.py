@@ -1,4 +1,4 @@
-r"""Where a text gives its mathematical answer, and that answer in one notation.
+r"""Find the mathematical answer in a text and bring it into one notation.
 
     "**Answer:** the value is $\tfrac12$, since …"  ─find_answer▶  \tfrac12  ─normalise▶  \frac12
 
@@ -137,7 +137,7 @@ def find_answer(text: str, *, strict: bool = False) -> str:
 
 
 def marks_answer(text: str) -> bool:
-    r"""Whether a text says which part of it is the answer: a box, `####`, "the answer is"."""
+    r"""Return whether a text marks its answer: by a box, `####` or "the answer is"."""
     return _last_boxes(text) is not None or _MARKER.search(text) is not None
 
 
@@ -166,7 +166,7 @@ def _on_one_line(span: re.Match) -> str:
 
 
 def _is_formula(span: re.Match) -> bool:
-    """Whether what stands between two `$` is one: not the words between two prices."""
+    """Return whether the text between two `$` is a formula, not the words between two prices."""
     content = _content(span)
     return re.fullmatch(r"[A-Za-z]+", content) is not None or not has_words(content)
 
@@ -178,7 +178,7 @@ def _read_strictly(text: str) -> str:
 
 
 def _last_boxes(text: str) -> tuple[str, int] | None:
-    """What the last box holds, or the last boxes that "and" joins, and where they end."""
+    """Return the last box, or the last boxes that "and" joins, and where they end."""
     found: list[tuple[str, int, int]] = []
     seen = 0  # of a box within a box, the outer one counts; each character is read once
     for match in _BOX.finditer(text):
@@ -281,7 +281,7 @@ def _read_line(line: str) -> str:
 
 
 def _conclude(line: str) -> str:
-    r"""What follows the last "so" or `=>` of a derivation: "3x = 36, so x = 12" says x = 12.
+    r"""Return what follows the last "so" or `=>` of a derivation: "3x = 36, so x = 12" says x = 12.
 
     A value with a remark behind it is none: "12, so the function is odd" says 12.
     """
@@ -367,7 +367,7 @@ def _unwrap(text: str) -> str:
 
 
 def has_words(text: str) -> bool:
-    """Whether there are words outside of commands, not only names of variables and functions."""
+    """Return whether there are words outside of commands, besides names of variables."""
     return next(words_of(text), None) is not None
 
 

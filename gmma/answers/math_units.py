@@ -1,4 +1,4 @@
-r"""What stands beside a number: its unit, its currency, words, and numbers written as words.
+r"""Read units, currencies, words beside a number, and numbers written as words.
 
 "\$2 million" ─read_quantity▶ ("2*10^{6}", "$")      "It takes 5 hours." ─only_number▶ ("5", "h")
 """
@@ -209,12 +209,12 @@ def _spell(words: str, power: str | None) -> list[str]:
 
 
 def _is_multiple(behind: Sequence[str]) -> bool:
-    """Whether the words behind a number make it a factor: 12 times as many, not 12 times."""
+    """Return whether the words behind a number make it a factor: 12 times as many, not 12 times."""
     return behind[:1] == ["times"] and behind[1:2] != [] and behind[1] in _COMPARED
 
 
 def _is_argument(before: Sequence[str]) -> bool:
-    """Whether the words before a number make another of it: the square of 12, up to 12."""
+    """Return whether the words before a number make another of it: the square of 12, up to 12."""
     if before[-2:] == ["up", "to"]:
         return not _MORE.intersection(before[-3:-2])
     if before[-1:] != ["of"]:
@@ -228,7 +228,7 @@ def _is_argument(before: Sequence[str]) -> bool:
 
 
 def _is_beside(head: str, token: str) -> bool:
-    """Whether a word stands beside the formula, not within it: not after an operator."""
+    """Return whether a word stands beside the formula, not within it: not after an operator."""
     if head.rstrip()[-1:] in tuple("+-*/^_=<>({[,|\\&"):
         return False
     bare = token.strip(".,;:!")
@@ -259,13 +259,13 @@ def find_unit(words: Sequence[str]) -> str:
 
 
 def is_unit(text: str) -> bool:
-    """Whether a word behind a formula belongs to its value: a unit, per cent, or "million"."""
+    """Return whether a word behind a formula is part of its value: a unit, per cent, "million"."""
     word = text.strip(" .\\").casefold()
     return word != "in" and (word in _MAGNITUDES or find_unit([word]) != "")
 
 
 def conflict(unit: str, other: str) -> bool:
-    """Whether two units contradict; one that is missing, or a degree of any scale, does not."""
+    """Return whether two units contradict; a missing one, or a degree of any scale, does not."""
     if {unit, other} <= _DEGREES and "deg" in (unit, other):
         return False
     return bool(unit and other and unit != other)

@@ -66,7 +66,7 @@ class Word(str):
 
 @dataclass(slots=True)
 class Group:
-    """What stands between two brackets, or between the ends of the text (`depth` 0)."""
+    """Content between two brackets, or between the ends of the text (`depth` 0)."""
 
     depth: int = 0
     bracket: str = ""
@@ -194,14 +194,14 @@ class _Builder:
         self.key, self.at_value, self.after_comma = None, False, False
 
     def end_words(self) -> None:
-        """What the words before this place were: an unquoted value, or prose."""
+        """End the words before this place: they were an unquoted value, or prose."""
         if self.words is not None:
             start, end = self.words
             self.words = None
             self.add(Word(self.original[start:end]))
 
     def name(self) -> None:
-        """What stands before this place is the key of what follows."""
+        """Take what stands before this place as the key of what follows."""
         if self.words is not None:
             start, end = self.words
             self.key, self.words = self.original[start:end], None

@@ -1,4 +1,4 @@
-"""What an answer says: its box, its labelled boxes, its points, its path. The one reader of each.
+"""Read an answer's box, labelled boxes, points or path. There is one reader of each.
 
 Rewards, metrics and pictures all read through here, so an answer that earns is an answer that
 counts and is drawn. Every reader takes the text and one of two readings:
@@ -159,7 +159,7 @@ def parse_box(text: str, reading: Reading = "lenient", image_size: Size = None) 
 
 
 def says_boxes(text: str, reading: Reading = "lenient", image_size: Size = None) -> bool:
-    """Whether a text says a box, or several where one was asked for."""
+    """Return whether a text says a box, or several where one was asked for."""
     if reading == "strict":
         return parse_box(text, reading) is not None
     return any(entry.value is not None for entry in _find(text, _BOXES, image_size).entries())
@@ -340,7 +340,7 @@ class _Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class _Kind:
-    """What is looked for."""
+    """The kind of answer that is looked for."""
 
     keys: frozenset[str]  # what it stands under
     other_keys: frozenset[str]  # under these stands something else
@@ -353,7 +353,7 @@ class _Kind:
 
 @dataclass(frozen=True)
 class _Found:
-    """What a text says: entries that stand alone, and lists of entries with their key."""
+    """The entries of a text: those that stand alone, and lists of entries with their key."""
 
     alone: list[_Entry] = field(default_factory=list)
     lists: list[tuple[str | None, list[list[_Entry]]]] = field(default_factory=list)
@@ -498,7 +498,7 @@ def _labelled(entries: list[_Entry], labels: Sequence[str | None]) -> list[_Entr
 
 
 def _is_broken(group: Group, kind: _Kind) -> bool:
-    """Whether numbers in brackets would be one of the kind but for a number: `(1, 2, 3)`."""
+    """Return whether numbers in brackets would be of the kind but for one number: `(1, 2, 3)`."""
     count = sum(as_number(value) is not None for _, value in group.items)
     return count > 0 and (group.broken or count not in (1, kind.other_length))
 
@@ -607,14 +607,14 @@ def _only_text(group: Group) -> str | None:
 
 
 def _is_text(group: Group, value: object) -> bool:
-    """Whether a value of the group is a quoted text that spells neither number nor group."""
+    """Return whether a value of the group is a quoted text that spells neither number nor group."""
     if not isinstance(value, str) or isinstance(value, Word):
         return False
     return as_number(value) is None and group.as_group(value) is None
 
 
 def _read_scale(image_size: Size) -> _Scale:
-    """What a thousandth is in the frame; without a size the frame is thousandths."""
+    """Return the length of a thousandth in the frame; without a size the frame is thousandths."""
     if image_size is None:
         return 1.0, 1.0
     width, height = image_size

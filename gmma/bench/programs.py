@@ -205,7 +205,7 @@ def time_programs(
 
 
 def memory_of(compiled: Any) -> dict[str, int]:
-    """What the compiler says that a program needs on its device, in bytes."""
+    """Return the bytes that a program needs on its device, as the compiler says."""
     found = compiled.memory_analysis()
     lasting = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return {

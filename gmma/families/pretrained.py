@@ -1,4 +1,4 @@
-"""Which ported backbone a run trains, and which of its parameters."""
+"""Select which ported backbone a run trains, and which of its parameters."""
 
 from dataclasses import dataclass
 from pathlib import Path

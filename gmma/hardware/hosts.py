@@ -99,7 +99,7 @@ def join(config: HostsConfig, values: Mapping[str, Any]) -> None:
 
 
 def not_found(how: str, reason: str) -> str:
-    """What to say where JAX could not bring the hosts together."""
+    """Word the message for hosts that JAX could not bring together."""
     return (
         f"hosts.join = {how}: the hosts did not find each other ({reason}); on a TPU VM start gmma "
         "on every worker, elsewhere give --hosts.join given with coordinator, count and index"
@@ -125,12 +125,12 @@ def ended_after(seconds: float, how: str) -> Iterator[None]:
 
 
 def leads() -> bool:
-    """Whether this process writes files and prints; exactly one does."""
+    """Return whether this process writes files and prints; exactly one does."""
     return jax.process_index() == 0
 
 
 def own_part(rows: Rows) -> Rows:
-    """This process's part of what has one entry for each row of a batch."""
+    """Return this process's part of a sequence with one entry for each row of a batch."""
     size = len(rows) // jax.process_count()
     return rows[jax.process_index() * size : (jax.process_index() + 1) * size]
 
@@ -141,7 +141,7 @@ def fetch_rows(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def gather_rows(tree: PyTree, mesh: Mesh) -> PyTree:
-    """This process's rows, as NumPy → the rows of all processes, in the order of the batch.
+    """Gather the rows of all processes, as NumPy, in the order of the batch.
 
     One collective for the whole tree: each row travels as its bytes, so nothing is rounded.
     """
@@ -168,9 +168,9 @@ def _replicate(mesh: Mesh) -> Any:
 
 
 def gather_entries(own: list[Any]) -> list[Any]:
-    """This process's entries → those of all processes, in order; an entry is a JSON value.
+    """Gather the entries of all processes, in order; an entry is a JSON value.
 
-    For what has no fixed size. The text is filled up to a round length, to compile seldom.
+    For entries of no fixed size. The text is padded to a round length, so few sizes are compiled.
     """
     if jax.process_count() == 1:
         return own
@@ -236,9 +236,9 @@ def watch_sigterm() -> AbstractContextManager[None]:
 
 
 def stop_requested(step: int) -> bool:
-    """Whether to end behind this step of the run, because SIGTERM has come to one of the hosts.
+    """Return whether to end after this step, because one of the hosts has received SIGTERM.
 
-    To be asked at every step, with steps that only grow. The hosts agree in the background on the
+    Ask at every step, with steps that only grow. The hosts agree in the background on the
     step after the furthest one that any of them has reached; asking is a look at a local variable.
     """
     if jax.distributed.is_initialized():

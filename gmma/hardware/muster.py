@@ -1,4 +1,4 @@
-"""Before hosts compute together: all of them came, each once, and all mean the same run.
+"""Check before hosts compute together that each came once and that all mean the same run.
 
     run_facts        what must be equal on all hosts: config, versions, code, settings
     differences      which of it is not, with the value of each host
@@ -68,7 +68,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def run_facts(values: Mapping[str, Any]) -> Facts:
-    """What must be equal on all hosts; `values` is the config, and what else was asked for."""
+    """Return what must be equal on all hosts; `values` is the config and other requests."""
     versions = {name: _version(name) for name in PACKAGES}
     settings = {name: jax.config.values.get(name) for name in SETTINGS}
     plain = json.loads(json.dumps(dict(values), default=str))
@@ -81,7 +81,7 @@ def run_facts(values: Mapping[str, Any]) -> Facts:
 
 @cache
 def code_hash(package: Path) -> str:
-    """Of the names and contents of all Python files of the package, when first asked."""
+    """Hash the names and contents of the package's Python files, when first asked."""
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         content = path.read_bytes()
@@ -102,7 +102,7 @@ def _flags(name: str) -> str:
 
 
 def differences(offers: Mapping[int, Facts]) -> list[str]:
-    """Of hosts by their index: each name whose value is not one, with the hosts of each value.
+    """Return each fact that is not equal on all hosts, with the hosts of each value.
 
     >>> differences({0: {"seed": 1, "x": 0}, 1: {"seed": 2, "x": 0}, 2: {"seed": 1, "x": 0}})
     ['seed = 1 on hosts 0, 2, 2 on host 1']

@@ -74,5 +74,5 @@ def stop(place: str) -> NoReturn:
 
 
 def requested() -> bool:
-    """Whether a SIGTERM has come since the block was entered."""
+    """Return whether a SIGTERM has come since the block was entered."""
     return _asked.is_set()

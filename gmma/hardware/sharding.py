@@ -81,7 +81,7 @@ def host_by_host(devices: list[Any]) -> list[Any]:
 
 
 def batch_shards(mesh: Mesh) -> int:
-    """How many parts a batch is cut into."""
+    """Return how many parts a batch is cut into."""
     return prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 

@@ -1,4 +1,4 @@
-"""What the decoders of Hugging Face directories share: keys of config.json and tensor names."""
+"""Keys of config.json and tensor names that the decoders of Hugging Face directories share."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

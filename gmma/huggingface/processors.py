@@ -1,4 +1,4 @@
-"""What image processors of Hugging Face directories share: where their keys stand, and pixels."""
+"""Keys and pixel settings that image processors of Hugging Face directories share."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,7 +29,7 @@ def read_image_section(directory: Path) -> Section:
 
 
 def read_pixels(section: Section, mean: Any, std: Any, resample: int) -> PixelConfig:
-    """How bytes become floats."""
+    """Read how bytes become floats."""
     for key in ("do_resize", "do_rescale", "do_normalize"):
         section.require(key, (True,))
     return PixelConfig(

@@ -64,7 +64,7 @@ def stacked(
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where one tensor of a checkpoint goes."""
+    """The destination of one tensor of a checkpoint."""
 
     row: Row
     layer: int | None

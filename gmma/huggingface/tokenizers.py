@@ -89,7 +89,7 @@ QWEN_TEMPLATE = PromptTemplate(
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFiles:
-    """What a family's tokenizer is called in its directory, and the tokens it must have."""
+    """File names of a family's tokenizer in its directory, and the tokens it must have."""
 
     template: PromptTemplate
     chat: str  # the same as a chat template in Jinja
@@ -174,10 +174,10 @@ def end_tokens(directory: Path, config: Mapping[str, Any], known: int) -> list[i
 
 
 def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
-    """As many ids as the model has.
+    """Give the tokenizer as many ids as the model has.
 
-    Those that no token has add nothing to a text: a policy may sample one. UserError for a text
-    that needs a token which the model does not have.
+    An id without a token adds nothing to a text: a policy may sample one. Raises UserError for a
+    text that needs a token which the model does not have.
     """
     known = tokenizer.token_bytes[:vocab_size]
     padded = (*known, *(b"" for _ in range(vocab_size - len(known))))
@@ -239,7 +239,7 @@ def read_qwen(directory: Path) -> Tokenizer | None:
 
 
 def directory_tokenizer(directory: Path) -> TokenizerFiles:
-    """What a directory says of its own tokenizer: tokenizer.json, and the chat template.
+    """Read a directory's own tokenizer from tokenizer.json, with its chat template.
 
     For families whose models differ in both. The begin token stands in the prompt where the
     template, or without one the tokenizer, puts it.
@@ -304,7 +304,7 @@ def added_tokens(directory: Path) -> dict[int, AddedToken]:
 
 
 def adds_text(token: AddedToken) -> bool:
-    """Whether a token's text is part of what is said: a special one's where it is a tag or mark."""
+    """Return whether a token's text is said; a special token's only if it is a tag or mark."""
     said = token.content in GROUNDING or any(tag in token.content for tag in TAGS)
     return said or not token.special
 
@@ -343,7 +343,7 @@ def with_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> 
 
 
 def spellings(token: AddedToken) -> set[str]:
-    """How a token is written in a text: a normalised one also with spaces for their signs."""
+    """Return how a token is written: a normalised one also with spaces for their signs."""
     return {token.content} | ({token.content.replace(SPACE, " ")} if token.normalized else set())
 
 
@@ -396,12 +396,12 @@ def library_tokenizer(
 
 
 def sentencepiece_text(text: str) -> bytes:
-    """What the text of an added token adds to a text, where a space has its own sign."""
+    """Return what an added token adds to a text, where a space has its own sign."""
     return text.replace(SPACE, " ").encode()
 
 
 def sentencepiece_bytes(piece: str) -> bytes:
-    """What a SentencePiece piece adds to a text."""
+    """Return the bytes that a SentencePiece piece adds to a text."""
     byte = BYTE_PIECE.fullmatch(piece)
     return bytes([int(byte[1], 16)]) if byte else sentencepiece_text(piece)
 
@@ -419,7 +419,7 @@ CHARACTER_OF = byte_alphabet()
 
 
 def byte_level_bytes(piece: str) -> bytes:
-    """What a byte-level piece adds to a text; one that is none adds itself, as in `tokenizers`."""
+    """Return the bytes of a byte-level piece; any other piece adds itself, as in `tokenizers`."""
     if not BYTE_OF.keys() >= set(piece):
         return piece.encode()
     return bytes(BYTE_OF[character] for character in piece)

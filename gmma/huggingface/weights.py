@@ -105,7 +105,7 @@ def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def same_values(files: list[Path], first: str, second: str) -> bool:
-    """Whether two tensors of equal shape hold the same numbers; reads a piece at a time."""
+    """Return whether two tensors of equal shape hold the same numbers; reads a piece at a time."""
     with ExitStack() as opened:
         shards = [opened.enter_context(open_shard(path)) for path in files]
         found = {
@@ -143,7 +143,7 @@ def read_params(
 
 
 class Part(NamedTuple):
-    """What one device holds of a leaf: the array is replaced by each write."""
+    """One device's part of a leaf: the array is replaced by each write."""
 
     begin: tuple[int, ...]  # where it begins in the leaf
     array: jax.Array

@@ -1,2 +1,1 @@
-"""What each ported family does to images before its network sees them; host code, the numbers of
-transformers' own processors (their PIL backend)."""
+"""Image processing on the host, with the numbers of transformers' processors (PIL backend)."""

@@ -15,7 +15,7 @@ POWERS_OF_TWO = (0, *(2**i for i in range(13)))
 
 @dataclass(frozen=True, kw_only=True)
 class PixelConfig:
-    """How bytes become floats: `(byte · scale − mean) / std`."""
+    """Conversion of bytes to floats: `(byte · scale − mean) / std`."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

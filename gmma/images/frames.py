@@ -59,7 +59,7 @@ def between(source: Numbers, target: Numbers) -> AxisMap:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What a model family speaks in."""
+    """A frame of coordinates that a model family speaks in."""
 
     # width and height of an image in pixels → its width and height in this frame
     size: Callable[[int, int], tuple[int, int]] = field(
@@ -70,7 +70,7 @@ class Frame:
     )
 
     def words(self, width: int, height: int) -> str:
-        """How a prompt says it of an image of so many pixels.
+        """Word the frame for the prompt of an image of this size in pixels.
 
         >>> THOUSANDTHS.words(640, 480)
         'Coordinates run from 0 to 1000 across the image, x to the right and y down.'

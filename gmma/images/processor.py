@@ -1,4 +1,4 @@
-"""What a model family does to images before its network sees them."""
+"""The interface of a model family's image processing, before its network sees the images."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from gmma.types import Example, PyTree
 
 @dataclass(frozen=True, kw_only=True)
 class ImageProcessor:
-    """What one model family does to images before its network sees them."""
+    """One model family's image processing, before its network sees the images."""
 
     # uint8[H, W, 3] → placeholder tokens in the prompt, of each view that the network gets of it
     view_tokens: Callable[[np.ndarray], tuple[int, ...]]

@@ -26,7 +26,7 @@ HIDDEN_SCORE = -1e30  # finite, so that a query with nothing to see yields numbe
 
 @pytree
 class Slots:
-    """Where tokens stand: `positions` along their path, `valid` false for padding.
+    """Places of tokens: `positions` along their path, `valid` false for padding.
 
     `image` numbers the image a token belongs to, 0 for text; where given, the tokens of one image
     see each other in both directions.
@@ -57,7 +57,7 @@ class Partial(NamedTuple):
 def visible(
     query: Slots, key: Slots, window: Int[Array, ""] | None = None
 ) -> Bool[Array, "*nodes q s"]:
-    """Which keys of its node a query may read: valid, not later, inside the window if there is one.
+    """Return which keys of its node a query reads: valid, not later, inside the window if any.
 
     The tokens of one image also see what is later in it. The window is measured along the path and
     looks back only, `position_q − position_k < window`, in an image too (as in transformers 5).

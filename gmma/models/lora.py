@@ -22,7 +22,7 @@ KERNEL = "/kernel"
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Which linear layers get adapters, and how large."""
+    """The linear layers that get adapters, and the adapters' size."""
 
     rank: int = 16
     # α: the adapter's share is α / rank, multiplied into `a` at the start (our choice), so that

@@ -1,4 +1,4 @@
-"""Where a network's arrays lie on a mesh, said inside it by the logical names of their axes.
+"""Place a network's arrays on a mesh by the logical names of their axes.
 
 Left alone, the compiler may cut a product along the axis that parameters are kept cut over, and
 then sum partial results as large as the whole batch in every layer. Saying that activations are cut

@@ -1,4 +1,4 @@
-"""What the rest of gmma knows of a network: a record of pure functions.
+"""The interface of a network to the rest of gmma: a record of pure functions.
 
 A Linen module describes a family; parameters are a pytree outside it; `policy_of` closes the module
 into functions of (params, arrays). Nothing outside `gmma/models/` sees Linen.
@@ -43,7 +43,7 @@ class Policy:
 
 @pytree
 class Context:
-    """Where the tokens of one call stand; every layer reads it beside its activations.
+    """Places of the tokens of one call; every layer reads it beside its activations.
 
     One of two programs: a packed tree (`shape` is given), or one new token per node of the deepest
     cached level (`cached` gives the slots of the levels, root first).

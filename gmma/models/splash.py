@@ -130,7 +130,7 @@ def cut_over_mesh(
 
 
 def on_tpu() -> bool:
-    """Whether what is being traced is for TPUs: the mesh's devices, or else JAX's default ones."""
+    """Return whether the traced program is for TPUs: the mesh's devices, or JAX's default ones."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     platform = jax.default_backend() if device is None else device.platform
     return platform == "tpu"
@@ -150,7 +150,7 @@ def pad_slots(x: Array, slots: int, axis: int) -> Array:
 
 
 def query_codes(slots: Slots, shape: TreeShape, window: Int[Array, ""] | None) -> Int[Array, "B S"]:
-    """What the kernel is told of each query: `first · 2^15 + last`.
+    """Return the code of each query for the kernel: `first · 2^15 + last`.
 
     `last` is the last slot of its own node that it sees: its own, or the end of its image. `first`
     counts along the path, 0 … P−1 in the prompt, then the T slots of its thought, then the A slots
@@ -197,7 +197,7 @@ def first_in_window(
 
 
 def seen_slots(xp: ModuleType, shape: TreeShape, code: Any, key: Any) -> Any:
-    """Whether the query with this code sees this slot, padding aside; by NumPy or JAX (`xp`).
+    """Return whether a query's code lets it see a slot, padding aside; NumPy or JAX (`xp`).
 
     A query sees the slots `key ≤ last` of three ranges: of the prompt, of its thought, and of its
     answer, each from where its window begins. A range above or beside its own node is empty.
@@ -226,7 +226,7 @@ def quotient(x: Any, divisor: int) -> Any:
 
 @dataclass(frozen=True)
 class PathMask(masks.Mask):
-    """Who may attend to whom, as the kernel asks for it: a block at a time, lengths unknown.
+    """Attention mask as the kernel asks for it: a block at a time, lengths unknown.
 
     With images the whole prompt sees the whole prompt; the codes say what of it is really seen.
     """

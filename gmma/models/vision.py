@@ -1,4 +1,4 @@
-"""From pixels to image tokens, and image tokens into their places in the prompt."""
+"""Turn pixels into image tokens, and put image tokens into their places in the prompt."""
 
 import jax
 import jax.numpy as jnp

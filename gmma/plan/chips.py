@@ -1,4 +1,4 @@
-"""What TPU chips can do, as published, and what the compiler leaves of their memory to a program.
+"""Published capabilities of TPU chips, and the memory that the compiler leaves to a program.
 
 Source: Google Cloud documentation, "TPU architecture", the pages of v4, v5e, v5p and v6e. Where a
 page gives the interconnect in both directions, half of it is what a chip sends. Memory for programs

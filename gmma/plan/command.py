@@ -67,7 +67,7 @@ class ProgramPlan:
 
     @property
     def bound(self) -> tuple[str, float]:
-        """What bounds its time, and that time in seconds."""
+        """Return the name and the seconds of the largest lower bound on a step's time."""
         return max(self.bound_seconds.items(), key=lambda item: item[1])
 
 
@@ -147,7 +147,7 @@ def advise(facts: Facts, config: ExperimentConfig, compiled: Compiled, usable: i
 def plan_slice(
     config: ExperimentConfig, topology: str, names: Sequence[str], *, until_memory: bool
 ) -> Iterator[ProgramPlan]:
-    """These programs of an experiment on one slice, each compiled in a process of its own."""
+    """Compile these programs of an experiment for one slice, each in a process of its own."""
     on = open_slice(topology)
     plan_parts(config, make_mesh(config.mesh, list(on.devices)))  # what the user got wrong
     for name in names:

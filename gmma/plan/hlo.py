@@ -1,4 +1,4 @@
-"""What one run of a compiled program costs, counted in the text of its optimised HLO.
+"""Count the cost of one run of a compiled program in the text of its optimised HLO.
 
 XLA's own analysis counts the body of a loop once. Here a body counts as often as it runs: by the
 trip count that the compiler wrote down, or by the largest integer that the loop's condition
@@ -70,7 +70,7 @@ class Instruction:
 
     @cached_property
     def shapes(self) -> tuple[Shape, ...]:
-        """Its results."""
+        """The shapes of its results."""
         return shapes_in(self.type)
 
     @property
@@ -91,7 +91,7 @@ Computation = dict[str, Instruction]
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a program does; per device."""
+    """Cost of a program, per device."""
 
     flops: float = 0.0
     bytes: float = 0.0
@@ -107,7 +107,7 @@ class Cost:
         )
 
     def times(self, count: int) -> "Cost":
-        """As much, so many times."""
+        """Return the cost of `count` runs."""
         return Cost(
             flops=self.flops * count,
             bytes=self.bytes * count,
@@ -170,11 +170,11 @@ class Program:
 
     @property
     def cost(self) -> Cost:
-        """Of one run, by one device."""
+        """The cost of one run, on one device."""
         return self.cost_of(self.entry)
 
     def loops_named(self, labels: tuple[str, ...]) -> Cost:
-        """Of the outermost loops that were traced under one of these names."""
+        """Sum the cost of the outermost loops that were traced under one of these names."""
         total, inside = Cost(), self.computations[self.entry]
         for instruction in inside.values():
             if instruction.operation == "while" and set(instruction.label.split("/")) & set(labels):
@@ -182,7 +182,7 @@ class Program:
         return total
 
     def cost_of(self, name: str) -> Cost:
-        """Of one run of a computation."""
+        """Return the cost of one run of a computation."""
         if name not in self._costs:
             computation, total = self.computations[name], Cost()
             for instruction in computation.values():
@@ -191,7 +191,7 @@ class Program:
         return self._costs[name]
 
     def instruction_cost(self, instruction: Instruction, inside: Computation) -> Cost:
-        """Of one instruction, with everything that it calls."""
+        """Return the cost of one instruction, with everything that it calls."""
         operation = instruction.operation
         if operation == "while":
             once = self.cost_of(instruction.called("body"))
@@ -214,7 +214,7 @@ class Program:
         )
 
     def trip_count(self, loop: Instruction) -> int:
-        """How often the body runs, at most."""
+        """Return an upper bound on how often the body runs."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
@@ -231,7 +231,7 @@ class Program:
                 yield from self.constants(instruction.called("calls"))
 
     def flops(self, instruction: Instruction, inside: Computation) -> float:
-        """Of a product, or of all products in a fusion."""
+        """Count the FLOPs of a product, or of all products in a fusion."""
         match instruction.operation:
             case "fusion":
                 body = self.computations[instruction.called("calls")]
@@ -304,7 +304,7 @@ class Program:
         return total
 
     def renames(self, user: Instruction, place: int) -> bool:
-        """Whether a result is the operand at `place` under another shape."""
+        """Return whether a result is the operand at `place` under another shape."""
         if user.operation != "fusion":
             return user.operation == "bitcast"
         body = self.computations[user.called("calls")]
@@ -358,7 +358,7 @@ def branches(instruction: Instruction) -> list[str]:
 
 
 def stated_cost(instruction: Instruction) -> Cost | None:
-    """What the author of a kernel says that it costs."""
+    """Return the cost that a kernel's author states."""
     found = re.search(r'"cost_estimate":\{([^}]*)\}', instruction.attributes)
     if not found:
         return None

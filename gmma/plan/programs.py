@@ -45,7 +45,7 @@ from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, Tree
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a program before it is compiled; per device."""
+    """Properties of a program that are known before it is compiled, per device."""
 
     name: str
     resident_bytes: int  # of the run, beside the program's arguments

@@ -58,7 +58,7 @@ class Buffer:
 
 @dataclass(frozen=True, kw_only=True)
 class Compiled:
-    """What the compiler made of a program; bytes and costs are per device."""
+    """The compiler's figures of a program; bytes and costs are per device."""
 
     fits_alone: bool  # the compiler found room for it
     seconds: float  # from the first trace to the last file
@@ -127,7 +127,7 @@ def wait_for_dump(process: subprocess.Popen[bytes], dump: Path, *, until_memory:
 
 
 def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
-    """What the compiler wrote about the last program in a dump."""
+    """Read what the compiler wrote about the last program in a dump."""
 
     def text_of(ending: str) -> str:
         return max(dump.glob(f"*{ending}")).read_text()
@@ -158,7 +158,7 @@ def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
 
 
 def kind_of(block: str) -> str:
-    """What an allocation is for."""
+    """Return the purpose of an allocation."""
     head = block.splitlines()[0]
     if " parameter " in head:
         return "argument"

@@ -61,7 +61,7 @@ def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.n
 
 
 def adapter_config(tensors: Mapping[str, np.ndarray], rank: int, base: str) -> dict[str, object]:
-    """What PEFT reads."""
+    """Return the adapter_config.json that PEFT reads."""
     head, tail = "base_model.model.", ".lora_A.weight"
     modules = [n.removeprefix(head).removesuffix(tail) for n in tensors if n.endswith(tail)]
     return {

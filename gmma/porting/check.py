@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Findings:
-    """What a directory holds."""
+    """The content of a directory."""
 
     family: str  # model_type
     layers: int

@@ -40,7 +40,7 @@ HOST_ALLOWANCE = 1.3  # of the largest shard
 
 @dataclass(frozen=True, kw_only=True)
 class ImportReport:
-    """What an import read and what it took; bytes."""
+    """Size of an import and its peak memory, in bytes."""
 
     shards: int
     largest_shard: int
@@ -123,7 +123,7 @@ def home_of(path: Path) -> Path:
 
 
 def is_import(path: Path) -> bool:
-    """Whether a path is what `import_directory` wrote, or a checkpoint in it."""
+    """Return whether a path was written by `import_directory`, or is a checkpoint in it."""
     return (home_of(path) / IMPORT_FILE).is_file()
 
 
@@ -154,7 +154,7 @@ def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DT
 
 
 def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrained:
-    """What `import_directory` wrote."""
+    """Read what `import_directory` wrote."""
     described = describe_pretrained(path / COMPANIONS, values["dtype"])
     source = Source(
         directory=described.directory, config=described.config, prefixes=values["prefixes"]

@@ -42,7 +42,7 @@ CONFIG = "config.json"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """Where a model came from: what the way back needs beside the parameters."""
+    """The origin of a model: what an export needs beside the parameters."""
 
     directory: Path
     config: Mapping[str, Any]  # config.json
@@ -107,7 +107,7 @@ def describe_pretrained(
 
 
 def has_own_head(directory: Path, family: Family, model: Any) -> bool:
-    """Whether a model that its config ties to its embedding comes with another head in its files.
+    """Return whether the files hold a head although the config ties it to the embedding.
 
     Then the files count and not the config, as in transformers 5. Where there are none, or they
     cannot be read, the config counts; what is wrong with them is said when they are needed.
@@ -160,7 +160,7 @@ def check_weights(described: Described) -> None:
 def match_names(
     described: Described, shapes: Mapping[str, tuple[int, ...]]
 ) -> tuple[Source, dict[str, Place]]:
-    """Where the tensors of a checkpoint go. UserError listing what does not match."""
+    """Return the destinations of a checkpoint's tensors. UserError listing what does not match."""
     table = described.family.table(described.policy.config)
     prefixes = find_prefixes(table, shapes)
     places = table.places(prefixes)
@@ -227,7 +227,7 @@ def write_config(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def copy_companions(source: Source, directory: Path) -> None:
-    """What belongs to a model beside its config and weights, into another directory."""
+    """Copy a model's files beside its config and weights into another directory."""
     for path in companion_files(source.directory):
         shutil.copyfile(path, directory / path.name)
 

@@ -1,1 +1,1 @@
-"""What a run leaves: checkpoints, metrics, console, diagnostics."""
+"""Files and output of a run: checkpoints, metrics, console, diagnostics."""

@@ -142,7 +142,7 @@ def newest_whole(run_dir: RunPath) -> int | None:
 
 
 def _damage(run_dir: RunPath, step: int, *, small: bool = False) -> list[str]:
-    """What of a checkpoint is not as it was written; every host reads a part of it."""
+    """List how a checkpoint differs from what was written; every host reads a part of it."""
     share = jax.process_index(), jax.process_count()
     found = find_damage(checkpoints_dir(run_dir) / str(step), share=share, small=small)
     wait_for_all(f"checksums, {next(_meetings)}")
@@ -201,7 +201,7 @@ def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -
 
 
 def _read(manager: ocp.CheckpointManager, step: int, args: ocp.args.Composite) -> Any:
-    """What Orbax restores. What has no checksums can still be damaged: that is UserError, too."""
+    """Restore with Orbax. A checkpoint without checksums can be damaged: UserError, too."""
     try:
         return manager.restore(step, args=args)
     except (ValueError, KeyError, OSError) as error:
@@ -243,7 +243,7 @@ def restore_all_params(run_dir: RunPath, step: int | None = None) -> PyTree:
 
 
 def _restore_part(where: RunPath, abstract: PyTree) -> PyTree:
-    """What `abstract` asks for of a checkpoint."""
+    """Restore the part of a checkpoint that `abstract` asks for."""
     restore_args = ocp.checkpoint_utils.construct_restore_args(abstract)
     args = ocp.args.PyTreeRestore(abstract, restore_args=restore_args, partial_restore=True)
     return ocp.PyTreeCheckpointHandler().restore(where / "state", args=args)
@@ -316,7 +316,7 @@ def _read_metadata(where: RunPath) -> PyTree:
 
 
 def checkpoints_dir(run_dir: RunPath) -> RunPath:
-    """Where a run's checkpoints are; Orbax wants it absolute."""
+    """Return the directory of a run's checkpoints; Orbax wants it absolute."""
     return absolute(run_dir / "checkpoints")
 
 

@@ -43,9 +43,9 @@ def write_checksums(checkpoint: RunPath) -> None:
 def find_damage(
     checkpoint: RunPath, *, share: tuple[int, int] = (0, 1), small: bool = False
 ) -> list[str]:
-    """What of a checkpoint is not as it was written, a phrase a file; [] for one without checksums.
+    """List how a checkpoint differs from what was written, a phrase a file; [] without checksums.
 
-    Of (index, count) hosts each reads its own files. With `small` only sizes are compared, and the
+    Each of (index, count) hosts reads its own files. With `small` only sizes are compared, and the
     content of what is read at once: a rest of a checkpoint, or figures that Orbax reads first.
     """
     try:
@@ -109,7 +109,7 @@ def _sum(checkpoint: RunPath, file: PurePath) -> tuple[int, str]:
 
 
 def _sum_without_commit(path: RunPath) -> tuple[int, str]:
-    """Of Orbax's own metadata: what stands there but for the time of the commit."""
+    """Return the checksum of Orbax's own metadata without the time of the commit."""
     try:
         held = json.loads(path.read_bytes())
         held.pop("commit_timestamp_nsecs", None)

@@ -1,4 +1,4 @@
-"""What a run shows while it goes on: a bar with rate, time left and reward, or plain lines."""
+"""Show a run's progress: a bar with rate, time left and reward, or plain lines."""
 
 import sys
 import time

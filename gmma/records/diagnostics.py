@@ -1,4 +1,4 @@
-"""What a run says about its own noise: gradients, thought values, advantages.
+"""Measure a run's own noise: gradients, thought values, advantages.
 
     spike_score        a step's gradient norm over the running mean of its phase
     gradient_powers    signal and noise in a batch's gradient, from its microbatches
@@ -146,7 +146,7 @@ def spread_of(
 
 
 def rounding_of(rewards: Float[np.ndarray, "B K M"]) -> Float[np.ndarray, "B"]:
-    """How far the thought values of a tree differ by rounding, as in `thought_advantages`."""
+    """Return how far a tree's thought values differ by rounding, as in `thought_advantages`."""
     flat = rewards.reshape(len(rewards), -1)
     spread = spread_of(flat.astype(np.float64), np.isfinite(flat))
     return value_rounding(np.maximum(spread, 0), np.float32)

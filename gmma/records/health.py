@@ -1,4 +1,4 @@
-"""Whether a run still computes something: values that are finite, rewards that count.
+"""Check that a run still learns: finite values, rewards that count.
 
 first_not_finite   an array of a state that holds a value that is not finite
 Health             how many steps in a row were ill
@@ -50,12 +50,12 @@ class Health:
 
 
 def is_finite(record: Record) -> bool:
-    """Whether a step's loss and gradient are."""
+    """Return whether a step's loss and gradient are finite."""
     return all(isfinite(record[name]) for name in NUMBERS)
 
 
 def is_ill(health: Health, config: StopConfig) -> bool:
-    """Whether `check_health` would end the run."""
+    """Return whether `check_health` would end the run."""
     ill = health.not_finite >= config.not_finite_steps
     return ill or health.unscored >= config.unscored_steps
 

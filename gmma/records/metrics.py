@@ -64,7 +64,7 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:
 
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """Where records go: `metrics.jsonl`, and TensorBoard events beside it."""
+    """Destination of records: `metrics.jsonl`, and TensorBoard events beside it."""
 
     write: Callable[[Record], None]  # its `step` is the global step of the run
     flush: Callable[[], None]  # what was written before outlives a kill

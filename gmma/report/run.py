@@ -1,4 +1,4 @@
-"""What a run's page shows: curves, phases, quality, gradient spikes, trees, config."""
+"""Compose a run's page: curves, phases, quality, gradient spikes, trees, config."""
 
 import shlex
 from collections.abc import Sequence

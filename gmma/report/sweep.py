@@ -1,4 +1,4 @@
-"""What a sweep's page shows: `sweep.json`, gradient norms and a late tree of every run."""
+"""Compose a sweep's page: `sweep.json`, gradient norms and a late tree of every run."""
 
 from typing import Any
 

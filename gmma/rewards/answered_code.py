@@ -95,7 +95,7 @@ def parse_quietly(code: str) -> ast.Module | None:
 
 
 def names_wanted(tests: Sequence[str]) -> frozenset[str]:
-    """What the tests name and neither define nor find in Python.
+    """Return the names that the tests use and neither define nor find in Python.
 
     >>> sorted(names_wanted(["xs = [1]\\nassert f(xs) == len(xs)", "assert math.isclose(g(1), 1)"]))
     ['f', 'g']
@@ -129,7 +129,7 @@ def _fences(text: str) -> list[_Fenced]:
 
 
 def _ends(text: str, opened: re.Match[str]) -> Iterator[tuple[int, int]]:
-    """Where a fence may close: the first place, and the next ones while they are in a string."""
+    """Return where a fence may close: the first place, and the next ones while in a string."""
     closing = re.compile(re.escape(opened["fence"]) + r"[ \t]*$", re.MULTILINE)
     found = closing.finditer(text, opened.end())
     start, end = next((m.span() for m in found), (len(text), len(text)))
@@ -146,7 +146,7 @@ def _is_cut(code: str) -> bool:
 
 
 def _only_closes(text: str, block: _Fenced) -> bool:
-    """Whether this is the end of a block that the prompt has opened, and what is said behind it."""
+    """Return whether this ends a block that the prompt opened, and what is said behind it."""
     if not block.code.strip():
         return True
     before = text[: block.start]
@@ -167,7 +167,7 @@ def _dedented(opened: re.Match[str], code: str) -> str:
 
 
 def _without_prompts(code: str) -> str:
-    """What was typed in a session of the interpreter, without what it said."""
+    """Return what was typed in a session of the interpreter, without its output."""
     return "\n".join(match["code"] or "" for match in _PROMPTED.finditer(code))
 
 
@@ -198,7 +198,7 @@ def _longest_program(text: str) -> str:
 
 
 def _line_refused(code: str) -> int | None:
-    """Where Python stops reading, from 1; None of what it reads to the end."""
+    """Return the line, from 1, where Python stops reading; None if it reads to the end."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -225,9 +225,9 @@ def _main_block(trees: Sequence[ast.Module | None], wanted: Collection[str]) -> 
 
 
 def _defines(tree: ast.Module | None, wanted: Collection[str]) -> bool:
-    """Whether one of the names is a function, a class, or a method of `class Solution`.
+    """Return whether one of the names is a function, a class, or a method of `class Solution`.
 
-    So is one that is assigned, unless from itself: `f = f(3)` is a usage.
+    A name that is assigned counts too, unless from itself: `f = f(3)` is a usage.
     """
     if tree is None:
         return False
@@ -276,7 +276,7 @@ def _continue_prompt(prompt: str, body: str, wanted: Collection[str]) -> str | N
 
 
 def _compiles(code: str) -> bool:
-    """Whether nothing in it is out of place, as a `return` outside of a function."""
+    """Return whether nothing in it is out of place, as a `return` outside of a function."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -291,7 +291,7 @@ def _definitions_needed(
     others: Sequence[tuple[str, ast.Module | None]],
     wanted: Collection[str],
 ) -> list[str]:
-    """Of the other blocks what binds names that the program loads and lacks, in their order."""
+    """Return what of the other blocks binds names that the program loads and lacks, in order."""
     if main is None:
         return []
     available = [(code, s) for code, tree in others if tree for s in tree.body if _only_defines(s)]

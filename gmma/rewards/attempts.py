@@ -1,4 +1,4 @@
-"""What n attempts at one question are worth: pass@k and maj@k."""
+"""Score n attempts at one question together: pass@k and maj@k."""
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence

@@ -68,7 +68,7 @@ def meets_demand(
     reading: Reading = "lenient",
     image_size: Size = None,
 ) -> bool:
-    """Whether a box, a point or a name hits one of the accepted boxes or names."""
+    """Return whether a box, a point or a name hits one of the accepted boxes or names."""
     if says_boxes(text, reading, image_size):
         box = parse_box(text, reading, image_size)
         return box is not None and any(box_iou(box, a) >= _HIT_IOU for a in boxes)

@@ -72,7 +72,7 @@ def heat_nss(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def worst_kld(truth: np.ndarray) -> float:
-    """What `heat_kld` tends to where a prediction has no mass wherever the truth has some."""
+    """Return the limit of `heat_kld` for a prediction without mass where the truth has some."""
     g = normalise_heat(truth)
     return float(np.sum(g * np.log(g / _SMALLEST + _SMALLEST)))
 

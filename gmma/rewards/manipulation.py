@@ -65,7 +65,7 @@ def attempt_all(
     frame_sizes: Sequence[Sequence[object]],
     reading: str = "lenient",
 ) -> list["Attempt | None"]:
-    """What came of each answer; None where there is no scene to try it on."""
+    """Try every answer in its scene and return the attempts; None where there is no scene."""
     how = check_reading(reading)
     rows = zip(answers, kinds, seeds, frame_sizes, strict=True)
     return [_attempt_text(text, kind, seed, tuple(size), how) for text, kind, seed, size in rows]

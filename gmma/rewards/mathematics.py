@@ -184,7 +184,7 @@ def _stop(number: int, frame: Any) -> None:
 
 
 def is_readable(text: str) -> bool:
-    """Whether an answer is looked at: not nothing, nor what would hold the parser up."""
+    """Return whether an answer is read: not empty, and nothing that would hold up the parser."""
     depth = deepest = 0
     for letter in text[: _LONGEST_ANSWER + 1]:
         depth += (letter in "([{") - (letter in ")]}")
@@ -218,7 +218,7 @@ def _choice(text: str, *, prose: bool = False) -> str | None:
 
 
 def _meanings(text: str, strict: bool, depth: int = 0) -> tuple[Meaning, ...]:
-    """What an answer may mean: its formula and unit, or its text alone, then its one number."""
+    """Return the possible meanings: formula and unit, or the text alone, then its one number."""
     if depth > _MOST_LAYERS:
         return ()
     within = functools.partial(_meanings, strict=strict, depth=depth + 1)
@@ -276,7 +276,7 @@ def _equation_in(text: str) -> str | None:
 
 
 def _fold(text: str) -> str:
-    """What texts are compared by: no spaces; no case and no dots where there are words."""
+    """Reduce a text for comparison: no spaces; where there are words, no case and no dots."""
     text = text.strip(" .,;:*\"'")
     if has_words(text):
         text = re.sub(r"(?<!\d)\.|\.(?!\d)|!", "", text.casefold())
@@ -400,7 +400,7 @@ def _assigned(sides: Sequence[str]) -> str | None:
 
 
 def _is_name(side: str) -> bool:
-    """Whether a side of an equation says what is found, not a number or a multiple of it."""
+    """Return whether a side of an equation names a quantity: not a number or a multiple of it."""
     side = side.strip()
     if _CHANGED.match(re.sub(r"\^\\circ|\([^()=]*\)", "", side)):
         return False

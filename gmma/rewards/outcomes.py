@@ -1,4 +1,4 @@
-"""What became of the answers: one outcome per (answer, term), and the batch they add up to."""
+"""Outcomes of answers, one per (answer, term), and the batch they add up to."""
 
 import logging
 from collections import Counter
@@ -29,7 +29,7 @@ class UnfinishedError(Exception):
 
 
 class Outcome(NamedTuple):
-    """What became of one answer under one term: a kind of `KINDS`, and its value if scored.
+    """Outcome of one answer under one term: a kind of `KINDS`, and its value if scored.
 
     On its way from a worker it may be `UNFINISHED` besides, with the value it has until then.
     """
@@ -69,7 +69,7 @@ class Tally:
             self.failures.append((item, index, outcome))
 
     def is_recorded(self, unit: tuple[int, int]) -> bool:
-        """Whether the unit has an outcome, be it one for now."""
+        """Return whether the unit has an outcome, be it a provisional one."""
         return bool(self.kinds[unit] >= 0)
 
     def scored(self) -> Scored:

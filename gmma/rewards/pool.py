@@ -350,7 +350,7 @@ class Pool:
 
 
 def _read_outcomes(line: bytes) -> list[Outcome]:
-    """What a worker reports in a line. Raises UserError where it wrote no such line."""
+    """Read the outcomes that a worker reports in a line. Raises UserError for any other line."""
     try:
         outcomes = [Outcome(*outcome) for outcome in loads(line)]
     except (ValueError, TypeError, RecursionError):

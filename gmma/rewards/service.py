@@ -35,7 +35,7 @@ from gmma.rewards.terms import (
 
 @runtime_checkable
 class Scorer(Protocol):
-    """What scores a batch: the pool, or the caller's own process."""
+    """Scorer of a batch: the pool, or the caller's own process."""
 
     terms: tuple[RewardTerm, ...]
 

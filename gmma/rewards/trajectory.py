@@ -12,7 +12,7 @@ _WORST_SHARE = 0.25  # of the image's diagonal: a distance from there on earns n
 
 
 class PathDistances(NamedTuple):
-    """How far two paths are from each other, in the unit of their coordinates."""
+    """Distances between two paths, in the unit of their coordinates."""
 
     frechet: float
     hausdorff: float

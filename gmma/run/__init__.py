@@ -1,1 +1,1 @@
-"""What a run is assembled from: parts, programs, state, data, checks, evaluation."""
+"""The parts of a run: assembly, programs, state, data, checks, evaluation."""

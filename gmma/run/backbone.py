@@ -143,6 +143,6 @@ def is_trained(model: PretrainedConfig, path: str) -> bool:
 
 
 def sees_images(config: ExperimentConfig, task: Task) -> bool:
-    """Whether any of the task's training records has an image; the search ends at the first."""
+    """Return whether any of the task's training records has an image; stops at the first."""
     source = task.source(config.task, config.data_dir, "train")
     return any(source[row].images for row in range(len(source)))

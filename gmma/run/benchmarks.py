@@ -39,7 +39,7 @@ _SLOTS_STEP = 32  # prompts of benchmarks get slots in multiples of this, for fe
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """What is evaluated, under a name of its own."""
+    """One thing to evaluate, under a name of its own."""
 
     name: str
     config: ExperimentConfig  # the run's model on this task
@@ -48,7 +48,7 @@ class Benchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a benchmark: an evaluation, or the reason why there is none."""
+    """The result of a benchmark: an evaluation, or the reason why there is none."""
 
     name: str
     evaluation: Evaluation | None = None

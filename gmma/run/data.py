@@ -1,4 +1,4 @@
-"""From examples to batches on the host: a stream that resumes anywhere, prompts, demonstrations."""
+"""Batch examples on the host: a stream that resumes anywhere, prompts, demonstrations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""How good a policy is on held-out examples: greedy and sampled, with 95 % intervals.
+"""Evaluate a policy on held-out examples: greedy and sampled, with 95 % intervals.
 
 Evaluation has its own sampling settings and keys, apart from training. An answer that cannot be
 read counts at its metric's worst value; nothing leaves the denominator. Intervals are over examples
@@ -32,7 +32,7 @@ EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """What became of a split's examples in each mode (`greedy`, `sampled`)."""
+    """The answers and metrics of a split's examples in each mode (`greedy`, `sampled`)."""
 
     split: str
     # Per metric and example: the mean of its answers; NaN where the metric is not the example's own
@@ -122,7 +122,7 @@ def grow_examples(
 def measure_examples(
     parts: Parts, examples: list[Example], rollout: TreeRollout
 ) -> list[dict[str, Any]]:
-    """Of each example its figures, NaN where a metric is not its own, and its answers."""
+    """Return the figures of each example, NaN where a metric is not its own, and its answers."""
     texts = read_texts(rollout, parts.tokenizer)
     spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
     measured = measure_rollout(parts, examples, rollout, texts)
@@ -155,7 +155,7 @@ def measure_groups(
     answers: list[list[str]],
     measured: Mapping[str, Float[np.ndarray, "B n"]],
 ) -> dict[str, Float[np.ndarray, "B"]]:
-    """What the task says of the answers to an example together; NaN where it says nothing."""
+    """Return the task's figures of the answers to an example together; NaN where it gives none."""
     if parts.task.group_metrics is None:
         return {}
     rows = []
@@ -198,7 +198,7 @@ def bootstrap_picks(examples: int, resamples: int) -> Int[np.ndarray, "R N"]:
 
 
 def known(values: Sequence[float]) -> Float[np.ndarray, "n"]:
-    """Those of the examples that have the metric.
+    """Drop NaN values: examples that do not have the metric.
 
     >>> known([0.5, float("nan"), 1.0]).tolist()
     [0.5, 1.0]

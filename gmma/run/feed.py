@@ -1,4 +1,4 @@
-"""What a run's steps read: its parts' batches, prompts and demonstrations, in host arrays."""
+"""Feed a run's steps: batches, prompts and demonstrations, in host arrays."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -53,9 +53,9 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
 
 
 def demonstration_seed(config: ExperimentConfig) -> int:
-    """Of the order of demonstrations and their noise.
+    """Return the seed for the order of demonstrations and their noise.
 
-    SFT that goes on from another run of the same seed sees others than that run did.
+    It differs between an SFT run and one of the same seed that continues from it.
     """
     if config.init_from is None:
         return config.seed

@@ -17,7 +17,7 @@ from gmma.tasks.mixture import MixtureConfig
 
 
 def evaluation_path(config: ExperimentConfig, moment: str) -> RunPath:
-    """Where an evaluation is kept: `sft`, `rl` after a phase, `rl_step_000050` within one."""
+    """Return the file of an evaluation: `sft`, `rl` after a phase, `rl_step_000050` within one."""
     return config.run_dir / "evaluation" / f"after_{moment}.json"
 
 
@@ -72,7 +72,7 @@ def print_seconds(config: ExperimentConfig) -> None:
 
 
 def print_spikes(config: ExperimentConfig) -> None:
-    """How often the gradient's norm jumped above its running mean, by phase."""
+    """Print how often the gradient's norm jumped above its running mean, by phase."""
     records = read_records(config.run_dir / "metrics.jsonl")
     rows = [row for phase in ("sft", "rl") if (row := spike_row(phase, records))]
     header = ["", "steps", "largest score", "above 2", f"above {SPIKE_SCORE:g}", "not finite"]

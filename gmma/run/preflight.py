@@ -1,4 +1,4 @@
-"""What can be found wrong before a run has written anything is found here.
+"""Checks made before a run writes anything.
 
 A run that fails on its first batch would leave a directory behind, and the next attempt would meet
 "already holds a run".
@@ -69,7 +69,7 @@ def check_settings(config: ExperimentConfig) -> None:
 
 
 def unknown_metric(config: ExperimentConfig, recorded: Iterable[str]) -> str | None:
-    """What is wrong with `checkpoint.best_metric` where RL has recorded these names, or None.
+    """Say what is wrong with `checkpoint.best_metric` given RL's recorded names, or None.
 
     Not every step evaluates, and not every batch holds every task of a mixture.
     """
@@ -150,7 +150,7 @@ def check_batches(parts: Parts) -> None:
 
 
 def check_origin(parts: Parts) -> None:
-    """Where the first parameters come from holds parameters of this model."""
+    """Check that the first parameters come from a checkpoint of this model."""
     if parts.config.init_from is not None:
         checkpoint.find_params(parts.config.init_from, kept_params(parts))
     if parts.config.init_from is None or parts.adapted:

@@ -32,9 +32,9 @@ class Trial:
 
 
 def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) -> list[str]:
-    """What to say of rewards that are the same for every trial answer of a task.
+    """Warn of rewards that are the same for every trial answer of a task.
 
-    Of terms that are the user's own, and of the weighted sum; gmma's own terms may well be constant
+    Looks at the user's own terms and at the weighted sum. gmma's own terms may well be constant
     here, such as the form of answers that all have it.
     """
     shown = [demonstrated(parts, example) for example in examples]
@@ -52,7 +52,7 @@ def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) ->
 
 
 def demonstrated(parts: Parts, example: Example) -> Demonstration:
-    """What SFT would show of it, and where there is nothing, its truth as text."""
+    """Return the answer that SFT would show for an example, or else its truth as text."""
     shown = None
     if parts.task.demonstrate is not None:
         shown = parts.task.demonstrate(parts.config.task, example, np.random.default_rng(0))
@@ -138,7 +138,7 @@ def count_alike(so_far: int, limit: int, record: Mapping[str, Any]) -> int:
 
 
 def alike_words(limit: int, record: Mapping[str, Any]) -> str:
-    """What to look at where no reward has differed from its neighbours for so many steps."""
+    """Word the warning that no reward has differed within its group for so many steps."""
     return (
         f"frac_reward_zero_std = 1 for {limit} steps in a row (reward {record['reward']:.3g}): all "
         "answers to each prompt earned the same, so every advantage was 0 and nothing is learnt. "

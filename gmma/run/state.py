@@ -1,4 +1,4 @@
-"""Where parameters and train states come from, and what of a state a checkpoint keeps."""
+"""Initialise parameters and train states, and select what of a state a checkpoint keeps."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def whole_params(state: TrainState) -> Params:
 
 
 def first_params(parts: Parts) -> Params:
-    """Where a run begins: another run's parameters, or those that the backbone starts from."""
+    """Return the initial parameters: another run's, or those that the backbone starts from."""
     origin = parts.config.init_from
     return parts.start(parts.mesh) if origin is None else load_params(parts, origin)
 
@@ -35,7 +35,7 @@ def base_params(parts: Parts) -> Params:
 
 
 def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
-    """What a checkpoint keeps of a state: not a base under adapters, which its directory keeps."""
+    """Return what a checkpoint keeps of a state: not a base under adapters."""
     return {n: value for n, value in vars(state).items() if n != "frozen" or not parts.adapted}
 
 

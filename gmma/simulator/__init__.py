@@ -35,7 +35,7 @@ def choose_opengl() -> None:
 
 
 def needs_screen() -> bool:
-    """Whether MuJoCo's OpenGL asks for a screen where there is none."""
+    """Return whether MuJoCo's OpenGL asks for a screen where there is none."""
     screen = "DISPLAY" in os.environ or "WAYLAND_DISPLAY" in os.environ
     headless = os.environ.get("MUJOCO_GL") in ("osmesa", "egl")
     return sys.platform == "linux" and not (screen or headless)

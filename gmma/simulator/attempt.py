@@ -26,7 +26,7 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """What came of one answer."""
+    """The result of one answer."""
 
     success: bool  # the joint reached its goal
     contact: bool  # the gripper touched the part that was asked for

@@ -1,4 +1,4 @@
-"""What a kind of object hands over: its MJCF, its moving parts, and where to look at it from."""
+"""A kind of object: its MJCF, its moving parts, and where to look at it from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From pixels to surfaces, and from a surface to what a push there does to the joint.
+"""Find the surface at a pixel, and the effect of a push there on the joint.
 
 The frame of an image: pixels, origin at the top left corner, x right, y down; the pixel in column i
 and row j covers [i, i + 1) × [j, j + 1), and a point stands for the pixel that holds it.
@@ -27,7 +27,7 @@ ENOUGH_EFFORT = 0.6  # share of full effort that carries a part to its goal in t
 
 @dataclass(frozen=True, kw_only=True)
 class Surface:
-    """What N rays meet first: body (−1: nothing), point and outward unit normal in the world."""
+    """First hits of N rays: body (−1: nothing), point and outward unit normal in the world."""
 
     body: np.ndarray  # int[N]
     point: np.ndarray  # float[N, 3], metres
@@ -37,7 +37,7 @@ class Surface:
 def see(
     model: mujoco.MjModel, data: mujoco.MjData, points: np.ndarray, image_size: tuple[int, int]
 ) -> Surface:
-    """What stands behind the image points `[N, 2]`, by ray cast from the camera.
+    """Return the surface at the image points `[N, 2]`, by ray cast from the camera.
 
     Pinhole of vertical field of view φ, image width W and height H: f = (H/2) / tan(φ/2); the pixel
     in column i and row j looks along ((i + ½ − W/2)/f, −(j + ½ − H/2)/f, −1) in the camera's frame
@@ -94,7 +94,7 @@ def grid_points(image_size: tuple[int, int], count: int = GRID) -> np.ndarray:
 
 
 def turns(scene: Scene) -> bool:
-    """Whether the asked part turns on a hinge, rather than slides."""
+    """Return whether the asked part turns on a hinge, rather than slides."""
     model = compile_scene(scene.mjcf)
     return bool(model.jnt_type[model.joint(scene.part).id] == mujoco.mjtJoint.mjJNT_HINGE)
 
@@ -112,7 +112,7 @@ def see_grid(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
 
 
 def workable_grid(scene: Scene) -> np.ndarray:
-    """What leads to the goal in each cell: 1 a push, −1 a pull, 0 neither; int[GRID, GRID]."""
+    """Return how each cell leads to the goal: 1 push, −1 pull, 0 neither; int[GRID, GRID]."""
     effort = see_grid(scene)[1]
     way = np.sign(effort) * np.sign(scene.goal - scene.start)
     return np.where(np.abs(effort) >= ENOUGH_EFFORT, way, 0).astype(int)
@@ -132,7 +132,7 @@ def visible_box(scene: Scene, frame_size: tuple[int, int]) -> tuple[int, int, in
 
 
 def is_fair(scene: Scene) -> bool:
-    """Whether the asked part is 0.5 to 25 % of the square image and 0.2 % of the image can work it.
+    """Return whether the asked part covers 0.5–25 % of the image and 0.2 % of it can work it.
 
     Judged by kinematics (`push_effort`), not by trying. The upper bound keeps guessing hopeless.
     """

@@ -20,7 +20,7 @@ from gmma.simulator.sight import draw_scene
 
 @dataclass(frozen=True, kw_only=True)
 class SurveyConfig:
-    """How much to try."""
+    """Size of the survey."""
 
     scenes: int = 200  # of each kind
     guesses: int = 10  # of the blind policy in each scene

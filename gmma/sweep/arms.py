@@ -144,7 +144,7 @@ class Sweep:
 
     @property
     def directory(self) -> RunPath:
-        """Where its runs and results are."""
+        """The directory of its runs and results."""
         return self.base.runs_dir / self.name
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ class SweepRun:
         return "rl" if self.config.rl.steps else "sft"
 
     def is_done(self) -> bool:
-        """Whether it has ended: its last evaluation is there."""
+        """Return whether the run has ended: its last evaluation is there."""
         return bool(evaluation_path(self.config, self.moment).exists())
 
 

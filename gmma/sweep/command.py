@@ -34,7 +34,7 @@ FLAGS = ("--dry-run", "--results", "--one-program", "--compare")
 
 @dataclass(frozen=True, kw_only=True)
 class SweepArguments:
-    """How a sweep is run; fields of the experiment that its arms change are given as for train."""
+    """Arguments of a sweep, and fields of the experiment that its arms change, as for train."""
 
     base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]  # what every arm changes
     workers: int = 1  # runs at a time on this machine, each a process of one thread where several
@@ -55,7 +55,7 @@ def parse_share(text: str) -> Share:
 
 
 def load_sweep(path: Path) -> Sweep:
-    """What an experiment file's `sweep()` returns."""
+    """Load what an experiment file's `sweep()` returns."""
     make = getattr(load_module(path), "sweep", None)
     if not callable(make):
         raise UserError(f"{path} has no function sweep() that returns a Sweep")

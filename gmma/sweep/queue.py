@@ -32,7 +32,7 @@ ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """Which of a sweep's runs this process takes: those whose place is `index` modulo `count`."""
+    """The runs of a sweep that this process takes: those whose place is `index` modulo `count`."""
 
     index: int
     count: int
@@ -88,7 +88,7 @@ def own_share(runs: Sequence[SweepRun], share: Share) -> list[SweepRun]:
 
 
 def say_awaited(waiting: Sequence[SweepRun], wanted: Sequence[SweepRun]) -> None:
-    """Which starts another share has to train before this one can end."""
+    """Print which starts another share has to train before this one can end."""
     own = {run.config.run_dir for run in wanted}
     missing = {run.start for run in waiting if not can_start(run)} - own
     if missing:
@@ -97,14 +97,14 @@ def say_awaited(waiting: Sequence[SweepRun], wanted: Sequence[SweepRun]) -> None
 
 
 def can_start(run: SweepRun) -> bool:
-    """Whether the SFT that it goes on from has ended."""
+    """Return whether the SFT that the run continues from has ended."""
     return run.start is None or (run.start / "evaluation/after_sft.json").exists()
 
 
 def without_orphans(
     waiting: Sequence[SweepRun], failed: Sequence[SweepRun]
 ) -> tuple[list[SweepRun], list[SweepRun]]:
-    """Those that can still start, and those whose start has failed."""
+    """Split off the runs whose start has failed: (can still start, cannot)."""
     broken = {run.config.run_dir for run in failed if run.arm == START}
     lost = [run for run in waiting if run.start in broken]
     return [run for run in waiting if run not in lost], lost
@@ -133,7 +133,7 @@ def ended(
 
 
 def log_path(sweep: Sweep, run: SweepRun) -> Path:
-    """What a run printed, on this machine's disk."""
+    """Return the file with what a run printed, on this machine's disk."""
     root = sweep.directory
     local = root if isinstance(root, Path) else Path("runs") / sweep.name  # a bucket cannot append
     return local / "queue" / f"{run.config.name}.log"

@@ -1,4 +1,4 @@
-"""What came out of a sweep: quality per arm, and arms against each other at equal budgets.
+"""Compare the runs of a sweep: quality per arm, and arms against each other at equal budgets.
 
 Quality is one metric of held-out examples. Runs of a seed share their SFT, their prompts and their
 order, and all runs share the held-out examples, so differences are paired by seed and by example.
@@ -74,7 +74,7 @@ def metric_of(sweep: Sweep) -> tuple[str, str]:
 
 
 def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
-    """What the files of a finished run say.
+    """Read the results of a finished run from its files.
 
     Raises UserError for a validation that is not there, or a metric that the task has not.
     """
@@ -116,7 +116,7 @@ def of_evaluation(path: RunPath, metric: tuple[str, str]) -> Float[np.ndarray, "
 
 
 def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.ndarray, "T1"]]:
-    """What was spent before step 0, before step 1, …, at the end.
+    """Return what was spent before step 0, before step 1, …, at the end.
 
     Samples are answers that were rewarded, or demonstrations imitated; tokens are those sampled
     (trained on, in SFT), each counted once; seconds are the median step's, so that compilations do
@@ -183,14 +183,14 @@ def compare(
 
 
 def difference_of_peaks(first: RunResult, second: RunResult) -> float:
-    """Of the largest spike scores over the steps that both took: more steps find larger ones."""
+    """Subtract largest spike scores over the steps both took: more steps find larger ones."""
     shared = min(len(first.spike_scores), len(second.spike_scores))
     one, other = (np.nanmax(run.spike_scores[:shared]) for run in (first, second))
     return float(one - other)
 
 
 def spent_by(runs: Sequence[RunResult], unit: Budget) -> float:
-    """What runs spent in all, their mean."""
+    """Return the mean of what the runs spent in all."""
     return float(np.mean([run.costs[unit][-1] for run in runs]))
 
 

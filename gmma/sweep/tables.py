@@ -87,13 +87,13 @@ def at_words(found: dict[str, Any]) -> str:
 
 
 def quality_words(record: dict[str, Any]) -> str:
-    """What quality is, and how it is given."""
+    """Say what quality is, and how it is given."""
     metric = f"{record['name']}: {record['metric']} of the test split"
     return f"{metric}, mean [95 % interval over seeds and examples]"
 
 
 def verdict_words(record: dict[str, Any]) -> str:
-    """How much to trust so many verdicts at once."""
+    """Say how much to trust so many verdicts at once."""
     return (
         f"{len(record['comparisons'])} comparisons, each at 95 % on its own: "
         "of 20 where nothing differs, about one is said to differ; of one seed an interval is over "

@@ -85,7 +85,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 
 def instruct(config: AffordanceConfig) -> str:
-    """How to answer."""
+    """Tell the model how to answer."""
     if config.form == "box":
         return "Answer with the box [x1, y1, x2, y2] of that part."
     return "Answer with a list of points [[x, y], ...] on that part."

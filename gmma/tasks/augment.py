@@ -40,7 +40,7 @@ class AugmentConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """What a task's truth is in space."""
+    """The kind of a task's truth in space."""
 
     move: Callable[[Columns, AxisMap], dict[str, Any]]  # the columns that change, changed
     bounds: Callable[[Columns], Box | None]  # the box round all truth; None: all of the image
@@ -81,7 +81,7 @@ def flip_example(geometry: Geometry, example: Example) -> Example:
 
 
 def is_raster(value: Any) -> bool:
-    """Whether a column lies over the image, pixel by pixel."""
+    """Return whether a column lies over the image, pixel by pixel."""
     return isinstance(value, np.ndarray) and value.ndim == 2
 
 

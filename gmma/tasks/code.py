@@ -41,7 +41,7 @@ _MBPP_SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": 
 
 @dataclass(frozen=True, kw_only=True)
 class CodeConfig:
-    """Which records, which of them, and how the question is put."""
+    """Files of records, the choice among them, and the wording of the question."""
 
     name: Literal["code"] = "code"  # which task this is
     # A JSONL file, or a directory that TFDS prepared. MBPP is split as its authors do by task_id
@@ -152,7 +152,7 @@ def storage(config: CodeConfig, data_dir: Path) -> Storage:
 
 
 def tokenizer_path(config: CodeConfig, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model of this config."""
+    """Return where `build` puts the SentencePiece model of this config."""
     form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
     return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 

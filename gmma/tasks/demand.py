@@ -76,7 +76,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 
 def instruct(config: DemandConfig) -> str:
-    """How to answer."""
+    """Tell the model how to answer."""
     return "Answer with the box [x1, y1, x2, y2] of one object that meets the need."
 
 

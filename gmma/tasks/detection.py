@@ -82,7 +82,7 @@ def place(answer: Sequence[Mapping[str, Any]], units: AxisMap) -> list[dict[str,
 
 
 def takes(config: DetectionConfig, answer: Any) -> bool:
-    """Whether a record has few enough objects."""
+    """Return whether a record has few enough objects."""
     return config.most_objects is None or len(answer) <= config.most_objects
 
 
@@ -98,7 +98,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 
 def instruct(config: DetectionConfig) -> str:
-    """How to answer."""
+    """Tell the model how to answer."""
     return (
         'Answer with a JSON list of {"label": "...", "box": [x1, y1, x2, y2]}, one entry for each '
         "object."
@@ -128,7 +128,7 @@ def demonstrate(
 def metrics(
     config: DetectionConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """Of each image by itself: `matched_iou` (the reward) and `image_ap`; `parsed`."""
+    """Measure each image by itself: `matched_iou` (the reward) and `image_ap`; `parsed`."""
     truths = [example.columns["answer"] for example in examples]
     shared: dict[str, Any] = {
         "thoughts": [""] * len(answers),

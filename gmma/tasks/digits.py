@@ -70,7 +70,7 @@ _GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (1
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsConfig:
-    """What is drawn, how many scenes, and how far demonstrations stray from the truth."""
+    """The drawing, the number of scenes, and how far demonstrations stray from the truth."""
 
     name: Literal["digits"] = "digits"  # which task this is
     cells_per_side: int = 4  # the canvas is a square grid of cells
@@ -200,7 +200,7 @@ def storage(config: DigitsConfig, data_dir: Path) -> Storage:
 
 
 def tokenizer_path(config: DigitsConfig, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model of this config."""
+    """Return where `build` puts the SentencePiece model of this config."""
     directory = dataset_directory(storage(config, data_dir))
     return directory / f"tokenizer_{config.vocab_size}.model"
 
@@ -215,7 +215,7 @@ def build(config: DigitsConfig, data_dir: Path) -> None:
 
 
 def number_pieces(canvas_pixels: int) -> list[str]:
-    """What is one token each: coordinates (first, and after a comma), names of digits, and tags."""
+    """Return texts of one token each: coordinates (first, and after a comma), digits, tags."""
     coordinates = range(canvas_pixels + 1)
     return [
         *(str(n) for n in coordinates),
@@ -355,7 +355,7 @@ def _outline(
 
 
 def term_options(config: DigitsConfig, term: RewardTerm) -> TermOptions:
-    """How the terms of the reward read a box."""
+    """Return how the terms of the reward read a box."""
     return reading_options(config.reading, "box", term)
 
 

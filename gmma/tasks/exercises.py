@@ -18,7 +18,7 @@ _FIELDS = (
 
 
 class Exercise(NamedTuple):
-    """What is kept of a record."""
+    """The kept part of a record."""
 
     question: str
     setup: str

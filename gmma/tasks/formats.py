@@ -99,7 +99,7 @@ def _coco_entry(annotation: Mapping[str, Any], names: Mapping[Any, str]) -> dict
 
 
 def _size_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row says of its image's size, where it says anything."""
+    """Return the image's size that a row gives, where it gives one."""
     return {key: row[key] for key in ("width", "height") if key in row}
 
 

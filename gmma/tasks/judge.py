@@ -18,7 +18,7 @@ _WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 def judge(
     term: RewardTerm, answers: Sequence[str], columns: Mapping[str, Sequence[Any]]
 ) -> list[float]:
-    """What the term gives each answer; 0, the worst, where the answer could not be scored.
+    """Return what the term gives each answer; 0, the worst, where the answer could not be scored.
 
     The processes are started with the first call and stay. An answer's limit is the service's, a
     call has none: what a metric says of an answer must not depend on how many there are.

@@ -56,7 +56,7 @@ Size = tuple[int, int]  # width and height in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class RecordsConfig:
-    """Where a task's records lie, and how they are split.
+    """Places of a task's records, and how they are split.
 
     A split with a file of its own takes it whole. Else it takes its share of the training file, by
     a hash of the first image's path, so that no picture is in two splits.
@@ -131,7 +131,7 @@ def require_records(path: Path) -> None:
 
 
 def read_document(path: Path) -> Any:
-    """What a JSON or JSON lines file holds. UserError where it is missing or neither."""
+    """Read a JSON or JSON lines file. UserError where it is missing or neither."""
     require_records(path)
     try:
         if path.suffix == ".jsonl":
@@ -398,7 +398,7 @@ def stored_form(
     thought: str = "",
     mask: bytes = b"",
 ) -> dict[str, Any]:
-    """What `FEATURES` takes."""
+    """Return the record in the form that `FEATURES` takes."""
     return {
         "id": id,
         "question": question,

@@ -66,7 +66,7 @@ _FIELDS = (
 
 @dataclass(frozen=True, kw_only=True)
 class MathConfig:
-    """Which records, which of them, and how the question is put."""
+    """Files of records, the choice among them, and the wording of the question."""
 
     name: Literal["math"] = "math"  # which task this is
     # A JSONL file, or a directory that TFDS prepared (tfds build gsm8k --file_format=array_record)
@@ -94,7 +94,7 @@ class MathConfig:
 
 
 class Problem(NamedTuple):
-    """What is kept of a record; an empty thought is none."""
+    """The kept part of a record; an empty thought is none."""
 
     question: str
     thought: str
@@ -248,7 +248,7 @@ def storage(config: MathConfig, data_dir: Path) -> Storage:
 
 
 def tokenizer_path(config: MathConfig, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model of this config."""
+    """Return where `build` puts the SentencePiece model of this config."""
     form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
     return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 
@@ -346,7 +346,7 @@ def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.
 
 
 def term_options(config: MathConfig, term: RewardTerm) -> TermOptions:
-    """How the task reads an answer, and its tolerance, are those of its reward."""
+    """Return how the task reads an answer, and its tolerance: those of its reward."""
     usual = MathConfig()
     chosen = {name: getattr(config, name) for name in ("relative_tolerance", "reading")}
     own = term.name == "math"

@@ -10,7 +10,7 @@ from gmma.types import Example
 
 
 def interleave(counts: Sequence[int]) -> np.ndarray:
-    """Which part each row is of, `int[Σ counts]`: each as evenly spread as its number allows.
+    """Return the part of each row, `int[Σ counts]`, every part as evenly spread as it can be.
 
     >>> interleave([4, 2]).tolist()
     [0, 1, 0, 0, 1, 0]

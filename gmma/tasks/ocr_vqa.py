@@ -59,7 +59,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 
 def instruct(config: OcrVqaConfig) -> str:
-    """How to answer."""
+    """Tell the model how to answer."""
     return "Answer with the text alone."
 
 

@@ -28,7 +28,7 @@ REFERRED = "object"  # the label of what an expression refers to
 
 
 def is_public(config: RecordsConfig) -> bool:
-    """Whether the records are a dataset that TFDS prepared."""
+    """Return whether the records are a dataset that TFDS prepared."""
     return config.format in ("tfds_coco", "tfds_ref_coco")
 
 
@@ -104,7 +104,7 @@ def _rows_with_boxes(directory: Path, split: str) -> tuple[tuple[int, ...], ...]
 
 
 def has_area(boxes: Sequence | np.ndarray) -> np.ndarray:
-    """Which of TFDS's boxes, float[N, 4], are more than a line; COCO has a few that are not."""
+    """Return which of TFDS's boxes, float[N, 4], have an area; a few of COCO's are lines."""
     top, left, bottom, right = np.asarray(boxes, np.float64).reshape(-1, 4).T
     return (bottom > top) & (right > left)
 

@@ -71,7 +71,7 @@ def read_records(path: Path, split: str) -> list[Record]:
 
 
 def place_of(record: Record) -> str:
-    """How a message calls a record."""
+    """Return the name of a record in messages."""
     return record.where if isinstance(record, PlacedRecord) else PlacedRecord.where
 
 
@@ -259,9 +259,9 @@ def _require_file(path: Path) -> None:
 
 
 def hold_out(records: Sequence[R], text: Callable[[R], str], count: int) -> tuple[list[R], list[R]]:
-    """What is left, and the records of the `count` texts with the smallest hashes; in file order.
+    """Split off the records of the `count` texts with the smallest hashes, in file order.
 
-    So the choice depends neither on the order of the file nor on a seed, and records with the same
+    The choice depends neither on the order of the file nor on a seed, and records with the same
     text stay together.
 
     >>> hold_out(["c", "b", "c", "a"], str, 1)

@@ -73,12 +73,12 @@ class _Builder(
 
 
 def dataset_directory(storage: Storage) -> Path:
-    """Where the prepared dataset lies."""
+    """Return the directory of the prepared dataset."""
     return Path(_Builder(storage).data_dir)
 
 
 def is_prepared(storage: Storage) -> bool:
-    """Whether the whole dataset is on disk."""
+    """Return whether the whole dataset is on disk."""
     return (dataset_directory(storage) / "dataset_info.json").exists()
 
 
@@ -135,7 +135,7 @@ def _replace(storage: Storage) -> None:
 
 
 def _kept_files(storage: Storage) -> Path:
-    """Where it stands what the files were; beside the dataset, so that it is there before it."""
+    """Return the path of the list of source files; it stands beside the dataset."""
     return storage.directory / f"files_{storage.version}.json"
 
 
@@ -147,7 +147,7 @@ def _keep_files(storage: Storage) -> None:
 
 
 def _files_changed(storage: Storage) -> bool:
-    """Whether a file is not as it was; one that is gone is not: the dataset holds what it was."""
+    """Return whether a file has changed; not if it is gone: the dataset holds what it was."""
     if storage.files is None:
         return False
     try:
@@ -185,7 +185,7 @@ def read_split(storage: Storage, split: str, decoders: Mapping[str, Any] | None 
 
 @dataclass(frozen=True, kw_only=True)
 class Content:
-    """What a prepared dataset holds, in short."""
+    """Summary of a prepared dataset."""
 
     digest: str  # SHA-256 of all that a reader gets: equal for equal records in equal order
     traced: Mapping[str, tuple[int, ...]]  # split → rows whose text `thought` is not empty

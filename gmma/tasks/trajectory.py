@@ -116,7 +116,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 
 def instruct(config: TrajectoryConfig) -> str:
-    """How to answer."""
+    """Tell the model how to answer."""
     return "Answer with the path of the gripper, a list of points [[x, y], ...] in order."
 
 
@@ -124,7 +124,7 @@ def instruct(config: TrajectoryConfig) -> str:
 def demonstrate(
     config: TrajectoryConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration:
-    """Where the path begins and ends, then the path, as an imprecise teacher would tell; ours.
+    """Say where the path begins and ends, then the path, as an imprecise teacher would tell; ours.
 
     The ends in the thought are off by uniform noise, sometimes the goal is another object, and the
     answer is the true path bent to these ends, off by noise of its own: a right answer takes a

@@ -42,7 +42,7 @@ _PATCH_CLASSES = 2 + len(COLOURS)  # nothing, the gripper, a block of each colou
 
 @dataclass(frozen=True, kw_only=True)
 class SceneConfig:
-    """What is drawn, and how many scenes."""
+    """The drawing, and the number of scenes."""
 
     backgrounds: Path | None = None  # folder with 5 photographs or more; None: smooth noise
     background_share: float = 0.25  # of a photograph's own colours; the rest of them is grey
@@ -199,7 +199,7 @@ def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
 
 
 def scene_record(scene: Scene, name: str) -> dict[str, Any]:
-    """What a scene is on disk."""
+    """Return a scene as it is stored on disk."""
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "PNG", compress_level=1)
     objects = [{"label": c, "point": p.round(2).tolist()} for c, p in scene.blocks.items()]

@@ -1,4 +1,4 @@
-"""What a record's truth must be, before anything is taught or judged by it."""
+"""Check a record's truth before anything is taught or judged by it."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the tasks on real images share: records, frames, augmentation, a tokenizer of their own.
+"""Shared parts of the tasks on real images: records, frames, augmentation, an own tokenizer.
 
 A task describes itself as a `Visual`; `visual_task` makes a `Task` of it. Examples come in pixels
 of the stored image; `in_frame` asks them in a model family's coordinates. Columns of every example:
@@ -48,7 +48,7 @@ Demonstrations = Literal["own", "made", "none"]
 
 @dataclass(frozen=True, kw_only=True)
 class VisualConfig:
-    """What the tasks on real images have in common."""
+    """Settings that the tasks on real images share."""
 
     records: RecordsConfig = field(default_factory=RecordsConfig)
     # What the prompt says beside the question: the form of an answer and the frame of its
@@ -73,7 +73,7 @@ class VisualConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Visual:
-    """What one task says of its own."""
+    """The parts of a task on real images that are its own."""
 
     name: str
     config: type
@@ -165,7 +165,7 @@ def build(visual: Visual, config: Any, data_dir: Path) -> None:
 
 
 def reads_public(visual: Visual, config: Any) -> bool:
-    """Whether the records are read where TFDS prepared them."""
+    """Return whether the records are read where TFDS prepared them."""
     return visual.storage is None and is_public(config.records)
 
 
@@ -209,7 +209,7 @@ def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSo
 
 
 def demonstrations(visual: Visual, config: Any, data_dir: Path) -> Demonstrations:
-    """What SFT imitates: what the config says, or else what the training records bring."""
+    """Return the source of demonstrations: the config's, or else the training records'."""
     if config.demonstrations is not None:
         return config.demonstrations
     return "own" if traced_rows(visual, config, data_dir) else "made"
@@ -233,7 +233,7 @@ def demonstrated_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[i
 def demonstrate(
     visual: Visual, config: Any, example: Example, rng: np.random.Generator
 ) -> Demonstration | None:
-    """What SFT imitates of an example; None where it is not taught."""
+    """Return an example's demonstration; None where it is not taught."""
     return visual.demonstrate(config, example, rng) if example.columns["taught"] else None
 
 
@@ -271,14 +271,14 @@ def in_frame(visual: Visual, config: Any, example: Example, frame: Frame) -> Exa
 
 
 def term_options(visual: Visual, config: Any, term: RewardTerm) -> TermOptions:
-    """How the terms of the reward read an answer, and the form that is asked for."""
+    """Return how the terms of the reward read an answer, and the form that is asked for."""
     if visual.form is None:
         return ()
     return reading_options(config.reading, visual.form(config), term)
 
 
 def to_pixels(example: Example) -> AxisMap:
-    """From the example's coordinates to pixels of its image."""
+    """Convert the example's coordinates to pixels of its image."""
     return between(example.columns["image_size"], example.columns["pixels"])
 
 
@@ -309,7 +309,7 @@ def traced(
 
 
 def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model of this config."""
+    """Return where `build` puts the SentencePiece model of this config."""
     form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
     if reads_public(visual, config):
         home = Path(data_dir) / f"{visual.name}_{config.records.format}"
@@ -332,7 +332,7 @@ def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
 
 
 def pieces_of(visual: Visual, config: Any) -> list[str]:
-    """What is one token each beside the tags: coordinates, also after a comma; the task's own."""
+    """Return texts of one token each beside tags: coordinates, also after a comma; the task's."""
     coordinates = range(config.tiny_pixels + 1)
     return [
         *(str(n) for n in coordinates),

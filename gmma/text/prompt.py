@@ -140,7 +140,7 @@ def answer_text(answer: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
-    """What a thought and its answer say together."""
+    """The joined reading of a thought and its answer."""
 
     thought: str
     answer: str | None  # None where there is none to read
@@ -206,6 +206,6 @@ def whole_entries(text: str) -> str | None:
 
 
 def is_well_formed(text: str) -> bool:
-    """Whether what follows a thought is `<answer>…</answer>`, white space before it aside."""
+    """Return whether a thought is followed by `<answer>…</answer>`, white space before it aside."""
     opened = text.lstrip().startswith(ANSWER_OPEN)
     return opened and ANSWER_CLOSE in text and parse_answer(text) is not None

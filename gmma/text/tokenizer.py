@@ -19,7 +19,7 @@ _SPACE = "▁"  # SentencePiece writes a space so
 
 @dataclass(frozen=True, kw_only=True)
 class Tokenizer:
-    """What gmma knows of a tokenizer: two functions and the ids that mean something."""
+    """The interface of a tokenizer to gmma: two functions and the ids that mean something."""
 
     encode: Callable[[str], list[int]]  # no begin, no end; UserError on unknown text
     decode: Callable[[Sequence[int]], str]  # `token_bytes` joined, as text (`decoder_of`)

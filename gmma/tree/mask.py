@@ -1,4 +1,4 @@
-"""Who may attend to whom in a packed tree.
+"""Attention mask of a packed tree.
 
 One prompt token p, thoughts a and b, answers a1 a2 b1 b2, one slot each. A row is a query; a token
 sees itself and what precedes it on its own path from the root, never a sibling:

@@ -119,5 +119,5 @@ def slots(shape: tuple[int, ...]) -> Int[Array, "*nodes count"]:
 
 
 def below(lengths: Int[Array, "*nodes"], count: int) -> Bool[Array, "*nodes count"]:
-    """Which of `count` slots stand before each node's length."""
+    """Return which of `count` slots stand before each node's length."""
     return slots((*lengths.shape, count)) < lengths[..., None]

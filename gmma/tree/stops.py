@@ -1,4 +1,4 @@
-"""Where a sampled text stops: a character automaton compiled into a table over the vocabulary.
+"""Find where sampled text stops: a character automaton, as a table over the vocabulary.
 
 A stop string such as `</think>` can be spelt by many token sequences (`</`, `think`, `>` or `</th`,
 `ink>` or `k>\\n` at its end), so matching a list of token ids misses most of them. The automaton of
@@ -35,7 +35,7 @@ class StopTable:
 
 @pytree
 class TreeStops:
-    """What ends a thought and an answer.
+    """The stop automaton of a thought and its answers.
 
     A thought has ended in a state of `thought_end` or more, and its answers go on from that state:
     it knows how much of the answer's closing tag came with the token that ended the thought.
@@ -50,7 +50,7 @@ class TreeStops:
 
 
 def prefix_fallback(stop: bytes) -> list[int]:
-    """For each matched length, the longest shorter prefix that is also a suffix (KMP's failure)."""
+    """Return, per matched length, the longest shorter prefix that is also a suffix (KMP)."""
     fallback = [0] * (len(stop) + 1)
     length = 0
     for end in range(1, len(stop)):

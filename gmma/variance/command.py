@@ -103,7 +103,7 @@ def variance_command(arguments: Sequence[str]) -> None:
 
 
 def slope(answers: Sequence[int], values: Sequence[float]) -> float | None:
-    """Of log variance against log M, by least squares; −1 is the paper's leading-order rate."""
+    """Fit the slope of log variance against log M; −1 is the paper's leading-order rate."""
     if len(answers) < 2 or min(values) <= 0:
         return None
     return float(np.polyfit(np.log(answers), np.log(values), 1)[0])
@@ -191,7 +191,7 @@ def reward_pool(
 
 
 def scored_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
-    """Those with all their answers scored."""
+    """Keep the prompts with all their answers scored."""
     scored = pool[np.isfinite(pool).all(axis=(1, 2))]
     if not len(scored):
         raise UserError(f"none of {len(pool)} prompts has all its {pool.shape[2]} answers scored")
@@ -204,7 +204,7 @@ def thoughts_differ(pool: Float[np.ndarray, "B K n"]) -> Bool[np.ndarray, "B"]:
 
 
 def live_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
-    """Those whose thoughts differ in the pool at all."""
+    """Keep the prompts whose thoughts differ in the pool at all."""
     live = pool[thoughts_differ(pool)]
     if not len(live):
         raise UserError(f"all thoughts of each of {len(pool)} prompts are worth the same")

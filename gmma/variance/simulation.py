@@ -67,7 +67,7 @@ def simulated_variance(
 
 
 class Resampled(NamedTuple):
-    """What re-sampling the answers of fixed thoughts does, per prompt and per M."""
+    """Effect of re-sampling the answers of fixed thoughts, per prompt and per M."""
 
     variance: Float[Array, "B m"]  # of A(th_i), the mean over thoughts
     dead_trees: Float[Array, "B m"]  # share of draws in which all K·M rewards are equal

@@ -104,7 +104,7 @@ class Rotary(NamedTuple):
 
 
 def rotaries(section: Section) -> tuple[Rotary, Rotary]:
-    """Of global and of local layers, from the old keys or the new one."""
+    """Return rotary settings of global and of local layers, from the old keys or the new one."""
     both = section.section("rope_parameters")
     nested = Section(values=both, where=f"{section.where}: rope_parameters")
     everywhere, old, local = (
@@ -270,7 +270,7 @@ def pooling_rows(c: SiglipConfig) -> tuple[Row, ...]:
 
 
 def projector_rows(c: Gemma3Config, width: int) -> tuple[Row, ...]:
-    """From the tower to the decoder; the projection is stored input first."""
+    """Return the rows from the tower to the decoder; the projection is stored input first."""
     return (
         Row(
             path="params/projector/out/kernel",

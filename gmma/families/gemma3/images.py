@@ -27,7 +27,7 @@ class PanAndScan:
 
 @dataclass(frozen=True, kw_only=True)
 class GemmaImageConfig:
-    """What preprocessor_config.json says."""
+    """The values of preprocessor_config.json."""
 
     pixels: PixelConfig
     side: int  # pixels of the square image

@@ -19,7 +19,7 @@ from gmma.types import PyTree
 
 @dataclass(frozen=True)
 class RotaryScaling:
-    """How rotary frequencies are slowed: all alike, or, with a `context`, the slow ones alone.
+    """Scaling of rotary frequencies: of all alike, or, with a `context`, of the slow ones alone.
 
     Wavelengths below context / high_factor stay, those above context / low_factor become `factor`
     times as long, and between them the change is gradual (transformers,

@@ -28,7 +28,7 @@ MAX_ASPECT_RATIO = 200
 
 @dataclass(frozen=True, kw_only=True)
 class QwenImageConfig:
-    """What preprocessor_config.json says, and the sizes of the tower."""
+    """The values of preprocessor_config.json, and the sizes of the tower."""
 
     pixels: PixelConfig
     vision: QwenVisionConfig

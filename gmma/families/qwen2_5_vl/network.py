@@ -89,7 +89,7 @@ def section_angles(positions: Int[Array, "3 B S"], config: QwenConfig) -> Float[
 
 
 def rotary_shift(images: QwenImages | None, batch: int) -> Int[Array, "B"]:
-    """What the images of a row take off the rotary positions behind them."""
+    """Return how much the images of a row shorten the rotary positions behind them."""
     return jnp.zeros(batch, jnp.int32) if images is None else jnp.asarray(images.shift)
 
 

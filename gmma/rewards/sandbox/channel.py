@@ -102,7 +102,7 @@ class Channel:
         return index
 
     def is_exported(self, value: Any) -> bool:
-        """Whether this very object was handed over as one that the other side may use."""
+        """Return whether this very object was handed over as one that the other side may use."""
         return id(value) in self.indices
 
     def _reply(self, message: dict[str, Any]) -> None:
@@ -143,7 +143,7 @@ class Channel:
         return self._checked(read)
 
     def _checked(self, read: Callable[[], Any]) -> Any:
-        """What reading gives; `PeerNonsense` where the message has not the form that we write."""
+        """Return the message; raise `PeerNonsense` where it has not the form that we write."""
         try:
             return read()
         except PeerEnded:

@@ -1,4 +1,4 @@
-"""What runs inside the checker's process: the tests, on proxies of the submission's objects."""
+"""The program of the checker's process: the tests, on proxies of the submission's objects."""
 
 import abc
 import ast
@@ -252,7 +252,7 @@ def check_submission(
 
 
 class _Objects:
-    """What stands for objects on either side, each for the same one always."""
+    """The stand-ins for objects on either side, one for each object."""
 
     def __init__(self) -> None:
         self.proxies: dict[int, Proxy] = {}
@@ -331,7 +331,7 @@ async def _awaited(proxy: Proxy) -> Any:
 
 
 def _is_own_class(kind: object) -> bool:
-    """Whether the tests define this class; one that makes classes does not count."""
+    """Return whether the tests define this class; one that makes classes does not count."""
     if not isinstance(kind, type) or issubclass(kind, type):
         return False
     return kind.__module__ == _MODULE and type(kind) in _METACLASSES
@@ -370,7 +370,7 @@ def _library_path(value: Any) -> list[str] | None:
 
 
 def _answer(channel: Channel, name: str, *args: Any) -> Any:
-    """What the submission may ask of us: to use an object that a test gave to it, and no other.
+    """Answer a request of the submission: to use an object that a test gave to it, and no other.
 
     A function and a class of the tests may be called, an iterator advanced, and an instance of a
     class of the tests used by its public attributes and its operators.

@@ -28,7 +28,7 @@ _BOOT = (
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one submission may use."""
+    """Limits of one submission."""
 
     wall_seconds: float | int = 6
     cpu_seconds: int = 5

@@ -1,4 +1,4 @@
-"""Which names a program binds and which it uses, as far as its syntax tells."""
+"""Find the names that a program binds and uses, as far as its syntax tells."""
 
 import ast
 import builtins
@@ -37,7 +37,7 @@ def standard_modules(nodes: Sequence[ast.AST], foreign: Collection[str]) -> set[
 
 
 def untold_names(nodes: Sequence[ast.AST]) -> set[str]:
-    """What tests leave to the code to define.
+    """Return the names that tests leave to the code to define.
 
     Where they use nothing but built-in names, one of those is what they test (a task may ask for
     `sum`).

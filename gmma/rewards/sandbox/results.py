@@ -1,4 +1,4 @@
-"""What may become of a submission."""
+"""The possible verdicts on a submission."""
 
 PASSED = "passed"  # every test passed
 FAILED = "failed"  # some test did not, or the code raised, or wrote more than it may

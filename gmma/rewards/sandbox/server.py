@@ -56,7 +56,7 @@ def serve(descriptor: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Room:
-    """What one submission is given: descriptors, a directory to write in, layers and limits."""
+    """Resources of one submission: descriptors, a directory to write in, layers and limits."""
 
     request: int
     output: int

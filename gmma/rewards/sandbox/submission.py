@@ -1,4 +1,4 @@
-"""What runs inside the submission's process: load the code, answer questions about its objects."""
+"""The program of the submission's process: load the code, answer questions about its objects."""
 
 import ast
 import asyncio
@@ -117,7 +117,7 @@ def run_submission(descriptors: tuple[int, int]) -> None:
 
 
 def _describe(channel: Channel, value: Any) -> dict[str, Any]:
-    """What is no plain data, by its number here; the checker must know a class of exceptions."""
+    """Describe an object by its number here; an exception's class must be known to the checker."""
     if isinstance(value, Callback):
         return {"t": "yours", "v": value.peer_index}
     index, kind = channel.export(value), type(value).__name__
@@ -148,7 +148,7 @@ def _load(module: types.ModuleType, code: str, setup: str) -> None:
 
 
 def _find(module: types.ModuleType, name: str) -> Any:
-    """What the code calls so; a method of its `class Solution` where nothing else has the name."""
+    """Find the code's object of this name, or else a method of its `class Solution`."""
     names = vars(module)
     solution = names.get("Solution")
     if name not in names and isinstance(solution, type) and hasattr(solution, name):

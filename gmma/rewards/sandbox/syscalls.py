@@ -92,7 +92,7 @@ def seccomp_program(own_files: bool) -> bytes | None:
 
 
 def _where(number: int, then: list[Instruction]) -> list[Instruction]:
-    """What to do for one call; it must end by returning."""
+    """Return the instructions for one system call; `then` must end by returning."""
     return [(_EQUAL, 0, len(then), number), *then]
 
 

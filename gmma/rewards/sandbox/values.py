@@ -104,7 +104,7 @@ def encode(value: Any, refer: Callable[[Any], Json], shared: Shared) -> Json:
 
 
 def encode_parts(value: Any, refer: Callable[[Any], Json], shared: Shared) -> dict[str, Json]:
-    """What a container holds now."""
+    """Encode what a container holds now."""
     tag, parts, _ = _CONTAINERS[type(value)]
     return {"t": tag, "v": _encode_items(parts(value), refer, shared)}
 
@@ -167,12 +167,12 @@ def overwrite(target: Any, wire: Json, resolve: Callable[..., Any], shared: Shar
 
 
 def snapshot(container: Any) -> Any:
-    """What `is_changed` compares with later: the very objects that a container holds."""
+    """Keep the very objects that a container holds, for `is_changed` to compare with later."""
     return bytes(container) if isinstance(container, bytearray) else _items(container)
 
 
 def is_changed(container: Any, before: Any) -> bool:
-    """Whether a container holds other objects than before, or in another order."""
+    """Return whether a container holds other objects than before, or in another order."""
     after = snapshot(container)
     if isinstance(after, bytes):
         return bool(after != before)

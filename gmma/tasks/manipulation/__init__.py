@@ -27,7 +27,7 @@ def build(config: ManipulationConfig, data_dir: Path) -> None:
 
 
 def term_options(config: ManipulationConfig, term: RewardTerm) -> TermOptions:
-    """How the terms of the reward read an answer."""
+    """Return how the terms of the reward read an answer."""
     return reading_options(config.reading, "touch", term)
 
 

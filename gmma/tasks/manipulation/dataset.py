@@ -37,7 +37,7 @@ _HOW_TO_ANSWER = (
 
 @dataclass(frozen=True, kw_only=True)
 class ManipulationConfig:
-    """Which scenes, how many, and how the question is put."""
+    """The scenes, their number, and the wording of the question."""
 
     name: Literal["manipulation"] = "manipulation"
     kinds: tuple[str, ...] = tuple(KINDS)  # kinds of object, in turn

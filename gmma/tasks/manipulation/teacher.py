@@ -1,4 +1,4 @@
-"""What SFT imitates, and what an answer is worth: the oracle, and the simulator's verdict."""
+"""Make demonstrations and judge answers: the oracle, and the simulator's verdict."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -32,7 +32,7 @@ def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demo
 
 
 def explain_answer(scene: Scene, answer: Answer, frame: Frame) -> str:
-    """Where the part is, how it moves, and why to push or to pull at the point."""
+    """Say where the part is, how it moves, and why to push or to pull at the point."""
     x, y = (int(coordinate) for coordinate in answer.point)
     moves = "It turns on a hinge, and far from that" if turns(scene) else "It slides, and"
     looks = "the way" if answer.action == "pull" else "against the way"

@@ -23,7 +23,7 @@ _CORPUS_SCENES = 240
 
 
 def tokenizer_path(config: ManipulationConfig, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model of this config."""
+    """Return where `build` puts the SentencePiece model of this config."""
     form = f"{config.frame}_{'explained' if config.explain else 'bare'}_{config.vocab_size}"
     return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 
@@ -47,7 +47,7 @@ def read_corpus(config: ManipulationConfig, data_dir: Path) -> Iterator[str]:
 
 
 def pieces_of(config: ManipulationConfig) -> list[str]:
-    """What is one token each: the frame of an answer, and each coordinate if they are pixels."""
+    """Return texts of one token each: an answer's frame, and coordinates if they are pixels."""
     side = config.image_pixels if config.frame == "pixels" else 9  # 0 … 1000 is spelt in digits
     return [
         *(str(n) for n in range(side + 1)),
