@@ -43,31 +43,6 @@ CONTENT = """
   {%- endif -%}
 {%- endmacro -%}
 """
-QWEN_CHAT = """
-{%- if messages[0].role != "system" -%}
-  {{- "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n" -}}
-{%- endif -%}
-{%- for message in messages -%}
-  {{- "<|im_start|>" + message.role + "\\n" + say(message.content) -}}
-  {%- if loop.last and message.role == "user" -%}{{ "\\n$INSTRUCTION" }}{%- endif -%}
-  {{- "<|im_end|>\\n" -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ "<|im_start|>assistant\\n<think>" }}{%- endif -%}
-"""
-GEMMA_CHAT = """
-{{- bos_token -}}
-{%- set turns = messages[1:] if messages[0].role == "system" else messages -%}
-{%- for message in turns -%}
-  {{- "<start_of_turn>" + ("model" if message.role == "assistant" else message.role) + "\\n" -}}
-  {%- if loop.first and messages[0].role == "system" -%}
-    {{- say(messages[0].content) + "\\n\\n" -}}
-  {%- endif -%}
-  {{- say(message.content) -}}
-  {%- if loop.last and message.role == "user" -%}{{ "\\n$INSTRUCTION" }}{%- endif -%}
-  {{- "<end_of_turn>\\n" -}}
-{%- endfor -%}
-{%- if add_generation_prompt -%}{{ "<start_of_turn>model\\n<think>" }}{%- endif -%}
-"""
 
 
 def chat_template(layout: str, *, instruction: str, image: str, strip: bool) -> str:

@@ -1,43 +1,28 @@
-"""The tokenizers of the families: SentencePiece for Gemma, byte-level BPE for Qwen, or either.
+"""Tokenizers of Hugging Face directories: SentencePiece or byte-level BPE.
 
-The files of a directory are read by the library they were made for; added tokens are found in the
-text before it, as transformers does. All become the same `Tokenizer` record, whose `token_bytes`
-alone say what a token adds to a text: special tokens nothing, all others their own text. The four
-tags of a response are text even where a tokenizer has made them special, and so are the marks that
-Qwen writes boxes in, without which labels and boxes run together.
+A directory's files are read by the library they were made for. Added tokens are found in the text
+first, as in transformers. Every tokenizer becomes one `Tokenizer` record, whose `token_bytes` alone
+say what a token adds to a text: nothing for a special token, its own text for any other. The four
+tags of a response are text even where a tokenizer makes them special. So are the marks that Qwen
+writes boxes in: without them labels and boxes would run together. A family's own files, prompt and
+chat template are in its folder (`gmma/families/NAME/tokenizer.py`).
 """
 
-import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
-from tokenizers.models import BPE
 
 from gmma.errors import UserError
-from gmma.huggingface.chat import (
-    GEMMA_CHAT,
-    QWEN_CHAT,
-    TOKENIZER,
-    chat_template,
-    own_template,
-    prompt_of,
-)
+from gmma.huggingface.chat import TOKENIZER, own_template, prompt_of
 from gmma.huggingface.keys import read_json
 from gmma.text.prompt import TAGS, PromptTemplate
-from gmma.text.tokenizer import (
-    Tokenizer,
-    control_pieces,
-    decoder_of,
-    load_sentencepiece,
-    require_unicode,
-)
+from gmma.text.tokenizer import Tokenizer, decoder_of, require_unicode
 
 GROUNDING = (  # Qwen's marks round a label, a box and a quadrangle
     "<|object_ref_start|>",
@@ -50,46 +35,15 @@ GROUNDING = (  # Qwen's marks round a label, a box and a quadrangle
 ADDED_FLAGS = ("special", "lstrip", "rstrip", "single_word")
 SPACE = "▁"  # SentencePiece writes a space so
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-QWEN_SPECIAL = (  # behind the byte pairs, in this order
-    "<|endoftext|>",
-    "<|im_start|>",
-    "<|im_end|>",
-    *GROUNDING,
-    "<|vision_start|>",
-    "<|vision_end|>",
-    "<|vision_pad|>",
-    "<|image_pad|>",
-    "<|video_pad|>",
-)
 INSTRUCTION = (  # ours; asks for the form that `gmma/text/prompt.py` reads
     "Think first, inside <think> and </think>. "
     "Then give the final answer alone, inside <answer> and </answer>."
-)
-GEMMA_TEMPLATE = PromptTemplate(
-    opening="<start_of_turn>user\n",
-    image_open="\n\n<start_of_image>",
-    image_close="<end_of_image>\n\n",
-    whole_view="Here is the original image ",
-    crop_views=" and here are some crops to help you see better ",
-    next_crop=" ",
-    strip=True,
-    closing=f"\n{INSTRUCTION}<end_of_turn>\n<start_of_turn>model\n<think>",
-)
-QWEN_TEMPLATE = PromptTemplate(
-    opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
-    image_open="<|vision_start|>",
-    image_close="<|vision_end|>",
-    closing=f"\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n<think>",
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerFiles:
-    """File names of a family's tokenizer in its directory, and the tokens it must have."""
+    """A family's tokenizer: its prompt, its special tokens, and the reader of its files."""
 
     template: PromptTemplate
     chat: str  # the same as a chat template in Jinja
@@ -198,44 +152,6 @@ def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
         token_bytes=padded,
         vocab_size=vocab_size,
     )
-
-
-def read_gemma(directory: Path) -> Tokenizer | None:
-    """tokenizer.json by `tokenizers`, which transformers prefers; else tokenizer.model."""
-    model = directory / "tokenizer.model"
-    if (directory / "tokenizer.json").is_file():
-        library = read_library(directory / "tokenizer.json")
-        return library_tokenizer(
-            library,
-            sentencepiece_bytes,
-            sentencepiece_text,
-            bos="<bos>",
-            pad="<pad>",
-            end="<eos>",
-        )
-    if model.is_file():
-        control = {
-            token: AddedToken(piece, special=True) for piece, token in control_pieces(model).items()
-        }
-        return with_added_tokens(load_sentencepiece(model), control | added_tokens(directory))
-    return None
-
-
-def read_qwen(directory: Path) -> Tokenizer | None:
-    """tokenizer.json, else vocab.json with merges.txt, else a tiktoken file of byte pairs."""
-    tiktoken = sorted(directory.glob("*.tiktoken"))
-    if (directory / "tokenizer.json").is_file():
-        library = read_library(directory / "tokenizer.json")
-    elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        vocab = read_json(directory / "vocab.json")
-        lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#v")]
-        library = byte_pairs(vocab, merges, added_tokens(directory))  # type: ignore[arg-type]
-    elif tiktoken:
-        library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {})
-    else:
-        return None
-    return library_tokenizer(library, byte_level_bytes, str.encode, pad="<|endoftext|>")
 
 
 def directory_tokenizer(directory: Path) -> TokenizerFiles:
@@ -423,91 +339,3 @@ def byte_level_bytes(piece: str) -> bytes:
     if not BYTE_OF.keys() >= set(piece):
         return piece.encode()
     return bytes(BYTE_OF[character] for character in piece)
-
-
-def byte_pairs(
-    vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[int, AddedToken]
-) -> Library:
-    """Qwen's tokenizer from its vocabulary and merges.
-
-    UserError where the library would give an added token another id than it has.
-    """
-    library = Library(BPE(vocab=dict(vocab), merges=list(merges)))
-    library.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
-    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    library.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
-    library.decoder = decoders.ByteLevel()
-    first = 1 + max(vocab.values(), default=-1)
-    special = [AddedToken(name, special=True) for name in QWEN_SPECIAL]
-    named = dict(sorted(added.items())) if added else dict(enumerate(special, first))
-    library.add_tokens(list(named.values()))
-    for token, entry in named.items():
-        if library.token_to_id(entry.content) != token:
-            raise UserError(
-                f"tokenizer_config.json has {entry.content!r} at id {token}, but behind vocab.json "
-                f"it comes to {library.token_to_id(entry.content)}; copy both files of one model, "
-                "or its tokenizer.json"
-            )
-    return library
-
-
-def tiktoken_pairs(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges from a file of `base64 rank` lines.
-
-    A token of rank r was made by merging the pair of earlier tokens into which the merges of lower
-    rank cut it; running them on its bytes recovers the pair.
-    """
-    ranks: dict[bytes, int] = {}
-    for line in path.read_bytes().splitlines():
-        encoded, number = line.split()
-        ranks[base64.b64decode(encoded)] = int(number)
-
-    def spell(token: bytes) -> str:
-        return "".join(CHARACTER_OF[byte] for byte in token)
-
-    merges = []
-    for token, rank in sorted(ranks.items(), key=lambda item: item[1]):
-        if len(token) > 1:
-            left, right = last_pair(token, rank, ranks)
-            merges.append((spell(left), spell(right)))
-    return {spell(token): rank for token, rank in ranks.items()}, merges
-
-
-def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two parts that merging below `rank` leaves of a token."""
-    parts = [bytes([byte]) for byte in token]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, rank) for a, b in pairwise(parts)]
-        best = min(range(len(pairs)), key=pairs.__getitem__)
-        if pairs[best] >= rank:
-            raise UserError(f"token {token!r} of rank {rank} is no merge of two earlier tokens")
-        parts[best : best + 2] = [parts[best] + parts[best + 1]]
-    return parts[0], parts[1]
-
-
-GEMMA_TOKENIZER = TokenizerFiles(
-    template=GEMMA_TEMPLATE,
-    chat=chat_template(
-        GEMMA_CHAT, instruction=INSTRUCTION, image="<start_of_image>", strip=GEMMA_TEMPLATE.strip
-    ),
-    turn_end="<end_of_turn>",
-    image="<image_soft_token>",
-    needed=("<start_of_turn>", "<end_of_turn>"),
-    needed_for_images=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
-    read=read_gemma,
-)
-QWEN_TOKENIZER = TokenizerFiles(
-    template=QWEN_TEMPLATE,
-    chat=chat_template(
-        QWEN_CHAT,
-        instruction=INSTRUCTION,
-        image="<|vision_start|><|image_pad|><|vision_end|>",
-        strip=QWEN_TEMPLATE.strip,
-    ),
-    turn_end="<|im_end|>",
-    image="<|image_pad|>",
-    needed=("<|im_start|>", "<|im_end|>"),
-    needed_for_images=("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
-    read=read_qwen,
-)

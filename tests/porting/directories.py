@@ -13,7 +13,7 @@ import sentencepiece
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Library
 
-from gmma.huggingface.tokenizers import QWEN_SPECIAL, QWEN_SPLIT
+from gmma.families.qwen2_5_vl.tokenizer import QWEN_SPECIAL, QWEN_SPLIT
 from gmma.huggingface.weights import write_params
 from gmma.porting.pretrained import describe_pretrained
 

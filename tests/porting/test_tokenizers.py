@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 
 from gmma.answers.reading import parse_detections
 from gmma.errors import UserError
-from gmma.huggingface.tokenizers import (
-    GEMMA_TOKENIZER,
-    GROUNDING,
+from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER, read_gemma
+from gmma.families.qwen2_5_vl.tokenizer import (
     QWEN_SPECIAL,
     QWEN_TOKENIZER,
-    load_tokenizer,
-    read_gemma,
     read_qwen,
     tiktoken_pairs,
 )
+from gmma.huggingface.tokenizers import GROUNDING, load_tokenizer
 from gmma.text.prompt import prompt_tokens
 from gmma.text.tokenizer import Tokenizer
 from tests.porting import theirs

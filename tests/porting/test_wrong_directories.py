@@ -12,7 +12,8 @@ from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
 
 from gmma.errors import UserError
-from gmma.huggingface.tokenizers import read_gemma, read_qwen
+from gmma.families.gemma3.tokenizer import read_gemma
+from gmma.families.qwen2_5_vl.tokenizer import read_qwen
 from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.porting.check import check_directory
 from gmma.porting.pretrained import describe_pretrained

@@ -20,12 +20,12 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from gmma.errors import UserError
+from gmma.families.gemma3.tokenizer import read_gemma
+from gmma.families.qwen2_5_vl.tokenizer import read_qwen
 from gmma.huggingface.tokenizers import (
     byte_alphabet,
     byte_level_bytes,
     library_tokenizer,
-    read_gemma,
-    read_qwen,
     with_added_tokens,
 )
 from gmma.scoring import read_texts

@@ -6,7 +6,7 @@ from gmma.families.family import Family
 from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
 from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor
 from gmma.families.gemma3.network import empty_images, gemma3_policy
-from gmma.huggingface.tokenizers import GEMMA_TOKENIZER
+from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER
 
 GEMMA3 = Family(
     name="gemma3",

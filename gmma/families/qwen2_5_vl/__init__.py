@@ -4,7 +4,7 @@ from gmma.families.family import Family
 from gmma.families.qwen2_5_vl.checkpoint import qwen_table, read_model_config
 from gmma.families.qwen2_5_vl.images import qwen_full_bucket, qwen_image_processor
 from gmma.families.qwen2_5_vl.network import empty_images, qwen_policy
-from gmma.huggingface.tokenizers import QWEN_TOKENIZER
+from gmma.families.qwen2_5_vl.tokenizer import QWEN_TOKENIZER
 
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",
