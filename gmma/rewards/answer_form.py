@@ -7,13 +7,8 @@ the model to keep to one.
 import re
 from collections.abc import Callable, Sequence
 
-from gmma.answers.reading import (
-    parse_box,
-    parse_detections,
-    parse_path,
-    parse_point,
-    parse_touch,
-)
+from gmma.answers.boxes import parse_box, parse_detections
+from gmma.answers.points import parse_path, parse_point, parse_touch
 from gmma.errors import UserError
 
 _NOT_IN_A_NAME = re.compile(r"[\d\[\](){}<>`:\"\n]")

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from gmma.answers.reading import Box, Number, Size, check_reading, parse_box, read_gold_box
+from gmma.answers.boxes import Box, parse_box, read_gold_box
+from gmma.answers.reading import Number, Size, check_reading
 
 
 def box_iou(a: Sequence[Number], b: Sequence[Number]) -> float:
@@ -40,7 +41,7 @@ def box_iou_reward(
     """IoU of the one predicted box with the one true box, in [0, 1].
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
-    (`gmma.answers.reading.parse_box`, in the given reading) is 0, a wrong answer; a reference that
+    (`gmma.answers.boxes.parse_box`, in the given reading) is 0, a wrong answer; a reference that
     cannot be read is None. `image_size` is `[w, h]` in that frame, which is thousandths without it.
     """
     how = check_reading(reading)

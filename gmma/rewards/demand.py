@@ -3,16 +3,9 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from gmma.answers.reading import (
-    Box,
-    Reading,
-    Size,
-    check_reading,
-    parse_box,
-    parse_point,
-    read_gold_box,
-    says_boxes,
-)
+from gmma.answers.boxes import Box, parse_box, read_gold_box, says_boxes
+from gmma.answers.points import parse_point
+from gmma.answers.reading import Reading, Size, check_reading
 from gmma.rewards.boxes import box_iou
 from gmma.rewards.exact import exact_match
 

@@ -6,15 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gmma.answers.boxes import Detection, parse_detections, read_gold_box
 from gmma.answers.folding import fold_text
-from gmma.answers.reading import (
-    Detection,
-    Reading,
-    Size,
-    check_reading,
-    parse_detections,
-    read_gold_box,
-)
+from gmma.answers.reading import Reading, Size, check_reading
 from gmma.rewards.boxes import box_iou
 
 _THRESHOLDS = tuple(0.5 + 0.05 * step for step in range(10))
@@ -54,7 +48,7 @@ def detection_reward(
     A surplus box, a missing one and a wrong label each cost (our choice of form). Both lists empty:
     1; one of them empty: 0. The column `answer` is a list of `{"label", "box"}`, boxes in the frame
     of the prediction (the value does not depend on the scale). Text that says no list
-    (`gmma.answers.reading.parse_detections`): 0. `image_size` is `[w, h]` in the frame, which is
+    (`gmma.answers.boxes.parse_detections`): 0. `image_size` is `[w, h]` in the frame, which is
     thousandths without it.
     """
     return _score_all(answers, answer, matched_iou, image_size, check_reading(reading))

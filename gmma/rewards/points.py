@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gmma.answers.reading import check_reading, parse_points
+from gmma.answers.points import parse_points
+from gmma.answers.reading import check_reading
 
 
 def affordance_points_reward(
@@ -22,7 +23,7 @@ def affordance_points_reward(
     The column `answer` is a bool mask `[H, W]`; `(x, y)` are pixels of it, x to the right, y down,
     and fall into the pixel at column ⌊x⌋, row ⌊y⌋. With a column `image_size`, `[w, h]`, the points
     are on an image that wide and high instead, and with `grid=1000` on a 0-1000 grid over it. No
-    points, or text that does not say any (`gmma.answers.reading.parse_points`): 0. A mask that
+    points, or text that does not say any (`gmma.answers.points.parse_points`): 0. A mask that
     cannot be read, or has no true pixel to hit: None.
     """
     sizes: Sequence = image_size or [[grid, grid] if grid > 0 else None] * len(answers)

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmma.answers.reading import check_reading, parse_path, read_gold_points
+from gmma.answers.points import parse_path, read_gold_points
+from gmma.answers.reading import check_reading
 
 _WORST_SHARE = 0.25  # of the image's diagonal: a distance from there on earns nothing
 
@@ -36,7 +37,7 @@ def trajectory_reward(
     The scale is our choice: linear, 1 for the true path, 0 from a quarter of the image's diagonal
     on. The column `answer` is a list of `[x, y]`, `image_size` is `[w, h]` in the same unit: pixels
     of the image the model saw, or `[1000, 1000]` for points on a 0-1000 grid. Text that says no
-    path of one point or more (`gmma.answers.reading.parse_path`): 0. A path without points or an
+    path of one point or more (`gmma.answers.points.parse_path`): 0. A path without points or an
     unreadable size: None.
     """
     how = check_reading(reading)

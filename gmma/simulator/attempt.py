@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from gmma.answers.reading import Action, Reading, parse_touch
+from gmma.answers.points import Action, parse_touch
+from gmma.answers.reading import Reading
 from gmma.simulator.mjcf import FORCE_NEWTONS
 from gmma.simulator.scene import Scene, set_scene
 from gmma.simulator.sight import see

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gmma.answers.reading import Box, parse_box, parse_path, read_gold_box
+from gmma.answers.boxes import Box, parse_box, read_gold_box
+from gmma.answers.points import parse_path
 from gmma.errors import UserError
 from gmma.images.frames import AxisMap, near_box, spell_box, spell_point
 from gmma.rewards.boxes import box_iou

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gmma.answers.reading import Box, parse_box, parse_point
+from gmma.answers.boxes import Box, parse_box
+from gmma.answers.points import parse_point
 from gmma.errors import UserError
 from gmma.images.frames import AxisMap, spell_box
 from gmma.rewards.demand import demand_reward

@@ -17,8 +17,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from gmma.answers.boxes import Box, Detection, parse_detections
 from gmma.answers.folding import fold_text
-from gmma.answers.reading import Box, Detection, parse_detections
 from gmma.errors import UserError
 from gmma.images.frames import AxisMap, near_box, spell_box
 from gmma.rewards.average_precision import coco_dataset, coco_resampled, coco_results

@@ -25,7 +25,8 @@ import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
 from sklearn.datasets import load_digits
 
-from gmma.answers.reading import Box, Reading, parse_box
+from gmma.answers.boxes import Box, parse_box
+from gmma.answers.reading import Reading
 from gmma.errors import UserError
 from gmma.images.frames import near_box
 from gmma.rewards.boxes import box_iou

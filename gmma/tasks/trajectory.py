@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gmma.answers.reading import Box, parse_path, read_gold_points
+from gmma.answers.boxes import Box
+from gmma.answers.points import parse_path, read_gold_points
 from gmma.errors import UserError
 from gmma.images.frames import WHOLE_IMAGE_UNITS, AxisMap, between, spell_point
 from gmma.rewards.trajectory import path_distances, trajectory_reward

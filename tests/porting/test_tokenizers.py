@@ -11,7 +11,7 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmma.answers.reading import parse_detections
+from gmma.answers.boxes import parse_detections
 from gmma.errors import UserError
 from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER, read_gemma
 from gmma.families.qwen2_5_vl.tokenizer import (

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from gmma.answers.reading import parse_box
+from gmma.answers.boxes import parse_box
 from gmma.rewards import REWARDS
 from gmma.rewards.boxes import box_iou
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from gmma.answers.reading import Detection, parse_detections
+from gmma.answers.boxes import Detection, parse_detections
 from gmma.rewards import REWARDS
 from gmma.rewards.average_precision import (
     COCO_FIGURES,

@@ -18,15 +18,9 @@ from written_forms import (
     spoil,
 )
 
+from gmma.answers.boxes import parse_box, parse_detections
 from gmma.answers.notation import LONGEST_TEXT_CHARACTERS
-from gmma.answers.reading import (
-    parse_box,
-    parse_detections,
-    parse_path,
-    parse_point,
-    parse_points,
-    parse_touch,
-)
+from gmma.answers.points import parse_path, parse_point, parse_points, parse_touch
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
 from gmma.rewards.terms import RewardTerm

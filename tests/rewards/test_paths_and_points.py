@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from gmma.answers.reading import parse_point, parse_points
+from gmma.answers.points import parse_point, parse_points
 from gmma.rewards import REWARDS
 from gmma.rewards.points import share_inside
 from gmma.rewards.trajectory import (

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
-from gmma.answers.reading import parse_box
+from gmma.answers.boxes import parse_box
 from gmma.errors import UserError
 from gmma.tasks import TASKS
 from gmma.tasks.digits import (

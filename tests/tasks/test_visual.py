@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import ANSWERS, TASKS_WITH_RECORDS, drawn_config, real, real_config
 
-from gmma.answers.reading import parse_box, parse_point, parse_points
+from gmma.answers.boxes import parse_box
+from gmma.answers.points import parse_point, parse_points
 from gmma.errors import UserError
 from gmma.families.gemma3.images import GemmaImageConfig, gemma_processor
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, image_size, qwen_processor
