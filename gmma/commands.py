@@ -11,9 +11,9 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import ModuleType
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
@@ -28,16 +28,19 @@ from gmma.config import (
     MeshConfig,
     check_values,
     config_from_json,
-    config_to_json,
+    job_to_json,
+    launch_from_json,
     of_its_types,
+    options_to_json,
     require,
+    with_launch,
 )
 from gmma.errors import UserError
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
 from gmma.plan.command import PROGRAMS, plan_experiment
-from gmma.records.checkpoint import CONFIG_FILE, find_step
+from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.benchmarks import (
@@ -162,10 +165,10 @@ def train_command(arguments: Sequence[str]) -> None:
     """`gmma train EXPERIMENT [--resume] [--field value …]`."""
     config, resume = resolve(arguments, "train")
     check_output("runs_dir", config.run_dir, directory=True)
-    check_output("data_dir", config.data_dir, directory=True)
+    check_output("data_dir", config.launch.data_dir, directory=True)
     if config.init_from is not None:
         check_bucket(config.init_from)
-    hosts.join(config.hosts, config_to_json(config) | {"resume": resume})
+    hosts.join(config.launch.hosts, options_to_json(config) | {"resume": resume})
     if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
         print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
     use_compilation_cache(config)
@@ -178,18 +181,35 @@ def use_compilation_cache(config: ExperimentConfig) -> None:
     Where JAX_COMPILATION_CACHE_DIR is set, it and its fellows go before.
     """
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        place = str(absolute(config.runs_dir) / "compiled")
+        place = str(absolute(config.launch.runs_dir) / "compiled")
         jax.config.update("jax_compilation_cache_dir", place)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def load_run(run_dir: RunPath) -> ExperimentConfig:
-    """The config a run was started with."""
+    """The experiment of a run, with the mesh and the data directory of its newest launch.
+
+    Its files are where they are found. The hosts of the run are not those of who reads it.
+    """
     check_bucket(run_dir)
     saved = run_dir / CONFIG_FILE
     if not saved.is_file():
         raise UserError(f"{run_dir} is no run: it has no {CONFIG_FILE}; give runs/NAME")
-    return config_from_json(read_json(saved), saved)
+    config = config_from_json(read_json(saved), saved)
+    latest = run_dir / LAUNCH_FILE  # a run of an earlier version has none
+    launch = launch_from_json(read_json(latest), latest) if latest.is_file() else config.launch
+    return dataclasses.replace(
+        config,
+        launch=dataclasses.replace(
+            launch, hosts=HostsConfig(), runs_dir=home_of_runs(run_dir, config.name)
+        ),
+    )
+
+
+def home_of_runs(run_dir: RunPath, name: str) -> RunPath:
+    """Where a run of this name lies; a name can have folders, and a directory can be renamed."""
+    place, parts = absolute(run_dir), PurePath(name).parts
+    return place.parents[len(parts) - 1] if place.parts[-len(parts) :] == parts else place.parent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,19 +221,31 @@ class MeshOverride:
     tensor: int | None = None  # parts of every layer; None: as in the run
 
 
-def placed(config: ExperimentConfig, given: MeshOverride) -> ExperimentConfig:
+@dataclass(frozen=True, kw_only=True)
+class LaunchOverride:
+    """What a command that reads a run has in place of the run's newest launch."""
+
+    # None given: the run's own where it fits the devices
+    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
+    data_dir: Path | None = None  # where the datasets are; None: as in the run
+
+
+def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     """A run's config for the devices that are here: on the mesh that is given, or on the run's own;
     where they do not make that up, every device holds a part of the parameters.
     """
-    if given != MeshOverride():
-        return dataclasses.replace(config, mesh=override(config.mesh, **vars(given)))
+    if given.data_dir is not None:
+        config = with_launch(config, data_dir=given.data_dir)
+    mesh = config.launch.mesh
+    if given.mesh != MeshOverride():
+        return with_launch(config, mesh=override(mesh, **vars(given.mesh)))
     devices = jax.device_count()
-    if mesh_sizes(config.mesh, devices) is not None:
+    if mesh_sizes(mesh, devices) is not None:
         return config
-    own = (config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    own = (mesh.data, mesh.fsdp, mesh.tensor)
     if hosts.leads():
         print(f"the run's mesh {own} does not make up {devices} devices; cut over all of them")
-    return dataclasses.replace(config, mesh=MeshConfig(data=1, fsdp=-1))
+    return with_launch(config, mesh=MeshConfig(data=1, fsdp=-1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,8 +266,9 @@ class EvalArguments:
     # JSON with every value, pictures in a folder beside it; None:
     # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
     output: RunPath | None = None
-    # None given: the run's own where it fits the devices
-    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=LaunchOverride
+    )
     hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
 
     def __post_init__(self) -> None:
@@ -258,8 +291,8 @@ def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
     trained = load_run(given.run_dir)
-    hosts.join(given.hosts, {**dataclasses.asdict(given), "run": config_to_json(trained)})
-    config = placed(trained, given.mesh)
+    hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(trained)})
+    config = placed(trained, given.launch)
     step = find_step(given.run_dir, given.step)
 
     def settings(evaluation: EvalConfig) -> EvalConfig:
@@ -320,8 +353,9 @@ class SampleArguments:
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
     output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
-    # None given: the run's own where it fits the devices
-    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=LaunchOverride
+    )
 
     def __post_init__(self) -> None:
         check_split(self.split)
@@ -330,14 +364,14 @@ class SampleArguments:
 def sample_command(arguments: Sequence[str]) -> None:
     """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
     given = parse(SampleArguments, arguments, prog="gmma sample")
-    config = placed(load_run(given.run_dir), given.mesh)
+    config = placed(load_run(given.run_dir), given.launch)
     output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
     check_output("output", output, directory=True)
     find_step(given.run_dir, given.step)
     use_compilation_cache(config)
     parts = assemble(config)
     params = load_params(parts, given.run_dir, given.step)
-    source = parts.task.source(config.task, config.data_dir, given.split)
+    source = parts.task.source(config.task, config.launch.data_dir, given.split)
     if not 0 <= given.example < len(source):
         raise UserError(f"example {given.example} is not among the {len(source)} of {given.split}")
     rows = parts.mesh.size  # a row a device; they are all the same example
@@ -366,19 +400,19 @@ def data_command(arguments: Sequence[str]) -> None:
     config, resume = resolve(arguments, "data")
     if resume:
         raise UserError("gmma data has no --resume: it builds what is missing")
-    check_output("data_dir", config.data_dir, directory=True)
+    check_output("data_dir", config.launch.data_dir, directory=True)
     task = TASKS[config.task.name]
-    task.build(config.task, config.data_dir)
+    task.build(config.task, config.launch.data_dir)
     for split in ("train", "validation", "test"):
-        source = task.source(config.task, config.data_dir, split)
+        source = task.source(config.task, config.launch.data_dir, split)
         print(f"{split}: {len(source)} examples")
     examples = next(
         example_batches(
-            task.source(config.task, config.data_dir, "train"), batch=4, seed=config.seed
+            task.source(config.task, config.launch.data_dir, "train"), batch=4, seed=config.seed
         )
     ).examples
     # A folder for each task and config: an id says nothing of the data set that it is in.
-    folder = config.data_dir / "shown" / f"{config.task.name}_{fingerprint(config.task)}"
+    folder = config.launch.data_dir / "shown" / f"{config.task.name}_{fingerprint(config.task)}"
     folder.mkdir(parents=True, exist_ok=True)
     for number, example in enumerate(examples):
         print(f"\n{example.id}\n  question  {example.question}")

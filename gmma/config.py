@@ -8,10 +8,11 @@ field is its help text. Choices that are not the paper's are ours (`docs/method.
 import math
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import tyro
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
 
@@ -335,8 +336,22 @@ class HostsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LaunchConfig:
+    """Where and on what a run is started; no number of it depends on this.
+
+    Each start of a run may have another: it is no part of the experiment that is saved.
+    """
+
+    hosts: HostsConfig = field(default_factory=HostsConfig)
+    # Sums over devices are rounded as they are cut: numbers are equal bit for bit on one mesh.
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    data_dir: Path = Path("data")  # datasets are built and read here
+    runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExperimentConfig:
-    """Everything that a run depends on."""
+    """Everything that the numbers of a run depend on, and its launch, on which they do not."""
 
     name: str  # the run's files go to runs/NAME
     task: TaskConfig
@@ -350,8 +365,8 @@ class ExperimentConfig:
     evaluation: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     stop: StopConfig = field(default_factory=StopConfig)
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    hosts: HostsConfig = field(default_factory=HostsConfig)
+    # Its flags have no prefix: --mesh.fsdp 2, --runs-dir gs://BUCKET/FOLDER.
+    launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
     seed: int = 0  # root of every random choice but the dataset's
     init_from: RunPath | None = None  # a run directory whose parameters replace a fresh start
     samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
@@ -359,8 +374,6 @@ class ExperimentConfig:
     # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
     rollout_params: RolloutLayout = "gathered"
     logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
-    data_dir: Path = Path("data")  # datasets are built and read here
-    runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
 
     def __post_init__(self) -> None:
         check_name("name", self.name)
@@ -381,31 +394,87 @@ class ExperimentConfig:
     @property
     def run_dir(self) -> RunPath:
         """Where the run's files are."""
-        return self.runs_dir / self.name
+        return self.launch.runs_dir / self.name
+
+
+def with_launch(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
+    """Return the same experiment with some fields of its launch replaced."""
+    return replace(config, launch=replace(config.launch, **changes))
 
 
 def config_to_json(config: ExperimentConfig) -> dict[str, Any]:
-    """The resolved config as plain JSON values; enough to repeat the run."""
-    return TypeAdapter(ExperimentConfig).dump_python(config, mode="json")
+    """Write the experiment alone as plain JSON values; enough to repeat the run anywhere."""
+    return TypeAdapter(ExperimentConfig).dump_python(config, mode="json", exclude={"launch"})
 
 
-def config_from_json(values: dict[str, Any], origin: RunPath) -> ExperimentConfig:
-    """The inverse; `origin` is the file named in the error where the values make no config."""
+def launch_to_json(launch: LaunchConfig) -> dict[str, Any]:
+    """Write a launch as plain JSON values."""
+    return TypeAdapter(LaunchConfig).dump_python(launch, mode="json")
+
+
+def options_to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """Write experiment and launch side by side, each field named as on the command line."""
+    return config_to_json(config) | launch_to_json(config.launch)
+
+
+def job_to_json(config: ExperimentConfig) -> dict[str, Any]:
+    """Write experiment and launch as plain JSON values, for a process that does the same work."""
+    return config_to_json(config) | {"launch": launch_to_json(config.launch)}
+
+
+def split_launch(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Split a saved config into the experiment and the launch, both as JSON values.
+
+    An earlier version saved the launch's fields among those of the experiment.
+    """
+    if "launch" in values:
+        return {k: v for k, v in values.items() if k != "launch"}, values["launch"]
+    own = {part.name for part in fields(LaunchConfig)}
+    return (
+        {name: value for name, value in values.items() if name not in own},
+        {name: value for name, value in values.items() if name in own},
+    )
+
+
+def config_from_json(values: Mapping[str, Any], origin: RunPath) -> ExperimentConfig:
+    """Read what `config_to_json` or `job_to_json` wrote; a launch that is not there is the default.
+
+    `origin` is the file named in the error where the values make no config.
+    """
+    experiment, launch = split_launch(values)
+    config: ExperimentConfig = _read(ExperimentConfig, {**experiment, "launch": launch}, origin)
+    _check_known({**experiment, "launch": launch}, job_to_json(config), origin)
+    return config
+
+
+def launch_from_json(values: Mapping[str, Any], origin: RunPath) -> LaunchConfig:
+    """Read what `launch_to_json` wrote; `origin` as above."""
+    launch: LaunchConfig = _read(LaunchConfig, values, origin)
+    _check_known(values, launch_to_json(launch), origin)
+    return launch
+
+
+def _read(kind: Any, values: Mapping[str, Any], origin: RunPath) -> Any:
     try:
-        config = TypeAdapter(ExperimentConfig).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(
-            f"{origin} holds no config of this version: {place}: {first['msg']}"
+            f"{origin} holds no config of this version: {place}: {first['msg']}; {OTHER_VERSION}"
         ) from error
-    unknown = sorted(unknown_fields(values, config_to_json(config)))
+
+
+def _check_known(given: Mapping[str, Any], known: Mapping[str, Any], origin: RunPath) -> None:
+    unknown = sorted(unknown_fields(given, known))
     if unknown:
         raise UserError(
             f"{origin} holds no config of this version: it has no field {', '.join(unknown)}; "
-            "use the version of gmma that wrote it"
+            f"{OTHER_VERSION}"
         )
-    return config
+
+
+OTHER_VERSION = "use the version of gmma that wrote it, or correct the file"
 
 
 def of_its_types(config: ExperimentConfig, origin: RunPath | str) -> ExperimentConfig:

@@ -19,7 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from gmma.config import ExperimentConfig, PhaseConfig, config_to_json
+from gmma.config import (
+    ExperimentConfig,
+    PhaseConfig,
+    config_to_json,
+    job_to_json,
+    launch_to_json,
+)
 from gmma.errors import UserError
 from gmma.hardware import preemption
 from gmma.hardware.hosts import (
@@ -292,9 +298,9 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():
-        print(json.dumps(config_to_json(config), indent=1))  # nothing was wrong with it
+        print(json.dumps(job_to_json(config), indent=1))  # nothing was wrong with it
         print_buckets(parts.processor)
-    with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.hosts):
+    with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.launch.hosts):
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
             progress = checkpoint.restore_progress(run.checkpoints, latest)
@@ -323,8 +329,8 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
         wait_for_all("a run that can begin")
-        given, content = config_to_json(config), content_of(parts)
-        opened = partial(checkpoint.hold_run, config.run_dir, given, content)
+        given, launch = config_to_json(config), launch_to_json(config.launch)
+        opened = partial(checkpoint.hold_run, config.run_dir, given, launch, content_of(parts))
         stack.enter_context(leader_alone(opened))
         latest = checkpoint.newest_whole(config.run_dir)
         manager = stack.enter_context(

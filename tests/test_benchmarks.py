@@ -12,6 +12,7 @@ from tasks.records import drawn_config
 from tiny_digits import experiment
 
 from gmma.commands import load_experiment
+from gmma.config import LaunchConfig
 from gmma.errors import UserError
 from gmma.run import benchmarks
 from gmma.run.assembly import assemble
@@ -85,7 +86,7 @@ def test_pictures_are_of_the_best_and_the_worst_and_of_no_row_twice():
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory):
-    return assemble(replace(OWN, data_dir=tmp_path_factory.mktemp("data")))
+    return assemble(replace(OWN, launch=LaunchConfig(data_dir=tmp_path_factory.mktemp("data"))))
 
 
 def test_the_model_before_another_task(own, tmp_path, monkeypatch):
@@ -130,9 +131,9 @@ def test_pictures_of_a_mixture_are_of_the_examples_that_have_the_figures(tmp_pat
     math = on_few_records(MathConfig(train_path=Path(), explain=False), sums)
     digits = replace(OWN.task, test_scenes=4)
     task = MixtureConfig(parts=tuple(MixturePart(task=own) for own in (digits, math)))
-    config = replace(OWN, task=task, data_dir=tmp_path / "data")
+    config = replace(OWN, task=task, launch=LaunchConfig(data_dir=tmp_path / "data"))
     parts = assemble(config)
-    source = parts.task.source(task, config.data_dir, "test")
+    source = parts.task.source(task, config.launch.data_dir, "test")
     ids = [source[row].id for row in range(8)]
     own = np.array([name.startswith("digits/") for name in ids])
     score = np.array([0.3, 0.4, 0.5, 0.6, 0.0, 0.2, 1.0, 0.1])

@@ -333,7 +333,7 @@ def test_another_config_is_refused_by_the_fields_that_differ(started):
 
 
 def test_what_changes_no_result_may_change(started):
-    start(started, resume=True, rewards={"workers": 4}, mesh={"data": 4}, runs_dir="elsewhere")
+    start(started, resume=True, rewards={"workers": 4}, samples_every_steps=0, stop={})
 
 
 def test_the_first_config_stays(started):

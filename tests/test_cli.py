@@ -16,8 +16,8 @@ from tiny_digits import experiment
 from tiny_run import TINY, open_tiny, tree_of
 
 from gmma import cli, commands
-from gmma.commands import EvalArguments, MeshOverride, SampleArguments, parse, placed
-from gmma.config import MeshConfig, config_to_json
+from gmma.commands import EvalArguments, LaunchOverride, SampleArguments, parse, placed
+from gmma.config import LaunchConfig, MeshConfig, config_to_json, with_launch
 from gmma.errors import CODE_USER_ERROR
 from gmma.records.checkpoint import save_config
 from gmma.records.console import print_table
@@ -255,14 +255,15 @@ def test_sample_prints_a_tree_and_draws_it(tiny):
 
 def test_a_run_of_another_mesh_works_on_the_devices_that_are_there(capsys):
     assert jax.device_count() == 8
-    config = replace(experiment(), mesh=MeshConfig(data=1, fsdp=2))
-    assert placed(config, MeshOverride()).mesh == MeshConfig(data=1, fsdp=-1)
+    config = with_launch(experiment(), mesh=MeshConfig(data=1, fsdp=2))
+    assert placed(config, LaunchOverride()).launch.mesh == MeshConfig(data=1, fsdp=-1)
     assert "the run's mesh (1, 2, 1) does not make up 8 devices" in capsys.readouterr().out
-    fitting = replace(config, mesh=MeshConfig(data=4, fsdp=2))
-    assert placed(fitting, MeshOverride()) is fitting
+    fitting = with_launch(config, mesh=MeshConfig(data=4, fsdp=2))
+    assert placed(fitting, LaunchOverride()) is fitting
     for kind in (EvalArguments, SampleArguments):
         given = parse(kind, ["runs/x", "--mesh.fsdp", "4", "--mesh.tensor", "2"], prog="gmma")
-        assert placed(config, given.mesh).mesh == MeshConfig(data=1, fsdp=4, tensor=2)
+        found = placed(config, given.launch).launch.mesh
+        assert found == MeshConfig(data=1, fsdp=4, tensor=2)
     assert (
         parse(EvalArguments, ["runs/x", "--batch-prompts", "24"], prog="gmma").batch_prompts == 24
     )
@@ -297,8 +298,7 @@ def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch
         config,
         tree=replace(config.tree, answer_tokens=20, unfinished="drop"),
         rewards=replace(config.rewards, workers=0, timeout_seconds=7.0),
-        data_dir=tmp_path / "data",
-        runs_dir=tmp_path / "runs",
+        launch=LaunchConfig(data_dir=tmp_path / "data", runs_dir=tmp_path / "runs"),
     )
     save_config(config.run_dir, config_to_json(config))
     monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)

@@ -13,6 +13,7 @@ from gmma.config import (
     CheckpointConfig,
     EvalConfig,
     ExperimentConfig,
+    LaunchConfig,
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -127,8 +128,8 @@ def test_no_number_of_a_config_is_nan_or_infinite(make, number):
         ({"seed": 2**32}, "seed = 4294967296; it must be within"),
         ({"samples_every_steps": 10**12}, "samples_every_steps = 1000000000000; it must be"),
         (
-            {"data_dir": Path("new\nline")},
-            "data_dir = 'new\\nline'; it must be a path of printable",
+            {"launch": LaunchConfig(data_dir=Path("new\nline"))},
+            "launch.data_dir = 'new\\nline'; it must be a path of printable",
         ),
         ({"logprob_chunk_slots": 0}, "logprob_chunk_slots = 0; it must be 1 or more, or None"),
     ],
@@ -150,7 +151,7 @@ def holding(**fields):
     ("fields", "message"),
     [
         ({"seed": "one"}, "x.py: seed = 'one': Input should be a valid integer"),
-        ({"mesh": None}, "x.py: mesh = None"),
+        ({"launch": LaunchConfig(mesh=None)}, "x.py: launch.mesh = None"),
         ({"samples_every_steps": 1.5}, "x.py: samples_every_steps = 1.5: Input should be a valid"),
         ({"rollout_params": "all"}, "x.py: rollout_params = 'all': Input should be 'gathered'"),
     ],
@@ -162,7 +163,7 @@ def test_a_value_of_another_type_is_named(fields, message):
 
 
 def test_a_value_that_means_its_type_becomes_it():
-    config = of_its_types(holding(seed="7", runs_dir="there"), "x.py")
+    config = of_its_types(holding(seed="7", launch=LaunchConfig(runs_dir="there")), "x.py")
     assert (config.seed, config.run_dir) == (7, Path("there/tiny"))
     assert of_its_types(experiment(), "x.py") == experiment()
 
@@ -215,8 +216,8 @@ def field_paths(config, prefix="--"):
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         path = prefix + field.name.replace("_", "-")
-        if dataclasses.is_dataclass(value):
-            yield from field_paths(value, f"{path}.")
+        if dataclasses.is_dataclass(value):  # the launch is apart in files, not in flags
+            yield from field_paths(value, prefix if field.name == "launch" else f"{path}.")
         elif value and isinstance(value, tuple) and dataclasses.is_dataclass(value[0]):
             for place, item in enumerate(value):
                 yield from field_paths(item, f"{path}.{place}.")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny_digits import experiment
 
+from gmma.config import LaunchConfig
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
 from gmma.run.assembly import assemble
@@ -84,9 +85,9 @@ def parts(tmp_path_factory):
         config,
         task=replace(config.task, test_scenes=11),
         evaluation=replace(config.evaluation, examples=11, batch_prompts=8),
-        data_dir=tmp_path_factory.mktemp("data"),
+        launch=LaunchConfig(data_dir=tmp_path_factory.mktemp("data")),
     )
-    return replace(assemble(config), mesh=make_mesh(config.mesh, jax.devices()[:1]))
+    return replace(assemble(config), mesh=make_mesh(config.launch.mesh, jax.devices()[:1]))
 
 
 def spoken(parts, examples):
@@ -99,7 +100,7 @@ def spoken(parts, examples):
 
 def test_every_example_counts_once_and_an_unreadable_answer_as_wrong(parts):
     """Eleven examples in batches of eight: the last batch is filled up, and cut off again."""
-    source = parts.task.source(parts.config.task, parts.config.data_dir, "test")
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "test")
     examples = [source[row] for row in range(11)]
     batches = [examples[:8], examples[8:] + [examples[-1]] * 5]
 
@@ -119,7 +120,7 @@ def test_every_example_counts_once_and_an_unreadable_answer_as_wrong(parts):
 
 def test_a_batch_that_devices_cannot_share_is_refused(parts):
     config = replace(parts.config, evaluation=replace(parts.config.evaluation, batch_prompts=6))
-    parts = replace(parts, config=config, mesh=make_mesh(config.mesh))
+    parts = replace(parts, config=config, mesh=make_mesh(config.launch.mesh))
     with pytest.raises(UserError, match=r"evaluation\.batch_prompts = 6 is not divisible by 8"):
         make_evaluator(parts)
 
@@ -132,7 +133,7 @@ def test_what_a_task_says_of_an_examples_answers_together_is_kept(parts):
         row = int(example.id.rpartition("/")[2])
         return {"hit": float(values["iou"][0] > 0)} if row % 2 == 0 else {}
 
-    source = parts.task.source(parts.config.task, parts.config.data_dir, "test")
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "test")
     examples = [source[row] for row in range(11)]
     batches = [examples[:8], examples[8:] + [examples[-1]] * 5]
     parts = replace(parts, task=replace(parts.task, group_metrics=together))

@@ -10,7 +10,7 @@ from porting.directories import write_directory
 from small_records import on_few_records
 
 from gmma.commands import load_experiment
-from gmma.config import config_from_json, config_to_json
+from gmma.config import config_from_json, job_to_json, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.optimizer import join_params
@@ -42,7 +42,7 @@ def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path):
     base = load_experiment(path.with_stem(path.stem.rpartition("_")[0] + "_t4a4"))
     config = load_experiment(path)
     assert config.name == path.stem
-    assert config_from_json(config_to_json(config), path) == config
+    assert config_from_json(job_to_json(config), path) == config
     responses = config.tree.thoughts * config.tree.answers
     if path.stem.endswith("_grpo"):
         assert (responses, config.tree.answers) == (base.tree.thoughts * base.tree.answers, 1)
@@ -69,8 +69,9 @@ def test_every_experiment_has_the_shapes_of_a_run(path, tiny_models, tmp_path):
     """
     config = load_experiment(path)
     assert config.name == path.stem
-    assert config_from_json(config_to_json(config), path) == config
-    config = replace(config, task=on_few_records(config.task, tmp_path), data_dir=tmp_path / "data")
+    assert config_from_json(job_to_json(config), path) == config
+    config = replace(config, task=on_few_records(config.task, tmp_path))
+    config = with_launch(config, data_dir=tmp_path / "data")
     if isinstance(config.model, PretrainedConfig):
         model = replace(config.model, directory=tiny_models[config.model.directory.name])
         tree = replace(config.tree, prompt_tokens=1024)  # the tiny tokenizers know few words

@@ -13,7 +13,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tiny_digits import experiment
 
 from gmma.commands import parse
-from gmma.config import ExperimentConfig, config_from_json, config_to_json
+from gmma.config import ExperimentConfig, config_from_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import (
     PARTIAL,
@@ -68,8 +68,8 @@ def test_a_config_keeps_its_bucket_through_command_line_and_json():
     arguments = ["--runs-dir", "gs://bucket/runs", "--init-from", "gs://bucket/runs/other"]
     config = parse(ExperimentConfig, arguments, prog="gmma train", default=experiment())
     assert str(config.run_dir) == "gs://bucket/runs/tiny"
-    values = json.loads(json.dumps(config_to_json(config)))
-    assert values["runs_dir"] == "gs://bucket/runs"
+    values = json.loads(json.dumps(job_to_json(config)))
+    assert values["launch"]["runs_dir"] == "gs://bucket/runs"
     assert config_from_json(values, Path("config.json")) == config
 
 

@@ -11,7 +11,7 @@ import tiny_grid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gmma.config import MeshConfig, ObjectiveConfig, config_to_json
+from gmma.config import MeshConfig, ObjectiveConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
 from gmma.objective import token_weights
@@ -40,7 +40,7 @@ def _one_device():
 
 def cells(root, home):
     sweep = tiny_grid.sweep()
-    base = replace(sweep.base, data_dir=root / "data", runs_dir=root / home)
+    base = with_launch(sweep.base, data_dir=root / "data", runs_dir=root / home)
     return [run.config for run in sweep_runs(replace(sweep, base=base))]
 
 

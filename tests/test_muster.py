@@ -14,7 +14,7 @@ from nursery import open_nursery
 from tiny_digits import experiment
 from tiny_run import train_tiny
 
-from gmma.config import ObjectiveConfig, config_to_json
+from gmma.config import ObjectiveConfig, options_to_json
 from gmma.errors import CODE_USER_ERROR, UserError
 from gmma.hardware import muster
 from gmma.hardware.muster import PACKAGE, check_devices, code_hash, meet, meet_in_store, run_facts
@@ -82,7 +82,7 @@ def meeting(facts, *, count=None, indices=None, seconds=30.0):
 
 def with_field(field, text):
     """The tiny config as JSON with one field as the command line would give it."""
-    values = config_to_json(experiment())
+    values = options_to_json(experiment())
     section = values
     *path, last = field.split(".")
     for name in path:
@@ -93,7 +93,7 @@ def with_field(field, text):
 
 
 def test_hosts_that_agree_meet():
-    facts = run_facts(config_to_json(experiment()))
+    facts = run_facts(options_to_json(experiment()))
     assert meeting([facts] * 3)[0] == [None] * 3
 
 
@@ -212,7 +212,7 @@ class Store:
 
 
 def test_hosts_of_a_slice_compare_through_its_store():
-    offers = [run_facts(config_to_json(c)) for c in (experiment(), experiment(), other())]
+    offers = [run_facts(options_to_json(c)) for c in (experiment(), experiment(), other())]
 
     def meeting(facts):
         store = Store(len(facts))

@@ -16,7 +16,7 @@ from slices import needs_libtpu
 
 import gmma
 from gmma.commands import load_experiment, take_option
-from gmma.config import ExperimentConfig, MeshConfig
+from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
 from gmma.plan.chips import chip_of
@@ -82,8 +82,7 @@ def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
         config,
         model=replace(config.model, dtype="bfloat16", layers=2),
         task=replace(config.task, **scenes),
-        mesh=MeshConfig(data=2, fsdp=2, tensor=2),
-        data_dir=tmp_path,
+        launch=LaunchConfig(mesh=MeshConfig(data=2, fsdp=2, tensor=2), data_dir=tmp_path),
         **changes,
     )
 
@@ -102,7 +101,9 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
     on, sent = open_slice("v5e:2x4"), {}
     for layout in ("gathered", "sharded"):
         config = small(tmp_path, rollout_params=layout)
-        planned = next(plan_programs(plan_parts(config, make_mesh(config.mesh, list(on.devices)))))
+        planned = next(
+            plan_programs(plan_parts(config, make_mesh(config.launch.mesh, list(on.devices))))
+        )
         plan = plan_here(planned, config, on, tmp_path / layout)
         assert plan.fits
         assert plan.spare > 0.9
@@ -144,7 +145,7 @@ def test_an_update_is_planned_in_a_process_that_writes_no_code(tmp_path: Path) -
     """On a mesh cut over fsdp no activation is summed over the whole batch: what is reduced are
     gradients, and they are smaller than one layer's activations of all rows."""
     config = small(tmp_path)
-    config = replace(config, mesh=MeshConfig(data=1, fsdp=8))
+    config = with_launch(config, mesh=MeshConfig(data=1, fsdp=8))
     (plan,) = plan_slice(config, "v5e:2x4", ["update"], until_memory=True)
     rows, slots = config.rl.batch_prompts, config.tree.shape.packed
     activations = 2 * rows * slots * config.model.width

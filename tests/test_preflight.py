@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny_digits import experiment
 
-from gmma.config import CheckpointConfig, RewardConfig, TreeConfig
+from gmma.config import CheckpointConfig, LaunchConfig, RewardConfig, TreeConfig
 from gmma.errors import UserError
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
@@ -36,7 +36,9 @@ def parts(tmp_path_factory):
     task = MathConfig(train_path=path, test_path=None, held_out=1, explain=False, vocab_size=400)
     config = experiment()
     tree = replace(config.tree, prompt_tokens=41, thought_tokens=51)
-    return assemble(replace(config, task=task, tree=tree, data_dir=folder / "data"))
+    return assemble(
+        replace(config, task=task, tree=tree, launch=LaunchConfig(data_dir=folder / "data"))
+    )
 
 
 def with_slots(parts, **slots):
@@ -56,7 +58,7 @@ def test_prompts_of_evaluation_are_read_too(parts, tmp_path):
     path = tmp_path / "test.jsonl"
     path.write_text(json.dumps({"question": "7" * 45, "answer": "1"}) + "\n")
     task = replace(parts.config.task, test_path=path)
-    other = assemble(replace(parts.config, task=task, data_dir=tmp_path))
+    other = assemble(replace(parts.config, task=task, launch=LaunchConfig(data_dir=tmp_path)))
     with pytest.raises(UserError, match=r"the prompt of record test/0 has 46 tokens"):
         check_lengths(other)
 

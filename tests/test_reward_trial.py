@@ -10,7 +10,7 @@ import pytest
 import tiny_digits
 
 from gmma.cli import main
-from gmma.config import RewardConfig
+from gmma.config import LaunchConfig, RewardConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.feed import read_batches
@@ -22,7 +22,11 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
-    return assemble(replace(tiny_digits.experiment(), data_dir=tmp_path_factory.mktemp("data")))
+    return assemble(
+        replace(
+            tiny_digits.experiment(), launch=LaunchConfig(data_dir=tmp_path_factory.mktemp("data"))
+        )
+    )
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 from tiny_digits import experiment
 
 from gmma.config import (
+    LaunchConfig,
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
@@ -82,7 +83,7 @@ def parts_on(family: str, mesh: str) -> Parts:
     devices, mesh_config, layout = MESHES[mesh]
     config = replace(
         experiment(),
-        mesh=mesh_config,
+        launch=LaunchConfig(mesh=mesh_config),
         rollout_params=layout,
         # A larger epsilon: Adam turns a gradient that is zero but for rounding into a whole step.
         rl=PhaseConfig(steps=1, batch_prompts=BATCH, optimizer=OptimizerConfig(adam_epsilon=1e-5)),
@@ -109,7 +110,7 @@ def parts_on(family: str, mesh: str) -> Parts:
         template=TINY_TEMPLATE,
         processor=fixed_size_processor(4),
         stops=laws.stops_of(laws.CLOSING),
-        mesh=make_mesh(config.mesh, jax.devices()[:devices]),
+        mesh=make_mesh(config.launch.mesh, jax.devices()[:devices]),
     )
 
 

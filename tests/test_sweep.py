@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from gmma.config import ExperimentConfig, HostsConfig, config_to_json
+from gmma.config import ExperimentConfig, HostsConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.hardware.preemption import CODE_PREEMPTED, Preempted
 from gmma.records.checkpoint import save_config
@@ -125,7 +125,7 @@ def test_fields_change_together():
             "'beta=-0.0' and 'beta=0.0' would both write",
         ),
         (
-            lambda base: runs_of(base, arm("many", hosts=HostsConfig(join="slice"))),
+            lambda base: runs_of(base, arm("many", launch__hosts=HostsConfig(join="slice"))),
             "hosts.join = slice.*--share",
         ),
         (
@@ -202,7 +202,7 @@ def test_every_sweep_of_the_experiments_has_valid_runs():
 def quick(tmp_path, monkeypatch):
     """(sweep, runs, started): a run of this queue takes no time, and what was started is noted."""
     sweep = tiny_sweep.sweep()
-    base = replace(sweep.base, runs_dir=tmp_path)
+    base = with_launch(sweep.base, runs_dir=tmp_path)
     sweep = replace(sweep, base=base, seeds=(0, 1))
     started = []
 

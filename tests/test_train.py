@@ -15,7 +15,7 @@ from tiny_digits import experiment
 from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 
 from gmma import train
-from gmma.config import ObjectiveConfig, RewardConfig, StopConfig
+from gmma.config import LaunchConfig, ObjectiveConfig, RewardConfig, StopConfig
 from gmma.errors import UserError
 from gmma.files import lock_of, locked
 from gmma.hardware import preemption
@@ -55,8 +55,7 @@ def lab(tmp_path_factory):
         rewards=replace(config.rewards, workers=0),
         objective=ObjectiveConfig(beta=0.1, num_iterations=2),
         checkpoint=replace(config.checkpoint, every_steps=EVERY, keep_last=9),
-        data_dir=root / "data",
-        runs_dir=root / "runs",
+        launch=LaunchConfig(data_dir=root / "data", runs_dir=root / "runs"),
     )
     parts = assemble(config)
     trainers = {"sft": train.make_sft_trainer(parts), "rl": train.make_rl_trainer(parts)}
@@ -213,8 +212,7 @@ def test_rl_alone_asks_for_no_demonstrations(tmp_path):
         task=MathConfig(train_path=path, test_path=None, held_out=1, explain=False, vocab_size=400),
         rewards=RewardConfig(terms=(RewardTerm("math"),), workers=0),
         sft=replace(config.sft, steps=0),
-        data_dir=tmp_path / "data",
-        runs_dir=tmp_path / "runs",
+        launch=LaunchConfig(data_dir=tmp_path / "data", runs_dir=tmp_path / "runs"),
     )
     parts = assemble(config)
     with train.open_run(parts) as (run, latest):

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gmma.config import ExperimentConfig, config_to_json
+from gmma.config import ExperimentConfig, job_to_json
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh
 from gmma.plan.chips import GIB, Chip
@@ -149,11 +149,11 @@ def plan_slice(
 ) -> Iterator[ProgramPlan]:
     """Compile these programs of an experiment for one slice, each in a process of its own."""
     on = open_slice(topology)
-    plan_parts(config, make_mesh(config.mesh, list(on.devices)))  # what the user got wrong
+    plan_parts(config, make_mesh(config.launch.mesh, list(on.devices)))  # what the user got wrong
     for name in names:
         with tempfile.TemporaryDirectory() as home:
             source, dump = Path(home) / "config.json", Path(home) / "dump"
-            source.write_text(json.dumps(config_to_json(config)))
+            source.write_text(json.dumps(job_to_json(config)))
             dump.mkdir()
             started = time.monotonic()
             command = [sys.executable, "-m", "gmma.plan.worker", str(source), topology, name]

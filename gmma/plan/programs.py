@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gmma.config import ExperimentConfig, MeshConfig
+from gmma.config import ExperimentConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.families.tiny.network import TinyConfig, empty_images
@@ -72,7 +72,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         check_batch(mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
     model = config.model
     if not isinstance(model, PretrainedConfig):
-        return replace(assemble(replace(config, mesh=MeshConfig())), config=config, mesh=mesh)
+        return replace(assemble(with_launch(config, mesh=MeshConfig())), config=config, mesh=mesh)
     described = describe_pretrained(
         model.directory, model.dtype, remat=model.remat, attention=model.attention
     )

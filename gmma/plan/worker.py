@@ -27,7 +27,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)  # nothing here can be read back
     config = config_from_json(read_json(Path(source)), Path(source))
     devices = list(open_slice(topology).devices)
-    parts = plan_parts(config, make_mesh(config.mesh, devices))
+    parts = plan_parts(config, make_mesh(config.launch.mesh, devices))
     planned = next(p for p in plan_programs(parts) if p.name == name)
     facts = {field.name: getattr(planned, field.name) for field in dataclasses.fields(Facts)}
     (Path(dump) / FACTS).write_text(json.dumps(facts))

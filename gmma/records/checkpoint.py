@@ -3,8 +3,9 @@
 A checkpoint holds all that must survive: trained parameters, optimiser, step, the reference where
 there is one, the position in the data, and the running mean of the phase's gradient norms. Frozen
 parameters are in it too, unless they are a base under adapters, which its directory keeps. The
-config is not: it stands in the run's `config.json`. A checkpoint's number is the global step, SFT
-and RL counted together. Orbax writes it in the background and renames it when it is whole.
+config is not: the experiment stands in the run's `config.json`, the newest launch in `launch.json`.
+A checkpoint's number is the global step, SFT and RL counted together. Orbax writes it in the
+background and renames it when it is whole.
 
 A checkpoint is committed with the checksums of its files in it (`checksums.py`), which are compared
 before any of it is read. One from a gmma before them is read as it is.
@@ -35,7 +36,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gmma.config import CheckpointConfig
+from gmma.config import CheckpointConfig, split_launch
 from gmma.errors import UserError
 from gmma.files import (
     RunPath,
@@ -355,7 +356,10 @@ def _check_same_arrays(
 
 
 def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> None:
-    """Rules 1–3 above. Raises UserError rather than write over a run or change its config."""
+    """Rules 1–3 above. Raises UserError rather than write over a run or change its experiment.
+
+    Each start has its own launch: no launch is compared.
+    """
     saved = run_dir / CONFIG_FILE
     if not saved.exists():
         found = [name for name in RUN_FILES if (run_dir / name).exists()]
@@ -369,7 +373,8 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
         raise UserError(
             f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
         )
-    changed = sorted(_changed_fields(read_json(saved), config))
+    experiment, _ = split_launch(read_json(saved))
+    changed = sorted(_changed_fields(experiment, config))
     if changed:
         more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
         raise UserError(
@@ -379,14 +384,18 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
 
 
 @contextmanager
-def hold_run(run_dir: RunPath, config: Mapping[str, Any], content: str) -> Iterator[None]:
-    """Keep a run's config and the hash of its records; and, within the block, other processes out.
+def hold_run(
+    run_dir: RunPath, config: Mapping[str, Any], launch: Mapping[str, Any], content: str
+) -> Iterator[None]:
+    """Keep a run's config, its launch and the hash of its records; within the block keep other
+    processes out.
 
     Raises UserError where another one is there, or where the run began with other records.
     """
     with locked(lock_of(run_dir), wait=False):
         check_content(run_dir, content)
         save_config(run_dir, config)
+        write_whole(run_dir / LAUNCH_FILE, json.dumps(launch, indent=1) + "\n")
         if not (run_dir / CONTENT_FILE).exists():
             write_whole(run_dir / CONTENT_FILE, json.dumps({"sha256": content}) + "\n")
         yield
@@ -415,6 +424,7 @@ def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
 
 
 CONFIG_FILE = "config.json"
+LAUNCH_FILE = "launch.json"
 CONTENT_FILE = "records.json"
 _meetings = itertools.count()  # no two of the hosts' may have one name
 WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
@@ -422,14 +432,10 @@ PARAM_GROUPS = ("params", "frozen")  # of a checkpoint
 RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
 FREE_ON_RESUME = (
     "checkpoint",
-    "data_dir",
     "evaluation/bootstrap",
     "evaluation/every_steps",
-    "hosts",
-    "mesh",
     "rewards/alike_steps",
     "rewards/workers",
-    "runs_dir",
     "samples_every_steps",
     "stop",
 )

@@ -51,7 +51,7 @@ def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
 def assemble(config: ExperimentConfig) -> Parts:
     """Build the dataset where it is missing, and every part from its section of the config."""
     task = TASKS[config.task.name]
-    task.build(config.task, config.data_dir)
+    task.build(config.task, config.launch.data_dir)
     backbone = make_backbone(config, task)
     tokenizer = backbone.tokenizer
     check_tags(tokenizer, f"the tokenizer of {config.name}")
@@ -68,6 +68,6 @@ def assemble(config: ExperimentConfig) -> Parts:
             token_bytes=tokenizer.token_bytes,
             end_tokens=tokenizer.stop_tokens,
         ),
-        mesh=make_mesh(config.mesh),
+        mesh=make_mesh(config.launch.mesh),
         **vars(backbone),
     )

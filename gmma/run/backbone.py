@@ -63,7 +63,7 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
     """The tiny family, which speaks the task's own vocabulary."""
     if task.tokenizer_path is None:
         raise UserError(f"task {config.task.name} has no tokenizer for the tiny family")
-    tokenizer = load_sentencepiece(task.tokenizer_path(config.task, config.data_dir))
+    tokenizer = load_sentencepiece(task.tokenizer_path(config.task, config.launch.data_dir))
     if tokenizer.image_token is None:
         raise UserError(f"the tokenizer of task {config.task.name} has no image token")
     policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
@@ -144,5 +144,5 @@ def is_trained(model: PretrainedConfig, path: str) -> bool:
 
 def sees_images(config: ExperimentConfig, task: Task) -> bool:
     """Return whether any of the task's training records has an image; stops at the first."""
-    source = task.source(config.task, config.data_dir, "train")
+    source = task.source(config.task, config.launch.data_dir, "train")
     return any(source[row].images for row in range(len(source)))

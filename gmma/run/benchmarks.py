@@ -152,7 +152,7 @@ def build_dataset(config: ExperimentConfig) -> None:
     wrong: UserError | None = None
     with hosts.leader_first("the dataset"):
         try:
-            TASKS[config.task.name].build(config.task, config.data_dir)
+            TASKS[config.task.name].build(config.task, config.launch.data_dir)
         except UserError as error:
             wrong = error  # raised behind the block, so that the other hosts go on too
     if wrong is not None:

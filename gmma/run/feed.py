@@ -64,7 +64,7 @@ def demonstration_seed(config: ExperimentConfig) -> int:
 
 def train_source(parts: Parts) -> ExampleSource:
     """Every training example: what RL learns from."""
-    return parts.task.source(parts.config.task, parts.config.data_dir, "train")
+    return parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
 
 
 def demonstrated_source(parts: Parts) -> ExampleSource:
@@ -72,7 +72,7 @@ def demonstrated_source(parts: Parts) -> ExampleSource:
     source, rows_of = train_source(parts), parts.task.demonstrated_rows
     if rows_of is None:
         return source
-    rows = rows_of(parts.config.task, parts.config.data_dir)
+    rows = rows_of(parts.config.task, parts.config.launch.data_dir)
     if not len(rows):
         raise UserError(
             f"sft.steps = {parts.config.sft.steps}, but none of the {len(source)} training records "
@@ -83,7 +83,7 @@ def demonstrated_source(parts: Parts) -> ExampleSource:
 
 def content_of(parts: Parts) -> str:
     """A hash of the records of all splits; raises UserError where hosts have different ones."""
-    content = parts.task.content(parts.config.task, parts.config.data_dir)
+    content = parts.task.content(parts.config.task, parts.config.launch.data_dir)
     wait_for_all("the records")
     everywhere = gather_entries([content])
     for host, other in enumerate(everywhere):
@@ -105,7 +105,7 @@ def in_frame(parts: Parts, example: Example) -> Example:
 
 def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
     """The first examples of a split, as the run's model is asked them."""
-    source = parts.task.source(parts.config.task, parts.config.data_dir, split)
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, split)
     return [in_frame(parts, source[index]) for index in range(min(count, len(source)))]
 
 

@@ -10,6 +10,7 @@ from gmma.config import (
     CheckpointConfig,
     EvalConfig,
     ExperimentConfig,
+    LaunchConfig,
     MeshConfig,
     OptimizerConfig,
     PhaseConfig,
@@ -68,7 +69,7 @@ def lora_t4a4(
         ),
         evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
         checkpoint=CheckpointConfig(every_steps=50),
-        mesh=MeshConfig(data=1, fsdp=-1),
+        launch=LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1)),
         logprob_chunk_slots=512,
     )
 

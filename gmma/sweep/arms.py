@@ -23,7 +23,7 @@ from gmma.run.outcome import evaluation_path
 
 T = TypeVar("T")
 START = "start"
-SET_BY_THE_SWEEP = {"name", "seed", "runs_dir", "init_from"}  # of every run
+SET_BY_THE_SWEEP = {"name", "seed", "launch.runs_dir", "init_from"}  # of every run
 SWEEP_FILE = "sweep.json"  # in the sweep's directory: every figure that is shown of it
 
 
@@ -145,7 +145,7 @@ class Sweep:
     @property
     def directory(self) -> RunPath:
         """The directory of its runs and results."""
-        return self.base.runs_dir / self.name
+        return self.base.launch.runs_dir / self.name
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """The seeds of an arm."""
@@ -238,7 +238,7 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
 
 def arm_config(sweep: Sweep, part: Arm, seed: int) -> ExperimentConfig:
     """The base as an arm changes it. UserError for values that are not of their fields' types."""
-    changes = {**part.changes, "seed": seed, "runs_dir": sweep.directory}
+    changes = {**part.changes, "seed": seed, "launch.runs_dir": sweep.directory}
     try:
         return of_its_types(changed(sweep.base, changes), f"arm {part.label}")
     except TypeError as error:  # a comparison of a text with a number, before types are known
@@ -248,9 +248,9 @@ def arm_config(sweep: Sweep, part: Arm, seed: int) -> ExperimentConfig:
 def check_arm(part: Arm, config: ExperimentConfig) -> None:
     """Every arm trains, and is validated from its first step to its last."""
     require(
-        config.hosts.join == "alone",
+        config.launch.hosts.join == "alone",
         f"{part.label}: hosts.join",
-        config.hosts.join,
+        config.launch.hosts.join,
         "alone: a sweep's runs have one host each; give every host a --share of them",
     )
     phase = "rl" if config.rl.steps else "sft"

@@ -83,7 +83,7 @@ def sweep_command(arguments: Sequence[str]) -> None:
     runs = sweep_runs(sweep)
     check_runs(runs)
     check_output("runs_dir", sweep.directory, directory=True)
-    check_output("data_dir", sweep.base.data_dir, directory=True)
+    check_output("data_dir", sweep.base.launch.data_dir, directory=True)
     if "--dry-run" in flags:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")

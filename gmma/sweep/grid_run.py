@@ -18,7 +18,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from gmma.config import ExperimentConfig, MeshConfig, config_to_json
+from gmma.config import (
+    ExperimentConfig,
+    MeshConfig,
+    config_to_json,
+    job_to_json,
+    launch_to_json,
+    with_launch,
+)
 from gmma.errors import UserError
 from gmma.files import RunPath
 from gmma.hardware.preemption import NotFinite
@@ -65,7 +72,7 @@ def check_cells(configs: Sequence[ExperimentConfig]) -> None:
     def common(config: ExperimentConfig) -> Mapping[str, Any]:
         same = {name: getattr(configs[0], name) for name in FREE}
         tree = replace(config.tree, answers=configs[0].tree.answers)
-        return config_to_json(replace(config, tree=tree, **same))
+        return job_to_json(replace(config, tree=tree, **same))
 
     for config in configs:
         if common(config) != common(configs[0]):
@@ -109,8 +116,8 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
         evaluate = make_evaluator(parts[0])
         content = content_of(parts[0])
         for config in configs:
-            held = checkpoint.hold_run(config.run_dir, config_to_json(config), content)
-            stack.enter_context(held)
+            given, launch = config_to_json(config), launch_to_json(config.launch)
+            stack.enter_context(checkpoint.hold_run(config.run_dir, given, launch, content))
         cells = [
             Cell(
                 parts=own,
@@ -307,7 +314,8 @@ def compare_with_runs(configs: Sequence[ExperimentConfig]) -> GridTimes:
 
     def bare(config: ExperimentConfig, home: str) -> ExperimentConfig:
         evaluation = replace(config.evaluation, every_steps=0, examples=1, samples=1)
-        return replace(config, runs_dir=Path(home), evaluation=evaluation, samples_every_steps=0)
+        less = replace(config, evaluation=evaluation, samples_every_steps=0)
+        return with_launch(less, runs_dir=Path(home))
 
     def timed(run: Callable[[], object]) -> tuple[float, int]:
         jax.clear_caches()

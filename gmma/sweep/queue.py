@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from gmma.config import config_from_json, config_to_json
+from gmma.config import config_from_json, config_to_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import locked, read_json, write_whole
 from gmma.hardware.preemption import CODE_PREEMPTED, Ended, Preempted
@@ -142,7 +142,7 @@ def log_path(sweep: Sweep, run: SweepRun) -> Path:
 def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
     """A process that trains one run, from its newest checkpoint where it has one."""
     config = log_path(sweep, run).with_suffix(".json")
-    write_whole(config, json.dumps(config_to_json(run.config), indent=1))
+    write_whole(config, json.dumps(job_to_json(run.config), indent=1))
     log = log_path(sweep, run)
     environment = dict(os.environ)
     if workers > 1:  # says nothing to other backends

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 from jaxtyping import Array, Bool, Float
 
-from gmma.commands import MeshOverride, load_run, parse, placed, use_compilation_cache
+from gmma.commands import LaunchOverride, load_run, parse, placed, use_compilation_cache
 from gmma.config import ExperimentConfig, require
 from gmma.errors import UserError
 from gmma.files import RunPath, check_output, write_whole
@@ -58,7 +58,9 @@ class VarianceArguments:
     law: Law = "bernoulli"  # of simulated rewards without a run; a run's are taken as gaussian
     trees: int = 1_000_000  # that are simulated for each point
     seed: int = 0
-    mesh: MeshOverride = field(default_factory=MeshOverride)
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
+        default_factory=LaunchOverride
+    )
     output: RunPath | None = None  # directory; None: RUN_DIR/variance, or ./variance
 
     def __post_init__(self) -> None:
@@ -220,7 +222,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     Prompts whose thoughts are all worth the same in the pool are left out and counted: the formula
     has nothing to say of them, and any advantage of theirs is noise.
     """
-    config = placed(load_run(run_dir), given.mesh)
+    config = placed(load_run(run_dir), given.launch)
     use_compilation_cache(config)
     sampled = reward_pool(given, config, run_dir)
     pool = scored_prompts(sampled)

@@ -13,11 +13,12 @@ from gmma import train
 from gmma.config import (
     EvalConfig,
     ExperimentConfig,
+    LaunchConfig,
     PhaseConfig,
     RewardConfig,
     TreeConfig,
     config_from_json,
-    config_to_json,
+    job_to_json,
 )
 from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig
@@ -78,8 +79,7 @@ def config(root):
         rl=PhaseConfig(steps=2, batch_prompts=16),
         evaluation=EvalConfig(examples=8, batch_prompts=8, samples=2, bootstrap=20),
         samples_every_steps=2,
-        data_dir=root / "data",
-        runs_dir=root / "runs",
+        launch=LaunchConfig(data_dir=root / "data", runs_dir=root / "runs"),
     )
 
 
@@ -108,7 +108,7 @@ def test_an_epoch_holds_every_record_and_keeps_the_proportion():
 
 
 def test_every_example_names_its_task_and_has_every_column(config, parts):
-    mixed = MIXTURE.source(config.task, config.data_dir, "train")
+    mixed = MIXTURE.source(config.task, config.launch.data_dir, "train")
     examples = [mixed[row] for row in range(len(mixed))]
     tasks = [example.columns["task"] for example in examples]
     assert tasks.count("digits") == 3 * tasks.count("sums") == 48
@@ -117,7 +117,7 @@ def test_every_example_names_its_task_and_has_every_column(config, parts):
     for example in examples:
         assert example.id.startswith(f"{example.columns['task']}/train/")
         assert (example.columns["labels"] is None) == (not example.images)
-    test = MIXTURE.source(config.task, config.data_dir, "test")
+    test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     assert [test[row].columns["task"] for row in range(len(test))] == [
         *["digits", "sums"] * 3,
         *["digits"] * 2,
@@ -125,8 +125,8 @@ def test_every_example_names_its_task_and_has_every_column(config, parts):
 
 
 def test_sft_reads_records_with_a_trace_and_rl_reads_all(config, parts):
-    mixed = MIXTURE.source(config.task, config.data_dir, "train")
-    shown = MIXTURE.demonstrated_rows(config.task, config.data_dir)
+    mixed = MIXTURE.source(config.task, config.launch.data_dir, "train")
+    shown = MIXTURE.demonstrated_rows(config.task, config.launch.data_dir)
     for row in range(len(mixed)):
         example = mixed[row]
         traced = bool(example.images) or example.columns["solution"] == "half"
@@ -153,7 +153,7 @@ def test_prompts_with_and_without_pictures_share_a_batch(parts):
 
 
 def test_metrics_are_each_parts_own(config, parts):
-    test = MIXTURE.source(config.task, config.data_dir, "test")
+    test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     examples = [test[0], test[1], test[1]]
     answers = [str(examples[0].columns["answer"]), examples[1].columns["answer"], "nonsense"]
     found = MIXTURE.metrics(config.task, answers, examples)
@@ -172,12 +172,12 @@ def test_metrics_are_each_parts_own(config, parts):
 
 def test_evaluation_gives_each_metric_the_examples_it_is_about(config, parts):
     """Eight examples, five of digits and three of sums, all answered as the truth has it."""
-    test = MIXTURE.source(config.task, config.data_dir, "test")
+    test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     examples = [test[row] for row in range(8)]
     shown = [Demonstration(thought="", answer=str(e.columns["answer"])) for e in examples]
     slots = {"thought_slots": 9, "answer_slots": 40}
     rollout = batch_demonstrations(examples, shown, parts.tokenizer, **slots)
-    parts = replace(parts, mesh=make_mesh(config.mesh, jax.devices()[:1]))
+    parts = replace(parts, mesh=make_mesh(config.launch.mesh, jax.devices()[:1]))
     found = measure(parts, lambda params, prompts, step: rollout, None, examples).values
     assert found["score"] == found["format"] == found["parsed"] == [1.0] * 8
     digits = np.array([example.columns["task"] == "digits" for example in examples])
@@ -204,7 +204,7 @@ def test_a_figure_of_a_whole_split_is_taken_on_the_parts_own_examples(config, pa
 
     digits = replace(TASKS["digits"], corpus=count)
     tasks = {**TASKS, "digits": digits}
-    test = MIXTURE.source(config.task, config.data_dir, "test")
+    test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     examples = [test[row] for row in range(8)]
     picks = np.zeros((7, 8), int)
     found = mixture.corpus(tasks, config.task, [""] * 8, examples, picks)
@@ -222,7 +222,7 @@ def test_frames_and_changes_are_each_parts_own(config, parts):
 
     digits = replace(TASKS["digits"], in_frame=shift, augment=shift)
     tasks = {**TASKS, "digits": digits}
-    test = MIXTURE.source(config.task, config.data_dir, "test")
+    test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     other = test[1]
     changes = ((mixture.in_frame, STORED_PIXELS), (mixture.augment, np.random.default_rng(0)))
     for change, given in changes:
@@ -249,7 +249,7 @@ def test_a_part_gives_its_own_options_to_its_terms(config):
 
 
 def test_a_config_survives_json(config, root):
-    assert config_from_json(config_to_json(config), root / "config.json") == config
+    assert config_from_json(job_to_json(config), root / "config.json") == config
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_bad_mixtures_are_refused(config, make, message):
 
 def test_a_mixture_trains_by_sft_then_rl(config, parts):
     """Two steps of each: rows with and without pictures, terms and metrics of each task."""
-    parts = replace(parts, mesh=make_mesh(config.mesh, jax.devices()[:1]))
+    parts = replace(parts, mesh=make_mesh(config.launch.mesh, jax.devices()[:1]))
     jax.config.update("jax_disable_most_optimizations", True)
     try:
         with jax.numpy_dtype_promotion("standard"), train.open_run(parts) as (run, _):

@@ -13,6 +13,7 @@ from records import ANSWERS, CONFIGS, TASKS_WITH_RECORDS, real, write_manifest
 from text_data import MATH, MBPP, write_jsonl
 
 from gmma import commands
+from gmma.config import LaunchConfig
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.images.processor import fixed_size_processor
@@ -538,7 +539,7 @@ def test_pictures_of_gmma_data_overwrite_no_other_tasks(tmp_path, monkeypatch, c
         folder = tmp_path / name
         folder.mkdir()
         task = config_of(write_manifest(folder, name, count=4), name)
-        config = SimpleNamespace(task=task, data_dir=tmp_path, seed=0)
+        config = SimpleNamespace(task=task, launch=LaunchConfig(data_dir=tmp_path), seed=0)
         monkeypatch.setattr(commands, "resolve", lambda arguments, prog, found=config: (found, ""))
         commands.data_command([])
         printed = capsys.readouterr().out

@@ -411,7 +411,7 @@ def test_gmma_takes_what_the_worker_gives_it(slice_up):
     config, resume = resolve([str(SETUP.parent / EXPERIMENT), *arguments[2:]], "train")
     assert resume
     assert str(config.run_dir) == "gs://my-bucket/runs/digits_t4a4"
-    assert (config.hosts.join, config.rl.steps) == ("slice", 7)
+    assert (config.launch.hosts.join, config.rl.steps) == ("slice", 7)
 
 
 def test_run_names_the_worker_that_cannot_be_reached(slice_up):
