@@ -27,7 +27,7 @@ THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two loop
 
 
 @pytree
-class Rows:
+class LevelRows:
     """The nodes of one level while they are being sampled."""
 
     slot: Int[Array, ""]  # the slot that the next step fills
@@ -156,7 +156,7 @@ def sample_level(
     matched: int,
     closing: Int[Array, "C"],
     ends: Bool[Array, "V"],
-) -> tuple[Rows, TreeCache]:
+) -> tuple[LevelRows, TreeCache]:
     """Fill the deepest level of the cache, from the parents' last hidden states.
 
     `start` is the path position of the first slot, `state` that of the stop automaton there. A row
@@ -165,11 +165,11 @@ def sample_level(
     """
     slots = cache.levels[-1].slots.valid.shape[-1]
 
-    def unfinished(carry: tuple[Rows, TreeCache]) -> Bool[Array, ""]:
+    def unfinished(carry: tuple[LevelRows, TreeCache]) -> Bool[Array, ""]:
         rows, _ = carry
         return (rows.slot < slots) & ~rows.done.all()
 
-    def step(carry: tuple[Rows, TreeCache]) -> tuple[Rows, TreeCache]:
+    def step(carry: tuple[LevelRows, TreeCache]) -> tuple[LevelRows, TreeCache]:
         rows, cache = carry
         token, logprob = draw_tokens(policy, params, rows.hidden, keys, rows.slot, sampling)
         open_rows = ~rows.done
@@ -186,11 +186,13 @@ def sample_level(
     return jax.lax.while_loop(unfinished, step, (empty_rows(hidden, state, slots), cache))
 
 
-def empty_rows(hidden: Float[Array, "B k m D"], state: Int[Array, "B k m"], slots: int) -> Rows:
+def empty_rows(
+    hidden: Float[Array, "B k m D"], state: Int[Array, "B k m"], slots: int
+) -> LevelRows:
     """Rows before their first token."""
     nodes = hidden.shape[:3]
     zeros, no = jnp.zeros(nodes, jnp.int32), jnp.zeros(nodes, bool)
-    return Rows(
+    return LevelRows(
         slot=jnp.zeros((), jnp.int32),
         hidden=hidden,
         tokens=jnp.zeros((*nodes, slots), jnp.int32),
@@ -221,7 +223,7 @@ def draw_tokens(
 
 
 def append(
-    rows: Rows,
+    rows: LevelRows,
     token: Int[Array, "B k m"],
     logprob: Float[Array, "B k m"],
     *,
@@ -229,7 +231,7 @@ def append(
     matched: int,
     closing: Int[Array, "C"],
     ends: Bool[Array, "V"],
-) -> Rows:
+) -> LevelRows:
     """Put a token at the current slot of every open row and see which rows end.
 
     A row ends when its text contains the stop string. One that meets an end-of-text token, or has

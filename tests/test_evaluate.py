@@ -17,7 +17,7 @@ from gmma.run.evaluate import (
     difference,
     load_evaluation,
     make_evaluator,
-    measure,
+    measure_mode,
     save_evaluation,
     summarise,
 )
@@ -110,7 +110,7 @@ def test_every_example_counts_once_and_an_unreadable_answer_as_wrong(parts):
         closed[0] = False  # its thought ran out of slots: the format is broken
         return replace(rollout, closed=closed)
 
-    found = measure(parts, grow, None, examples).values
+    found = measure_mode(parts, grow, None, examples).values
     assert {len(values) for values in found.values()} == {11}
     rows = [row % 3 for row in range(8)] + [0, 1, 2]
     assert found["iou"] == [1.0 if kind == 0 else 0.0 for kind in rows]
@@ -137,7 +137,9 @@ def test_what_a_task_says_of_an_examples_answers_together_is_kept(parts):
     examples = [source[row] for row in range(11)]
     batches = [examples[:8], examples[8:] + [examples[-1]] * 5]
     parts = replace(parts, task=replace(parts.task, group_metrics=together))
-    found = measure(parts, lambda p, b, step: spoken(parts, batches[int(step)]), None, examples)
+    found = measure_mode(
+        parts, lambda p, b, step: spoken(parts, batches[int(step)]), None, examples
+    )
     rows = [row % 3 for row in range(8)] + [0, 1, 2]
     expected = [float(rows[row] == 0) if row % 2 == 0 else np.nan for row in range(11)]
     np.testing.assert_array_equal(found.values["hit"], expected)

@@ -11,7 +11,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from gmma.plan.hlo import (
     Cost,
-    Program,
+    HloProgram,
     convolution_flops,
     group_size,
     parse_line,
@@ -25,7 +25,7 @@ PRODUCT = 2 * ROWS * WIDTH * WIDTH  # FLOPs of one layer
 
 def cost_of(function: Callable[..., Any], *arguments: Any) -> Cost:
     """Of a function compiled for the CPU."""
-    return Program(jax.jit(function).lower(*arguments).compile().as_text()).cost
+    return HloProgram(jax.jit(function).lower(*arguments).compile().as_text()).cost
 
 
 def layers(x: jax.Array, weights: jax.Array) -> jax.Array:
@@ -52,7 +52,7 @@ def test_loops_in_a_loop_that_may_leave_early_count_as_its_bound_says() -> None:
         return jax.lax.while_loop(unfinished, step, (jnp.int32(0), x))[1]
 
     text = jax.jit(jax.named_scope("here")(decode)).lower(X, W).compile().as_text()
-    program = Program(text)
+    program = HloProgram(text)
     assert program.cost.flops == STEPS * LAYERS * PRODUCT
     assert program.loops_named(("here",)).flops == STEPS * LAYERS * PRODUCT
     assert program.loops_named(("there",)).flops == 0
@@ -70,7 +70,7 @@ def test_what_is_updated_in_place_moves_the_update() -> None:
         return jax.lax.fori_loop(0, 1000, put, rows)
 
     rows = np.zeros((1000, 64), np.float32)
-    cost = Program(jax.jit(fill, donate_argnums=0).lower(rows, rows[0]).compile().as_text()).cost
+    cost = HloProgram(jax.jit(fill, donate_argnums=0).lower(rows, rows[0]).compile().as_text()).cost
     assert cost.bytes < 10 * rows.nbytes
 
 

@@ -99,7 +99,7 @@ class Found:
         return _whole(self.alone) + _joined(inner)
 
     def one_list(self) -> list[Entry] | None:
-        """Return the entries of the one list, or those that stand alone; None where lists differ."""
+        """Return the entries of the one list, or those that stand alone; None if lists differ."""
         lists = [_whole(_joined(lists)) for _, lists in self.lists]
         if not lists:
             return _whole(self.alone) if self.alone or self.is_empty else None

@@ -41,7 +41,7 @@ from gmma.hardware.preemption import CODE_HOST_LOST, Ended
 from gmma.hardware.sharding import BATCH, REPLICATED, put_batch
 from gmma.types import PyTree
 
-Rows = TypeVar("Rows", list[Any], np.ndarray)
+PerRow = TypeVar("PerRow", list[Any], np.ndarray)
 TEXT_BYTES = 1 << 16
 SPARE_SECONDS = 60  # JAX's own patience is longer than ours, which ends with a message
 WAIT_SECONDS = 6 * 3600  # in all, for a dataset that the leading host builds; a lost host ends it
@@ -129,7 +129,7 @@ def leads() -> bool:
     return jax.process_index() == 0
 
 
-def own_part(rows: Rows) -> Rows:
+def own_part(rows: PerRow) -> PerRow:
     """Return this process's part of a sequence with one entry for each row of a batch."""
     size = len(rows) // jax.process_count()
     return rows[jax.process_index() * size : (jax.process_index() + 1) * size]

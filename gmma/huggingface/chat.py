@@ -18,7 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gmma.errors import UserError
 from gmma.files import write_whole
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.text.prompt import THINK_OPEN, PromptTemplate
 
 TEMPLATE, OLD_TEMPLATE, TOKENIZER = (
@@ -60,7 +60,7 @@ def write_chat_template(directory: Path, template: str) -> None:
     for name in (OLD_TEMPLATE, TOKENIZER):
         path = directory / name
         if path.is_file():
-            values = {**read_json(path), "chat_template": template}
+            values = {**read_json_object(path), "chat_template": template}
             write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -91,7 +91,7 @@ def own_template(directory: Path) -> str | None:
     if (directory / TEMPLATE).is_file():
         return (directory / TEMPLATE).read_text(encoding="utf-8")
     for path in (directory / OLD_TEMPLATE, directory / TOKENIZER):
-        found = read_json(path).get("chat_template") if path.is_file() else None
+        found = read_json_object(path).get("chat_template") if path.is_file() else None
         if isinstance(found, list):  # several, each with a name
             found = {entry["name"]: entry["template"] for entry in found}.get("default")
         if isinstance(found, str):

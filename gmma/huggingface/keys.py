@@ -157,7 +157,7 @@ class Section:
             )
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file. UserError where there is none."""
     if not path.is_file():
         raise UserError(f"there is no {path}; give a Hugging Face model directory")

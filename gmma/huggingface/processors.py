@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gmma.huggingface.keys import Section, read_json
+from gmma.huggingface.keys import Section, read_json_object
 from gmma.images.common import PixelConfig
 
 BILINEAR, BICUBIC = 2, 3  # PIL.Image.Resampling
@@ -20,10 +20,10 @@ def read_image_section(directory: Path) -> Section:
     """
     own = directory / "preprocessor_config.json"
     if own.is_file():
-        return Section(values=read_json(own), where=str(own))
+        return Section(values=read_json_object(own), where=str(own))
     joint = directory / "processor_config.json"
     if joint.is_file():
-        values: Mapping[str, Any] = read_json(joint).get("image_processor") or {}
+        values: Mapping[str, Any] = read_json_object(joint).get("image_processor") or {}
         return Section(values=values, where=f"{joint}: image_processor")
     return Section(values={}, where=str(own))
 

@@ -20,7 +20,7 @@ from tokenizers import Tokenizer as Library
 
 from gmma.errors import UserError
 from gmma.huggingface.chat import TOKENIZER, own_template, prompt_of
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.text.prompt import TAGS, PromptTemplate
 from gmma.text.tokenizer import Tokenizer, decoder_of, require_unicode
 
@@ -108,7 +108,7 @@ def end_tokens(directory: Path, config: Mapping[str, Any], known: int) -> list[i
     UserError for an id that is not among the `known` ones: nothing could ever end by it.
     """
     path = directory / "generation_config.json"
-    generation = read_json(path) if path.is_file() else {}
+    generation = read_json_object(path) if path.is_file() else {}
     where = directory / "config.json"
     text = config.get("text_config") or {}
     for file, values in ((path, generation), (where, config), (where, text)):
@@ -161,7 +161,7 @@ def directory_tokenizer(directory: Path) -> TokenizerFiles:
     template, or without one the tokenizer, puts it.
     """
     path = directory / TOKENIZER
-    listed = read_json(path) if path.is_file() else {}
+    listed = read_json_object(path) if path.is_file() else {}
     named = {key: token_text(listed.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
     bos, end, pad = named.values()
     template, chat = prompt_of(own_template(directory), INSTRUCTION, **named)
@@ -204,7 +204,7 @@ def read_library(path: Path) -> Library:
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
     """Tokens that transformers adds to the model's own, or finds in a text before it, by id."""
     path = directory / "tokenizer_config.json"
-    listed = read_json(path).get("added_tokens_decoder") or {} if path.is_file() else {}
+    listed = read_json_object(path).get("added_tokens_decoder") or {} if path.is_file() else {}
     found = {}
     try:
         for token, entry in listed.items():

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gmma.errors import UserError, gather
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.table import Place
 from gmma.types import Params, PyTree
 
@@ -38,7 +38,7 @@ def shard_files(directory: Path) -> list[Path]:
     """The files of a checkpoint. UserError where there is none or one is missing."""
     index = directory / INDEX
     if index.is_file():
-        listed = read_json(index).get("weight_map", {})
+        listed = read_json_object(index).get("weight_map", {})
         if not isinstance(listed, dict) or not all(isinstance(n, str) for n in listed.values()):
             raise UserError(
                 f"{index}: weight_map is no table of tensors and files; copy the file again"
@@ -142,7 +142,7 @@ def read_params(
     return unflatten_dict({path: whole_leaf(leaf) for path, leaf in leaves.items()}, sep="/")
 
 
-class Part(NamedTuple):
+class DevicePart(NamedTuple):
     """One device's part of a leaf: the array is replaced by each write."""
 
     begin: tuple[int, ...]  # where it begins in the leaf
@@ -155,7 +155,7 @@ class Leaf:
 
     shape: tuple[int, ...]
     sharding: Sharding
-    parts: dict[jax.Device, Part]
+    parts: dict[jax.Device, DevicePart]
 
 
 def empty_leaf(shape: tuple[int, ...], dtype: str, sharding: Sharding) -> Leaf:
@@ -165,7 +165,7 @@ def empty_leaf(shape: tuple[int, ...], dtype: str, sharding: Sharding) -> Leaf:
         ends = [cut.indices(size) for cut, size in zip(index or (), shape, strict=True)]
         own = tuple(stop - start for start, stop, _ in ends)
         array = jnp.zeros(own, dtype, device=device)
-        parts[device] = Part(tuple(start for start, _, _ in ends), array)
+        parts[device] = DevicePart(tuple(start for start, _, _ in ends), array)
     return Leaf(shape, sharding, parts)
 
 
@@ -209,7 +209,7 @@ def write_piece(leaf: Leaf, piece: np.ndarray, at: tuple[int, ...]) -> None:
         target = tuple(b - own for b, own in zip(begin, part.begin, strict=True))
         written = overwrite(part.array, np.ascontiguousarray(piece[cut]), target)
         # Or pieces would wait in a queue, all of them in memory.
-        leaf.parts[device] = Part(part.begin, written.block_until_ready())
+        leaf.parts[device] = DevicePart(part.begin, written.block_until_ready())
 
 
 @partial(jax.jit, donate_argnums=0)

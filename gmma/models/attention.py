@@ -94,7 +94,7 @@ def attend_level(
     return Partial(weighted, weight.sum(-1).transpose(to_query), peak.transpose(to_query))
 
 
-def merge(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:
+def merge_partials(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:
     """Softmax over the union of the levels' keys, from their partial sums."""
     peak = jnp.stack([part.peak for part in parts]).max(axis=0)
     scales = [jnp.exp(part.peak - peak) for part in parts]
@@ -128,7 +128,7 @@ def attend(
         part = attend_level(folded[0], level.keys, level.values, seen, softcap)
         rows = (batch, thoughts, answers, length)
         parts.append(Partial(*(x.reshape(*rows, *x.shape[4:]) for x in part)))
-    return merge(parts).astype(query.dtype)
+    return merge_partials(parts).astype(query.dtype)
 
 
 def packed_attention(

@@ -20,7 +20,7 @@ from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.hlo import Cost
-from gmma.plan.programs import Facts, plan_parts
+from gmma.plan.programs import ProgramFacts, plan_parts
 from gmma.plan.tpu_compiler import Buffer, Compiled, Slice, open_slice, read_dump, wait_for_dump
 from gmma.plan.worker import FACTS
 from gmma.records.console import print_table
@@ -81,7 +81,7 @@ def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
 
 
 def plan_program(
-    facts: Facts, compiled: Compiled, config: ExperimentConfig, on: Slice
+    facts: ProgramFacts, compiled: Compiled, config: ExperimentConfig, on: Slice
 ) -> ProgramPlan:
     """Judge one program."""
     cost = compiled.program.cost
@@ -112,7 +112,7 @@ def plan_program(
     )
 
 
-def advise(facts: Facts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
+def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
     """The next change that makes a program smaller, the cheapest in time first."""
     rows = facts.rows
     if facts.name == "rollout":
@@ -160,7 +160,7 @@ def plan_slice(
             process = subprocess.Popen([*command, str(dump)])
             fits = wait_for_dump(process, dump, until_memory=until_memory)
             compiled = read_dump(dump, fits_alone=fits, seconds=time.monotonic() - started)
-            yield plan_program(Facts(**read_json(dump / FACTS)), compiled, config, on)
+            yield plan_program(ProgramFacts(**read_json(dump / FACTS)), compiled, config, on)
 
 
 def gib(size: float) -> str:

@@ -161,7 +161,7 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
     return computations, entry
 
 
-class Program:
+class HloProgram:
     """A parsed program; costs of computations are kept, since loops share them."""
 
     def __init__(self, text: str) -> None:

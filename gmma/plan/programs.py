@@ -44,7 +44,7 @@ from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, Tree
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class ProgramFacts:
     """Properties of a program that are known before it is compiled, per device."""
 
     name: str
@@ -55,7 +55,7 @@ class Facts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planned(Facts):
+class Planned(ProgramFacts):
     """One program before it is compiled."""
 
     jitted: Callable[..., Any]
@@ -165,7 +165,7 @@ def rollout_shapes(shape: TreeShape, batch: int) -> tuple[TreeRollout, Advantage
     return jax.eval_shape(grown)
 
 
-def placed(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTree:
+def place_shapes(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTree:
     """Shapes with the places of a batch."""
     where = NamedSharding(mesh, spec)
     return jax.tree.map(
@@ -177,7 +177,7 @@ def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
     """Shapes of a packed batch, in place."""
     prompts = prompt_shapes(parts, batch)
     packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
-    return placed(packed, parts.mesh)
+    return place_shapes(packed, parts.mesh)
 
 
 def plan_programs(parts: Parts) -> Iterator[Planned]:
@@ -196,7 +196,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
     yield Planned(
         name="rollout",
         jitted=make_grow(parts, shape, config.sampling, config.seed),
-        arguments=(params, placed(prompt_shapes(parts, batch), mesh), number),
+        arguments=(params, place_shapes(prompt_shapes(parts, batch), mesh), number),
         resident_bytes=held + reference_bytes,
         rows=grown,
         tokens=grown * (shape.packed - shape.prompt),
@@ -214,7 +214,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         tokens=batch // shards * shape.packed,
     )
     if scores:
-        packed = placed(jax.eval_shape(scoring, rl.abstract, reference, packed), mesh)
+        packed = place_shapes(jax.eval_shape(scoring, rl.abstract, reference, packed), mesh)
     yield Planned(
         name="update",
         jitted=rl.update,

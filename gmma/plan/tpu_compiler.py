@@ -23,7 +23,7 @@ from jax.experimental import topologies
 
 from gmma.errors import UserError
 from gmma.plan.chips import Chip, chip_of
-from gmma.plan.hlo import Program
+from gmma.plan.hlo import HloProgram
 
 # The compiler looks for a TPU and its neighbours unless it is told that there are none; a lock
 # keeps two processes off one TPU, which a compilation does not use.
@@ -67,7 +67,7 @@ class Compiled:
     temporary_bytes: int
     total_bytes: int
     buffers: tuple[Buffer, ...]  # the largest
-    program: Program
+    program: HloProgram
 
 
 def open_slice(topology: str) -> Slice:
@@ -132,7 +132,7 @@ def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
     def text_of(ending: str) -> str:
         return max(dump.glob(f"*{ending}")).read_text()
 
-    program = Program(text_of(".after_optimizations.txt"))
+    program = HloProgram(text_of(".after_optimizations.txt"))
     report = text_of("-memory-usage-report.txt")
     total = re.search(r"Memory Space: default.*\nTotal bytes: (\d+)", report)
     assert total, report[:200]
@@ -165,7 +165,7 @@ def kind_of(block: str) -> str:
     return "output" if "maybe-live-out" in head else "temporary"
 
 
-def largest_buffers(blocks: Sequence[str], program: Program) -> tuple[Buffer, ...]:
+def largest_buffers(blocks: Sequence[str], program: HloProgram) -> tuple[Buffer, ...]:
     """The largest values in main memory, one for each place that they take turns in."""
     found: dict[tuple[int, str], Buffer] = {}
     value = re.compile(
@@ -179,7 +179,7 @@ def largest_buffers(blocks: Sequence[str], program: Program) -> tuple[Buffer, ..
     return tuple(sorted(found.values(), key=lambda b: -b.bytes)[:LARGEST_BUFFERS])
 
 
-def describe(name: str, kind: str, program: Program) -> str:
+def describe(name: str, kind: str, program: HloProgram) -> str:
     """`f32[34,2560,10240] params['blocks']…`: the type, and what the line of the program is for."""
     short = re.sub(r"\{[^}]*\}", "", kind)
     for computation in program.computations.values():

@@ -14,7 +14,7 @@ import jax
 from gmma.config import config_from_json
 from gmma.files import read_json
 from gmma.hardware.sharding import make_mesh
-from gmma.plan.programs import Facts, plan_parts, plan_programs
+from gmma.plan.programs import ProgramFacts, plan_parts, plan_programs
 from gmma.plan.tpu_compiler import CODE_OUT_OF_HBM, compile_program, open_slice
 
 FACTS = "facts.json"
@@ -29,7 +29,7 @@ def main() -> None:
     devices = list(open_slice(topology).devices)
     parts = plan_parts(config, make_mesh(config.launch.mesh, devices))
     planned = next(p for p in plan_programs(parts) if p.name == name)
-    facts = {field.name: getattr(planned, field.name) for field in dataclasses.fields(Facts)}
+    facts = {field.name: getattr(planned, field.name) for field in dataclasses.fields(ProgramFacts)}
     (Path(dump) / FACTS).write_text(json.dumps(facts))
     fits = compile_program(planned.jitted, planned.arguments, Path(dump))
     sys.exit(0 if fits else CODE_OUT_OF_HBM)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from gmma.errors import UserError, UserErrors, problems_of
 from gmma.families import family_of
 from gmma.families.family import Family
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.tokenizers import load_tokenizer
 from gmma.huggingface.weights import shard_files, tensor_shapes
 from gmma.porting.pretrained import (
@@ -46,7 +46,7 @@ def check_directory(directory: str | Path) -> Findings:
     """
     directory, problems = Path(directory), list[str]()
     where = directory / CONFIG
-    config = read_json(where)
+    config = read_json_object(where)
     family = family_of(config, str(where))
 
     def attempt(step: Callable[[], T]) -> T | None:

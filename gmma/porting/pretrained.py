@@ -17,7 +17,7 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.families import family_of
 from gmma.families.family import Family
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.table import Place, check_names, find_prefixes
 from gmma.huggingface.tokenizers import load_tokenizer
 from gmma.huggingface.weights import (
@@ -91,7 +91,7 @@ def describe_pretrained(
     family.
     """
     directory = Path(directory)
-    config = read_json(directory / CONFIG)
+    config = read_json_object(directory / CONFIG)
     family = family_of(config, str(directory / CONFIG))
     sizes = family.read_config(config, str(directory / CONFIG), dtype)
     if sizes.tied and has_own_head(directory, family, sizes):

@@ -9,42 +9,25 @@ import numpy as np
 
 from gmma.rewards.boxes import Number
 
-COCO_FIGURES = (
-    "AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large",
-    "AR_1", "AR_10", "AR_100", "AR_small", "AR_medium", "AR_large",
-)  # fmt: skip
-
-
-def coco_figures(
-    truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
-    """The twelve figures of the COCO summary, each in [0, 1], or −1 where it has no ground truth.
-
-    `truth` is a COCO data set (`images`, `annotations`, `categories`), `detections` COCO results
-    (`image_id`, `category_id`, `bbox` as `[x, y, width, height]` in pixels, `score`).
-    """
-    evaluation = _matched(truth, detections)
-    with contextlib.redirect_stdout(io.StringIO()):  # it narrates
-        evaluation.accumulate()
-        evaluation.summarize()
-    return dict(zip(COCO_FIGURES, map(float, evaluation.stats), strict=True))
+FIGURES = ("AP", "AP50", "AP75")
 
 
 def coco_resampled(
     truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]], picks: np.ndarray
 ) -> tuple[dict[str, float], dict[str, np.ndarray]]:
-    """AP, AP50 and AP75 of the images, and of resampled images, int[R, N] rows of the sorted ids.
+    """Return AP, AP50 and AP75 of the images, and of each resampled split.
 
-    Matching is done once, image by image; only precision and recall are gathered again for each
-    resampled split. A split without any truth has 0.
+    `picks` are the splits, int[R, N] rows of the sorted ids. `truth` is a COCO data set (`images`,
+    `annotations`, `categories`), `detections` COCO results (`image_id`, `category_id`, `bbox` as
+    `[x, y, width, height]` in pixels, `score`). Matching is done once, image by image; only
+    precision and recall are gathered again for each split. A split without any truth has 0.
     """
-    evaluation = _matched(truth, detections, areas=("all",))
+    evaluation = _matched(truth, detections)
     images = len(evaluation.params.imgIds)
     matched = np.asarray(evaluation.evalImgs, object).reshape(-1, images)
     found = [_gather(evaluation, matched, rows) for rows in [np.arange(images), *picks]]
-    names = COCO_FIGURES[:3]
-    resampled = np.asarray(found[1:]).reshape(-1, len(names)).T
-    return dict(zip(names, found[0], strict=True)), dict(zip(names, resampled, strict=True))
+    resampled = np.asarray(found[1:]).reshape(-1, len(FIGURES)).T
+    return dict(zip(FIGURES, found[0], strict=True)), dict(zip(FIGURES, resampled, strict=True))
 
 
 def _gather(evaluation: Any, matched: np.ndarray, rows: np.ndarray) -> list[float]:
@@ -57,12 +40,8 @@ def _gather(evaluation: Any, matched: np.ndarray, rows: np.ndarray) -> list[floa
     return [float(p[p > -1].mean()) if (p > -1).any() else 0.0 for p in known]
 
 
-def _matched(
-    truth: Mapping[str, Any],
-    detections: Sequence[Mapping[str, Any]],
-    areas: tuple[str, ...] | None = None,
-) -> Any:
-    """pycocotools' evaluation after its matching; `areas` limits it to some ranges of size."""
+def _matched(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) -> Any:
+    """Return pycocotools' evaluation of boxes of any size, after its matching."""
     from pycocotools.coco import COCO  # here: a slow import that no reward needs
     from pycocotools.cocoeval import COCOeval
 
@@ -76,10 +55,9 @@ def _matched(
         if detections:  # `loadRes` cannot read an empty list
             results = reference.loadRes([dict(detection) for detection in detections])
         evaluation = COCOeval(reference, results, "bbox")
-        if areas is not None:
-            kept = [evaluation.params.areaRngLbl.index(name) for name in areas]
-            evaluation.params.areaRng = [evaluation.params.areaRng[i] for i in kept]
-            evaluation.params.areaRngLbl = list(areas)
+        anything = evaluation.params.areaRngLbl.index("all")
+        evaluation.params.areaRng = [evaluation.params.areaRng[anything]]
+        evaluation.params.areaRngLbl = ["all"]
         evaluation.evaluate()
     return evaluation
 

@@ -60,7 +60,7 @@ def make_evaluator(parts: Parts) -> Evaluator:
 
     def evaluate(params: Params, split: str) -> Evaluation:
         examples = examples_of(split)
-        found = {mode: measure(parts, grow, params, examples) for mode, grow in modes.items()}
+        found = {mode: measure_mode(parts, grow, params, examples) for mode, grow in modes.items()}
         return Evaluation(
             split=split,
             values={mode: measured.values for mode, measured in found.items()},
@@ -81,7 +81,7 @@ def make_eval_grow(parts: Parts, thoughts: int, sampling: SamplingConfig) -> Gro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredMode:
     """One mode's outcome, an entry per example."""
 
     # Per metric: the mean of an example's answers, or what they say together (pass@k), or NaN
@@ -89,7 +89,7 @@ class Measured:
     answers: list[list[str]]
 
 
-def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> Measured:
+def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> MeasuredMode:
     """Every metric of the task and the format rate, and the answers themselves.
 
     A metric that is not an example's own (in a mixture, another task's) is NaN in its place.
@@ -107,7 +107,7 @@ def measure(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -
         answers += [entry["answers"] for entry in everywhere[: len(part)]]
     names = dict.fromkeys(name for own in figures for name in own)
     values = {name: [own.get(name, np.nan) for own in figures] for name in names}
-    return Measured(values=values, answers=answers)
+    return MeasuredMode(values=values, answers=answers)
 
 
 def grow_examples(

@@ -54,17 +54,6 @@ def draw_picture(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.n
     return np.asarray(Image.fromarray(large).resize((width, height), Image.Resampling.BOX))
 
 
-def draw_bodies(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.ndarray:
-    """The body seen in each pixel, int[H, W] (−1: none), by the renderer; call it inside `open_gl`.
-
-    Kept though no run calls it: it alone checks the ray casts on which every attempt rests, those
-    of a new kind of object too (`tests/simulator/test_render.py`).
-    """
-    model = set_scene(scene)[0]
-    geoms = render(scene, image_size, segmentation=True)[..., 0].astype(int) - 1
-    return np.where(geoms >= 0, model.geom_bodyid[geoms], -1)
-
-
 def render(scene: Scene, size: tuple[int, int], *, segmentation: bool) -> np.ndarray:
     """One pass of the renderer, uint8[H, W, 3], top row first; red is geom id + 1 in segmentation.
 

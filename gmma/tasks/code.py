@@ -27,10 +27,10 @@ from gmma.rewards.terms import RewardTerm
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
-from gmma.tasks.records import Record, fingerprint, hold_out, read_records
+from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_records
 from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
-from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
 FENCE_OPEN, FENCE_CLOSE = "```python\n", "\n```"
@@ -81,7 +81,9 @@ def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
     return read
 
 
-def _split_mbpp(records: Sequence[Record], config: CodeConfig) -> dict[str, list[Record]] | None:
+def _split_mbpp(
+    records: Sequence[RawRecord], config: CodeConfig
+) -> dict[str, list[RawRecord]] | None:
     if not all("test_list" in record for record in records):
         return None
     numbers = [_task_id(record, config) for record in records]
@@ -102,7 +104,7 @@ def _split_mbpp(records: Sequence[Record], config: CodeConfig) -> dict[str, list
     return splits
 
 
-def _task_id(record: Record, config: CodeConfig) -> int:
+def _task_id(record: RawRecord, config: CodeConfig) -> int:
     try:
         return int(record["task_id"])
     except (KeyError, TypeError, ValueError):
@@ -112,17 +114,17 @@ def _task_id(record: Record, config: CodeConfig) -> int:
         ) from None
 
 
-def _split_by_hash(records: Sequence[Record], config: CodeConfig) -> dict[str, list[Record]]:
+def _split_by_hash(records: Sequence[RawRecord], config: CodeConfig) -> dict[str, list[RawRecord]]:
     train, validation = hold_out(records, _text, config.held_out)
     train, test = hold_out(train, _text, config.held_out)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _text(record: Record) -> str:
+def _text(record: RawRecord) -> str:
     return str(record.get("prompt", record.get("text")))
 
 
-def _fitting(config: CodeConfig, records: Sequence[Record], split: str) -> Iterator[Exercise]:
+def _fitting(config: CodeConfig, records: Sequence[RawRecord], split: str) -> Iterator[Exercise]:
     longest = {"question": config.longest_question}
     if split == "train":
         longest["solution"] = config.longest_solution
@@ -160,7 +162,7 @@ def tokenizer_path(config: CodeConfig, data_dir: Path) -> Path:
 def build(config: CodeConfig, data_dir: Path) -> None:
     """Reads the records and trains the tokenizer; returns at once where both are there."""
     prepare(storage(config, data_dir))
-    corpus = read_texts(
+    corpus = corpus_texts(
         source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
     )
     prepare_vocabulary(tokenizer_path(config, data_dir), corpus, config.vocab_size, _PIECES)

@@ -9,7 +9,7 @@ import warnings
 from typing import Any, NamedTuple
 
 from gmma.errors import UserError
-from gmma.tasks.records import Record, place_of, require_text, spell_value
+from gmma.tasks.records import RawRecord, place_of, require_text, spell_value
 
 _FIELDS = (
     "MBPP (task_id, text, code, test_list, test_setup_code) and HumanEval (task_id, prompt, "
@@ -27,7 +27,7 @@ class Exercise(NamedTuple):
     signature: str  # of the function that the tests call
 
 
-def read_exercise(record: Record, shown_tests: int) -> Exercise:
+def read_exercise(record: RawRecord, shown_tests: int) -> Exercise:
     """A record of either kind. Raises UserError for another, or one whose solution is no Python."""
     where = f"code: {place_of(record)}"
     if pictures := sorted({"image", "images"} & record.keys()):
@@ -39,7 +39,7 @@ def read_exercise(record: Record, shown_tests: int) -> Exercise:
     raise UserError(f"{where} has the fields {', '.join(record)}; known are {_FIELDS}")
 
 
-def _read_mbpp(record: Record, shown_tests: int, where: str) -> Exercise:
+def _read_mbpp(record: RawRecord, shown_tests: int, where: str) -> Exercise:
     tests = [
         _clean(require_text(test, f"{where}: a test of {key}"))
         for key in ("test_list", "challenge_test_list")
@@ -65,14 +65,14 @@ def _read_mbpp(record: Record, shown_tests: int, where: str) -> Exercise:
     )
 
 
-def _list_of(record: Record, key: str, where: str) -> list[Any]:
+def _list_of(record: RawRecord, key: str, where: str) -> list[Any]:
     value = record.get(key, [])
     if not isinstance(value, list):
         raise UserError(f"{where}: {key} is {spell_value(value)}, not a list of strings")
     return value
 
 
-def _read_humaneval(record: Record, where: str) -> Exercise:
+def _read_humaneval(record: RawRecord, where: str) -> Exercise:
     said = {
         key: require_text(record[key], f"{where}: {key}")
         for key in ("prompt", "canonical_solution", "test", "entry_point")

@@ -51,7 +51,7 @@ from gmma.tasks.storage import SPLITS, Storage, encode_png
 
 REQUIRED = ("question", "answer", "question_type", "image")
 OPTIONAL = ("id", "thought", "width", "height", "mask", "mask_value")
-Size = tuple[int, int]  # width and height in pixels
+PixelSize = tuple[int, int]  # width and height in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +100,7 @@ class RecordsConfig:
         """The file that a split's records come from."""
         return getattr(self, split) or self.train
 
-    def frame_size(self, size: Size) -> Size:
+    def frame_size(self, size: PixelSize) -> PixelSize:
         """Width and height, in the units of the records, of an image of so many pixels."""
         sides = {"pixels": size, "unit": (1, 1), "thousandths": (WHOLE_IMAGE_UNITS,) * 2}
         return sides[self.frame]
@@ -116,7 +116,7 @@ class ManifestRecord:
     question_type: str
     images: tuple[Path, ...]
     thought: str
-    size: Size | None  # what the record says that its first image is
+    size: PixelSize | None  # what the record says that its first image is
     mask: Path | None
     mask_value: int | None
     where: str  # names the record in a message
@@ -231,7 +231,7 @@ def _whole_number_or_text(
     return _whole_number(row, key, where)
 
 
-def _said_size(row: Mapping[str, Any], where: str) -> Size | None:
+def _said_size(row: Mapping[str, Any], where: str) -> PixelSize | None:
     said = [key for key in ("width", "height") if key in row]
     if len(said) == 1:
         raise UserError(f"{where} has {said[0]} alone; give width and height, or neither")
@@ -254,7 +254,7 @@ class TruthError(UserError):
     """An answer that is none for its task, or is not on its image."""
 
 
-Accept = Callable[[ManifestRecord, Size, "np.ndarray | None"], Any]
+Accept = Callable[[ManifestRecord, PixelSize, "np.ndarray | None"], Any]
 
 
 def manifest_storage(
@@ -337,7 +337,7 @@ def stored(record: ManifestRecord, accept: Accept) -> dict[str, Any]:
     )
 
 
-def _check_size(record: ManifestRecord, size: Size) -> None:
+def _check_size(record: ManifestRecord, size: PixelSize) -> None:
     if record.size not in (None, size):
         assert record.size is not None
         said, found = (f"{width} x {height}" for width, height in (record.size, size))
@@ -349,7 +349,7 @@ def _check_size(record: ManifestRecord, size: Size) -> None:
         )
 
 
-def _read_mask(record: ManifestRecord, size: Size) -> np.ndarray | None:
+def _read_mask(record: ManifestRecord, size: PixelSize) -> np.ndarray | None:
     """The region of a record's mask, bool[H, W] over its first image."""
     if record.mask is None:
         return None
@@ -410,7 +410,7 @@ def stored_form(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class StoredRecord:
     """A stored record, read back."""
 
     id: str
@@ -421,10 +421,10 @@ class Record:
     mask: np.ndarray | None  # bool[H, W]
 
 
-def read_back(row: Mapping[str, Any]) -> Record:
+def read_back(row: Mapping[str, Any]) -> StoredRecord:
     """The inverse of `stored_form`, its pictures as arrays."""
     mask = bytes(row["mask"])
-    return Record(
+    return StoredRecord(
         id=row["id"].decode(),
         question=row["question"].decode(),
         answer=json.loads(row["answer"].decode()),

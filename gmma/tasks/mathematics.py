@@ -32,7 +32,7 @@ from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page, put_above
 from gmma.tasks.pictures import Outside, find_pictures, read_picture
 from gmma.tasks.records import (
-    Record,
+    RawRecord,
     fingerprint,
     hold_out,
     place_of,
@@ -52,7 +52,7 @@ from gmma.tasks.storage import (
     read_split,
 )
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
-from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
 _HOW_TO_ANSWER = "Think step by step, then answer with the final result alone."
@@ -102,7 +102,7 @@ class Problem(NamedTuple):
     images: tuple[Path, ...] = ()
 
 
-def read_problem(record: Record) -> Problem:
+def read_problem(record: RawRecord) -> Problem:
     """A record of any of the known kinds, without its pictures.
 
     Raises UserError naming record and field for another kind, for what is no text or number, and
@@ -126,7 +126,7 @@ def read_problem(record: Record) -> Problem:
     return Problem(question, thought, require_text(answer, f"{where}: the result in answer"))
 
 
-def _read_result(record: Record, where: str) -> str:
+def _read_result(record: RawRecord, where: str) -> str:
     """The result that a solution marks. UserError where it marks none: the truth is not its text.
 
     A solution that is a result alone needs no mark.
@@ -153,7 +153,7 @@ def _spell_answer(value: Any, what: str) -> str:
     return str(value)
 
 
-def _read_svamp(record: Record, where: str) -> Problem:
+def _read_svamp(record: RawRecord, where: str) -> Problem:
     said = {key: require_text(record[key], f"{where}: {key}") for key in ("Body", "Question")}
     body, answer = said["Body"].strip(), _spell_answer(record["Answer"], f"{where}: Answer")
     try:
@@ -173,7 +173,7 @@ def _plain_number(number: float | int) -> str:
     return str(int(number)) if int(number) == number else str(number)
 
 
-def find_images(config: MathConfig, record: Record, path: Path) -> tuple[Path, ...]:
+def find_images(config: MathConfig, record: RawRecord, path: Path) -> tuple[Path, ...]:
     """The pictures that a record names under `image` or `images`."""
     folder = path.parent if config.images is None else config.images
     return tuple(
@@ -256,7 +256,7 @@ def tokenizer_path(config: MathConfig, data_dir: Path) -> Path:
 def build(config: MathConfig, data_dir: Path) -> None:
     """Reads the records and trains the tokenizer; returns at once where both are there."""
     prepare(storage(config, data_dir))
-    corpus = read_texts(
+    corpus = corpus_texts(
         source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
     )
     prepare_vocabulary(tokenizer_path(config, data_dir), corpus, config.vocab_size)

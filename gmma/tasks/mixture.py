@@ -40,7 +40,7 @@ from gmma.tasks.task import (
     Task,
     TermOptions,
 )
-from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
 Tasks = Mapping[str, Task]
@@ -157,7 +157,7 @@ def read_corpus(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Iterator
 
     for part in config.parts:
         found = source(tasks, replace(config, parts=(part,)), data_dir, "train")
-        yield from read_texts(AskedSource(found, ask), partial(demonstrate, tasks, config))
+        yield from corpus_texts(AskedSource(found, ask), partial(demonstrate, tasks, config))
 
 
 def part_of(tasks: Tasks, config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:

@@ -22,7 +22,7 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.tasks.formats import coco_question
-from gmma.tasks.manifest import Record, RecordsConfig
+from gmma.tasks.manifest import RecordsConfig, StoredRecord
 
 REFERRED = "object"  # the label of what an expression refers to
 
@@ -43,7 +43,7 @@ class PublicRecords:
     def __len__(self) -> int:
         return len(self.places)
 
-    def __getitem__(self, index: int, /) -> Record:
+    def __getitem__(self, index: int, /) -> StoredRecord:
         row, *asked = self.places[index]
         found = self.rows[row]
         return coco_record(found, self.labels) if self.labels else refer_record(found, *asked)
@@ -121,7 +121,7 @@ def _expressions(directory: Path, split: str) -> tuple[tuple[int, ...], ...]:
     )
 
 
-def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> Record:
+def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> StoredRecord:
     """An image of COCO, asked for the categories that it shows in boxes with an area."""
     image = rgb_array(Image.open(io.BytesIO(row["image"])))
     height, width = image.shape[:2]
@@ -142,7 +142,7 @@ def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> Record:
     return _record(image, str(row["image/id"]), question, answer)
 
 
-def refer_record(row: Mapping[str, Any], thing: int, number: int) -> Record:
+def refer_record(row: Mapping[str, Any], thing: int, number: int) -> StoredRecord:
     """One expression of RefCOCO and the box of what it refers to."""
     image = rgb_array(Image.open(io.BytesIO(row["image"])))
     height, width = image.shape[:2]
@@ -153,8 +153,10 @@ def refer_record(row: Mapping[str, Any], thing: int, number: int) -> Record:
     return _record(image, f"{row['image/id']}/{thing}/{number}", question, answer)
 
 
-def _record(image: np.ndarray, name: str, question: str, answer: Any) -> Record:
-    return Record(id=name, question=question, answer=answer, thought="", images=(image,), mask=None)
+def _record(image: np.ndarray, name: str, question: str, answer: Any) -> StoredRecord:
+    return StoredRecord(
+        id=name, question=question, answer=answer, thought="", images=(image,), mask=None
+    )
 
 
 def to_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> list[float]:

@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from gmma.errors import UserError
 from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 
-Record = Mapping[str, Any]
+RawRecord = Mapping[str, Any]
 R = TypeVar("R")
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _SHOWN = 60  # characters of a value in a message
@@ -43,7 +43,7 @@ class PlacedRecord(dict[str, Any]):
     where = "a record"
 
 
-def read_records(path: Path, split: str) -> list[Record]:
+def read_records(path: Path, split: str) -> list[RawRecord]:
     """The records of a JSONL file, or those of a split of a prepared TFDS dataset.
 
     Raises UserError where there is neither, and for a line that is no JSON object.
@@ -59,7 +59,7 @@ def read_records(path: Path, split: str) -> list[Record]:
             (f"record {number} of {path}, line {line}", row)
             for number, (line, row) in enumerate(read_lines(path))
         )
-    records: list[Record] = []
+    records: list[RawRecord] = []
     for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{where}: {type(row).__name__}; give one object a line")
@@ -70,7 +70,7 @@ def read_records(path: Path, split: str) -> list[Record]:
     return records
 
 
-def place_of(record: Record) -> str:
+def place_of(record: RawRecord) -> str:
     """Return the name of a record in messages."""
     return record.where if isinstance(record, PlacedRecord) else PlacedRecord.where
 
@@ -138,7 +138,7 @@ def require_text(value: Any, what: str) -> str:
     return value
 
 
-def read_trace(record: Record, key: str, where: str) -> str:
+def read_trace(record: RawRecord, key: str, where: str) -> str:
     """A reasoning trace of a record; "" where it has no such key, or a blank text there.
 
     Raises UserError where it is no text, or holds a tag: the tags are gmma's to write.
@@ -203,7 +203,7 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts(entry, name)
 
 
-def _read_tfds(path: Path, split: str) -> Iterator[Record]:
+def _read_tfds(path: Path, split: str) -> Iterator[RawRecord]:
     builder = tfds.builder_from_directory(str(path))
     if split not in builder.info.splits:
         known = ", ".join(sorted(builder.info.splits))

@@ -77,7 +77,7 @@ class SceneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scene:
+class PathScene:
     """One drawn scene."""
 
     image: np.ndarray  # uint8[side, side, 3]
@@ -125,7 +125,7 @@ def draw_background(config: SceneConfig, split: str, rng: np.random.Generator) -
     )
 
 
-def draw_scene(config: SceneConfig, split: str, rng: np.random.Generator) -> Scene:
+def draw_path_scene(config: SceneConfig, split: str, rng: np.random.Generator) -> PathScene:
     """A scene of a split; consumes `rng`."""
     picture = draw_background(config, split, rng)
     count = int(rng.integers(config.blocks_min, config.blocks_max + 1))
@@ -138,7 +138,7 @@ def draw_scene(config: SceneConfig, split: str, rng: np.random.Generator) -> Sce
     pen = ImageDraw.Draw(picture)
     for colour, (x, y) in blocks.items():
         pen.rectangle((x - half, y - half, x + half, y + half), COLOURS[colour], "black")
-    return Scene(
+    return PathScene(
         image=np.asarray(picture),
         gripper=gripper,
         blocks=blocks,
@@ -187,7 +187,7 @@ def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
     def records(split: str) -> Iterator[dict[str, Any]]:
         for index in range(getattr(config, f"{split}_scenes")):
             rng = np.random.default_rng((config.seed, SPLITS.index(split), index))
-            yield scene_record(draw_scene(config, split, rng), f"{split}/{index}")
+            yield scene_record(draw_path_scene(config, split, rng), f"{split}/{index}")
 
     return Storage(
         name="trajectory_scenes",
@@ -198,7 +198,7 @@ def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
     )
 
 
-def scene_record(scene: Scene, name: str) -> dict[str, Any]:
+def scene_record(scene: PathScene, name: str) -> dict[str, Any]:
     """Return a scene as it is stored on disk."""
     buffer = io.BytesIO()
     Image.fromarray(scene.image).save(buffer, "PNG", compress_level=1)
@@ -221,7 +221,7 @@ def label_patches(
     across = image_pixels // patch_pixels
     pixels, labels = [], []
     for _ in range(-(-count // across**2)):
-        scene = draw_scene(config, "train", rng)
+        scene = draw_path_scene(config, "train", rng)
         small = Image.fromarray(scene.image).resize(
             (image_pixels, image_pixels), Image.Resampling.BOX
         )
@@ -236,7 +236,7 @@ def label_patches(
     )
 
 
-def label_scene(scene: Scene, scale: float, across: int, patch_pixels: int) -> np.ndarray:
+def label_scene(scene: PathScene, scale: float, across: int, patch_pixels: int) -> np.ndarray:
     """int32[across², 3]: thing, x, y of every patch; −1 where there is no thing to place."""
     found = np.full((across * across, 3), -1, np.int32)
     found[:, 0] = 0

@@ -25,7 +25,13 @@ from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.drawing import Board
-from gmma.tasks.manifest import ManifestRecord, Record, RecordsConfig, manifest_storage, read_back
+from gmma.tasks.manifest import (
+    ManifestRecord,
+    RecordsConfig,
+    StoredRecord,
+    manifest_storage,
+    read_back,
+)
 from gmma.tasks.public import is_public, open_builder, open_public
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_content, read_split
@@ -39,7 +45,7 @@ from gmma.tasks.task import (
     reading_options,
 )
 from gmma.tasks.truths import require_on_image
-from gmma.tasks.vocabulary import prepare_vocabulary, read_texts
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
 _CORPUS_RECORDS = 512
@@ -188,7 +194,7 @@ class _Source:
     visual: Visual
     config: Any
     records: Any  # random access to one split
-    read: Callable[[Any], Record]
+    read: Callable[[Any], StoredRecord]
     kind: Demonstrations
 
     def __len__(self) -> int:
@@ -245,7 +251,7 @@ def content(visual: Visual, config: Any, data_dir: Path) -> str:
 
 
 def to_example(
-    visual: Visual, config: Any, record: Record, kind: Demonstrations = "made"
+    visual: Visual, config: Any, record: StoredRecord, kind: Demonstrations = "made"
 ) -> Example:
     """A stored record as an example in pixels."""
     height, width = record.images[0].shape[:2]
@@ -326,7 +332,7 @@ def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
         return visual.demonstrate(config, example, rng)  # also where SFT imitates nothing
 
     frame = square_frame(config.tiny_pixels)
-    return read_texts(
+    return corpus_texts(
         Framed(some, lambda example: in_frame(visual, config, example, frame)), respond
     )
 

@@ -24,7 +24,7 @@ def prepare_vocabulary(
         train_free_text_sentencepiece(corpus, path, vocab_size=vocab_size, pieces=wanted)
 
 
-def read_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[str]:
+def corpus_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[str]:
     """Prompts and responses of the first examples, as the trainer will see them."""
     rng = np.random.default_rng(0)
     for index in range(min(len(source), _CORPUS_EXAMPLES)):

@@ -163,11 +163,6 @@ def read_response(thought: bytes, answer: bytes) -> Response:
     )
 
 
-def parse_thought(text: str) -> str:
-    """The thought within a thought node's text: all before the first closing tag."""
-    return text.partition(THINK_CLOSE)[0]
-
-
 def parse_answer(text: str) -> str | None:
     """The answer within what follows a thought, or None where there is none.
 

@@ -30,7 +30,7 @@ from gmma.records.metrics import read_records
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble, reward_terms
 from gmma.run.data import batch_demonstrations, batch_prompts
-from gmma.run.evaluate import measure
+from gmma.run.evaluate import measure_mode
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.tasks import SINGLE_TASKS, TASKS
 from gmma.tasks.digits import DigitsConfig
@@ -178,7 +178,7 @@ def test_evaluation_gives_each_metric_the_examples_it_is_about(config, parts):
     slots = {"thought_slots": 9, "answer_slots": 40}
     rollout = batch_demonstrations(examples, shown, parts.tokenizer, **slots)
     parts = replace(parts, mesh=make_mesh(config.launch.mesh, jax.devices()[:1]))
-    found = measure(parts, lambda params, prompts, step: rollout, None, examples).values
+    found = measure_mode(parts, lambda params, prompts, step: rollout, None, examples).values
     assert found["score"] == found["format"] == found["parsed"] == [1.0] * 8
     digits = np.array([example.columns["task"] == "digits" for example in examples])
     assert digits.sum() == 5

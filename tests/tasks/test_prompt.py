@@ -10,9 +10,9 @@ from gmma.text.prompt import (
     answer_text,
     is_well_formed,
     parse_answer,
-    parse_thought,
     prompt_text,
     prompt_tokens,
+    read_response,
     thought_text,
 )
 from gmma.text.tokenizer import Tokenizer
@@ -36,8 +36,8 @@ def byte_tokenizer(*, bos: int | None, image_token: int | None) -> Tokenizer:
 @settings(max_examples=100, deadline=None)
 @given(text=FREE)
 def test_written_thoughts_and_answers_are_read_back(text):
-    assert parse_thought(thought_text(text)) == text
-    assert parse_answer(answer_text(text)) == text
+    found = read_response(thought_text(text).encode(), answer_text(text).encode())
+    assert (found.thought, found.answer, found.well_formed) == (text, text, True)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,6 @@ def test_parse_answer(text, answer):
 )
 def test_words_before_the_answer_cost_the_form_alone(text, whole):
     assert is_well_formed(text) == whole
-
-
-def test_parse_thought_stops_at_the_first_closing_tag():
-    assert parse_thought("3 at 1, 2</think></think>") == "3 at 1, 2"
-    assert parse_thought("never closed") == "never closed"
 
 
 def test_images_stand_before_the_question_inside_the_template():

@@ -16,7 +16,7 @@ from gmma.tasks.trajectory_scenes import (
     COLOURS,
     SceneConfig,
     arc,
-    draw_scene,
+    draw_path_scene,
     label_patches,
     photographs,
 )
@@ -26,7 +26,7 @@ SCENES = SceneConfig(train_scenes=6, validation_scenes=3, test_scenes=3)
 
 @pytest.mark.parametrize("seed", range(30))
 def test_things_stand_where_the_truth_says_each_in_its_cell(seed):
-    scene = draw_scene(SCENES, "train", np.random.default_rng(seed))
+    scene = draw_path_scene(SCENES, "train", np.random.default_rng(seed))
     for colour, (x, y) in scene.blocks.items():
         seen = scene.image[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3]
         assert (seen == COLOURS[colour]).all()
@@ -80,8 +80,10 @@ def test_photographs_are_dealt_out_among_the_splits(tmp_path):
 
 def test_a_real_photograph_lies_behind(tmp_path):
     scenes = replace(SCENES, background_share=0.6, backgrounds=real("coco_permissive52/train"))
-    scene = draw_scene(scenes, "test", np.random.default_rng(3))
-    smooth = draw_scene(replace(SCENES, background_share=0.6), "test", np.random.default_rng(3))
+    scene = draw_path_scene(scenes, "test", np.random.default_rng(3))
+    smooth = draw_path_scene(
+        replace(SCENES, background_share=0.6), "test", np.random.default_rng(3)
+    )
     assert scene.image.shape == smooth.image.shape == (96, 96, 3)
     detail = [np.abs(np.diff(s.image.astype(int), axis=0)).mean() for s in (scene, smooth)]
     assert detail[0] > 1.2 * detail[1]

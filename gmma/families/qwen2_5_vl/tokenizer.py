@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 
 from gmma.errors import UserError
 from gmma.huggingface.chat import chat_template
-from gmma.huggingface.keys import read_json
+from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.tokenizers import (
     CHARACTER_OF,
     GROUNDING,
@@ -65,7 +65,7 @@ def read_qwen(directory: Path) -> Tokenizer | None:
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")
     elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        vocab = read_json(directory / "vocab.json")
+        vocab = read_json_object(directory / "vocab.json")
         lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
         merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#v")]
         library = byte_pairs(vocab, merges, added_tokens(directory))  # type: ignore[arg-type]

@@ -51,7 +51,7 @@ _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _AND, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x54
 _NUMBER_AT, _ARCHITECTURE_AT = 0, 4
 _ALLOW, _KILL, _ERRNO_ENOSYS = 0x7FFF0000, 0x80000000, 0x00050000 | 38
 
-Instruction = tuple[int, int, int, int]  # code, how far to jump if true, if false, operand
+BpfInstruction = tuple[int, int, int, int]  # code, how far to jump if true, if false, operand
 
 
 def seccomp_program(own_files: bool) -> bytes | None:
@@ -62,7 +62,7 @@ def seccomp_program(own_files: bool) -> bytes | None:
     if platform.machine() != "x86_64":
         return None
     numbers = {**_ALLOWED, **(_OWN_FILES if own_files else {})}.values()
-    program: list[Instruction] = [
+    program: list[BpfInstruction] = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
         (_EQUAL, 1, 0, _ARCHITECTURE),
         (_RETURN, 0, 0, _KILL),
@@ -91,24 +91,24 @@ def seccomp_program(own_files: bool) -> bytes | None:
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
 
 
-def _where(number: int, then: list[Instruction]) -> list[Instruction]:
+def _where(number: int, then: list[BpfInstruction]) -> list[BpfInstruction]:
     """Return the instructions for one system call; `then` must end by returning."""
     return [(_EQUAL, 0, len(then), number), *then]
 
 
-def _argument(index: int, *, high: bool = False) -> Instruction:
+def _argument(index: int, *, high: bool = False) -> BpfInstruction:
     """Load half of an argument, 32 bits: the kernel reads no more of these, but for addresses."""
     return (_LOAD, 0, 0, 16 + 8 * index + 4 * high)
 
 
-def _allow_if(test: int, operand: int) -> list[Instruction]:
+def _allow_if(test: int, operand: int) -> list[BpfInstruction]:
     return [(test, 0, 1, operand), (_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO_ENOSYS)]
 
 
-def _allow_equal(values: Sequence[int]) -> list[Instruction]:
+def _allow_equal(values: Sequence[int]) -> list[BpfInstruction]:
     allowed = [i for v in values for i in ((_EQUAL, 0, 1, v), (_RETURN, 0, 0, _ALLOW))]
     return [*allowed, (_RETURN, 0, 0, _ERRNO_ENOSYS)]
 
 
-def _refuse_unless(value: int) -> list[Instruction]:
+def _refuse_unless(value: int) -> list[BpfInstruction]:
     return [(_EQUAL, 1, 0, value), (_RETURN, 0, 0, _ERRNO_ENOSYS)]

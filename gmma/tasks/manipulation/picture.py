@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from gmma.simulator.attempt import Answer, attempt, parse_answer
 from gmma.simulator.scene import Scene
 from gmma.simulator.sight import workable_grid
-from gmma.tasks.manipulation.teacher import Frame, scene_of
+from gmma.tasks.manipulation.teacher import FrameSize, scene_of
 from gmma.types import Example
 
 _SIDE_PIXELS = 672
@@ -49,7 +49,7 @@ def workable_tint(scene: Scene) -> Image.Image:
     return Image.fromarray(tint)
 
 
-def draw_guess(pen: ImageDraw.ImageDraw, scene: Scene, answer: Answer, frame: Frame) -> None:
+def draw_guess(pen: ImageDraw.ImageDraw, scene: Scene, answer: Answer, frame: FrameSize) -> None:
     """A cross at the point, beside it the action and the stage that the attempt reached."""
     came = attempt(scene, answer, frame)
     x, y = (

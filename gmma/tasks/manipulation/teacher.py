@@ -14,10 +14,10 @@ from gmma.simulator.sight import draw_scene, turns, visible_box
 from gmma.tasks.task import Demonstration
 from gmma.types import Example
 
-Frame = tuple[int, int]
+FrameSize = tuple[int, int]
 
 
-def scene_of(example: Example) -> tuple[Scene, Frame]:
+def scene_of(example: Example) -> tuple[Scene, FrameSize]:
     """The scene that an example shows, and its size in the units of an answer."""
     columns = example.columns
     width, height = columns["frame_size"]
@@ -31,7 +31,7 @@ def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demo
     return Demonstration(thought=explain_answer(scene, answer, frame), answer=format_answer(answer))
 
 
-def explain_answer(scene: Scene, answer: Answer, frame: Frame) -> str:
+def explain_answer(scene: Scene, answer: Answer, frame: FrameSize) -> str:
     """Say where the part is, how it moves, and why to push or to pull at the point."""
     x, y = (int(coordinate) for coordinate in answer.point)
     moves = "It turns on a hinge, and far from that" if turns(scene) else "It slides, and"
