@@ -14,7 +14,7 @@ Differences are taken from the group's smallest value before any mean, so a larg
 all rewards costs no precision.
 """
 
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,25 @@ from gmma.types import Advantages, Array
 
 Scale = Literal["group", "batch", "none"]
 AnswerBaseline = Literal["tree", "thought"]
+
+
+class Credit(Protocol):
+    """Estimate advantages from the rewards of a batch of trees, in JAX, at static shapes.
+
+    `mask` says which answers count: the others could not be scored, or a smaller M does not have
+    them; they must shift nothing, and their own advantage is ignored. `scale` and `answer_baseline`
+    are the fields of the objective; a rule may ignore either. `objective.credit_options` come by
+    keyword too.
+    """
+
+    def __call__(
+        self,
+        rewards: Float[Array, "B K M"],
+        *,
+        mask: Bool[Array, "B K M"],
+        scale: Scale,
+        answer_baseline: AnswerBaseline,
+    ) -> Advantages: ...
 
 
 def entered(

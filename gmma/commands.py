@@ -58,7 +58,8 @@ from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.run.state import load_params
 from gmma.scoring import counted_answers, read_texts, score_answers
-from gmma.tasks import TASKS
+from gmma.tasks import find_task
+from gmma.tasks.defaults import draw_answers
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS
 from gmma.train import train
@@ -401,7 +402,7 @@ def data_command(arguments: Sequence[str]) -> None:
     if resume:
         raise UserError("gmma data has no --resume: it builds what is missing")
     check_output("data_dir", config.launch.data_dir, directory=True)
-    task = TASKS[config.task.name]
+    task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
     for split in ("train", "validation", "test"):
         source = task.source(config.task, config.launch.data_dir, split)
@@ -422,7 +423,7 @@ def data_command(arguments: Sequence[str]) -> None:
                 print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
         print(f"  truth     {example.columns.get('answer')}")
         picture = folder / f"{number}_{re.sub(r'[^0-9A-Za-z.-]', '_', example.id)[:80]}.png"
-        task.draw(config.task, example, []).save(picture)
+        draw_answers(task, config.task, example, []).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import TypeAdapter, ValidationError
@@ -20,18 +20,25 @@ from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.families.tiny.network import TinyConfig
 from gmma.files import RunPath, check_name
+from gmma.named import Named
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
-from gmma.tasks.configs import SingleTaskConfig
+from gmma.tasks.configs import AnyTaskConfig, TaskConfig
 from gmma.tasks.mixture import MixtureConfig
 from gmma.types import TreeShape
+
+if TYPE_CHECKING:
+    from gmma.advantage import Credit
+    from gmma.surrogate import Surrogate
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
+Options = tuple[tuple[str, str | int | float | bool], ...]  # keyword arguments
+CREDITS: "Named[Credit]" = Named("credit rule", {"grpo_ma": "gmma.advantage:multi_answer"})
+SURROGATES: "Named[Surrogate]" = Named("surrogate", {"clipped": "gmma.surrogate:clipped_surrogate"})
 RolloutLayout = Literal["gathered", "sharded"]
-TaskConfig = SingleTaskConfig | MixtureConfig
 ModelConfig = TinyConfig | PretrainedConfig
 
 
@@ -109,6 +116,10 @@ class ObjectiveConfig:
     # grpo_ma: a thought and an answer have each their own advantage and length normaliser;
     # grpo: one advantage and one length normaliser for the whole response, needs answers = 1
     algorithm: Algorithm = "grpo_ma"
+    credit: str = "grpo_ma"  # the estimator of advantages, or your own as module:NAME
+    credit_options: Options = ()  # keyword arguments of your own
+    surrogate: str = "clipped"  # the policy loss of a token, or your own as module:NAME
+    surrogate_options: Options = ()  # keyword arguments of your own
     loss_type: LossType = "grpo"  # how token losses are averaged
     scale_rewards: Literal["group", "batch", "none"] = "group"  # divide advantages by which std
     answer_baseline: Literal["tree", "thought"] = "tree"  # answers compared over K·M, or within M
@@ -125,6 +136,8 @@ class ObjectiveConfig:
     importance_cap: float | None = None  # truncated importance sampling of trainer over sampler
 
     def __post_init__(self) -> None:
+        for table, name in ((CREDITS, self.credit), (SURROGATES, self.surrogate)):
+            table.check(name)
         require(0 <= self.epsilon < 1, "objective.epsilon", self.epsilon, "within [0, 1)")
         require(self.upper_epsilon >= 0, "objective.epsilon_high", self.epsilon_high, "0 or more")
         require(self.beta >= 0, "objective.beta", self.beta, "0 or more")
@@ -354,7 +367,7 @@ class ExperimentConfig:
     """Everything that the numbers of a run depend on, and its launch, on which they do not."""
 
     name: str  # the run's files go to runs/NAME
-    task: TaskConfig
+    task: AnyTaskConfig
     model: ModelConfig
     rewards: RewardConfig
     sft: PhaseConfig  # warm start by imitation

@@ -8,16 +8,15 @@ Every normalisation of the field is a constant weight per token (`token_weights`
 forward pass. A loss is then a weighted sum over slots, and gradients of microbatches simply add.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-from gmma.config import KLEstimator, ObjectiveConfig
+from gmma.config import SURROGATES, ObjectiveConfig
 from gmma.masked import masked_sum
 from gmma.models.policy import Policy
 from gmma.sampling import scale_logits
+from gmma.surrogate import KL_ESTIMATORS
 from gmma.tree.layout import join_levels, split_levels
 from gmma.types import Metric, Metrics, PackedTree, Params, TreeShape, pytree
 
@@ -138,51 +137,6 @@ def token_weights(
     return join_levels(prompt, thought * config.thought_weight, answer * config.answer_weight)
 
 
-def clipped_surrogate(
-    ratio: Float[Array, "*s"],
-    advantage: Float[Array, "*s"],
-    *,
-    epsilon_low: float,
-    epsilon_high: float,
-    delta: float | None = None,
-) -> Float[Array, "*s"]:
-    """min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A), per token (PPO, arXiv 1707.06347).
-
-    With `delta` the unclipped ratio is bounded above, min(r, δ)·A (dual clip, as TRL writes it).
-
-    >>> import jax.numpy as jnp
-    >>> r, a = jnp.array([1.5, 1.5, 0.5]), jnp.array([1.0, -1.0, -1.0])
-    >>> clipped_surrogate(r, a, epsilon_low=0.25, epsilon_high=0.25).tolist()
-    [1.25, -1.5, -0.75]
-    """
-    clipped = jnp.clip(ratio, 1 - epsilon_low, 1 + epsilon_high)
-    bounded = ratio if delta is None else jnp.minimum(ratio, delta)
-    return jnp.minimum(bounded * advantage, clipped * advantage)
-
-
-def k1_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """log π − log π_ref: unbiased, of any sign."""
-    return logprobs - reference
-
-
-def k2_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """½ (log π − log π_ref)²: biased, never negative."""
-    return 0.5 * jnp.square(logprobs - reference)
-
-
-def k3_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """π_ref/π − log(π_ref/π) − 1: unbiased, never negative (Schulman 2020; GRPO's choice)."""
-    log_ratio = reference - logprobs
-    return jnp.expm1(log_ratio) - log_ratio
-
-
-KL_ESTIMATORS: dict[KLEstimator, Callable[[Array, Array], Array]] = {
-    "k1": k1_kl,
-    "k2": k2_kl,
-    "k3": k3_kl,
-}
-
-
 def importance_ratio(
     logprobs: Float[Array, "B S"],
     old_logprobs: Float[Array, "B S"],
@@ -210,8 +164,14 @@ def loss_terms(
     old = fixed if packed.old_logprobs is None else packed.old_logprobs
     ratio = importance_ratio(logprobs, old, packed, config)
     low, high = config.epsilon, config.upper_epsilon
-    surrogate = clipped_surrogate(
-        ratio, packed.advantages, epsilon_low=low, epsilon_high=high, delta=config.delta
+    surrogate = SURROGATES.find(config.surrogate)(
+        ratio,
+        packed.advantages,
+        logprobs=logprobs,
+        epsilon_low=low,
+        epsilon_high=high,
+        delta=config.delta,
+        **dict(config.surrogate_options),
     )
     if config.importance_cap is not None:
         mismatch = jnp.exp(jnp.where(packed.trained, old - packed.sampler_logprobs, 0))

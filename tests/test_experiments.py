@@ -13,11 +13,11 @@ from gmma.commands import load_experiment
 from gmma.config import config_from_json, job_to_json, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
-from gmma.optimizer import join_params
 from gmma.run.assembly import assemble
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.run.programs import make_programs, make_rl_trainer, make_sft_trainer
 from gmma.types import Advantages
+from gmma.update import join_params
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(

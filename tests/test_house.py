@@ -8,14 +8,14 @@ PACKAGE = Path(__file__).parents[1] / "gmma"
 # and from its own line only within one folder.
 FLOORS = (
     ("errors", "intervals", "masked", "theory", "types"),
-    ("files", "sampling", "advantage", "answers", "text", "tree"),
+    ("files", "named", "sampling", "advantage", "surrogate", "answers", "text", "tree"),
     ("simulator", "models"),
     ("rewards", "rollout"),
     ("images",),
     ("tasks", "huggingface"),
     ("families",),
     ("config",),
-    ("hardware", "objective", "optimizer"),
+    ("hardware", "objective"),
     ("records",),
     ("scoring", "update", "porting"),
     ("run",),

@@ -15,18 +15,15 @@ from hypothesis import given
 from gmma.config import ObjectiveConfig
 from gmma.masked import masked_sum
 from gmma.objective import (
-    KL_ESTIMATORS,
     LossTerms,
-    clipped_surrogate,
     imitation_loss,
-    k1_kl,
-    k3_kl,
     loss_terms,
     segment_metrics,
     segment_peaks,
     token_logprobs,
     token_weights,
 )
+from gmma.surrogate import KL_ESTIMATORS, clipped_surrogate, k1_kl, k3_kl
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 

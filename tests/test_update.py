@@ -16,12 +16,11 @@ from hypothesis.extra import numpy as hnp
 
 from gmma.config import ObjectiveConfig
 from gmma.objective import policy_loss, token_weights
-from gmma.optimizer import join_params, split_params
 from gmma.records.metrics import compute
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.types import Metrics, TrainState
-from gmma.update import batch_weights, cut_batch, train_step
+from gmma.update import batch_weights, cut_batch, join_params, split_params, train_step
 
 POWERS = {f"gradient/{name}_power" for name in ("total", "noise", "signal")}
 SHAPE, BATCH = TreeShape(6, 3, 2, thoughts=2, answers=2), 8

@@ -1,28 +1,43 @@
 """The model families by the `model_type` of a config.json; one folder a family."""
 
-import importlib
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gmma.errors import UserError
-from gmma.families.family import Family
+from gmma.named import Named, import_own
 
-FAMILIES: dict[str, str] = {  # model_type: where its `Family` is, as module:NAME
-    "gemma3": "gmma.families.gemma3:GEMMA3",
-    "gemma3_text": "gmma.families.gemma3:GEMMA3_TEXT",
-    "llama": "gmma.families.llama:LLAMA",
-    "mistral": "gmma.families.llama:LLAMA",
-    "qwen2_5_vl": "gmma.families.qwen2_5_vl:QWEN2_5_VL",
-}
+if TYPE_CHECKING:
+    from gmma.families.family import Family
+
+FAMILIES: "Named[Family[Any]]" = Named(
+    "model family",
+    {
+        "gemma3": "gmma.families.gemma3:GEMMA3",
+        "gemma3_text": "gmma.families.gemma3:GEMMA3_TEXT",
+        "llama": "gmma.families.llama:LLAMA",
+        "mistral": "gmma.families.llama:LLAMA",
+        "qwen2_5_vl": "gmma.families.qwen2_5_vl:QWEN2_5_VL",
+    },
+)
 
 
-def family_of(config: Mapping[str, Any], where: str) -> Family:
-    """Find the family of a config.json. UserError where there is none."""
+def find_family(
+    config: Mapping[str, Any], where: str, architecture: str | None = None
+) -> "Family[Any]":
+    """Return the family that `architecture` names, or else the `model_type` of a config.json.
+
+    Raises UserError where there is none of that name; `where` is the file of the config.
+    """
+    from gmma.families.family import Family  # which imports the networks
+
     kind = config.get("model_type")
-    if not isinstance(kind, str) or kind not in FAMILIES:
+    if architecture is None and (not isinstance(kind, str) or kind not in FAMILIES):
         raise UserError(
-            f"{where}: model_type = {kind!r}; gmma implements {', '.join(sorted(FAMILIES))}"
+            f"{where}: model_type = {kind!r}; gmma implements {', '.join(sorted(FAMILIES))}; your "
+            "own family comes in by model.architecture = module:NAME (docs/extending.md)"
         )
-    module, _, name = FAMILIES[kind].partition(":")
-    family: Family = getattr(importlib.import_module(module), name)
+    name = architecture or str(kind)
+    family = FAMILIES[name] if name in FAMILIES else import_own("model family", name, FAMILIES)
+    if not isinstance(family, Family):
+        raise UserError(f"model family '{name}' is a {type(family).__name__}, not a Family")
     return family

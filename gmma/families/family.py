@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar
 
 from gmma.huggingface.table import Table
 from gmma.huggingface.tokenizers import TokenizerFiles
@@ -12,50 +12,64 @@ from gmma.models.decoder import DecoderConfig, DType
 from gmma.models.policy import Policy
 from gmma.types import PyTree
 
-
-@runtime_checkable
-class ReadConfig(Protocol):
-    """Reads a config.json; UserError for all that the family does not compute."""
-
-    def __call__(self, values: Mapping[str, Any], where: str, dtype: DType) -> DecoderConfig: ...
+C = TypeVar("C", bound=DecoderConfig)
+C_out = TypeVar("C_out", bound=DecoderConfig, covariant=True)
+C_in = TypeVar("C_in", bound=DecoderConfig, contravariant=True)
 
 
-@runtime_checkable
-class MakeProcessor(Protocol):
-    """Makes a directory's image processor; None for a model without images."""
+class ReadConfig(Protocol[C_out]):
+    """Read a config.json; UserError for all that the family does not compute."""
+
+    def __call__(self, values: Mapping[str, Any], where: str, dtype: DType) -> C_out: ...
+
+
+class MakeProcessor(Protocol[C_in]):
+    """Make a directory's image processor; None for a model without images."""
 
     def __call__(
-        self, directory: Path, config: Any, buckets: Sequence[int] | None
+        self, directory: Path, config: C_in, buckets: Sequence[int] | None
     ) -> ImageProcessor | None: ...
 
 
-def no_processor(directory: Path, config: Any, buckets: Sequence[int] | None) -> None:
-    """Families of text."""
+class FullBucket(Protocol[C_in]):
+    """Return the size of bucket that a prompt full of images needs; 0: none."""
+
+    def __call__(self, config: C_in, prompt_slots: int) -> int: ...
 
 
-def no_room(config: Any, prompt_slots: int) -> int:
-    """Families of text: a prompt holds no image."""
+class EmptyImages(Protocol[C_in]):
+    """Make the images of rows that have none, at the shapes of a bucket."""
+
+    def __call__(self, config: C_in, batch: int, bucket: int) -> PyTree: ...
+
+
+def no_processor(
+    directory: Path, config: DecoderConfig, buckets: Sequence[int] | None
+) -> ImageProcessor | None:
+    """Return nothing: a family of text."""
+
+
+def no_room(config: DecoderConfig, prompt_slots: int) -> int:
+    """Return 0: a family of text, whose prompts hold no image."""
     return 0
 
 
-def nothing_to_see(config: Any, batch: int, bucket: int) -> None:
-    """Families of text."""
+def nothing_to_see(config: DecoderConfig, batch: int, bucket: int) -> PyTree:
+    """Return nothing: a family of text."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Family:
-    """One family of Hugging Face directories.
+class Family(Generic[C]):
+    """One family of Hugging Face directories; `C` is its config, a `DecoderConfig` or a subclass.
 
-    `config` below is what `read_config` returns: a `DecoderConfig`, or a family's subclass of it.
+    Your own comes in as `model.architecture = module:NAME` (`docs/extending.md`).
     """
 
     name: str
-    read_config: ReadConfig
-    table: Callable[[Any], Table]  # config → the tensors of a checkpoint
-    policy: Callable[[Any], Policy]  # config → the network
+    read_config: ReadConfig[C]
+    table: Callable[[C], Table]  # the tensors of a checkpoint
+    policy: Callable[[C], Policy]  # the network
     tokenizer: Callable[[Path], TokenizerFiles]  # of a directory
-    processor: MakeProcessor = no_processor
-    # (config, prompt slots) → the size of bucket that a prompt full of images needs; 0: none
-    full_bucket: Callable[[Any, int], int] = no_room
-    # (config, rows, bucket) → images of rows that have none, at the shapes of a bucket
-    empty_images: Callable[[Any, int, int], PyTree] = nothing_to_see
+    processor: MakeProcessor[C] = no_processor
+    full_bucket: FullBucket[C] = no_room
+    empty_images: EmptyImages[C] = nothing_to_see

@@ -10,7 +10,7 @@ from gmma.models.lora import LoraConfig
 
 @dataclass(frozen=True, kw_only=True)
 class PretrainedConfig:
-    """A Hugging Face directory of Gemma 3 or Qwen2.5-VL; its config.json says the family.
+    """A Hugging Face directory; its config.json says the family, unless `architecture` does.
 
     Trained parameters are float32, and so is their optimiser state; frozen ones have the type of
     the activations. A tower is frozen together with what Qwen calls its merger; Gemma's projector
@@ -19,6 +19,8 @@ class PretrainedConfig:
 
     family: Literal["pretrained"] = "pretrained"  # read from a directory
     directory: Path  # config.json, *.safetensors, the tokenizer's and the processor's files
+    # The family: a model_type of gmma's, or your own as module:NAME; None: what config.json says
+    architecture: str | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained

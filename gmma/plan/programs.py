@@ -23,7 +23,6 @@ from gmma.families.tiny.network import TinyConfig, empty_images
 from gmma.hardware.sharding import BATCH, REPLICATED, batch_shards, check_batch, decode_layout
 from gmma.images.processor import no_image_processor
 from gmma.models.policy import Policy
-from gmma.optimizer import join_params
 from gmma.plan.tpu_compiler import local_bytes
 from gmma.porting.pretrained import describe_pretrained
 from gmma.run.assembly import Parts, assemble
@@ -36,11 +35,12 @@ from gmma.run.programs import (
     make_sft_trainer,
     needs_reference,
 )
-from gmma.tasks import TASKS
+from gmma.tasks import find_task
 from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE
 from gmma.text.tokenizer import Tokenizer
 from gmma.tree.stops import tree_stops
 from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, TreeRollout, TreeShape
+from gmma.update import join_params
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Planned(ProgramFacts):
 
 
 def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
-    """Assemble the parts of a run's programs on a mesh of devices that are not there.
+    """The parts of a run that its programs are made of, on a mesh of devices that are not there.
 
     Of a pretrained directory only config.json is read, and the vocabulary is made up: it changes
     the entries of a table and no shape. The tiny family's comes with the task's dataset.
@@ -74,7 +74,11 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
     if not isinstance(model, PretrainedConfig):
         return replace(assemble(with_launch(config, mesh=MeshConfig())), config=config, mesh=mesh)
     described = describe_pretrained(
-        model.directory, model.dtype, remat=model.remat, attention=model.attention
+        model.directory,
+        model.dtype,
+        remat=model.remat,
+        attention=model.attention,
+        architecture=model.architecture,
     )
     policy = pretrained_policy(described, model)
     words = made_up_tokenizer(policy.vocab_size)
@@ -84,7 +88,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
 
     return Parts(
         config=config,
-        task=TASKS[config.task.name],
+        task=find_task(config.task.name),
         policy=policy,
         tokenizer=words,
         template=described.template,
@@ -104,7 +108,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
 
 
 def made_up_tokenizer(vocab_size: int) -> Tokenizer:
-    """Return a token per byte; the rest of the vocabulary adds nothing to a text."""
+    """A token per byte; the rest of the vocabulary adds nothing to a text."""
     letters = tuple(bytes([i]) for i in range(256))
     return Tokenizer(
         encode=lambda text: list(text.encode()),
@@ -123,7 +127,9 @@ def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
     model = config.model
     if isinstance(model, TinyConfig):
         return empty_images(model, batch) if model.images else None
-    family = describe_pretrained(model.directory, model.dtype).family
+    family = describe_pretrained(
+        model.directory, model.dtype, architecture=model.architecture
+    ).family
     sizes, slots = policy.config, config.tree.prompt_tokens
     bucket = max(model.image_buckets) if model.image_buckets else family.full_bucket(sizes, slots)
     if not bucket:
@@ -181,7 +187,7 @@ def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
 
 
 def plan_programs(parts: Parts) -> Iterator[Planned]:
-    """Yield the four programs of an experiment."""
+    """The four programs of an experiment."""
     config, mesh = parts.config, parts.mesh
     shards = batch_shards(mesh)
     rl, sft, shape = make_rl_trainer(parts), make_sft_trainer(parts), config.tree.shape
@@ -235,11 +241,11 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
 
 
 def copy_bytes(params: Params, dtype: str) -> int:
-    """Return a whole copy of the parameters in the type of the activations."""
+    """A whole copy of the parameters in the type of the activations."""
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
 
 
 def scoring_parts(parts: Parts) -> Parts:
-    """Return the experiment as if it made two updates on a rollout: with old log-probs to score."""
+    """The experiment as if it made two updates on a rollout: with old log-probs to score."""
     objective = replace(parts.config.objective, num_iterations=2)
     return replace(parts, config=replace(parts.config, objective=objective))

@@ -9,7 +9,6 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import save_file
 
 from gmma.errors import UserError
-from gmma.families import family_of
 from gmma.huggingface.table import Row
 from gmma.porting.pretrained import Pretrained
 from gmma.types import Array
@@ -18,8 +17,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
-    """Write adapter_config.json and adapter_model.safetensors; α = rank, since ours hold the
-    factor.
+    """adapter_config.json and adapter_model.safetensors; α = rank, since ours carry the factor.
 
     UserError where there are no adapters, or one on a layer that is no linear layer of theirs.
     """
@@ -28,7 +26,7 @@ def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
     if not adapters:
         raise UserError("the parameters hold no collection `lora`; export the whole model instead")
     source = pretrained.source
-    table = family_of(source.config, str(source.directory)).table(pretrained.policy.config)
+    table = source.family.table(pretrained.policy.config)
     rows = {row.path: row for row in table.rows}
     tensors: dict[str, np.ndarray] = {}
     for path in sorted(name.removesuffix("/a") for name in adapters if name.endswith("/a")):
@@ -43,7 +41,7 @@ def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
 
 
 def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.ndarray]:
-    """Return the tensors of one of our adapters, one pair per layer."""
+    """The tensors of one of our adapters, one pair per layer."""
     if row.layout != "linear" or len(row.shape) != 2:
         raise UserError(
             f"{row.path} is {row.name} in transformers, which peft cannot adapt; export the merged "

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from gmma.errors import UserError, UserErrors, problems_of
-from gmma.families import family_of
+from gmma.families import find_family
 from gmma.families.family import Family
 from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.tokenizers import load_tokenizer
@@ -38,8 +38,8 @@ class Findings:
     tied: bool  # the head is the embedding
 
 
-def check_directory(directory: str | Path) -> Findings:
-    """Check config, weights, names and shapes, tokenizer, image processor; no weight is read.
+def check_directory(directory: str | Path, architecture: str | None = None) -> Findings:
+    """Config, weights, names and shapes, tokenizer, image processor; no weight is read.
 
     One UserError lists all problems. Where config.json cannot be read, the names of the tensors,
     the tokenizer and the processor cannot be judged, and the error says so.
@@ -47,7 +47,7 @@ def check_directory(directory: str | Path) -> Findings:
     directory, problems = Path(directory), list[str]()
     where = directory / CONFIG
     config = read_json_object(where)
-    family = family_of(config, str(where))
+    family = find_family(config, str(where), architecture)
 
     def attempt(step: Callable[[], T]) -> T | None:
         try:
@@ -94,7 +94,7 @@ def check_directory(directory: str | Path) -> Findings:
 def need_tokenizer(
     directory: Path, family: Family, config: Mapping[str, Any], model: Any
 ) -> Tokenizer:
-    """Return the directory's tokenizer. UserError where it has none, or one that loses a tag.
+    """The directory's tokenizer. UserError where it has none: a model is not trained without.
 
     Nor is it with one that loses a tag of the response.
     """

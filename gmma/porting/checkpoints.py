@@ -30,6 +30,7 @@ from gmma.porting.pretrained import (
     match_names,
     read_weights,
     save_pretrained,
+    source_of,
     write_config,
 )
 from gmma.records.checkpoint import CONFIG_FILE, restore_all_params, save_params
@@ -58,14 +59,20 @@ class ImportReport:
         return HOST_ALLOWANCE * self.largest_shard + held
 
 
-def import_directory(directory: Path, output: Path, dtype: DType, mesh: MeshConfig) -> ImportReport:
+def import_directory(
+    directory: Path,
+    output: Path,
+    dtype: DType,
+    mesh: MeshConfig,
+    architecture: str | None = None,
+) -> ImportReport:
     """Write `directory` as a checkpoint under `output`; parameters in `dtype`, cut over the mesh.
 
     UserError for whatever is wrong with the directory, and where `output` is in use.
     """
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty; give a directory that does not exist yet")
-    described = describe_pretrained(directory, dtype)
+    described = describe_pretrained(directory, dtype, architecture=architecture)
     devices = make_mesh(mesh)
     abstract = jax.eval_shape(described.policy.init, jax.random.key(0))
     shardings = param_shardings(described.policy, abstract, devices)
@@ -77,7 +84,12 @@ def import_directory(directory: Path, output: Path, dtype: DType, mesh: MeshConf
     write_whole(
         output / IMPORT_FILE,
         json.dumps(
-            {"directory": str(directory), "dtype": dtype, "prefixes": dict(source.prefixes)}
+            {
+                "directory": str(directory),
+                "dtype": dtype,
+                "architecture": architecture,
+                "prefixes": dict(source.prefixes),
+            }
         ),
     )
     files = shard_files(directory)
@@ -96,7 +108,7 @@ def import_directory(directory: Path, output: Path, dtype: DType, mesh: MeshConf
 
 
 def keep_companions(output: Path, source: Source) -> None:
-    """Copy config.json, tokenizer and processor beside the checkpoint."""
+    """config.json, tokenizer and processor beside the checkpoint."""
     kept = output / COMPANIONS
     kept.mkdir(parents=True)
     write_config(kept, source.config)
@@ -104,20 +116,20 @@ def keep_companions(output: Path, source: Source) -> None:
 
 
 def peak_bytes() -> int:
-    """Return the most memory this process has had resident, mapped files included."""
+    """The most memory this process has had resident, mapped files included."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def reset_peak_bytes() -> int:
-    """Begin to measure the peak anew, where the system can forget the old one."""
+    """Begin to measure: the peak from here on counts, where the system can forget the old one."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return peak_bytes()
 
 
 def home_of(path: Path) -> Path:
-    """Return the directory of a run or an import, of which `path` may be a checkpoint."""
+    """The directory of a run or an import, of which `path` may be a checkpoint."""
     inside = path.parent.name == "checkpoints" and path.name.isdecimal()
     return path.parent.parent if inside else path
 
@@ -128,7 +140,7 @@ def is_import(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DType]:
-    """Read a run's or an import's parameters as a ported model, and the type it computed in.
+    """A run's or an import's parameters as a ported model, and the type it computed in.
 
     `path` is the directory of a run or an import, or one of its checkpoints. A run with adapters
     keeps them alone; its base is read from its model's directory.
@@ -155,9 +167,8 @@ def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DT
 
 def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrained:
     """Read what `import_directory` wrote."""
-    described = describe_pretrained(path / COMPANIONS, values["dtype"])
-    source = Source(
-        directory=described.directory, config=described.config, prefixes=values["prefixes"]
+    described = describe_pretrained(
+        path / COMPANIONS, values["dtype"], architecture=values.get("architecture")
     )
     return Pretrained(
         policy=described.policy,
@@ -165,13 +176,13 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
         tokenizer=described.tokenizer,
         processor=None,
         template=described.template,
-        source=source,
+        source=source_of(described, values["prefixes"]),
     )
 
 
 def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
-    """Return the newest or given checkpoint of a run."""
-    described = describe_pretrained(model.directory, model.dtype)
+    """The newest or given checkpoint of a run."""
+    described = describe_pretrained(model.directory, model.dtype, architecture=model.architecture)
     held = restore_all_params(path, step)
     if model.lora is not None:
         base, source = read_weights(described, lambda name: model.dtype)
@@ -189,7 +200,7 @@ def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretraine
 
 
 def export_merged(pretrained: Pretrained, output: Path, dtype: DType) -> None:
-    """Write a directory that transformers loads; adapters are added to the weights."""
+    """A directory that transformers loads; adapters are added to the weights."""
     params = pretrained.params
     merged = merge_adapters(params) if "lora" in params else params
     save_pretrained(output, replace(pretrained, params=merged), dtype)

@@ -33,6 +33,7 @@ class CheckArguments:
     """List everything that is wrong with a Hugging Face directory."""
 
     directory: tyro.conf.Positional[Path]
+    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +45,7 @@ class ImportArguments:
         Path
     ]  # a new directory; its huggingface/ is then --model.directory
     dtype: DType = "bfloat16"  # of the parameters
+    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
     mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, fsdp=-1))
 
 
@@ -68,7 +70,7 @@ def parse(kind: type[T], name: str, arguments: Sequence[str]) -> T:
 def check_command(arguments: Sequence[str]) -> None:
     """`gmma port check DIR`: exit code 2 with all problems, or what the directory holds."""
     given = parse(CheckArguments, "check", arguments)
-    found = check_directory(given.directory)
+    found = check_directory(given.directory, given.architecture)
     rows = [
         ["family", found.family],
         ["layers", str(found.layers)],
@@ -84,13 +86,15 @@ def check_command(arguments: Sequence[str]) -> None:
 def import_command(arguments: Sequence[str]) -> None:
     """`gmma port import DIR OUT`: a checkpoint, and what it took of the host's memory."""
     given = parse(ImportArguments, "import", arguments)
-    report = import_directory(given.directory, given.output, given.dtype, given.mesh)
+    report = import_directory(
+        given.directory, given.output, given.dtype, given.mesh, given.architecture
+    )
     print_table("", ["", "GB"], memory_rows(report))
     print(f"train from it: --model.directory {given.output}/huggingface --init-from {given.output}")
 
 
 def memory_rows(report: ImportReport) -> list[list[str]]:
-    """Return the peak beside its bound."""
+    """The peak beside its bound."""
     held = " + what the devices hold" if report.devices_in_host_memory else ""
     verdict = "within" if report.peak <= report.bound else "over"
     return [

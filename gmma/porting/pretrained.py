@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from PIL import Image
 
 from gmma.errors import UserError
-from gmma.families import family_of
+from gmma.families import find_family
 from gmma.families.family import Family
 from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.table import Place, check_names, find_prefixes
@@ -46,6 +46,7 @@ class Source:
 
     directory: Path
     config: Mapping[str, Any]  # config.json
+    family: Family
     prefixes: Mapping[str, str]  # of the checkpoint's names
 
 
@@ -83,16 +84,18 @@ def describe_pretrained(
     *,
     remat: Remat = "none",
     attention: Attention = "auto",
+    architecture: str | None = None,
 ) -> Described:
-    """Read config and tokenizer of a directory; of its weights only whether the head is its own.
+    """Config and tokenizer of a directory; of its weights only whether the head is its own.
 
-    `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`. UserError
+    `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`;
+    `architecture` names the family, which else config.json does (`families.find_family`). UserError
     for a config that we do not implement, and for a tokenizer that lacks a special token of its
     family.
     """
     directory = Path(directory)
     config = read_json_object(directory / CONFIG)
-    family = family_of(config, str(directory / CONFIG))
+    family = find_family(config, str(directory / CONFIG), architecture)
     sizes = family.read_config(config, str(directory / CONFIG), dtype)
     if sizes.tied and has_own_head(directory, family, sizes):
         sizes, config = replace(sizes, tied=False), untied(config)
@@ -129,21 +132,21 @@ def has_own_head(directory: Path, family: Family, model: Any) -> bool:
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config.json that does not tie head and embedding, on either level."""
+    """A config.json that does not tie head and embedding, on either level."""
     text = config.get("text_config")
     nested = {"text_config": {**text, "tie_word_embeddings": False}} if text else {}
     return {**config, "tie_word_embeddings": False, **nested}
 
 
 def image_processor(described: Described, buckets: Sequence[int] | None) -> ImageProcessor | None:
-    """Return the directory's image processor; None for a model without images."""
+    """The directory's image processor; None for a model without images."""
     return described.family.processor(described.directory, described.policy.config, buckets)
 
 
 def read_weights(
     described: Described, dtype_of: Callable[[str], str], shardings: PyTree | None = None
 ) -> tuple[Params, Source]:
-    """Read the parameters of a directory, each tensor straight to its devices in its type.
+    """The parameters of a directory, each tensor read straight to its devices and its type.
 
     UserError for a missing or truncated file, and for names or shapes that do not match.
     """
@@ -165,8 +168,18 @@ def match_names(
     prefixes = find_prefixes(table, shapes)
     places = table.places(prefixes)
     check_names(places, shapes, str(described.directory))
-    source = Source(directory=described.directory, config=described.config, prefixes=prefixes)
+    source = source_of(described, prefixes)
     return source, places
+
+
+def source_of(described: Described, prefixes: Mapping[str, str]) -> Source:
+    """Keep of a directory what the way back needs."""
+    return Source(
+        directory=described.directory,
+        config=described.config,
+        family=described.family,
+        prefixes=prefixes,
+    )
 
 
 def load_pretrained(
@@ -175,15 +188,16 @@ def load_pretrained(
     *,
     shardings: Callable[[Policy], PyTree] | None = None,
     image_buckets: Sequence[int] | None = None,
+    architecture: str | None = None,
 ) -> Pretrained:
-    """Load a model from a Hugging Face directory: config, *.safetensors, tokenizer, processor.
+    """A model from a Hugging Face directory: config.json, *.safetensors, tokenizer, processor.
 
     `dtype` is that of parameters and activations. `shardings` turns the policy into a tree of
     shardings like its parameters. `image_buckets` are the sizes that the images of a row are padded
-    to (images for Gemma, windows for Qwen). UserError for a config that we do not implement, a
-    missing or truncated file, names that do not match.
+    to (images for Gemma, windows for Qwen). `architecture` as in `describe_pretrained`. UserError
+    for a config that we do not implement, a missing or truncated file, names that do not match.
     """
-    described = describe_pretrained(directory, dtype)
+    described = describe_pretrained(directory, dtype, architecture=architecture)
     placed = None if shardings is None else shardings(described.policy)
     params, source = read_weights(described, lambda path: dtype, placed)
     return Pretrained(
@@ -199,7 +213,7 @@ def load_pretrained(
 def save_pretrained(
     directory: str | Path, pretrained: Pretrained, dtype: DType | None = None
 ) -> None:
-    """Write a directory that transformers loads: the source's config and tokenizer, our parameters.
+    """A directory that transformers loads: the source's config and tokenizer, our parameters.
 
     Tensors keep the source's names; their type is `dtype`, or that of the parameters. UserError
     where there are adapters, which such a directory cannot hold.
@@ -211,8 +225,7 @@ def save_pretrained(
     if directory.resolve() == source.directory.resolve():
         raise UserError(f"{directory} is where the model came from; export to another directory")
     directory.mkdir(parents=True, exist_ok=True)
-    family = family_of(source.config, str(source.directory / CONFIG))
-    table = family.table(pretrained.policy.config)
+    table = source.family.table(pretrained.policy.config)
     write_params(directory, pretrained.params, table.places(source.prefixes), dtype)
     held = str(jax.tree.leaves(pretrained.params["params"])[0].dtype)
     config = dict(source.config)
@@ -222,7 +235,7 @@ def save_pretrained(
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """Write a directory's config.json."""
+    """A directory's config.json."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -233,8 +246,8 @@ def copy_companions(source: Source, directory: Path) -> None:
 
 
 def chat_of(source: Source) -> str:
-    """Return the chat template with which a run from this directory was trained."""
-    return family_of(source.config, str(source.directory / CONFIG)).tokenizer(source.directory).chat
+    """The chat template with which a run from this directory was trained."""
+    return source.family.tokenizer(source.directory).chat
 
 
 def companion_files(directory: Path) -> list[Path]:
@@ -253,7 +266,7 @@ def reference_logits(
     images: Sequence[Sequence[Image.Image]] | None = None,
     lengths: Int[np.ndarray, "B"] | None = None,
 ) -> Float[np.ndarray, "B N V"]:
-    """Compute the plain forward of one sequence a row, left-aligned; float32.
+    """The plain forward of one sequence a row, left-aligned; float32.
 
     `images` holds a list of PIL images per row, whose placeholder tokens the row already holds;
     `lengths` the true lengths, all N by default. UserError where placeholders and images disagree.
@@ -285,7 +298,7 @@ def plain_logits(policy: Policy, params: Params, inputs: TreeInputs) -> Float[Ar
 
 
 def image_example(images: Sequence[Image.Image], row: int) -> Example:
-    """Return a record with nothing but images."""
+    """A record with nothing but images."""
     pixels = tuple(rgb_array(image) for image in images)
     return Example(question="", images=pixels, columns={}, id=f"row {row}")
 
@@ -293,7 +306,7 @@ def image_example(images: Sequence[Image.Image], row: int) -> Example:
 def check_placeholders(
     pretrained: Pretrained, tokens: Int[np.ndarray, "B N"], examples: Sequence[Example]
 ) -> None:
-    """Check that every row holds as many placeholders as its images have tokens."""
+    """Every row must hold as many placeholders as its images have tokens."""
     if len(examples) != len(tokens):
         raise UserError(f"{len(tokens)} rows of tokens but {len(examples)} rows of images")
     for row, example in zip(tokens, examples, strict=True):

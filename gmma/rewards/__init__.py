@@ -11,35 +11,26 @@ values are as in TRL; answers and thoughts stand where TRL has prompts and compl
 
 from collections.abc import Callable
 
-from gmma.rewards.anls import anls_reward
-from gmma.rewards.answer_form import answer_form_reward
-from gmma.rewards.boxes import box_iou_reward
-from gmma.rewards.code import code_all_passed_reward, code_reward
-from gmma.rewards.demand import demand_reward
-from gmma.rewards.detection import detection_ap_reward, detection_reward
-from gmma.rewards.exact import exact_reward
-from gmma.rewards.format import format_reward
-from gmma.rewards.length import soft_overlong_reward
-from gmma.rewards.manipulation import manipulation_contact_reward, manipulation_reward
-from gmma.rewards.mathematics import math_reward
-from gmma.rewards.points import affordance_points_reward
-from gmma.rewards.trajectory import trajectory_reward
+from gmma.named import Named
 
-REWARDS: dict[str, Callable[..., list[float | None]]] = {
-    "affordance_points": affordance_points_reward,
-    "anls": anls_reward,
-    "answer_form": answer_form_reward,
-    "box_iou": box_iou_reward,
-    "code": code_reward,
-    "code_all_passed": code_all_passed_reward,
-    "demand": demand_reward,
-    "detection": detection_reward,
-    "detection_ap": detection_ap_reward,
-    "exact": exact_reward,
-    "format": format_reward,
-    "manipulation": manipulation_reward,
-    "manipulation_contact": manipulation_contact_reward,
-    "math": math_reward,
-    "soft_overlong": soft_overlong_reward,
-    "trajectory": trajectory_reward,
-}
+REWARDS: Named[Callable[..., list[float | None]]] = Named(
+    "reward",
+    {
+        "affordance_points": "gmma.rewards.points:affordance_points_reward",
+        "anls": "gmma.rewards.anls:anls_reward",
+        "answer_form": "gmma.rewards.answer_form:answer_form_reward",
+        "box_iou": "gmma.rewards.boxes:box_iou_reward",
+        "code": "gmma.rewards.code:code_reward",
+        "code_all_passed": "gmma.rewards.code:code_all_passed_reward",
+        "demand": "gmma.rewards.demand:demand_reward",
+        "detection": "gmma.rewards.detection:detection_reward",
+        "detection_ap": "gmma.rewards.detection:detection_ap_reward",
+        "exact": "gmma.rewards.exact:exact_reward",
+        "format": "gmma.rewards.format:format_reward",
+        "manipulation": "gmma.rewards.manipulation:manipulation_reward",
+        "manipulation_contact": "gmma.rewards.manipulation:manipulation_contact_reward",
+        "math": "gmma.rewards.mathematics:math_reward",
+        "soft_overlong": "gmma.rewards.length:soft_overlong_reward",
+        "trajectory": "gmma.rewards.trajectory:trajectory_reward",
+    },
+)

@@ -2,12 +2,9 @@
 
 import copy
 import functools
-import importlib
 import inspect
 import math
 import numbers
-import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -15,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.named import spelled
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import CRASH, SCORED, UNFINISHED, UNPARSABLE, Outcome, UnfinishedError
 
@@ -54,32 +52,8 @@ class RewardTerm:
 
 
 def find_reward(term: RewardTerm) -> Reward:
-    """The function of a term. Raises UserError if the name is unknown or its import fails."""
-    if term.name in REWARDS:
-        return REWARDS[term.name]
-    if ":" not in term.name:
-        raise UserError(
-            f"reward '{term.name}' is unknown; choose one of {', '.join(sorted(REWARDS))}, "
-            "or give your own as a path 'module:function'"
-        )
-    module_name, _, function_name = term.name.partition(":")
-    if os.getcwd() not in sys.path:  # a console script does not look where it was started
-        sys.path.append(os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises on import
-        raise UserError(
-            f"reward '{term.name}' cannot be imported: {type(error).__name__}: "
-            f"{_spelled(error, str)}; the module must be importable from the directory you start "
-            "gmma in, or from PYTHONPATH"
-        ) from error
-    reward = getattr(module, function_name, None)
-    if reward is None:
-        own = [name for name, value in vars(module).items() if callable(value)]
-        raise UserError(
-            f"reward '{term.name}': module {module_name} has no function {function_name}; it has "
-            f"{', '.join(name for name in own if not name.startswith('_')) or 'none'}"
-        )
+    """Return the function of a term. Raises UserError if there is none, or its import fails."""
+    reward = REWARDS.find(term.name)
     if not callable(reward):
         raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
     return reward
@@ -139,7 +113,7 @@ def score_one(
     except UnfinishedError as unfinished:
         return Outcome(UNFINISHED, unfinished.value)
     except Exception as error:
-        return Outcome(CRASH, message=f"{type(error).__name__}: {_spelled(error, str)}"[:500])
+        return Outcome(CRASH, message=f"{type(error).__name__}: {spelled(error, str)}"[:500])
     value = _only_value(term, values)
     if value is None:
         return Outcome(UNPARSABLE)
@@ -161,7 +135,7 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
         )
     if isinstance(values, np.ndarray) and values.ndim == 0:
         raise UserError(
-            f"reward '{term.name}' returned an array without axes, {_spelled(values):.80}; "
+            f"reward '{term.name}' returned an array without axes, {spelled(values):.80}; "
             "it must return a list with one float or None per answer"
         )
     if len(values) != 1:
@@ -181,17 +155,9 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
         except Exception:  # numpy counts times among the numbers
             pass
     raise UserError(
-        f"reward '{term.name}' returned {_spelled(value):.80}, a {type(value).__name__}; "
+        f"reward '{term.name}' returned {spelled(value):.80}, a {type(value).__name__}; "
         "each value must be a float, or None for an answer that cannot be scored"
     )
-
-
-def _spelled(value: object, spell: Callable[[object], str] = repr) -> str:
-    """What a user's object says of itself, or that it says nothing: its own code may raise."""
-    try:
-        return spell(value)[:400]
-    except Exception:
-        return "(what it says cannot be shown)"
 
 
 def rows_of_terms(

@@ -11,7 +11,7 @@ from gmma.hardware.sharding import make_mesh
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.run.backbone import Backbone, make_backbone
-from gmma.tasks import TASKS
+from gmma.tasks import find_task
 from gmma.tasks.task import Task
 from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE, check_slots, check_tags
 from gmma.tree.stops import TreeStops, tree_stops
@@ -29,7 +29,7 @@ class Parts(Backbone):
 
 def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
     """The terms of the reward with what the task's own config adds to their options."""
-    task = TASKS[config.task.name]
+    task = find_task(config.task.name)
     return tuple(
         replace(term, options=(*task.term_options(config.task, term), *term.options))
         for term in config.rewards.terms
@@ -50,7 +50,7 @@ def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
 
 def assemble(config: ExperimentConfig) -> Parts:
     """Build the dataset where it is missing, and every part from its section of the config."""
-    task = TASKS[config.task.name]
+    task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
     backbone = make_backbone(config, task)
     tokenizer = backbone.tokenizer

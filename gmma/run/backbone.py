@@ -27,6 +27,7 @@ from gmma.porting.pretrained import (
     image_processor,
     read_weights,
 )
+from gmma.tasks.defaults import own_tokenizer
 from gmma.tasks.task import Task
 from gmma.text.prompt import TINY_TEMPLATE, PromptTemplate
 from gmma.text.tokenizer import Tokenizer, load_sentencepiece
@@ -53,17 +54,15 @@ class Backbone:
 
 
 def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
-    """Return the backbone that `config.model` asks for; the task's dataset is built."""
+    """The backbone that `config.model` asks for; the task's dataset is built."""
     if isinstance(config.model, PretrainedConfig):
         return pretrained_backbone(config, config.model, task)
     return tiny_backbone(config, config.model, task)
 
 
 def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
-    """Return the tiny family, which speaks the task's own vocabulary."""
-    if task.tokenizer_path is None:
-        raise UserError(f"task {config.task.name} has no tokenizer for the tiny family")
-    tokenizer = load_sentencepiece(task.tokenizer_path(config.task, config.launch.data_dir))
+    """The tiny family, which speaks the task's own vocabulary."""
+    tokenizer = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
     if tokenizer.image_token is None:
         raise UserError(f"the tokenizer of task {config.task.name} has no image token")
     policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
@@ -86,9 +85,13 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
 
 
 def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
-    """Return a ported family from its directory; no weights are read before `start`."""
+    """A ported family from its directory; no weights are read before `start`."""
     described = describe_pretrained(
-        model.directory, model.dtype, remat=model.remat, attention=model.attention
+        model.directory,
+        model.dtype,
+        remat=model.remat,
+        attention=model.attention,
+        architecture=model.architecture,
     )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
@@ -127,7 +130,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
 
 
 def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
-    """Return the directory's policy, parameters in the types they are kept in, with adapters."""
+    """The directory's policy with its parameters in the types they are kept in, and adapters."""
     base = stored_as(
         described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
     )
@@ -135,10 +138,7 @@ def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
 
 
 def is_trained(model: PretrainedConfig, path: str) -> bool:
-    """Return whether a parameter is trained.
-
-    Adapters alone where there are any; else all but a frozen tower and what nothing reads.
-    """
+    """Adapters alone where there are any; else all but a frozen tower and what nothing reads."""
     if model.lora is not None:
         return path.startswith("lora/")
     frozen = path.startswith("params/vision/") and model.freeze_vision

@@ -28,7 +28,8 @@ from gmma.run.evaluate import (
     summarise,
 )
 from gmma.run.feed import read_examples
-from gmma.tasks import TASKS
+from gmma.tasks import TASKS, find_task
+from gmma.tasks.defaults import draw_answers
 from gmma.text.prompt import prompt_tokens
 from gmma.types import Params
 
@@ -63,7 +64,7 @@ def choose_benchmarks(
     load: Callable[[Path], ExperimentConfig],
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> list[Benchmark]:
-    """Return the benchmarks of some names; none names the run's own task.
+    """The benchmarks of some names; none names the run's own task.
 
     `load` reads an experiment file, `settings` lays what was given on the command line over an
     evaluation's own. Raises UserError for a name that is neither.
@@ -92,14 +93,15 @@ def of_task(
     *,
     may_fail: bool = False,
 ) -> Benchmark:
-    """Return a task with its default config. UserError where there is no such task."""
+    """A task with its default config. UserError where there is no such task."""
     if name in NEEDS_CONFIG:
         raise UserError(f"task {name} has no default config; give an experiment file")
-    if name not in TASKS:
+    if name not in TASKS and ":" not in name:
         raise UserError(
-            f"no task {name!r}; choose one of {', '.join(TASKS)}, {ALL}, or give an experiment file"
+            f"no task {name!r}; choose one of {', '.join(TASKS)}, {ALL}, give your own as "
+            "module:NAME, or an experiment file"
         )
-    config = replace(own, task=TASKS[name].config())
+    config = replace(own, task=find_task(name).config())
     return Benchmark(name=name, config=with_settings(own, config, settings), may_fail=may_fail)
 
 
@@ -109,7 +111,7 @@ def with_experiment(
     load: Callable[[Path], ExperimentConfig],
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> Benchmark:
-    """Return the run's model on an experiment's task, as that experiment evaluates it."""
+    """The run's model on an experiment's task, as that experiment evaluates it."""
     other = load(path)
     slots = replace(
         own.tree,
@@ -126,19 +128,19 @@ def with_settings(
     config: ExperimentConfig,
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> ExperimentConfig:
-    """Make a config that evaluates as `origin` does, but for what the command line says."""
+    """A config that evaluates as `origin` does, but for what the command line says."""
     return replace(config, evaluation=settings(origin.evaluation))
 
 
 def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
-    """Return the run's model before another task, with as many prompt slots as its examples need.
+    """The run's model before another task, with as many prompt slots as its examples need.
 
     The tiny family keeps the vocabulary it was trained with.
     """
     if config.task == own.config.task and config.tree == own.config.tree:
         return replace(own, config=config)
     build_dataset(config)
-    parts = replace(own, config=config, task=TASKS[config.task.name])
+    parts = replace(own, config=config, task=find_task(config.task.name))
     longest = longest_prompt(parts, split)
     slots = max(config.tree.prompt_tokens, -(-longest // _SLOTS_STEP) * _SLOTS_STEP)
     config = replace(config, tree=replace(config.tree, prompt_tokens=slots))
@@ -152,7 +154,7 @@ def build_dataset(config: ExperimentConfig) -> None:
     wrong: UserError | None = None
     with hosts.leader_first("the dataset"):
         try:
-            TASKS[config.task.name].build(config.task, config.launch.data_dir)
+            find_task(config.task.name).build(config.task, config.launch.data_dir)
         except UserError as error:
             wrong = error  # raised behind the block, so that the other hosts go on too
     if wrong is not None:
@@ -198,7 +200,7 @@ def run_benchmark(
 
 
 def extremes(values: Sequence[float], count: int) -> dict[str, int]:
-    """Map `best_1`, … and `worst_1`, … to rows; no row twice, and none without a value.
+    """`best_1`, … and `worst_1`, … → row; no row twice, and none without a value.
 
     >>> extremes([0.5, 0.9, 0.1], 1)
     {'best_1': 1, 'worst_1': 2}
@@ -226,7 +228,8 @@ def draw_extremes(
         path = directory / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = io.BytesIO()
-        parts.task.draw(parts.config.task, example, answers).save(drawn, format="PNG")
+        picture = draw_answers(parts.task, parts.config.task, example, answers)
+        picture.save(drawn, format="PNG")
         path.write_bytes(drawn.getvalue())
         shown = {
             "id": example.id,
@@ -240,7 +243,7 @@ def draw_extremes(
 
 
 def outcomes_to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """Return all figures and values of the benchmarks, and why some were left out."""
+    """All figures and values of the benchmarks, and why some were left out."""
     return {
         "tasks": {
             outcome.name: evaluation_to_json(outcome.evaluation)

@@ -12,7 +12,7 @@ from gmma.records.console import print_table
 from gmma.records.diagnostics import SPIKE_SCORE
 from gmma.records.metrics import Record, read_records
 from gmma.run.evaluate import difference, load_evaluation, summarise
-from gmma.tasks import TASKS
+from gmma.tasks import find_task
 from gmma.tasks.mixture import MixtureConfig
 
 
@@ -28,10 +28,10 @@ def format_interval(figures: Interval) -> str:
 
 
 def headlines(config: ExperimentConfig) -> list[str]:
-    """Return the metric that sums the task up; of a mixture, also those of its parts."""
+    """The metric that sums the task up; of a mixture, also those of its parts."""
     parts = config.task.parts if isinstance(config.task, MixtureConfig) else ()
-    own = [f"{part.title}/{TASKS[part.task.name].headline}" for part in parts]
-    return [TASKS[config.task.name].headline, *own]
+    own = [f"{part.title}/{find_task(part.task.name).headline}" for part in parts]
+    return [find_task(config.task.name).headline, *own]
 
 
 def print_outcome(config: ExperimentConfig) -> None:
@@ -80,10 +80,7 @@ def print_spikes(config: ExperimentConfig) -> None:
 
 
 def spike_row(phase: str, records: Sequence[Record]) -> list[str]:
-    """Return a phase's steps, largest score, and counts with their shares.
-
-    Empty without scored steps.
-    """
+    """A phase's steps, largest score, and counts with their shares; empty without scored steps."""
     scores = np.array(
         [r["grad_spike_score"] for r in records if r["phase"] == phase and "grad_spike_score" in r]
     )

@@ -26,6 +26,7 @@ from gmma.run.feed import (
     read_prompts,
     train_source,
 )
+from gmma.run.objective_trial import try_objective
 from gmma.run.programs import kept_params
 from gmma.run.reward_trial import trial_warnings
 from gmma.tasks.mixture import MixtureConfig
@@ -43,6 +44,7 @@ def check_settings(config: ExperimentConfig) -> None:
     """
     if not config.rl.steps:
         return
+    try_objective(config.objective, config.tree.shape)
     if config.sampling.temperature == 0:
         raise UserError(
             "sampling.temperature = 0: all thoughts and answers to a prompt would be the same, and "
@@ -116,8 +118,8 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
 
 
 def check_lengths(parts: Parts) -> None:
-    """Check that every prompt and demonstration of a task of text fits its slots, and every prompt
-    that evaluation will ask.
+    """Every prompt and every demonstration of a task of text has its slots, and every prompt that
+    evaluation will ask.
 
     Seven thousand records take some seconds, which is less than a run that ends on the last of
     them.
@@ -132,14 +134,14 @@ def check_lengths(parts: Parts) -> None:
 
 
 def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
-    """Yield the examples of a source, some at a time."""
+    """The examples of a source, some at a time."""
     for first in range(0, len(source), CHUNK_EXAMPLES):
         rows = range(first, min(first + CHUNK_EXAMPLES, len(source)))
         yield ExampleBatch(examples=tuple(source[row] for row in rows), positions=tuple(rows))
 
 
 def check_batches(parts: Parts) -> None:
-    """Check that devices get equally many rows of what will run, and each row is on one host."""
+    """Every device gets the same number of rows of what will run, and a row lies on one host."""
     config = parts.config
     check_hosts(parts.mesh.devices)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
@@ -158,7 +160,7 @@ def check_origin(parts: Parts) -> None:
 
 
 def trial_examples(examples: Sequence[Example]) -> list[Example]:
-    """Return the first few of a batch; in a mixture, of each of its tasks."""
+    """The first few of a batch; in a mixture, of each of its tasks."""
     tried: list[Example] = []
     counts: Counter[str | None] = Counter()
     for example in examples:

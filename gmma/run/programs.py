@@ -11,8 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, UInt
 
-from gmma.advantage import multi_answer
-from gmma.config import ExperimentConfig, ObjectiveConfig, PhaseConfig
+from gmma.config import CREDITS, ExperimentConfig, ObjectiveConfig, PhaseConfig
 from gmma.hardware.sharding import (
     BATCH,
     REPLICATED,
@@ -24,7 +23,6 @@ from gmma.hardware.sharding import (
 from gmma.models.lora import without_adapters
 from gmma.models.policy import Policy
 from gmma.objective import imitation_loss, policy_loss, token_logprobs
-from gmma.optimizer import join_params, make_optimizer, split_params
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.sampling import SamplingConfig
@@ -39,7 +37,7 @@ from gmma.types import (
     TreeRollout,
     TreeShape,
 )
-from gmma.update import Loss, batch_weights, train_step
+from gmma.update import Loss, batch_weights, join_params, make_optimizer, split_params, train_step
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 
@@ -82,11 +80,12 @@ def credit(
     rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], *, objective: ObjectiveConfig
 ) -> Advantages:
     """The configured advantages; answers that do not count get none and shift nothing."""
-    return multi_answer(
+    return CREDITS.find(objective.credit)(
         jnp.where(counted, rewards, 0),
+        mask=counted,
         scale=objective.scale_rewards,
         answer_baseline=objective.answer_baseline,
-        mask=counted,
+        **dict(objective.credit_options),
     )
 
 

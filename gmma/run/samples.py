@@ -13,6 +13,7 @@ from rich.tree import Tree
 from gmma.files import RunPath
 from gmma.run.assembly import Parts
 from gmma.scoring import Scores, TreeTexts
+from gmma.tasks.defaults import draw_answers
 from gmma.types import Advantages, Example
 
 
@@ -54,7 +55,7 @@ def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Turn arrays into lists, so that JSON takes them."""
+    """Arrays as lists, so that JSON takes them."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -66,7 +67,8 @@ def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -
     answers = [answer or "" for branch in trees.texts.answers[row] for answer in branch]
     picture = directory / "image.png"
     drawn = io.BytesIO()
-    parts.task.draw(parts.config.task, trees.examples[row], answers).save(drawn, format="PNG")
+    shown = draw_answers(parts.task, parts.config.task, trees.examples[row], answers)
+    shown.save(drawn, format="PNG")
     picture.write_bytes(drawn.getvalue())
     return picture
 

@@ -5,11 +5,11 @@ from typing import Any
 import orbax.checkpoint as ocp
 
 from gmma.files import RunPath
-from gmma.optimizer import join_params, split_params
 from gmma.records import checkpoint
 from gmma.run.assembly import Parts
 from gmma.run.programs import Trainer, kept_params
 from gmma.types import Params, TrainState
+from gmma.update import join_params, split_params
 
 
 def whole_params(state: TrainState) -> Params:
@@ -30,7 +30,7 @@ def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Para
 
 
 def base_params(parts: Parts) -> Params:
-    """Load the frozen parameters that no checkpoint keeps: a base under adapters."""
+    """The frozen parameters that no checkpoint keeps: a base under adapters, from its directory."""
     return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
 
 
@@ -42,7 +42,7 @@ def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
 def restore(
     parts: Parts, trainer: Trainer, checkpoints: ocp.CheckpointManager, step: int, also: Any
 ) -> tuple[TrainState, dict[str, Any]]:
-    """Restore the state of a checkpoint, and what was saved beside it under the names of `also`."""
+    """The state of a checkpoint, and what was saved beside it under the names of `also`."""
     abstract = kept(parts, trainer.abstract) | also
     held = checkpoint.restore_state(checkpoints, step, abstract)
     beside = {name: held.pop(name) for name in also}

@@ -17,14 +17,13 @@ from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
 
 from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
-from gmma.optimizer import join_params, make_optimizer
 from gmma.records.diagnostics import advantage_metrics
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.run.programs import credit, packing, rl_loss, start_state
 from gmma.tree.layout import join_levels, split_levels
 from gmma.types import Metrics, PackedTree, PromptBatch, PyTree, TreeRollout, TreeShape
-from gmma.update import batch_weights, train_step
+from gmma.update import batch_weights, join_params, make_optimizer, train_step
 
 
 @dataclass(frozen=True, kw_only=True)

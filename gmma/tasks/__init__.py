@@ -1,26 +1,43 @@
 """The tasks by name."""
 
-from gmma.tasks.affordance import AFFORDANCE
-from gmma.tasks.code import CODE
-from gmma.tasks.demand import DEMAND
-from gmma.tasks.detection import DETECTION
-from gmma.tasks.digits import DIGITS
-from gmma.tasks.manipulation import MANIPULATION
-from gmma.tasks.mathematics import MATH
-from gmma.tasks.mixture import mixture_of
-from gmma.tasks.ocr_vqa import OCR_VQA
-from gmma.tasks.task import Task
-from gmma.tasks.trajectory import TRAJECTORY
+from typing import TYPE_CHECKING, Any
 
-SINGLE_TASKS: dict[str, Task] = {
-    "affordance": AFFORDANCE,
-    "code": CODE,
-    "demand": DEMAND,
-    "detection": DETECTION,
-    "digits": DIGITS,
-    "manipulation": MANIPULATION,
-    "math": MATH,
-    "ocr_vqa": OCR_VQA,
-    "trajectory": TRAJECTORY,
-}
-TASKS: dict[str, Task] = {**SINGLE_TASKS, "mixture": mixture_of(SINGLE_TASKS)}
+from gmma.errors import UserError
+from gmma.named import Named
+
+if TYPE_CHECKING:
+    from gmma.tasks.task import Task
+
+TASKS: "Named[Task[Any]]" = Named(
+    "task",
+    {
+        "affordance": "gmma.tasks.affordance:AFFORDANCE",
+        "code": "gmma.tasks.code:CODE",
+        "demand": "gmma.tasks.demand:DEMAND",
+        "detection": "gmma.tasks.detection:DETECTION",
+        "digits": "gmma.tasks.digits:DIGITS",
+        "manipulation": "gmma.tasks.manipulation:MANIPULATION",
+        "math": "gmma.tasks.mathematics:MATH",
+        "mixture": "gmma.tasks.mixture:MIXTURE",
+        "ocr_vqa": "gmma.tasks.ocr_vqa:OCR_VQA",
+        "trajectory": "gmma.tasks.trajectory:TRAJECTORY",
+    },
+)
+
+
+def find_task(name: str) -> "Task[Any]":
+    """Return the task of that name: gmma's, or a user's own as `module:NAME`.
+
+    Raises UserError where there is none, or what is there is no `Task` with a `TaskConfig`.
+    """
+    from gmma.tasks.configs import TaskConfig
+    from gmma.tasks.task import Task
+
+    task = TASKS.find(name)
+    if not isinstance(task, Task):
+        raise UserError(f"task '{name}' is a {type(task).__name__}, not a gmma.tasks.task.Task")
+    if not (isinstance(task.config, type) and issubclass(task.config, TaskConfig)):
+        raise UserError(
+            f"task '{name}': its config is no subclass of gmma.tasks.configs.TaskConfig"
+        )
+    return task

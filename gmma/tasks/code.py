@@ -24,6 +24,7 @@ from gmma.rewards.answered_code import find_code, names_wanted, parse_quietly
 from gmma.rewards.attempts import pass_rates
 from gmma.rewards.code import CODE_TERMS
 from gmma.rewards.terms import RewardTerm
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
@@ -40,7 +41,7 @@ _MBPP_SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": 
 
 
 @dataclass(frozen=True, kw_only=True)
-class CodeConfig:
+class CodeConfig(TaskConfig):
     """Files of records, the choice among them, and the wording of the question."""
 
     name: Literal["code"] = "code"  # which task this is
@@ -66,7 +67,7 @@ class CodeConfig:
 
 
 def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
-    """Return the exercises of each split that are not too long."""
+    """The exercises of each split that are not too long."""
     records = read_records(config.train_path, "train")
     splits = _split_mbpp(records, config) or _split_by_hash(records, config)
     if config.test_path is not None:
@@ -135,7 +136,7 @@ def _fitting(config: CodeConfig, records: Sequence[RawRecord], split: str) -> It
 
 
 def storage(config: CodeConfig, data_dir: Path) -> Storage:
-    """Describe the dataset on disk; reading it chooses whether the question explains itself."""
+    """The dataset on disk; whether the question explains itself is chosen when it is read."""
     bounds = (config.held_out, config.longest_question, config.longest_solution, config.shown_tests)
     name = f"code_{fingerprint(config.train_path, config.test_path, *bounds)}"
 
@@ -203,7 +204,7 @@ def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
 
 
 def demonstrate(config: CodeConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """Demonstrate the signature as a thought, and the reference solution in a fenced block."""
+    """The signature as a thought, and the reference solution in a fenced block."""
     return Demonstration(
         thought=f"The function is {example.columns['signature']}.",
         answer=f"{FENCE_OPEN}{example.columns['answer']}{FENCE_CLOSE}",
@@ -245,7 +246,7 @@ def group_metrics(
 
 
 def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Return the question, the reference, and each answer in the colour of its verdict."""
+    """The question, the reference, and each answer in the colour of its verdict."""
     right = metrics(config, answers, [example] * len(answers))["passed"]
     truth = example.columns["answer"]
     blocks = [("question", example.question, INK), ("a solution", truth, TRUTH)]
@@ -253,7 +254,7 @@ def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.
 
 
 def term_options(config: CodeConfig, term: RewardTerm) -> TermOptions:
-    """Give the task's rewards its sandbox."""
+    """The sandbox of the task is that of its rewards."""
     return (("sandbox", config.sandbox),) if term.name in CODE_TERMS else ()
 
 

@@ -1,23 +1,54 @@
-"""The configs of the tasks, each with a `name` of its own that tells them apart."""
+"""What the configs of all tasks share: a name, which finds the task.
 
-from gmma.tasks.affordance import AffordanceConfig
-from gmma.tasks.code import CodeConfig
-from gmma.tasks.demand import DemandConfig
-from gmma.tasks.detection import DetectionConfig
-from gmma.tasks.digits import DigitsConfig
-from gmma.tasks.manipulation.dataset import ManipulationConfig
-from gmma.tasks.mathematics import MathConfig
-from gmma.tasks.ocr_vqa import OcrVqaConfig
-from gmma.tasks.trajectory import TrajectoryConfig
+A task's config is a frozen dataclass of its own that begins with `TaskConfig`. Its fields are read
+from JSON and from the command line by the task that its name finds, gmma's or a user's.
+"""
 
-SingleTaskConfig = (
-    AffordanceConfig
-    | CodeConfig
-    | DemandConfig
-    | DetectionConfig
-    | DigitsConfig
-    | ManipulationConfig
-    | MathConfig
-    | OcrVqaConfig
-    | TrajectoryConfig
-)
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
+
+from gmma.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """Fields of a task; a subclass adds its own."""
+
+    name: str  # which task this is: one of gmma's, or your own as module:NAME
+
+
+def read_task_config(values: object) -> TaskConfig:
+    """Return the config of a task from JSON values, as the task's own dataclass.
+
+    Raises UserError where there is no such task, or a value does not fit its field.
+    """
+    from gmma.tasks import find_task  # whose tasks have configs
+
+    name = values.get("name") if isinstance(values, Mapping) else getattr(values, "name", None)
+    if not isinstance(name, str):
+        raise UserError(f"task: no name in {values!r:.200}; it says which task this is")
+    kind = find_task(name).config
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(("task", *map(str, first["loc"])))
+        raise UserError(f"{place} = {first['input']!r}: {first['msg']}") from error
+
+
+def write_task_config(config: TaskConfig) -> Any:
+    """Return the JSON values of a task's config, those of its own fields included."""
+    if not isinstance(config, TaskConfig):
+        raise UserError(
+            f"task is a {type(config).__name__}; a task's config is a dataclass that begins with "
+            "gmma.tasks.configs.TaskConfig"
+        )
+    return TypeAdapter(type(config)).dump_python(config, mode="json", warnings="none")
+
+
+AnyTaskConfig = Annotated[
+    TaskConfig, PlainValidator(read_task_config), PlainSerializer(write_task_config)
+]

@@ -31,6 +31,7 @@ from gmma.errors import UserError
 from gmma.images.frames import near_box
 from gmma.rewards.boxes import box_iou
 from gmma.rewards.terms import RewardTerm
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.storage import (
     SPLITS,
     Storage,
@@ -70,7 +71,7 @@ _GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (1
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsConfig:
+class DigitsConfig(TaskConfig):
     """The drawing, the number of scenes, and how far demonstrations stray from the truth."""
 
     name: Literal["digits"] = "digits"  # which task this is
@@ -126,10 +127,7 @@ class DigitPool:
 
 @cache
 def digit_pools() -> Mapping[str, DigitPool]:
-    """Return the digit images of each split.
-
-    Disjoint, stratified by class, the same for every config.
-    """
+    """The digit images of each split; disjoint, stratified by class, the same for every config."""
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)
     rng = np.random.default_rng(_POOL_SEED)
@@ -174,7 +172,7 @@ def _box(corner: np.ndarray) -> list[int]:
 
 
 def storage(config: DigitsConfig, data_dir: Path) -> Storage:
-    """Describe the dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
+    """The dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
     side = config.canvas_pixels
     name = (  # all that the stored scenes depend on
         f"digits_{config.cells_per_side}x{config.cells_per_side}_{config.cell_pixels}px"
@@ -283,8 +281,7 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
 
 
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """Demonstrate a thought and an answer as an imprecise teacher gives them; ours, not the
-    paper's.
+    """A thought and an answer as an imprecise teacher would give them; ours, not the paper's.
 
     The thought names the asked digit first, then the others in reading order. Its points are off
     by uniform noise, sometimes two names are exchanged, and the answer is the box at the point that
@@ -306,13 +303,13 @@ def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator
 
 
 def asked_label(example: Example) -> int:
-    """Return the class of the digit that the question asks for."""
+    """The class of the digit that the question asks for."""
     position = example.columns["points"].index(example.columns["answer"][:2])
     return example.columns["labels"][position]
 
 
 def true_box(example: Example) -> Box:
-    """Return the box that the question asks for, in pixels."""
+    """The box that the question asks for, in pixels."""
     x1, y1, x2, y2 = map(float, example.columns["answer"])
     return x1, y1, x2, y2
 
@@ -338,7 +335,7 @@ def metrics(
 
 
 def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Draw the canvas enlarged, the true box in green, each answer's box in its own colour."""
+    """The canvas enlarged, the true box in green, each answer that is a box in its own colour."""
     side = config.canvas_pixels * _PICTURE_SCALE
     picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)

@@ -23,7 +23,9 @@ from PIL import Image
 from gmma.errors import UserError
 from gmma.images.frames import STORED_PIXELS, Frame
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.configs import SingleTaskConfig
+from gmma.tasks import find_task
+from gmma.tasks.configs import AnyTaskConfig, TaskConfig
+from gmma.tasks.defaults import draw_answers, hash_content
 from gmma.tasks.mixing import (
     AskedSource,
     MixedSource,
@@ -43,7 +45,6 @@ from gmma.tasks.task import (
 from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
-Tasks = Mapping[str, Task]
 _LONGEST_LABEL = 64  # bytes: what travels between hosts
 
 
@@ -51,7 +52,7 @@ _LONGEST_LABEL = 64  # bytes: what travels between hosts
 class MixturePart:
     """One task of a mixture."""
 
-    task: SingleTaskConfig
+    task: AnyTaskConfig
     weight: float = 1.0  # its share of the training rows, relative to the other parts'
     label: str = ""  # what columns, terms and metrics call it; "": the task's name
 
@@ -71,7 +72,7 @@ class MixturePart:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureConfig:
+class MixtureConfig(TaskConfig):
     """Which tasks, in which proportion."""
 
     name: Literal["mixture"] = "mixture"  # which task this is
@@ -96,10 +97,10 @@ class MixtureConfig:
         return self.parts[self.titles.index(title)]
 
 
-def source(tasks: Tasks, config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
+def source(config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
     """Random access to a split; raises UserError on an unknown split or before `build`."""
     sources = tuple(
-        tasks[part.task.name].source(part.task, data_dir, split) for part in config.parts
+        find_task(part.task.name).source(part.task, data_dir, split) for part in config.parts
     )
     lengths = [len(found) for found in sources]
     if split == "train":
@@ -110,19 +111,19 @@ def source(tasks: Tasks, config: MixtureConfig, data_dir: Path, split: str) -> M
     return MixedSource(config.titles, sources, place_rows(parts, lengths), tuple(columns))
 
 
-def content(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> str:
+def content(config: MixtureConfig, data_dir: Path) -> str:
     """A hash of the records of every part."""
     return fingerprint(
-        *(tasks[part.task.name].content(part.task, data_dir) for part in config.parts)
+        *(hash_content(find_task(part.task.name), part.task, data_dir) for part in config.parts)
     )
 
 
-def demonstrated_rows(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> list[int]:
+def demonstrated_rows(config: MixtureConfig, data_dir: Path) -> list[int]:
     """Rows of `train` whose record has a demonstration."""
-    mixed = source(tasks, config, data_dir, "train")
+    mixed = source(config, data_dir, "train")
     shown = []
     for part, found in zip(config.parts, mixed.sources, strict=True):
-        task, has = tasks[part.task.name], np.zeros(len(found), bool)
+        task, has = find_task(part.task.name), np.zeros(len(found), bool)
         if task.demonstrate is not None:
             rows_of = task.demonstrated_rows
             has[slice(None) if rows_of is None else list(rows_of(part.task, data_dir))] = True
@@ -130,62 +131,60 @@ def demonstrated_rows(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> li
     return np.flatnonzero([shown[part][row] for part, row in mixed.places]).tolist()
 
 
-def build(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> None:
+def build(config: MixtureConfig, data_dir: Path) -> None:
     """Builds every part, and trains the tokenizer of all together."""
     for part in config.parts:
-        tasks[part.task.name].build(part.task, data_dir)
-    path = tokenizer_path(tasks, config, data_dir)
-    prepare_vocabulary(path, read_corpus(tasks, config, data_dir), config.vocab_size)
+        find_task(part.task.name).build(part.task, data_dir)
+    path = tokenizer_path(config, data_dir)
+    prepare_vocabulary(path, read_corpus(config, data_dir), config.vocab_size)
 
 
-def tokenizer_path(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Path:
+def tokenizer_path(config: MixtureConfig, data_dir: Path) -> Path:
     """Where `build` puts the SentencePiece model; its name follows those of the parts' own."""
     parts = []
     for part in config.parts:
-        own = tasks[part.task.name].tokenizer_path
+        own = find_task(part.task.name).tokenizer_path
         parts.append(str(part.task) if own is None else str(own(part.task, Path())))
     return (
         Path(data_dir) / f"mixture_{fingerprint(*parts)}" / f"tokenizer_{config.vocab_size}.model"
     )
 
 
-def read_corpus(tasks: Tasks, config: MixtureConfig, data_dir: Path) -> Iterator[str]:
+def read_corpus(config: MixtureConfig, data_dir: Path) -> Iterator[str]:
     """Prompts and responses of every part, one part after the other."""
 
     def ask(example: Example) -> Example:
-        return in_frame(tasks, config, example, STORED_PIXELS)
+        return in_frame(config, example, STORED_PIXELS)
 
     for part in config.parts:
-        found = source(tasks, replace(config, parts=(part,)), data_dir, "train")
-        yield from corpus_texts(AskedSource(found, ask), partial(demonstrate, tasks, config))
+        found = source(replace(config, parts=(part,)), data_dir, "train")
+        yield from corpus_texts(AskedSource(found, ask), partial(demonstrate, config))
 
 
-def part_of(tasks: Tasks, config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:
+def part_of(config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:
     """The task of an example, its config, and the example without the column that names it."""
     part = config.part(example.columns["task"])
     columns = {name: value for name, value in example.columns.items() if name != "task"}
-    return tasks[part.task.name], part.task, replace(example, columns=columns)
+    return find_task(part.task.name), part.task, replace(example, columns=columns)
 
 
 def demonstrate(
-    tasks: Tasks, config: MixtureConfig, example: Example, rng: np.random.Generator
+    config: MixtureConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration | None:
     """That of the example's own task; None where the task or the record has none."""
-    task, own, bare = part_of(tasks, config, example)
+    task, own, bare = part_of(config, example)
     return None if task.demonstrate is None else task.demonstrate(own, bare, rng)
 
 
-def in_frame(tasks: Tasks, config: MixtureConfig, example: Example, frame: Frame) -> Example:
+def in_frame(config: MixtureConfig, example: Example, frame: Frame) -> Example:
     """The example in a model family's coordinates, where its task has any."""
-    task, own, bare = part_of(tasks, config, example)
+    task, own, bare = part_of(config, example)
     return example if task.in_frame is None else _merged(example, task.in_frame(own, bare, frame))
 
 
-def augment(
-    tasks: Tasks, config: MixtureConfig, example: Example, rng: np.random.Generator
-) -> Example:
+def augment(config: MixtureConfig, example: Example, rng: np.random.Generator) -> Example:
     """The example changed, where its task can change it."""
-    task, own, bare = part_of(tasks, config, example)
+    task, own, bare = part_of(config, example)
     return example if task.augment is None else _merged(example, task.augment(own, bare, rng))
 
 
@@ -194,24 +193,24 @@ def _merged(example: Example, changed: Example) -> Example:
 
 
 def by_part(
-    tasks: Tasks, config: MixtureConfig, examples: Sequence[Example]
+    config: MixtureConfig, examples: Sequence[Example]
 ) -> Iterator[tuple[str, Task, Any, list[int], list[Example]]]:
     """Label, task, config, rows and examples of every part that is among them."""
     for part in config.parts:
         rows = [row for row, e in enumerate(examples) if e.columns["task"] == part.title]
         if rows:
-            bare = [part_of(tasks, config, examples[row])[2] for row in rows]
-            yield part.title, tasks[part.task.name], part.task, rows, bare
+            bare = [part_of(config, examples[row])[2] for row in rows]
+            yield part.title, find_task(part.task.name), part.task, rows, bare
 
 
 def metrics(
-    tasks: Tasks, config: MixtureConfig, answers: Sequence[str], examples: Sequence[Example]
+    config: MixtureConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
     """`{label}/{metric}` of each part, NaN for other parts' answers; `score`, the metric that sums
     the answer's own task up; `parsed`.
     """
     found: dict[str, np.ndarray] = {}
-    for title, task, own, rows, bare in by_part(tasks, config, examples):
+    for title, task, own, rows, bare in by_part(config, examples):
         measured = task.metrics(own, [answers[row] for row in rows], bare)
         named = {f"{title}/{name}": values for name, values in measured.items()}
         named |= {"score": measured[task.headline], "parsed": measured["parsed"]}
@@ -221,14 +220,13 @@ def metrics(
 
 
 def group_metrics(
-    tasks: Tasks,
     config: MixtureConfig,
     answers: Sequence[str],
     example: Example,
     values: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
     """What the example's own task says of its answers together, behind the label."""
-    task, own, bare = part_of(tasks, config, example)
+    task, own, bare = part_of(config, example)
     if task.group_metrics is None:
         return {}
     title = example.columns["task"]
@@ -238,7 +236,6 @@ def group_metrics(
 
 
 def corpus(
-    tasks: Tasks,
     config: MixtureConfig,
     answers: Sequence[str],
     examples: Sequence[Example],
@@ -249,7 +246,7 @@ def corpus(
     Each part is resampled among its own, as often as the mixture is.
     """
     figures: dict[str, CorpusFigure] = {}
-    for title, task, own, rows, bare in by_part(tasks, config, examples):
+    for title, task, own, rows, bare in by_part(config, examples):
         if task.corpus is not None:
             drawn = np.random.default_rng(0).integers(0, len(rows), (len(picks), len(rows)))
             found = task.corpus(own, [answers[row] for row in rows], bare, drawn)
@@ -257,18 +254,16 @@ def corpus(
     return figures
 
 
-def draw(
-    tasks: Tasks, config: MixtureConfig, example: Example, answers: Sequence[str]
-) -> Image.Image:
+def draw(config: MixtureConfig, example: Example, answers: Sequence[str]) -> Image.Image:
     """The picture of the example's own task."""
-    task, own, bare = part_of(tasks, config, example)
-    return task.draw(own, bare, answers)
+    task, own, bare = part_of(config, example)
+    return draw_answers(task, own, bare, answers)
 
 
-def term_options(tasks: Tasks, config: MixtureConfig, term: RewardTerm) -> TermOptions:
+def term_options(config: MixtureConfig, term: RewardTerm) -> TermOptions:
     """What the term's own task adds to it; of a term for every task, what any adds."""
     own = [part for part in config.parts if term.task in (None, part.title)]
-    added = (tasks[part.task.name].term_options(part.task, term) for part in own)
+    added = (find_task(part.task.name).term_options(part.task, term) for part in own)
     options = tuple(dict.fromkeys(option for options in added for option in options))
     names = [name for name, _ in options]
     for name in names:
@@ -282,11 +277,11 @@ def term_options(tasks: Tasks, config: MixtureConfig, term: RewardTerm) -> TermO
 
 
 def patches(
-    tasks: Tasks, config: MixtureConfig, rng: np.random.Generator, count: int, patch_pixels: int
+    config: MixtureConfig, rng: np.random.Generator, count: int, patch_pixels: int
 ) -> Patches:
     """Those of the first part that can teach a vision stem."""
     for part in config.parts:
-        draw_patches = tasks[part.task.name].patches
+        draw_patches = find_task(part.task.name).patches
         if draw_patches is not None:
             return draw_patches(part.task, rng, count, patch_pixels)
     raise UserError(
@@ -294,23 +289,21 @@ def patches(
     )
 
 
-def mixture_of(tasks: Tasks) -> Task:
-    """The mixture as a task over these single ones."""
-    return Task(
-        config=MixtureConfig,
-        build=partial(build, tasks),
-        source=partial(source, tasks),
-        content=partial(content, tasks),
-        demonstrate=partial(demonstrate, tasks),
-        demonstrated_rows=partial(demonstrated_rows, tasks),
-        metrics=partial(metrics, tasks),
-        headline="score",
-        group_metrics=partial(group_metrics, tasks),
-        draw=partial(draw, tasks),
-        term_options=partial(term_options, tasks),
-        in_frame=partial(in_frame, tasks),
-        augment=partial(augment, tasks),
-        corpus=partial(corpus, tasks),
-        tokenizer_path=partial(tokenizer_path, tasks),
-        patches=partial(patches, tasks),
-    )
+MIXTURE = Task(
+    config=MixtureConfig,
+    build=build,
+    source=source,
+    content=content,
+    demonstrate=demonstrate,
+    demonstrated_rows=demonstrated_rows,
+    metrics=metrics,
+    headline="score",
+    group_metrics=group_metrics,
+    draw=draw,
+    term_options=term_options,
+    in_frame=in_frame,
+    augment=augment,
+    corpus=corpus,
+    tokenizer_path=tokenizer_path,
+    patches=patches,
+)

@@ -44,17 +44,17 @@ def read_truth(config: OcrVqaConfig, answer: Any, mask: np.ndarray | None) -> di
 
 
 def place(answer: Any, units: AxisMap) -> Any:
-    """Return the truth as it is: a text has no place."""
+    """A text is nowhere."""
     return answer
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
-    """Change nothing: the truth has no place."""
+    """Nothing in the truth has a place."""
     return {}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """Return None, which keeps crops from cutting the text off: it may be anywhere."""
+    """The text may be anywhere: None keeps a crop from cutting it off."""
     return None
 
 
@@ -65,7 +65,7 @@ def instruct(config: OcrVqaConfig) -> str:
 
 @traced
 def demonstrate(config: OcrVqaConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """Demonstrate the first accepted text; ours."""
+    """The first accepted text; ours."""
     text = example.columns["answer"][0]
     return Demonstration(thought=f"The text reads {text}.", answer=text)
 

@@ -22,6 +22,7 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.files import lock_of, locked, move_directory
+from gmma.tasks.task import C, HashContent
 
 SPLITS = ("train", "validation", "test")
 _CONTENT_FILE = "content.json"
@@ -83,7 +84,7 @@ def is_prepared(storage: Storage) -> bool:
 
 
 def prepare(storage: Storage) -> Path:
-    """Write the records unless they are there; return the dataset's directory.
+    """Write the records where they are not there yet; the dataset's directory.
 
     TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
     could be taken for whole. A dataset whose files have changed makes way for a new one, if that
@@ -160,7 +161,7 @@ def _files_changed(storage: Storage) -> bool:
 
 
 def _state(path: Path) -> list[int]:
-    """Return size in bytes and time of the last change in nanoseconds; [] for a missing file."""
+    """Size in bytes and time of the last change in nanoseconds; [] of a file that is not there."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -192,7 +193,7 @@ class Content:
 
 
 def read_content(storage: Storage) -> Content:
-    """Read the content of a prepared dataset; found out once, then kept beside the records.
+    """The content of a prepared dataset; found out once, and kept in a file beside the records.
 
     Raises UserError before `prepare`.
     """
@@ -210,9 +211,13 @@ def read_content(storage: Storage) -> Content:
     return content
 
 
-def content_by(storage: Callable[[Any, Path], Storage]) -> Callable[[Any, Path], str]:
-    """Return the `content` of a task whose records lie in one storage."""
-    return lambda config, data_dir: read_content(storage(config, data_dir)).digest
+def content_by(storage: Callable[[C, Path], Storage]) -> HashContent[C]:
+    """Make the `content` of a task whose records lie in one storage."""
+
+    def content(config: C, data_dir: Path) -> str:
+        return read_content(storage(config, data_dir)).digest
+
+    return content
 
 
 def _find_content(storage: Storage) -> Content:
@@ -248,7 +253,7 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
 
 
 def _write_beside(path: Path, text: str) -> None:
-    """Write a file whole or not at all, whoever else writes it at the same time."""
+    """Whole or not at all, whoever else writes it at the same time."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(text)
     os.chmod(file.name, 0o644)  # as any other file there
@@ -256,7 +261,7 @@ def _write_beside(path: Path, text: str) -> None:
 
 
 def encode_png(picture: np.ndarray) -> io.BytesIO:
-    """Return the PNG file of uint8[H, W, 3]; TFDS without TensorFlow takes bytes, not arrays."""
+    """The PNG file of uint8[H, W, 3]; TFDS without TensorFlow takes bytes, not arrays."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     buffer.seek(0)

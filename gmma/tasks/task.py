@@ -1,9 +1,9 @@
 """What the rest of gmma knows of a task: a record of functions, no base class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL.Image import Image
@@ -11,6 +11,7 @@ from PIL.Image import Image
 from gmma.answers.reading import Reading
 from gmma.images.frames import Frame
 from gmma.rewards.terms import RewardTerm
+from gmma.tasks.configs import TaskConfig
 from gmma.types import Example
 
 READING_TERMS = frozenset(
@@ -82,50 +83,149 @@ class CorpusFigure:
     resampled: np.ndarray  # float64[R]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """One dataset with its demonstrations, metrics and picture.
+C = TypeVar("C", bound=TaskConfig)
+C_in = TypeVar("C_in", bound=TaskConfig, contravariant=True)
 
-    `config` is the task's own frozen dataclass; every function takes an instance of it first.
-    Splits are `train`, `validation` and `test`.
+
+class Build(Protocol[C_in]):
+    """Prepare the dataset under a directory; quick where it is there. UserError for bad records."""
+
+    def __call__(self, config: C_in, data_dir: Path) -> None: ...
+
+
+class OpenSource(Protocol[C_in]):
+    """Open a built split: `train`, `validation` or `test`."""
+
+    def __call__(self, config: C_in, data_dir: Path, split: str) -> ExampleSource: ...
+
+
+class HashContent(Protocol[C_in]):
+    """Hash all records of the built dataset, so that a run can tell whether they changed."""
+
+    def __call__(self, config: C_in, data_dir: Path) -> str: ...
+
+
+class Demonstrate(Protocol[C_in]):
+    """Make what SFT imitates; None where there is nothing: the record has no trace."""
+
+    def __call__(
+        self, config: C_in, example: Example, rng: np.random.Generator
+    ) -> Demonstration | None: ...
+
+
+class FindDemonstrated(Protocol[C_in]):
+    """List the rows of `train` that have a demonstration."""
+
+    def __call__(self, config: C_in, data_dir: Path) -> Sequence[int]: ...
+
+
+class Measure(Protocol[C_in]):
+    """Judge one answer to each example: metric name → one value an answer.
+
+    An answer that cannot be read counts at the worst value. Every task has `parsed`: 1 where the
+    answer could be read.
     """
 
-    config: type
-    build: Callable[[Any, Path], None]  # (config, data_dir): prepares the dataset; quick if done
-    source: Callable[[Any, Path, str], ExampleSource]  # (config, data_dir, split)
-    # (config, example, rng); None where there is nothing to imitate: the record has no trace
-    demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration | None] | None
-    # (config, answers, examples) → metric name → one value per answer; an answer that cannot be
-    # parsed counts at the worst value. Every task has `parsed`: 1 where the answer could be read.
-    metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
+    def __call__(
+        self, config: C_in, answers: Sequence[str], examples: Sequence[Example]
+    ) -> Mapping[str, Sequence[float]]: ...
+
+
+class MeasureGroup(Protocol[C_in]):
+    """Judge the n answers to one example together, such as pass@k; `values` are their metrics."""
+
+    def __call__(
+        self,
+        config: C_in,
+        answers: Sequence[str],
+        example: Example,
+        values: Mapping[str, Sequence[float]],
+    ) -> Mapping[str, float]: ...
+
+
+class MeasureSplit(Protocol[C_in]):
+    """Compute metrics that only a whole split has, from one answer an example.
+
+    `picks`, int[R N], are rows of R resampled splits, on each of which the metric is measured too.
+    """
+
+    def __call__(
+        self,
+        config: C_in,
+        answers: Sequence[str],
+        examples: Sequence[Example],
+        picks: np.ndarray,
+    ) -> Mapping[str, CorpusFigure]: ...
+
+
+class Draw(Protocol[C_in]):
+    """Draw an example with its truth and some answers."""
+
+    def __call__(self, config: C_in, example: Example, answers: Sequence[str]) -> Image: ...
+
+
+class OptionsOf(Protocol[C_in]):
+    """Return the options that the task's own config gives to a term of the reward."""
+
+    def __call__(self, config: C_in, term: RewardTerm) -> TermOptions: ...
+
+
+class InFrame(Protocol[C_in]):
+    """Ask and judge an example in a model family's coordinates."""
+
+    def __call__(self, config: C_in, example: Example, frame: Frame) -> Example: ...
+
+
+class Augment(Protocol[C_in]):
+    """Change a training example, its truth in step; before `in_frame`."""
+
+    def __call__(self, config: C_in, example: Example, rng: np.random.Generator) -> Example: ...
+
+
+class TokenizerPath(Protocol[C_in]):
+    """Return the SentencePiece model of the task's own text, which `build` has trained."""
+
+    def __call__(self, config: C_in, data_dir: Path) -> Path: ...
+
+
+class MakePatches(Protocol[C_in]):
+    """Make labelled patches that teach a vision stem."""
+
+    def __call__(
+        self, config: C_in, rng: np.random.Generator, count: int, patch_pixels: int
+    ) -> Patches: ...
+
+
+def nothing_to_build(config: TaskConfig, data_dir: Path) -> None:
+    """Do nothing: the dataset needs no preparation."""
+
+
+def no_options(config: TaskConfig, term: RewardTerm) -> TermOptions:
+    """Return none."""
+    return ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Generic[C]):
+    """One dataset with its demonstrations, metrics and picture; `C` is its frozen dataclass.
+
+    Your own comes in as `task.name = module:NAME` (`docs/extending.md`). Required are `config`,
+    `source`, `metrics` and `headline`.
+    """
+
+    config: type[C]
+    source: OpenSource[C]
+    metrics: Measure[C]
     headline: str  # the metric that sums the task up
-    # (config, the n answers to one example, example, the n values of each metric) → values of the
-    # example, such as pass@k
-    group_metrics: (
-        Callable[[Any, Sequence[str], Example, Mapping[str, Sequence[float]]], Mapping[str, float]]
-        | None
-    ) = None
-    draw: Callable[[Any, Example, Sequence[str]], Image]  # (config, example, answers): both drawn
-    # (config, data_dir): a hash of all records of the built dataset, so that a run can tell whether
-    # it goes on with the same ones
-    content: Callable[[Any, Path], str]
-    # (config, data_dir): rows of `train` that have a demonstration; None: every row has
-    demonstrated_rows: Callable[[Any, Path], Sequence[int]] | None = None
-    # (config, term): options that the task's own config gives to a term of the reward
-    term_options: Callable[[Any, RewardTerm], TermOptions] = lambda config, term: ()
-    # (config, example, frame) → the example asked and judged in a model family's coordinates;
-    # None: the dataset is in the coordinates that are asked for
-    in_frame: Callable[[Any, Example, Frame], Example] | None = None
-    # (config, example, rng) → a training example changed, its truth in step; before `in_frame`
-    augment: Callable[[Any, Example, np.random.Generator], Example] | None = None
-    # (config, one answer per example, examples, picks[R N]) → metrics that only a whole split has,
-    # each with R values on resampled examples, whose rows are `picks`
-    corpus: (
-        Callable[[Any, Sequence[str], Sequence[Example], np.ndarray], Mapping[str, CorpusFigure]]
-        | None
-    ) = None
-    tokenizer_path: Callable[[Any, Path], Path] | None = (
-        None  # (config, data_dir): its own tokenizer
-    )
-    # (config, rng, count, patch_pixels): where the task can teach a vision stem
-    patches: Callable[[Any, np.random.Generator, int, int], Patches] | None = None
+    build: Build[C] = nothing_to_build
+    content: HashContent[C] | None = None  # None: a hash of every example
+    demonstrate: Demonstrate[C] | None = None  # None: RL alone
+    demonstrated_rows: FindDemonstrated[C] | None = None  # None: every row has a demonstration
+    group_metrics: MeasureGroup[C] | None = None
+    corpus: MeasureSplit[C] | None = None
+    draw: Draw[C] | None = None  # None: the images, with question and answers as text
+    term_options: OptionsOf[C] = no_options
+    in_frame: InFrame[C] | None = None  # None: coordinates, if any, are asked as they are stored
+    augment: Augment[C] | None = None
+    tokenizer_path: TokenizerPath[C] | None = None  # None: one is trained on the task's texts
+    patches: MakePatches[C] | None = None

@@ -64,7 +64,7 @@ class TrajectoryConfig(VisualConfig):
 
 
 def storage(config: TrajectoryConfig, data_dir: Path) -> Storage:
-    """Return the scenes, or the records."""
+    """The scenes, or the records."""
     if config.source == "scenes":
         return scene_storage(config.scenes, data_dir)
     return records_storage(VISUAL, config, data_dir)
@@ -84,7 +84,7 @@ def read_truth(config: TrajectoryConfig, answer: Any, mask: np.ndarray | None) -
 
 
 def read_objects(objects: Any) -> list[dict[str, Any]]:
-    """Read the objects of an answer, each `{"label", "point"}`. UserError for anything else."""
+    """The objects of an answer, each `{"label", "point"}`. UserError for what is no such list."""
     if not isinstance(objects, list) or not all(isinstance(o, Mapping) for o in objects):
         raise UserError(f"the objects {spell_value(objects)} are no list of label and point")
     found = []
@@ -99,20 +99,20 @@ def read_objects(objects: Any) -> list[dict[str, Any]]:
 
 
 def place(answer: Any, units: AxisMap) -> dict[str, Any]:
-    """Convert path and objects of a record to other units."""
+    """Path and objects of a record in other units."""
     columns = read_truth(TrajectoryConfig(), answer, None)
     moved = move(columns, units)
     return {"path": moved["answer"], "objects": moved["objects"]}
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
-    """Move path and objects to another frame."""
+    """Path and objects in another frame."""
     objects = [o | {"point": list(place.point(*o["point"]))} for o in columns["objects"]]
     return {"answer": place.points(columns["answer"]), "objects": objects}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """Return the box round path and objects."""
+    """The box round path and objects."""
     return bounds_of([*columns["answer"], *(o["point"] for o in columns["objects"])])
 
 

@@ -10,11 +10,11 @@ of the stored image; `in_frame` asks them in a model family's coordinates. Colum
     taught       whether SFT imitates the example (the field `demonstrations`)
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from PIL.Image import Image
@@ -24,6 +24,7 @@ from gmma.errors import UserError
 from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.drawing import Board
 from gmma.tasks.manifest import (
     ManifestRecord,
@@ -36,9 +37,12 @@ from gmma.tasks.public import is_public, open_builder, open_public
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import Storage, dataset_directory, prepare, read_content, read_split
 from gmma.tasks.task import (
-    CorpusFigure,
+    Demonstrate,
     Demonstration,
     ExampleSource,
+    MakePatches,
+    Measure,
+    MeasureSplit,
     Rows,
     Task,
     TermOptions,
@@ -53,7 +57,7 @@ Demonstrations = Literal["own", "made", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisualConfig:
+class VisualConfig(TaskConfig):
     """Settings that the tasks on real images share."""
 
     records: RecordsConfig = field(default_factory=RecordsConfig)
@@ -77,37 +81,37 @@ class VisualConfig:
             raise UserError(f"tiny_pixels = {self.tiny_pixels}; it must be 1 or more")
 
 
+V = TypeVar("V", bound=VisualConfig)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Visual:
+class Visual(Generic[V]):
     """The parts of a task on real images that are its own."""
 
     name: str
-    config: type
+    config: type[V]
     # (config, answer, mask) → the columns of its truth, in pixels. UserError where it is no truth
     # for this task; the message gets the record's name
-    read_truth: Callable[[Any, Any, np.ndarray | None], dict[str, Any]]
+    read_truth: Callable[[V, Any, np.ndarray | None], dict[str, Any]]
     # (answer, map): a record's answer that `read_truth` takes, with its coordinates mapped
     place: Callable[[Any, AxisMap], Any]
     geometry: Geometry
-    instruct: Callable[[Any], str]  # how to answer
+    instruct: Callable[[V], str]  # how to answer
     speaks_coordinates: bool = True  # whether the frame matters to an answer
-    demonstrate: Callable[[Any, Example, np.random.Generator], Demonstration]
-    metrics: Callable[[Any, Sequence[str], Sequence[Example]], Mapping[str, Sequence[float]]]
+    demonstrate: Demonstrate[V]
+    metrics: Measure[V]
     headline: str
-    form: Callable[[Any], str] | None = None  # of an answer: a key of `answer_form.FORMS`
-    draw: Callable[[Any, Example, Sequence[str], Board], None]
-    takes: Callable[[Any, Any], bool] = lambda config, answer: True  # whether it wants a record
-    storage: Callable[[Any, Path], Storage] | None = None  # None: of the config's records
+    form: Callable[[V], str] | None = None  # of an answer: a key of `answer_form.FORMS`
+    draw: Callable[[V, Example, Sequence[str], Board], None]
+    takes: Callable[[V, Any], bool] = lambda config, answer: True  # whether it wants a record
+    storage: Callable[[V, Path], Storage] | None = None  # None: of the config's records
     pieces: tuple[str, ...] = ()  # what else is one token of the task's own tokenizer
-    corpus: (
-        Callable[[Any, Sequence[str], Sequence[Example], np.ndarray], Mapping[str, CorpusFigure]]
-        | None
-    ) = None
-    patches: Callable | None = None
+    corpus: MeasureSplit[V] | None = None
+    patches: MakePatches[V] | None = None
 
 
-def visual_task(visual: Visual) -> Task:
-    """Return the task behind its description."""
+def visual_task(visual: Visual[V]) -> Task[V]:
+    """The task behind its description."""
     return Task(
         config=visual.config,
         build=partial(build, visual),
@@ -127,15 +131,15 @@ def visual_task(visual: Visual) -> Task:
     )
 
 
-def storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
-    """Return the dataset on disk, in pixels of the stored images."""
+def storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
+    """The dataset on disk, in pixels of the stored images."""
     if visual.storage is not None:
         return visual.storage(config, data_dir)
     return records_storage(visual, config, data_dir)
 
 
-def records_storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
-    """Describe the records of a config's files, answers checked, in pixels of upright images."""
+def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
+    """The records of a config's files, each answer checked, in pixels of its upright image."""
 
     def accept(record: ManifestRecord, size: tuple[int, int], mask: np.ndarray | None) -> Any:
         columns = visual.read_truth(config, record.answer, mask)
@@ -159,7 +163,7 @@ def records_storage(visual: Visual, config: Any, data_dir: Path) -> Storage:
     )
 
 
-def build(visual: Visual, config: Any, data_dir: Path) -> None:
+def build(visual: Visual[V], config: V, data_dir: Path) -> None:
     """Stores the records and trains the task's own tokenizer, where they are not there."""
     if reads_public(visual, config):
         open_builder(config.records.train)  # or says how to prepare it
@@ -170,7 +174,7 @@ def build(visual: Visual, config: Any, data_dir: Path) -> None:
     prepare_vocabulary(path, corpus, config.vocab_size, pieces_of(visual, config))
 
 
-def reads_public(visual: Visual, config: Any) -> bool:
+def reads_public(visual: Visual[V], config: V) -> bool:
     """Return whether the records are read where TFDS prepared them."""
     return visual.storage is None and is_public(config.records)
 
@@ -204,7 +208,7 @@ class _Source:
         return to_example(self.visual, self.config, self.read(self.records[index]), self.kind)
 
 
-def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSource:
+def source(visual: Visual[V], config: V, data_dir: Path, split: str) -> ExampleSource:
     """Random access to a split, in pixels of the stored images."""
     kind = demonstrations(visual, config, data_dir)
     if reads_public(visual, config):
@@ -214,21 +218,21 @@ def source(visual: Visual, config: Any, data_dir: Path, split: str) -> ExampleSo
     return _Source(visual, config, stored, read_back, kind)
 
 
-def demonstrations(visual: Visual, config: Any, data_dir: Path) -> Demonstrations:
+def demonstrations(visual: Visual[V], config: V, data_dir: Path) -> Demonstrations:
     """Return the source of demonstrations: the config's, or else the training records'."""
     if config.demonstrations is not None:
         return config.demonstrations
     return "own" if traced_rows(visual, config, data_dir) else "made"
 
 
-def traced_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[int]:
+def traced_rows(visual: Visual[V], config: V, data_dir: Path) -> Sequence[int]:
     """Training records that bring a trace; those that TFDS prepared bring none."""
     if reads_public(visual, config):
         return ()
     return read_content(storage(visual, config, data_dir)).traced["train"]
 
 
-def demonstrated_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[int]:
+def demonstrated_rows(visual: Visual[V], config: V, data_dir: Path) -> Sequence[int]:
     """Training records that SFT imitates."""
     kind = demonstrations(visual, config, data_dir)
     if kind == "own":
@@ -237,23 +241,23 @@ def demonstrated_rows(visual: Visual, config: Any, data_dir: Path) -> Sequence[i
 
 
 def demonstrate(
-    visual: Visual, config: Any, example: Example, rng: np.random.Generator
+    visual: Visual[V], config: V, example: Example, rng: np.random.Generator
 ) -> Demonstration | None:
     """Return an example's demonstration; None where it is not taught."""
     return visual.demonstrate(config, example, rng) if example.columns["taught"] else None
 
 
-def content(visual: Visual, config: Any, data_dir: Path) -> str:
-    """Return a hash of the records; of those that TFDS prepared, of its own account of them."""
+def content(visual: Visual[V], config: V, data_dir: Path) -> str:
+    """A hash of the records; of those that TFDS prepared, of its own account of them."""
     if reads_public(visual, config):
         return fingerprint(config.records.train)
     return read_content(storage(visual, config, data_dir)).digest
 
 
 def to_example(
-    visual: Visual, config: Any, record: StoredRecord, kind: Demonstrations = "made"
+    visual: Visual[V], config: V, record: StoredRecord, kind: Demonstrations = "made"
 ) -> Example:
-    """Turn a stored record into an example in pixels."""
+    """A stored record as an example in pixels."""
     height, width = record.images[0].shape[:2]
     columns = visual.read_truth(config, record.answer, record.mask)
     size = [width, height]
@@ -262,8 +266,8 @@ def to_example(
     return Example(question=record.question, images=record.images, columns=columns, id=record.id)
 
 
-def in_frame(visual: Visual, config: Any, example: Example, frame: Frame) -> Example:
-    """Ask the example in a frame: convert its truth, and name the frame in its prompt."""
+def in_frame(visual: Visual[V], config: V, example: Example, frame: Frame) -> Example:
+    """The example in a frame: truth converted, and the prompt told what to answer and in which."""
     width, height = example.columns["pixels"]
     size = list(frame.size(width, height))
     place = between(example.columns["image_size"], size)
@@ -276,7 +280,7 @@ def in_frame(visual: Visual, config: Any, example: Example, frame: Frame) -> Exa
     return replace(example, question=" ".join(words), columns=columns | {"image_size": size})
 
 
-def term_options(visual: Visual, config: Any, term: RewardTerm) -> TermOptions:
+def term_options(visual: Visual[V], config: V, term: RewardTerm) -> TermOptions:
     """Return how the terms of the reward read an answer, and the form that is asked for."""
     if visual.form is None:
         return ()
@@ -288,12 +292,12 @@ def to_pixels(example: Example) -> AxisMap:
     return between(example.columns["image_size"], example.columns["pixels"])
 
 
-def augment(visual: Visual, config: Any, example: Example, rng: np.random.Generator) -> Example:
-    """Return a training example changed as the config says; the same one where it says nothing."""
+def augment(visual: Visual[V], config: V, example: Example, rng: np.random.Generator) -> Example:
+    """A training example changed as the config says; the same one where it says nothing."""
     return augment_example(config.augment, visual.geometry, example, rng)
 
 
-def draw(visual: Visual, config: Any, example: Example, answers: Sequence[str]) -> Image:
+def draw(visual: Visual[V], config: V, example: Example, answers: Sequence[str]) -> Image:
     """Truth in green and each answer in a colour of its own; the question below."""
     board = Board(example)
     board.note(example.question[:100])
@@ -302,11 +306,11 @@ def draw(visual: Visual, config: Any, example: Example, answers: Sequence[str]) 
 
 
 def traced(
-    make: Callable[[Any, Example, np.random.Generator], Demonstration],
-) -> Callable[[Any, Example, np.random.Generator], Demonstration]:
-    """Return a demonstration with the record's own reasoning trace, where it brings one."""
+    make: Callable[[V, Example, np.random.Generator], Demonstration],
+) -> Demonstrate[V]:
+    """A demonstration with the record's own reasoning trace, where it brings one."""
 
-    def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demonstration:
+    def demonstrate(config: V, example: Example, rng: np.random.Generator) -> Demonstration:
         shown = make(config, example, rng)
         thought = example.columns["thought"]
         return replace(shown, thought=thought) if thought else shown
@@ -314,7 +318,7 @@ def traced(
     return demonstrate
 
 
-def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
+def tokenizer_path(visual: Visual[V], config: V, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
     form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
     if reads_public(visual, config):
@@ -323,12 +327,12 @@ def tokenizer_path(visual: Visual, config: Any, data_dir: Path) -> Path:
     return dataset_directory(storage(visual, config, data_dir)) / f"vocabulary_{form}.model"
 
 
-def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
+def read_corpus(visual: Visual[V], config: V, data_dir: Path) -> Iterator[str]:
     """Prompts and demonstrations of the training split as the tiny family is asked them."""
     examples = source(visual, config, data_dir, "train")
     some = Rows(examples, range(min(len(examples), _CORPUS_RECORDS)))
 
-    def respond(example: Example, rng: np.random.Generator) -> Demonstration:
+    def respond(example: Example, rng: np.random.Generator) -> Demonstration | None:
         return visual.demonstrate(config, example, rng)  # also where SFT imitates nothing
 
     frame = square_frame(config.tiny_pixels)
@@ -337,7 +341,7 @@ def read_corpus(visual: Visual, config: Any, data_dir: Path) -> Iterator[str]:
     )
 
 
-def pieces_of(visual: Visual, config: Any) -> list[str]:
+def pieces_of(visual: Visual[V], config: V) -> list[str]:
     """Return texts of one token each beside tags: coordinates, also after a comma; the task's."""
     coordinates = range(config.tiny_pixels + 1)
     return [
@@ -348,7 +352,7 @@ def pieces_of(visual: Visual, config: Any) -> list[str]:
 
 
 def bounds_of(points: Sequence[Sequence[Number]]) -> tuple[float, float, float, float] | None:
-    """Return the box round some points; None without any."""
+    """The box round some points; None without any."""
     if not len(points):
         return None
     x, y = np.asarray(points, np.float64).T

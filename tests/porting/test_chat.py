@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gmma.families import family_of
+from gmma.families import find_family
 from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
 from gmma.text.prompt import prompt_text, prompt_tokens
@@ -24,7 +24,7 @@ over_families = pytest.mark.parametrize("family", WRITERS)
 
 def tokenizer_files(family: str) -> TokenizerFiles:
     """The family's, which are the same in every directory."""
-    return family_of({"model_type": family}, "here").tokenizer(Path())
+    return find_family({"model_type": family}, "here").tokenizer(Path())
 
 
 def turn(question: str, images: int) -> list[dict[str, Any]]:

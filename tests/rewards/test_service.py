@@ -249,7 +249,7 @@ def test_what_a_reward_does_to_its_columns_is_the_truth_of_no_other_answer(worke
     [
         ("iou", "'iou' is unknown; choose one of"),
         ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
-        ("own_rewards:missing", "has no function missing; it has"),
+        ("own_rewards:missing", "module own_rewards has no missing; it has"),
         ("own_rewards:not_a_function", "is of type int, not a function"),
     ],
 )

@@ -32,7 +32,7 @@ from gmma.run.assembly import assemble, reward_terms
 from gmma.run.data import batch_demonstrations, batch_prompts
 from gmma.run.evaluate import measure_mode
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
-from gmma.tasks import SINGLE_TASKS, TASKS
+from gmma.tasks import TASKS
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixing import interleave, training_counts, turns
@@ -203,17 +203,17 @@ def test_a_figure_of_a_whole_split_is_taken_on_the_parts_own_examples(config, pa
         return {"count": CorpusFigure(value=len(examples), resampled=picks.max(axis=1) * 1.0)}
 
     digits = replace(TASKS["digits"], corpus=count)
-    tasks = {**TASKS, "digits": digits}
+    monkeypatch.setattr(mixture, "find_task", {**TASKS, "digits": digits}.__getitem__)
     test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     examples = [test[row] for row in range(8)]
     picks = np.zeros((7, 8), int)
-    found = mixture.corpus(tasks, config.task, [""] * 8, examples, picks)
+    found = mixture.corpus(config.task, [""] * 8, examples, picks)
     assert found["digits/count"].value == 5
     assert found["digits/count"].resampled.shape == (7,)
     assert found["digits/count"].resampled.max() == 4
 
 
-def test_frames_and_changes_are_each_parts_own(config, parts):
+def test_frames_and_changes_are_each_parts_own(config, parts, monkeypatch):
     from gmma.tasks import mixture
 
     def shift(config, example, *_):
@@ -221,14 +221,14 @@ def test_frames_and_changes_are_each_parts_own(config, parts):
         return replace(example, columns={**example.columns, "answer": "shifted"})
 
     digits = replace(TASKS["digits"], in_frame=shift, augment=shift)
-    tasks = {**TASKS, "digits": digits}
+    monkeypatch.setattr(mixture, "find_task", {**TASKS, "digits": digits}.__getitem__)
     test = MIXTURE.source(config.task, config.launch.data_dir, "test")
     other = test[1]
     changes = ((mixture.in_frame, STORED_PIXELS), (mixture.augment, np.random.default_rng(0)))
     for change, given in changes:
-        changed = change(tasks, config.task, test[0], given)
+        changed = change(config.task, test[0], given)
         assert changed.columns == {**test[0].columns, "answer": "shifted"}
-        assert change(tasks, config.task, other, given) is other
+        assert change(config.task, other, given) is other
 
 
 def test_the_tokenizer_knows_the_text_of_every_part(config, parts):
@@ -305,7 +305,7 @@ def test_a_mixture_trains_by_sft_then_rl(config, parts):
 @pytest.fixture(scope="module")
 def every(root):
     """All tasks but the simulator's in one mixture, over a few records each."""
-    configs = [TASKS[name].config() for name in SINGLE_TASKS if name != "manipulation"]
+    configs = [TASKS[name].config() for name in TASKS if name not in ("manipulation", "mixture")]
     whole = MixtureConfig(parts=tuple(MixturePart(task=c) for c in configs), vocab_size=900)
     folder = root / "every"
     folder.mkdir()

@@ -57,7 +57,7 @@ class ImageProjector(nn.Module):
 def pool_squares(
     features: Float[Array, "N patch E"], side: int, pooled_side: int
 ) -> Float[Array, "N F E"]:
-    """Average over squares of `side // pooled_side` patches; the rest at the edges is dropped."""
+    """Means over squares of `side // pooled_side` patches; what is left at the edges is dropped."""
     count, _, width = features.shape
     square = side // pooled_side
     used = square * pooled_side
@@ -96,10 +96,7 @@ class Gemma3Decoder(Decoder):
 
 
 def gemma3_policy(config: Gemma3Config) -> Policy:
-    """Return the Gemma 3 family behind the `Policy` record.
-
-    Images are `float[B, I, C, H, W]` or None.
-    """
+    """The Gemma 3 family behind the `Policy` record; images are `float[B, I, C, H, W]` or None."""
 
     def image_groups(inputs: TreeInputs) -> Array | None:
         return None if inputs.images is None else image_runs(inputs, config.image_token)
@@ -113,8 +110,8 @@ def gemma3_policy(config: Gemma3Config) -> Policy:
     )
 
 
-def empty_images(config: Gemma3Config, batch: int, images: int) -> Float[Array, "B I C H W"]:
-    """Black images, so many a row."""
+def empty_images(config: Gemma3Config, batch: int, bucket: int) -> Float[Array, "B I C H W"]:
+    """Make black images, `bucket` a row."""
     assert config.vision is not None
     side = config.vision.image_pixels
-    return jnp.zeros((batch, images, config.vision.channels, side, side), jnp.float32)
+    return jnp.zeros((batch, bucket, config.vision.channels, side, side), jnp.float32)

@@ -93,7 +93,7 @@ class Channel:
             self._reply(message)
 
     def export(self, value: Any) -> int:
-        """Return the number under which the other side may name an object from now on."""
+        """The number under which the other side may name an object from now on."""
         index = self.indices.setdefault(id(value), len(self.exported))
         if index == len(self.exported):
             if index == _MOST_OBJECTS:
@@ -152,10 +152,7 @@ class Channel:
             raise self._end(PeerNonsense(f"it sent no message ({type(error).__name__})")) from error
 
     def _describe_error(self, error: Exception) -> dict[str, Any]:
-        """Return an exception on the wire.
-
-        If it came from the other side, only its number there.
-        """
+        """An exception on the wire; if it came from the other side, only its number there."""
         if (index := getattr(error, "peer_error", None)) is not None:
             return {"again": index}
         judged = isinstance(error, AssertionError)  # its text may hold what was expected
@@ -252,7 +249,7 @@ class Channel:
 
 
 def _natural(number: Any) -> int:
-    """Return a number that names something; Python's negative ones name nothing."""
+    """A number that names something; Python's negative ones name nothing."""
     if type(number) is not int or number < 0:
         raise ValueError(f"{number!r:.80} names nothing")
     return number
@@ -273,7 +270,7 @@ def _text_of(error: BaseException) -> str:
 def _make_error(
     kind: type[Exception] | None, args: Any, peer: Any, text: str, name: str
 ) -> Exception:
-    """Return an exception as it was raised there, or a `PeerError` that says what it was."""
+    """An exception as it was raised there, or a `PeerError` that says what it was."""
     if kind is None or not isinstance(args, list):
         return PeerError(f"{name}: {text}")
     try:

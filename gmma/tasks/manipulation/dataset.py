@@ -22,6 +22,7 @@ from gmma.simulator.policies import know_answer
 from gmma.simulator.render import draw_picture, open_gl
 from gmma.simulator.scene import KINDS
 from gmma.simulator.sight import draw_scene
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.storage import SPLITS, Storage, encode_png, read_split
 from gmma.tasks.task import ExampleSource
 from gmma.types import Example
@@ -36,7 +37,7 @@ _HOW_TO_ANSWER = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class ManipulationConfig:
+class ManipulationConfig(TaskConfig):
     """The scenes, their number, and the wording of the question."""
 
     name: Literal["manipulation"] = "manipulation"
@@ -103,7 +104,7 @@ def draw_record(config: ManipulationConfig, split: str, index: int) -> dict[str,
 
 
 def storage(config: ManipulationConfig, data_dir: Path) -> Storage:
-    """Describe the dataset on disk; reading it chooses the frame of the answers."""
+    """The dataset on disk; the frame of the answers is chosen when it is read."""
     side = config.image_pixels
     counts = "_".join(str(config.count(split)) for split in SPLITS)
     name = (  # all that the stored scenes depend on
@@ -148,7 +149,7 @@ class _Source:
 
 
 def pose_question(config: ManipulationConfig, question: str) -> str:
-    """Word the question with, if wanted, the form of the answer and the frame of coordinates."""
+    """The question with, if wanted, the form of the answer and the frame of its coordinates."""
     if not config.explain:
         return question
     side = config.image_pixels

@@ -1,0 +1,114 @@
+"""Try a credit rule and a surrogate on made-up numbers before a run writes anything."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from gmma.config import CREDITS, SURROGATES, ObjectiveConfig, Options
+from gmma.errors import UserError
+from gmma.named import check_call, spelled
+from gmma.run.programs import credit
+from gmma.types import Advantages, TreeShape
+
+TREES = 3
+
+
+def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
+    """Raise UserError where the configured credit rule or surrogate cannot be used.
+
+    Gmma's own are not tried: their tests have done it.
+    """
+    if objective.credit not in CREDITS:
+        try_credit(objective, shape)
+    if objective.surrogate not in SURROGATES:
+        try_surrogate(objective)
+
+
+@contextmanager
+def own_code(what: str) -> Iterator[None]:
+    """Turn what a user's function raises in the block into a UserError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"{what} raised {type(error).__name__}: {spelled(error, str)}") from error
+
+
+def try_credit(objective: ObjectiveConfig, shape: TreeShape) -> None:
+    """Raise UserError unless a credit rule gives finite advantages of the shapes of a tree."""
+    what = f"credit rule '{objective.credit}'"
+    named = {"mask": "…", "scale": "…", "answer_baseline": "…", **spell(objective.credit_options)}
+    function = CREDITS.find(objective.credit)
+    check_call("credit rule", objective.credit, function, "rewards", **named)
+    size = (TREES, shape.thoughts, shape.answers)
+    rng = np.random.default_rng(0)
+    rewards = jnp.asarray(rng.random(size), jnp.float32).at[-1].set(1.0)  # a tree all alike
+    counted = jnp.asarray(rng.random(size) < 0.9)
+    with own_code(what):
+        found = jax.jit(lambda r, c: credit(r, c, objective=objective))(rewards, counted)
+    if not isinstance(found, Advantages):
+        raise UserError(f"{what} returned a {type(found).__name__}, not gmma.types.Advantages")
+    for name, value, wanted in (
+        ("thought", found.thought, size[:2]),
+        ("answer", found.answer, size),
+    ):
+        check_array(f"{what}: Advantages.{name}", value, wanted)
+        ill = ~jnp.isfinite(value) & (counted.any(axis=2) if name == "thought" else counted)
+        if ill.any():
+            raise UserError(
+                f"{what}: Advantages.{name} is not finite for {int(ill.sum())} of {value.size} "
+                "entries of random rewards, a tree of equal ones among them; guard divisions by 0"
+            )
+
+
+def try_surrogate(objective: ObjectiveConfig) -> None:
+    """Raise UserError unless a surrogate and its gradient are finite, a value a token."""
+    what = f"surrogate '{objective.surrogate}'"
+    named = dict.fromkeys(("logprobs", "epsilon_low", "epsilon_high", "delta"), "…")
+    function = SURROGATES.find(objective.surrogate)
+    check_call(
+        "surrogate",
+        objective.surrogate,
+        function,
+        "ratio",
+        "advantage",
+        **named | spell(objective.surrogate_options),
+    )
+    old = jnp.asarray([[-1.0, -2.0, -0.5, -0.1]], jnp.float32)
+    advantages = jnp.asarray([[1.0, -1.0, 0.0, 2.0]], jnp.float32)
+
+    def total(logprobs: Array) -> tuple[Array, Array]:
+        value = function(
+            jnp.exp(logprobs - old),
+            advantages,
+            logprobs=logprobs,
+            epsilon_low=objective.epsilon,
+            epsilon_high=objective.upper_epsilon,
+            delta=objective.delta,
+            **dict(objective.surrogate_options),
+        )
+        check_array(what, value, old.shape)
+        return value.sum(), value
+
+    with own_code(what):
+        (_, value), slope = jax.jit(jax.value_and_grad(total, has_aux=True))(old + 0.3)
+    if not (jnp.isfinite(value).all() and jnp.isfinite(slope).all()):
+        raise UserError(f"{what} or its gradient is not finite at ratio 1.35; check its divisions")
+
+
+def check_array(what: str, value: object, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless a value is an array of floats of that shape."""
+    if not isinstance(value, jax.Array) or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise UserError(f"{what} is {spelled(value):.80}, no array of floats")
+    if value.shape != shape:
+        raise UserError(f"{what} has shape {value.shape}; it must be {shape}")
+
+
+def spell(options: Options) -> dict[str, str]:
+    """Return options as they stand in a message."""
+    return {name: repr(value) for name, value in options}
