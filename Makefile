@@ -10,7 +10,7 @@ RUN := $(VENV)/bin
 .PHONY: demo test check format lock clean
 
 demo: $(READY)
-	$(RUN)/gmma train experiments/digits_t4a4.py --resume
+	$(RUN)/gmma train experiments/digits.py --resume
 
 test: $(READY)
 	$(RUN)/pytest -n 2 --dist worksteal

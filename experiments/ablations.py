@@ -9,7 +9,7 @@ us. `docs/results.md` has what came out.
 
 from dataclasses import replace
 
-from digits_t4a4 import experiment
+from digits import experiment
 
 from gmma.config import CheckpointConfig
 from gmma.sweep.arms import Sweep, arm, chain, product, trees, with_seeds

@@ -9,7 +9,7 @@ of M on the job that learns is `ablations.py`.
 
 from dataclasses import replace
 
-from digits_t4a4 import experiment
+from digits import experiment
 
 from gmma.sweep.arms import Sweep, trees
 

@@ -1,18 +1,14 @@
 """What the commands do, between their arguments and the functions of the package."""
 
 import dataclasses
-import difflib
-import importlib.util
 import json
 import os
 import re
+import shlex
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from types import ModuleType
 from typing import Annotated, Any, TypeVar
 
 import jax
@@ -30,7 +26,6 @@ from gmma.config import (
     config_from_json,
     job_to_json,
     launch_from_json,
-    of_its_types,
     options_to_json,
     require,
     with_launch,
@@ -52,6 +47,7 @@ from gmma.run.benchmarks import (
 )
 from gmma.run.data import example_batches
 from gmma.run.evaluate import grow_examples, save_evaluation
+from gmma.run.experiments import MARKERS, line_of, load_maker, make_config, take_parameters
 from gmma.run.feed import in_frame
 from gmma.run.outcome import format_interval
 from gmma.run.programs import make_credit, make_grow
@@ -67,83 +63,19 @@ from gmma.train import train
 T = TypeVar("T")
 
 
-def parse(kind: type[T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
+def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
     """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
     extra = {} if default is None else {"default": default}
-    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
-    given = tyro.cli(kind, args=list(arguments), prog=prog, config=config, **extra)
+    given = tyro.cli(kind, args=list(arguments), prog=prog, config=MARKERS, **extra)
     check_values(given)
     return given
-
-
-def near_files(path: Path, home: Path) -> str:
-    """The Python files of a folder whose names are nearest to that of a path, for a message."""
-    names = sorted(file.name for file in home.glob("*.py"))
-    if not names:
-        return f"{home} holds no Python file"
-    near = difflib.get_close_matches(f"{path.stem}.py", names, n=3, cutoff=0.4) or names[:3]
-    more = f" and {len(names) - len(near)} more" if len(names) > len(near) else ""
-    return f"{home} has {', '.join(str(home / name) for name in near)}{more}"
-
-
-def load_module(path: Path) -> ModuleType:
-    """An experiment file as a module. UserError where it is none, or does not run."""
-    if not path.is_file() or path.suffix != ".py":
-        home = path if path.is_dir() else path.parent
-        kind = "a directory" if path.is_dir() else "no Python file, *.py"
-        wrong = f"{path} is {kind}" if path.exists() else f"no experiment file {path}"
-        raise UserError(f"{wrong}; {near_files(path, home)}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    beside = str(path.parent.absolute())  # one experiment may begin from another
-    sys.path.insert(0, beside)
-    try:
-        with users_code(path):
-            spec.loader.exec_module(module)
-    finally:
-        with suppress(ValueError):  # the file may have taken it away
-            sys.path.remove(beside)
-    return module
-
-
-@contextmanager
-def users_code(path: Path) -> Iterator[None]:
-    """Whatever code of an experiment file raises in the block becomes a UserError with its line."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:
-        if isinstance(error, SyntaxError) and error.filename:
-            place = f"{error.filename}, line {error.lineno}"
-        else:
-            frames = traceback.extract_tb(error.__traceback__)
-            lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-            place = f"{path}, line {lines[-1]}" if lines else str(path)
-        said = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(f"{place}: {type(error).__name__}: {said}") from error
-
-
-def load_experiment(path: Path) -> ExperimentConfig:
-    """The config that an experiment file's `experiment()` returns, its values of their types."""
-    module = load_module(path)
-    make = getattr(module, "experiment", None)
-    if not callable(make):
-        raise UserError(f"{path} has no function experiment() that returns an ExperimentConfig")
-    with users_code(path):
-        config = make()
-    if not isinstance(config, ExperimentConfig):
-        raise UserError(f"experiment() of {path} returned {type(config).__name__}, not a config")
-    return of_its_types(config, path)
 
 
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
     """The experiment file, which comes first, and the rest; help needs no file."""
     usage = (
         f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
-        "[--field value …]; --help after the file lists every field"
+        "[--parameter value …] [--field value …]; --help after the file lists every one"
     )
     if arguments and arguments[0] in ("-h", "--help"):
         print(usage)
@@ -158,8 +90,14 @@ def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, b
     path, rest = split_experiment(arguments, command)
     resume = "--resume" in rest
     overrides = [argument for argument in rest if argument != "--resume"]
-    default = load_experiment(path)
-    return parse(type(default), overrides, prog=f"gmma {command} {path}", default=default), resume
+    return parse_experiment(path, overrides, prog=f"gmma {command} {path}"), resume
+
+
+def parse_experiment(path: Path, arguments: Sequence[str], *, prog: str) -> ExperimentConfig:
+    """Make the experiment of a file with its parameters, and lay the other arguments over it."""
+    maker = load_maker(path, "experiment", "an ExperimentConfig")
+    values = take_parameters(maker, arguments, prog)
+    return parse(line_of(maker, values, make_config(maker, values)), arguments, prog=prog)
 
 
 def train_command(arguments: Sequence[str]) -> None:
@@ -255,7 +193,8 @@ class EvalArguments:
 
     run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
     step: int | None = None  # of the checkpoint; None: the newest
-    # all, names of tasks, experiment files; none: the run's own task
+    # all, names of tasks, experiment files, each with its options: "FILE.py --backbone gemma3_4b";
+    # none: the run's own task
     tasks: tuple[str, ...] = ()
     split: str = "test"  # train, validation or test
     examples: int | None = None  # how many of the split, from its start; None: as in the run
@@ -288,6 +227,17 @@ def override(config: T, **values: Any) -> T:
     return dataclasses.replace(config, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
+def read_benchmark(given: str) -> ExperimentConfig:
+    """Read an experiment that is given with its options: `"FILE.py --backbone gemma3_4b"`."""
+    stem, _, options = given.partition(".py ")
+    path = Path(f"{stem.removesuffix('.py')}.py")
+    try:
+        words = shlex.split(options)
+    except ValueError as error:
+        raise UserError(f"--tasks {given!r}: {error}") from error
+    return parse_experiment(path, words, prog=f"gmma eval --tasks {path}")
+
+
 def eval_command(arguments: Sequence[str]) -> None:
     """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
     given = parse(EvalArguments, arguments, prog="gmma eval")
@@ -311,7 +261,7 @@ def eval_command(arguments: Sequence[str]) -> None:
     drawn = output.parent / output.stem
     check_output("output", output)
     check_output("output", drawn, directory=True)
-    benchmarks = choose_benchmarks(config, given.tasks, load_experiment, settings)
+    benchmarks = choose_benchmarks(config, given.tasks, read_benchmark, settings)
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
         parts = assemble(config)
@@ -439,8 +389,7 @@ def plan_command(arguments: Sequence[str]) -> None:
     files, rest = take_option(rest, "--json")
     programs, rest = take_option(rest, "--program")
     overrides = [argument for argument in rest if argument != "--until-memory"]
-    default = load_experiment(path)
-    config = parse(type(default), overrides, prog=f"gmma plan {path}", default=default)
+    config = parse_experiment(path, overrides, prog=f"gmma plan {path}")
     if files:
         check_output("--json", Path(files[-1]))
     if not topologies:

@@ -11,7 +11,7 @@ from small_records import on_few_records
 from tasks.records import drawn_config
 from tiny_digits import experiment
 
-from gmma.commands import load_experiment
+from gmma.commands import read_benchmark
 from gmma.config import LaunchConfig
 from gmma.errors import UserError
 from gmma.run import benchmarks
@@ -34,7 +34,7 @@ OWN = experiment()
 
 
 def choose(*names, own=OWN, settings=lambda evaluation: evaluation):
-    return choose_benchmarks(own, names, load_experiment, settings)
+    return choose_benchmarks(own, names, read_benchmark, settings)
 
 
 def test_no_name_is_the_runs_own_task():
@@ -67,13 +67,15 @@ def test_a_named_task_must_not_fail_and_what_is_given_counts():
 def test_an_experiment_brings_its_task_slots_and_evaluation(tmp_path):
     path = tmp_path / "other.py"
     path.write_text((HERE / "tiny_digits.py").read_text().replace("samples=2", "samples=5")
-                    .replace("thought_tokens=13", "thought_tokens=17"))  # fmt: skip
-    (given,) = choose(str(path))
+                    .replace('name="tiny"', 'name="digits"'))  # fmt: skip
+    (given,) = choose(f"{path} --name other --tree.thought-tokens 17")
     assert given.name == "other"
     assert given.config.evaluation.samples == 5
     assert given.config.tree.thought_tokens == 17
     assert given.config.tree.thoughts == OWN.tree.thoughts
     assert given.config.model == OWN.model
+    with pytest.raises(UserError, match="two different benchmarks are named digits; give --name"):
+        choose("digits", str(path))
 
 
 def test_pictures_are_of_the_best_and_the_worst_and_of_no_row_twice():

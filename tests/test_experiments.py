@@ -1,7 +1,11 @@
-"""Every experiment loads, and its steps fit together at the sizes it names."""
+"""Every experiment loads under all of its parameters, and its steps fit together at its sizes."""
 
+import itertools
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import jax
 import numpy as np
@@ -9,13 +13,15 @@ import pytest
 from porting.directories import write_directory
 from small_records import on_few_records
 
-from gmma.commands import load_experiment
+from gmma.commands import read_benchmark, resolve
 from gmma.config import config_from_json, job_to_json, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.run.assembly import assemble
+from gmma.run.experiments import load_experiment, load_maker
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.run.programs import make_programs, make_rl_trainer, make_sft_trainer
+from gmma.tasks.mathematics import MathConfig
 from gmma.types import Advantages
 from gmma.update import join_params
 
@@ -23,10 +29,30 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENTS = sorted(
     path
     for path in (ROOT / "experiments").glob("*.py")
-    if "def experiment()" in path.read_text()  # the others are sweeps: tests/test_sweep.py
+    if "def experiment(" in path.read_text()  # the others are sweeps: tests/test_sweep.py
 )
-BASELINES = [path for path in EXPERIMENTS if path.stem.endswith(("_grpo", "_sft"))]
 DIRECTORIES = {"gemma-3-4b-it": "gemma3", "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
+
+
+def choices(annotation):
+    """The values of an annotated Literal."""
+    return get_args(annotation.__origin__)
+
+
+def combinations():
+    """(file, values) of every experiment that there is; tiny backbones have no adapters."""
+    for path in EXPERIMENTS:
+        parameters = load_maker(path, "experiment", "a config").parameters
+        names = [parameter.name for parameter in parameters]
+        for values in itertools.product(*(choices(p.annotation) for p in parameters)):
+            given = dict(zip(names, values, strict=True))
+            if (given.get("backbone"), given.get("trained")) != ("tiny", "lora"):
+                yield pytest.param(path, given, id="-".join((path.stem, *values)))
+
+
+ALL = list(combinations())
+T4A4 = [case for case in ALL if case.values[1]["variant"] == "t4a4"]
+BASELINES = [case for case in ALL if case not in T4A4]
 
 
 @pytest.fixture(scope="session")
@@ -36,15 +62,28 @@ def tiny_models(tmp_path_factory):
     return {name: write_directory(kind, home / kind) for name, kind in DIRECTORIES.items()}
 
 
-@pytest.mark.parametrize("path", BASELINES, ids=lambda path: path.stem)
-def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path):
+def name_of(path, variant, backbone="tiny", trained="full"):
+    """What the run of an experiment is called."""
+    if backbone == "tiny":
+        return f"{path.stem}_{variant}"
+    return f"{backbone}_{path.stem}_{variant}_{trained}"
+
+
+def test_runs_have_different_names():
+    names = {load_experiment(path, **given).name for path, given in (c.values for c in ALL)}
+    assert len(names) == len(ALL)
+    assert len(EXPERIMENTS) < 13
+
+
+@pytest.mark.parametrize(("path", "given"), BASELINES)
+def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path, given):
     """So its shapes are those of the other, whose steps are tried below."""
-    base = load_experiment(path.with_stem(path.stem.rpartition("_")[0] + "_t4a4"))
-    config = load_experiment(path)
-    assert config.name == path.stem
+    base = load_experiment(path, **given | {"variant": "t4a4"})
+    config = load_experiment(path, **given)
+    assert config.name == name_of(path, **given)
     assert config_from_json(job_to_json(config), path) == config
     responses = config.tree.thoughts * config.tree.answers
-    if path.stem.endswith("_grpo"):
+    if given["variant"] == "grpo":
         assert (responses, config.tree.answers) == (base.tree.thoughts * base.tree.answers, 1)
         assert config.objective.algorithm == "grpo"
         tree, objective, phases = base.tree, base.objective, (config.sft, config.rl)
@@ -59,16 +98,14 @@ def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path):
     assert shared == base
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in EXPERIMENTS if p not in BASELINES], ids=lambda path: path.stem
-)
-def test_every_experiment_has_the_shapes_of_a_run(path, tiny_models, tmp_path):
+@pytest.mark.parametrize(("path", "given"), T4A4)
+def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_path):
     """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
 
     With JAX's own promotion: optax raises a float to an integer power.
     """
-    config = load_experiment(path)
-    assert config.name == path.stem
+    config = load_experiment(path, **given)
+    assert config.name == name_of(path, **given)
     assert config_from_json(job_to_json(config), path) == config
     config = replace(config, task=on_few_records(config.task, tmp_path))
     config = with_launch(config, data_dir=tmp_path / "data")
@@ -109,12 +146,127 @@ def shapes_of(tree):
 
 
 def test_there_is_an_experiment():
-    assert [path.stem for path in EXPERIMENTS if path.stem.startswith("digits")]
+    assert ROOT / "experiments/digits.py" in EXPERIMENTS
+
+
+# Parameters on the command line.
+
+MATH = str(ROOT / "experiments/math.py")
+PARAMETERS = """
+import sys
+sys.path.append({here!r})
+from dataclasses import replace
+from tiny_digits import experiment as tiny
+
+def experiment({parameters}):
+    \"\"\"Make it.
+
+    Args:
+        layers: of the network
+    \"\"\"
+    return replace(tiny(), seed=layers)
+"""
+
+
+@pytest.fixture
+def write(tmp_path, monkeypatch):
+    """Write an experiment of the given parameters."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+    def written(parameters):
+        here = str(Path(__file__).parent)
+        (tmp_path / "own.py").write_text(PARAMETERS.format(here=here, parameters=parameters))
+        return str(tmp_path / "own.py")
+
+    return written
+
+
+def test_parameters_make_the_experiment_and_fields_are_laid_over_it():
+    words = "--rl.steps 7 --variant sft --trained=lora --backbone gemma3_4b --variant grpo"
+    config, _ = resolve([MATH, *words.split()], "train")
+    assert config.name == "gemma3_4b_math_grpo_lora"
+    made = load_experiment(Path(MATH), variant="grpo", trained="lora", backbone="gemma3_4b")
+    assert config == replace(made, rl=replace(made.rl, steps=7))
+
+
+def test_a_benchmark_takes_parameters_and_a_path_with_spaces(tmp_path):
+    home = tmp_path / "my files"
+    home.mkdir()
+    (home / "math.py").write_text(Path(MATH).read_text())
+    assert read_benchmark(f"{home}/math.py").name == "math_t4a4"
+    given = read_benchmark(f"{home}/math.py --backbone gemma3_4b --name 'the other one'")
+    assert (given.name, given.task.train_path) == ("the other one", MathConfig().train_path)
+    with pytest.raises(UserError, match="No closing quotation"):
+        read_benchmark(f"{home}/math.py --name 'x")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--variant tpo", r"invalid choice 'tpo' for argument '--variant'.*t4a4.*grpo.*sft"),
+        ("--variant", r"Missing value for argument '--variant'"),
+        ("--varaint grpo", r"--varaint.*Perhaps you meant:.*--variant \{t4a4,grpo,sft\}"),
+        ("--rl.stesp 3", r"--rl.stesp.*Perhaps you meant:.*--rl.steps INT"),
+        ("--variant grpo --rl.steps x", r"Error parsing --rl.steps"),
+    ],
+)
+def test_a_wrong_word_is_one_message(words, message, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        resolve([MATH, *words.split()], "train")
+    assert ended.value.code == 2
+    assert re.search(message, capfd.readouterr().err, re.DOTALL)
+
+
+def test_tiny_has_no_adapters():
+    with pytest.raises(UserError, match=r"trained = lora; it must be full with backbone tiny"):
+        resolve([MATH, "--trained", "lora"], "train")
+
+
+def test_help_lists_parameters_and_fields(write, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as ended:
+        resolve([MATH, "--backbone", "gemma3_4b", "--help"], "train")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert "--variant {t4a4,grpo,sft}" in printed
+    assert "the GRPO baseline" in printed
+    assert "gemma3_4b_math_t4a4_full" in printed  # the default of a field, under the parameters
+    with pytest.raises(SystemExit):
+        resolve([write("layers: int = 2, wide: bool = False"), "--help"], "train")
+    printed = capsys.readouterr().out
+    assert "--layers INT" in printed
+    assert "of the network (default: 2)" in printed
+
+
+def test_a_users_parameters_are_of_their_types(write, capfd):
+    assert resolve([write("layers: int = 2"), "--layers", "5"], "train")[0].seed == 5
+    assert resolve([write("layers: int | None = 4, **more")], "train")[0].seed == 4
+    with pytest.raises(SystemExit):
+        resolve([write("layers: int = 2"), "--layers", "many"], "train")
+    assert "Error parsing --layers" in capfd.readouterr().err
+    with pytest.raises(SystemExit):
+        resolve([write("layers: int")], "train")
+    assert re.search(r"--layers INT\s.*required", capfd.readouterr().err, re.DOTALL)
+
+
+@pytest.mark.parametrize("name", ["seed", "tree", "data_dir", "resume", "help"])
+def test_a_parameter_with_the_name_of_an_option_is_refused(name, write):
+    with pytest.raises(UserError, match=f"the parameter '{name}' of experiment.. has the name of"):
+        resolve([write(f"layers: int = 2, {name}: int = 3")], "train")
+
+
+def test_a_file_beside_an_experiment_hides_no_library(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "code", raising=False)
+    (tmp_path / "code.py").write_text("raise ValueError")
+    (tmp_path / "odd.py").write_text("import code\nexperiment = code.InteractiveConsole")
+    with pytest.raises(UserError, match="returned InteractiveConsole"):
+        load_experiment(tmp_path / "odd.py")
 
 
 def test_a_file_that_is_not_there_is_named_with_its_neighbours():
-    with pytest.raises(UserError, match=r"no experiment file .*digit_t4a4\.py; .*digits_t4a4\.py"):
-        load_experiment(ROOT / "experiments/digit_t4a4.py")
+    with pytest.raises(UserError, match=r"no experiment file .*digit\.py; .*digits\.py"):
+        load_experiment(ROOT / "experiments/digit.py")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from slices import needs_libtpu
 
 import gmma
-from gmma.commands import load_experiment, take_option
+from gmma.commands import take_option
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
@@ -24,6 +24,7 @@ from gmma.plan.command import ProgramPlan, plan_program, plan_slice
 from gmma.plan.programs import Planned, plan_parts, plan_programs
 from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 from gmma.porting.pretrained import describe_pretrained
+from gmma.run.experiments import load_experiment
 
 PRESETS = Path(gmma.__file__).parent / "presets"
 
@@ -76,7 +77,7 @@ def test_options_are_taken_out_wherever_they_stand() -> None:
 
 def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:
     """The default job on few scenes, in bfloat16, on 2 × 2 × 2 chips."""
-    config = load_experiment(Path(__file__).parent.parent / "experiments/digits_t4a4.py")
+    config = load_experiment(Path(__file__).parent.parent / "experiments/digits.py")
     scenes = {"train_scenes": 64, "validation_scenes": 4, "test_scenes": 4}
     return replace(
         config,

@@ -190,7 +190,7 @@ def test_every_sweep_of_the_experiments_has_valid_runs():
     paths = [p for p in (ROOT / "experiments").glob("*.py") if "def sweep()" in p.read_text()]
     assert paths
     for path in paths:
-        runs = sweep_runs(load_sweep(path))
+        runs = sweep_runs(load_sweep(path, [])[0])
         assert len({run.config.run_dir for run in runs}) == len(runs)
         assert all(isinstance(run.config, ExperimentConfig) for run in runs)
 
@@ -411,7 +411,7 @@ def test_the_record_of_an_unfinished_sweep_holds_what_is_done(quick):
     ("arguments", "message"),
     [
         ([], "which experiment"),
-        ([str(ROOT / "experiments/digits_t4a4.py")], r"no function sweep\(\)"),
+        ([str(ROOT / "experiments/digits.py")], r"no function sweep\(\)"),
         ([str(ROOT / "tests/tiny_sweep.py"), "--share", "2/2"], "INDEX/COUNT"),
         ([str(ROOT / "tests/tiny_sweep.py"), "--seed", "3"], "--seed has no effect"),
         ([str(ROOT / "tests/tiny_sweep.py"), "--name", "x"], "--name has no effect"),
@@ -428,7 +428,7 @@ def test_a_wrong_command_is_refused(arguments, message, tmp_path, monkeypatch):
 def test_runs_of_another_config_are_not_shown_as_those_of_this_one(quick, flag, monkeypatch):
     sweep, runs, *_ = quick
     run_queue(sweep, runs, 1, Share(index=0, count=1))
-    monkeypatch.setattr("gmma.sweep.command.load_sweep", lambda path: sweep)
+    monkeypatch.setattr("gmma.sweep.command.make_sweep", lambda *_: sweep)
     wanted = [str(ROOT / "tests/tiny_sweep.py"), flag, "--rl.optimizer.learning-rate", "0.5"]
     with pytest.raises(UserError, match=r"started with another config.*learning_rate"):
         sweep_command(wanted)

@@ -10,8 +10,8 @@ import random
 
 from tiny_run import TINY
 
-from gmma.commands import load_experiment
 from gmma.config import config_to_json
+from gmma.run.experiments import load_experiment
 
 EXPERIMENTS = {
     "syntax.py": "def experiment(:\n",

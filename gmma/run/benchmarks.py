@@ -1,7 +1,8 @@
 """A run's model on benchmarks beside its own task: figures, JSON, pictures of best and worst.
 
 A benchmark is named by its task, whose default config (or the run's own) then says which records,
-or by an experiment file, which besides brings its slots, its number of samples and its sampling.
+or by an experiment file and its options, which besides brings its slots, its number of samples and
+its sampling.
 `all` is every task; one that cannot be tried is left out, and the table says why.
 """
 
@@ -9,7 +10,6 @@ import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,13 +61,13 @@ class Outcome:
 def choose_benchmarks(
     own: ExperimentConfig,
     names: Sequence[str],
-    load: Callable[[Path], ExperimentConfig],
+    load: Callable[[str], ExperimentConfig],
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> list[Benchmark]:
     """The benchmarks of some names; none names the run's own task.
 
-    `load` reads an experiment file, `settings` lays what was given on the command line over an
-    evaluation's own. Raises UserError for a name that is neither.
+    `load` reads an experiment file with its options, `settings` lays what was given on the command
+    line over an evaluation's own. Raises UserError for a name that is neither.
     """
     ours = Benchmark(name=own.task.name, config=with_settings(own, own, settings))
     chosen: dict[str, Benchmark] = {} if names else {ours.name: ours}
@@ -76,13 +76,16 @@ def choose_benchmarks(
             chosen[ours.name] = ours
             others = [task for task in TASKS if task not in (ours.name, *NEEDS_CONFIG)]
             found = [of_task(own, task, settings, may_fail=True) for task in others]
-        elif name.endswith(".py"):
-            found = [with_experiment(own, Path(name), load, settings)]
+        elif name.endswith(".py") or ".py " in name:
+            found = [with_experiment(own, load(name), settings)]
         elif name == ours.name:
             found = [ours]
         else:
             found = [of_task(own, name, settings)]
-        chosen |= {benchmark.name: benchmark for benchmark in found}
+        for benchmark in found:
+            if chosen.get(benchmark.name, benchmark).config != benchmark.config:
+                raise UserError(f"two different benchmarks are named {benchmark.name}; give --name")
+            chosen[benchmark.name] = benchmark
     return list(chosen.values())
 
 
@@ -107,12 +110,10 @@ def of_task(
 
 def with_experiment(
     own: ExperimentConfig,
-    path: Path,
-    load: Callable[[Path], ExperimentConfig],
+    other: ExperimentConfig,
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> Benchmark:
-    """The run's model on an experiment's task, as that experiment evaluates it."""
-    other = load(path)
+    """Return the run's model on an experiment's task, as that experiment evaluates it."""
     slots = replace(
         own.tree,
         prompt_tokens=other.tree.prompt_tokens,
@@ -120,7 +121,7 @@ def with_experiment(
         answer_tokens=other.tree.answer_tokens,
     )
     config = replace(own, task=other.task, tree=slots)
-    return Benchmark(name=path.stem, config=with_settings(other, config, settings))
+    return Benchmark(name=other.name, config=with_settings(other, config, settings))
 
 
 def with_settings(

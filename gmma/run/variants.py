@@ -1,10 +1,13 @@
-"""What experiments have in common: a ported backbone's settings, and the baselines of a T4A4 run.
+"""What experiments have in common: their parameters, the settings of a ported backbone, baselines.
 
 Every number here is our choice: the paper's settings are not known to us.
 """
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from gmma.config import (
     CheckpointConfig,
@@ -17,17 +20,41 @@ from gmma.config import (
     RewardConfig,
     TaskConfig,
     TreeConfig,
+    require,
 )
 from gmma.families.pretrained import PretrainedConfig
 from gmma.models.lora import LoraConfig
 from gmma.rewards.terms import RewardTerm
 
-GEMMA = Path("models/gemma-3-4b-it")
-QWEN = Path("models/Qwen2.5-VL-3B-Instruct")
+Variant = Annotated[
+    Literal["t4a4", "grpo", "sft"],
+    tyro.conf.arg(
+        help="t4a4: GRPO-MA, four thoughts with four answers each. grpo: the GRPO baseline, as "
+        "many responses, each after its own thought. sft: the SFT baseline, as many steps in all"
+    ),
+]
+Backbone = Annotated[
+    Literal["tiny", "gemma3_4b", "qwen2_5_vl_3b"],
+    tyro.conf.arg(help="tiny starts from nothing; the others are read from models/"),
+]
+Trained = Annotated[
+    Literal["full", "lora"],
+    tyro.conf.arg(
+        help="full: every parameter, but the image tower of a ported backbone. lora: adapters of a "
+        "ported backbone"
+    ),
+]
+DIRECTORIES = {
+    "gemma3_4b": Path("models/gemma-3-4b-it"),
+    "qwen2_5_vl_3b": Path("models/Qwen2.5-VL-3B-Instruct"),
+}
+# Full fine-tuning takes smaller steps than adapters do: (SFT, RL).
+LEARNING_RATES = {"full": (1e-5, 1e-6), "lora": (1e-4, 1e-5)}
 
 
-def lora_t4a4(
-    directory: Path,
+def ported_t4a4(
+    backbone: str,
+    trained: Trained,
     name: str,
     task: TaskConfig,
     reward: str,
@@ -37,14 +64,18 @@ def lora_t4a4(
     thought_tokens: int = 256,
     sft_steps: int = 50,
 ) -> ExperimentConfig:
-    """GRPO-MA T4A4 of a ported backbone with adapters: a short warm start, then RL on one reward.
+    """Configure GRPO-MA T4A4 of a ported backbone: a short warm start, then RL on one reward.
 
     The base is cut over all devices, as `docs/tpu.md` plans it.
     """
+    sft_rate, rl_rate = LEARNING_RATES[trained]
     return ExperimentConfig(
         name=name,
         task=task,
-        model=PretrainedConfig(directory=directory, lora=LoraConfig(rank=16, alpha=32.0)),
+        model=PretrainedConfig(
+            directory=DIRECTORIES[backbone],
+            lora=LoraConfig(rank=16, alpha=32.0) if trained == "lora" else None,
+        ),
         tree=TreeConfig(
             thoughts=4,
             answers=4,
@@ -59,13 +90,13 @@ def lora_t4a4(
             steps=sft_steps,
             batch_prompts=32,
             microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10, schedule="cosine"),
+            optimizer=OptimizerConfig(learning_rate=sft_rate, warmup_steps=10, schedule="cosine"),
         ),
         rl=PhaseConfig(
             steps=500,
             batch_prompts=32,
             microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-5, warmup_steps=10),
+            optimizer=OptimizerConfig(learning_rate=rl_rate, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
         checkpoint=CheckpointConfig(every_steps=50),
@@ -74,22 +105,26 @@ def lora_t4a4(
     )
 
 
-def as_grpo(base: ExperimentConfig) -> ExperimentConfig:
-    """The GRPO baseline: as many responses per prompt, each after a thought of its own."""
-    tree = replace(base.tree, thoughts=base.tree.thoughts * base.tree.answers, answers=1)
-    return replace(
-        base,
-        name=base.name.replace("_t4a4", "_grpo"),
-        tree=tree,
-        objective=replace(base.objective, algorithm="grpo"),
-    )
+def check_tiny(trained: Trained) -> None:
+    """Raise UserError where the tiny backbone is to be trained by adapters."""
+    require(trained == "full", "trained", trained, "full with backbone tiny, which has no adapters")
 
 
-def as_sft(base: ExperimentConfig) -> ExperimentConfig:
-    """The SFT baseline: as many steps as warm start and RL together, all of imitation."""
+def as_variant(t4a4: ExperimentConfig, variant: Variant) -> ExperimentConfig:
+    """Return a T4A4 experiment as it is, or as one of its baselines."""
+    return {"t4a4": lambda same: same, "grpo": as_grpo, "sft": as_sft}[variant](t4a4)
+
+
+def as_grpo(t4a4: ExperimentConfig) -> ExperimentConfig:
+    """Return the GRPO baseline: as many responses per prompt, each after a thought of its own."""
+    tree = replace(t4a4.tree, thoughts=t4a4.tree.thoughts * t4a4.tree.answers, answers=1)
+    return replace(t4a4, tree=tree, objective=replace(t4a4.objective, algorithm="grpo"))
+
+
+def as_sft(t4a4: ExperimentConfig) -> ExperimentConfig:
+    """Return the SFT baseline: the steps of warm start and RL together, all of imitation."""
     return replace(
-        base,
-        name=base.name.replace("_t4a4", "_sft"),
-        sft=replace(base.sft, steps=base.sft.steps + base.rl.steps),
-        rl=replace(base.rl, steps=0),
+        t4a4,
+        sft=replace(t4a4.sft, steps=t4a4.sft.steps + t4a4.rl.steps),
+        rl=replace(t4a4.rl, steps=0),
     )

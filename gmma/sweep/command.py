@@ -6,21 +6,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from gmma.commands import (
-    load_module,
-    parse,
-    split_experiment,
-    use_compilation_cache,
-    users_code,
-)
+from gmma.commands import parse, split_experiment, use_compilation_cache
 from gmma.config import ExperimentConfig, of_its_types, require
 from gmma.errors import UserError
 from gmma.files import check_output, write_whole
 from gmma.records.console import print_table
+from gmma.run.experiments import Maker, line_of, load_maker, take_parameters
 from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep.grid_run import GridTimes, compare_with_runs, run_grid
 from gmma.sweep.plots import plot_sweep
@@ -54,16 +49,22 @@ def parse_share(text: str) -> Share:
     return Share(index=int(index), count=int(count))
 
 
-def load_sweep(path: Path) -> Sweep:
-    """Load what an experiment file's `sweep()` returns."""
-    make = getattr(load_module(path), "sweep", None)
-    if not callable(make):
-        raise UserError(f"{path} has no function sweep() that returns a Sweep")
-    with users_code(path):
-        sweep = make()
+def make_sweep(maker: Maker, values: dict[str, Any]) -> Sweep:
+    """Call `sweep()` of an experiment file. Raises UserError unless it returns a Sweep."""
+    sweep = maker(**values)
     if not isinstance(sweep, Sweep):
-        raise UserError(f"sweep() of {path} returned {type(sweep).__name__}, not a Sweep")
-    return replace(sweep, base=of_its_types(sweep.base, path))
+        raise UserError(f"sweep() of {maker.path} returned {type(sweep).__name__}, not a Sweep")
+    return replace(sweep, base=of_its_types(sweep.base, maker.path))
+
+
+def load_sweep(path: Path, arguments: Sequence[str]) -> tuple[Sweep, SweepArguments]:
+    """Make the sweep of a file with its parameters, and parse the other arguments."""
+    prog = f"gmma sweep {path}"
+    maker = load_maker(path, "sweep", "a Sweep")
+    values = take_parameters(maker, arguments, prog)
+    sweep = make_sweep(maker, values)
+    default = SweepArguments(base=sweep.base)
+    return sweep, parse(line_of(maker, values, default), arguments, prog=prog)
 
 
 def sweep_command(arguments: Sequence[str]) -> None:
@@ -76,9 +77,7 @@ def sweep_command(arguments: Sequence[str]) -> None:
     path, rest = split_experiment(arguments, "sweep")
     flags = {flag for flag in FLAGS if flag in rest}
     rest = [argument for argument in rest if argument not in flags]
-    sweep = load_sweep(path)
-    default = SweepArguments(base=sweep.base)
-    given = parse(SweepArguments, rest, prog=f"gmma sweep {path}", default=default)
+    sweep, given = load_sweep(path, rest)
     sweep = replace(sweep, base=checked_base(sweep, given.base))
     runs = sweep_runs(sweep)
     check_runs(runs)

@@ -12,7 +12,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from gmma.cli import main
-from gmma.commands import load_experiment
 from gmma.config import config_to_json
 from gmma.families.pretrained import PretrainedConfig
 from gmma.hardware.sharding import make_mesh
@@ -20,6 +19,7 @@ from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.models.lora import LoraConfig, add_adapters
 from gmma.porting import load_pretrained
 from gmma.records.checkpoint import find_params, restore_params, save_params
+from gmma.run.experiments import load_experiment
 from tests.porting.directories import write_directory
 
 FAMILIES = ("gemma3", "qwen2_5_vl")
@@ -147,7 +147,7 @@ JOB = """
 from dataclasses import replace
 from pathlib import Path
 
-from gmma.commands import load_experiment
+from gmma.run.experiments import load_experiment
 from gmma.config import TreeConfig
 from gmma.families.pretrained import PretrainedConfig
 

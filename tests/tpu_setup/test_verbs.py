@@ -15,7 +15,7 @@ import pytest
 HERE = Path(__file__).parent
 SETUP = HERE.parents[1] / "tpu_setup"
 VERBS = ("create", "install", "run", "logs", "fetch", "delete")
-EXPERIMENT = "experiments/digits_t4a4.py"
+EXPERIMENT = "experiments/digits.py"
 SECRET = "hf_NeverOnACommandLine"
 LOCATION = ["--project=my-project", "--zone=us-west4-a"]
 CREATE = ["compute", "tpus", "queued-resources", "create"]
@@ -324,7 +324,7 @@ def test_run_trains_on_every_worker_and_creates_nothing(slice_up):
     for worker in range(3):
         assert slice_up.trainer_starts(worker) == [
             ["train", EXPERIMENT, "--resume", "--steps", "10", "--note", "two words; $HOME",
-             "--runs-dir", "gs://my-bucket/runs", "--name", "digits_t4a4", "--hosts.join", "slice",
+             "--runs-dir", "gs://my-bucket/runs", "--name", "digits", "--hosts.join", "slice",
              "token="]
         ]  # fmt: skip
     assert slice_up.count(DELETE) == 0
@@ -410,7 +410,7 @@ def test_gmma_takes_what_the_worker_gives_it(slice_up):
     assert arguments[0] == "train"
     config, resume = resolve([str(SETUP.parent / EXPERIMENT), *arguments[2:]], "train")
     assert resume
-    assert str(config.run_dir) == "gs://my-bucket/runs/digits_t4a4"
+    assert str(config.run_dir) == "gs://my-bucket/runs/digits"
     assert (config.launch.hosts.join, config.rl.steps) == ("slice", 7)
 
 
@@ -427,7 +427,7 @@ def test_run_again_watches_the_training_that_goes_on(slice_up):
     slice_up.lives = ["until_watched"]
     (slice_up.folder / "lives").write_text("until_watched\n")
     (slice_up.folder / "calls").touch()
-    script = f"bash gmma/tpu_setup/on_worker.sh start gs://my-bucket/runs/digits_t4a4 {EXPERIMENT}"
+    script = f"bash gmma/tpu_setup/on_worker.sh start gs://my-bucket/runs/digits {EXPERIMENT}"
     run_on_worker(slice_up, 0, script)
     done = slice_up.run("run", EXPERIMENT)
     assert done.returncode == 0, done.stderr
@@ -441,7 +441,7 @@ def test_a_run_on_a_disk_is_kept_and_fetched_there(cloud, tmp_path):
     cloud.config |= {"RUN_ROOT": str(tmp_path / "disk"), "SPOT": "no"}
     cloud.lives = ["interrupted", "finished"]
     assert cloud.run("run", EXPERIMENT).returncode == 0
-    where = ["--runs-dir", str(tmp_path / "disk"), "--name", "digits_t4a4"]
+    where = ["--runs-dir", str(tmp_path / "disk"), "--name", "digits"]
     assert cloud.trainer_starts()[0][-7:-3] == where
     assert cloud.run("fetch", EXPERIMENT, str(tmp_path / "here")).returncode == 0
     assert (tmp_path / "here/checkpoints/10").is_dir()
@@ -514,7 +514,7 @@ def test_logs_shows_one_workers_log(slice_up):
 def test_fetch_copies_the_run_without_checkpoints_and_every_log(slice_up, tmp_path):
     slice_up.lives = ["interrupted", "finished"]
     slice_up.run("run", EXPERIMENT)
-    (slice_up.folder / "bucket/my-bucket/runs/digits_t4a4/metrics.jsonl").write_text("{}")
+    (slice_up.folder / "bucket/my-bucket/runs/digits/metrics.jsonl").write_text("{}")
     here = tmp_path / "here"
     done = slice_up.run("fetch", EXPERIMENT, str(here))
     assert done.returncode == 0, done.stderr

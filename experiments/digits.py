@@ -1,6 +1,7 @@
 """The default job: GRPO-MA with K = 4 thoughts and M = 4 answers on scenes of handwritten digits.
 
-gmma train experiments/digits_t4a4.py
+gmma train experiments/digits.py
+gmma train experiments/digits.py --variant grpo
 """
 
 from gmma.config import (
@@ -14,13 +15,14 @@ from gmma.config import (
 )
 from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
+from gmma.run.variants import Variant, as_variant
 from gmma.tasks.digits import DigitsConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Sizes and rates tried on two CPU cores; see experiments/LOG.md."""
-    return ExperimentConfig(
-        name="digits_t4a4",
+    t4a4 = ExperimentConfig(
+        name=f"digits_{variant}",
         task=DigitsConfig(),
         model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256),
         tree=TreeConfig(
@@ -42,3 +44,4 @@ def experiment() -> ExperimentConfig:
         evaluation=EvalConfig(examples=512),
         checkpoint=CheckpointConfig(every_steps=50),
     )
+    return as_variant(t4a4, variant)

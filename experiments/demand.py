@@ -1,6 +1,7 @@
-"""GRPO-MA T4A4 on the object that meets a need: Qwen2.5-VL 3B, adapters alone trained.
+"""The object that meets a need: Qwen2.5-VL 3B, adapters alone trained.
 
-    gmma train experiments/demand_t4a4.py
+    gmma train experiments/demand.py
+    gmma train experiments/demand.py --variant grpo
 
 Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
 and in `data/demand` the file `demand_train.jsonl` and the images that it names
@@ -12,14 +13,23 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
-from gmma.run.variants import QWEN, lora_t4a4
+from gmma.run.variants import Variant, as_variant, ported_t4a4
 from gmma.tasks.demand import DemandConfig
 from gmma.tasks.manifest import RecordsConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Whether the paper has this task is not confirmed; the field trains it the same way."""
     task = DemandConfig(
         records=RecordsConfig(format="demand", train=Path("data/demand/demand_train.jsonl")),
     )
-    return lora_t4a4(QWEN, "demand_t4a4", task, "demand", prompt_tokens=1024, answer_tokens=64)
+    t4a4 = ported_t4a4(
+        "qwen2_5_vl_3b",
+        "lora",
+        f"demand_{variant}",
+        task,
+        "demand",
+        prompt_tokens=1024,
+        answer_tokens=64,
+    )
+    return as_variant(t4a4, variant)

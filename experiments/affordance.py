@@ -1,6 +1,7 @@
-"""GRPO-MA T4A4 on part affordances, answered by a box: Qwen2.5-VL 3B, adapters alone trained.
+"""Part affordances, answered by a box: Qwen2.5-VL 3B, adapters alone trained.
 
-    gmma train experiments/affordance_t4a4.py
+    gmma train experiments/affordance.py
+    gmma train experiments/affordance.py --variant grpo
 
 Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
 and in `data/umd` the files `annotations.jsonl`, `classes.json`, `images/` and `masks/`
@@ -12,14 +13,23 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
-from gmma.run.variants import QWEN, lora_t4a4
+from gmma.run.variants import Variant, as_variant, ported_t4a4
 from gmma.tasks.affordance import AffordanceConfig
 from gmma.tasks.manifest import RecordsConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Points instead: `--task.form points --rewards.terms.0.name affordance_points`."""
     task = AffordanceConfig(
         records=RecordsConfig(format="umd", train=Path("data/umd/annotations.jsonl")),
     )
-    return lora_t4a4(QWEN, "affordance_t4a4", task, "box_iou", prompt_tokens=1024, answer_tokens=64)
+    t4a4 = ported_t4a4(
+        "qwen2_5_vl_3b",
+        "lora",
+        f"affordance_{variant}",
+        task,
+        "box_iou",
+        prompt_tokens=1024,
+        answer_tokens=64,
+    )
+    return as_variant(t4a4, variant)

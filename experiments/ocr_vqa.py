@@ -1,6 +1,7 @@
-"""GRPO-MA T4A4 on questions about text in images: Qwen2.5-VL 3B, adapters alone trained.
+"""Questions about text in images: Qwen2.5-VL 3B, adapters alone trained.
 
-    gmma train experiments/ocr_vqa_t4a4.py
+    gmma train experiments/ocr_vqa.py
+    gmma train experiments/ocr_vqa.py --variant grpo
 
 Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
 and in `data/ocr_vqa` the file `ocr_vqa.jsonl` and the images that it names
@@ -12,14 +13,23 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
-from gmma.run.variants import QWEN, lora_t4a4
+from gmma.run.variants import Variant, as_variant, ported_t4a4
 from gmma.tasks.manifest import RecordsConfig
 from gmma.tasks.ocr_vqa import OcrVqaConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Whether the paper has this task is not confirmed; the field trains it the same way."""
     task = OcrVqaConfig(
         records=RecordsConfig(format="ocr_vqa", train=Path("data/ocr_vqa/ocr_vqa.jsonl")),
     )
-    return lora_t4a4(QWEN, "ocr_vqa_t4a4", task, "anls", prompt_tokens=1536, answer_tokens=64)
+    t4a4 = ported_t4a4(
+        "qwen2_5_vl_3b",
+        "lora",
+        f"ocr_vqa_{variant}",
+        task,
+        "anls",
+        prompt_tokens=1536,
+        answer_tokens=64,
+    )
+    return as_variant(t4a4, variant)

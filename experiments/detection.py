@@ -1,6 +1,7 @@
-"""GRPO-MA T4A4 on object detection on COCO 2017: Qwen2.5-VL 3B, adapters alone trained.
+"""Object detection on COCO 2017: Qwen2.5-VL 3B, adapters alone trained.
 
-    gmma train experiments/detection_t4a4.py
+    gmma train experiments/detection.py
+    gmma train experiments/detection.py --variant grpo
 
 Needs Qwen/Qwen2.5-VL-3B-Instruct in `models/Qwen2.5-VL-3B-Instruct`,
 and in `data/coco` the files `annotations/instances_train2017.json`, `annotations/
@@ -12,12 +13,12 @@ real weights, so no figure is expected. The paper's settings are not known: ever
 from pathlib import Path
 
 from gmma.config import ExperimentConfig
-from gmma.run.variants import QWEN, lora_t4a4
+from gmma.run.variants import Variant, as_variant, ported_t4a4
 from gmma.tasks.detection import DetectionConfig
 from gmma.tasks.manifest import RecordsConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Images with more than 20 objects are left out: their answers would not fit."""
     task = DetectionConfig(
         most_objects=20,
@@ -29,6 +30,13 @@ def experiment() -> ExperimentConfig:
             validation_share=0.02,
         ),
     )
-    return lora_t4a4(
-        QWEN, "detection_t4a4", task, "detection", prompt_tokens=1024, answer_tokens=768
+    t4a4 = ported_t4a4(
+        "qwen2_5_vl_3b",
+        "lora",
+        f"detection_{variant}",
+        task,
+        "detection",
+        prompt_tokens=1024,
+        answer_tokens=768,
     )
+    return as_variant(t4a4, variant)

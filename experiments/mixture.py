@@ -1,7 +1,7 @@
 """GRPO-MA T4A4 on two tasks at once, digits on pictures and GSM8K's short problems, tiny family.
 
-    gmma train experiments/mixture_t4a4.py
-    gmma train experiments/mixture_t4a4.py --sft.steps 5 --rl.steps 5
+    gmma train experiments/mixture.py
+    gmma train experiments/mixture.py --sft.steps 5 --rl.steps 5
 
 One model, one tokenizer, one batch: rows with a picture beside rows without. SFT imitates what has
 a reasoning trace, RL rewards each task by its own terms. Records: `train.jsonl` and `test.jsonl` of
@@ -23,12 +23,13 @@ from gmma.config import (
 )
 from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
+from gmma.run.variants import Variant, as_variant
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixture import MixtureConfig, MixturePart
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Two prompts of three ask for a digit."""
     math = MathConfig(
         train_path=Path("data/gsm8k/train.jsonl"),
@@ -38,8 +39,8 @@ def experiment() -> ExperimentConfig:
         longest_thought=150,
         explain=False,
     )
-    return ExperimentConfig(
-        name="mixture_t4a4",
+    t4a4 = ExperimentConfig(
+        name=f"mixture_{variant}",
         task=MixtureConfig(
             parts=(MixturePart(task=DigitsConfig(), weight=2.0), MixturePart(task=math)),
             vocab_size=2048,
@@ -68,3 +69,4 @@ def experiment() -> ExperimentConfig:
         evaluation=EvalConfig(examples=256, batch_prompts=32),
         checkpoint=CheckpointConfig(every_steps=50),
     )
+    return as_variant(t4a4, variant)

@@ -1,7 +1,8 @@
-"""GRPO-MA T4A4 on MBPP's short exercises, judged on HumanEval's, tiny family.
+"""MBPP's short exercises, judged on HumanEval's, tiny family: GRPO-MA T4A4 and its baselines.
 
-    gmma train experiments/code_t4a4.py
-    gmma train experiments/code_t4a4.py --sft.steps 5 --rl.steps 5   # 7 busy minutes
+    gmma train experiments/code.py
+    gmma train experiments/code.py --variant grpo
+    gmma train experiments/code.py --sft.steps 5 --rl.steps 5   # 7 busy minutes
 
 Records: `mbpp.jsonl` of github.com/google-research/google-research (mbpp) in `data/mbpp/` and
 `HumanEval.jsonl` of github.com/openai/human-eval in `data/humaneval/`, or any that
@@ -25,13 +26,14 @@ from gmma.config import (
 )
 from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
+from gmma.run.variants import Variant, as_variant
 from gmma.tasks.code import CodeConfig
 
 
-def experiment() -> ExperimentConfig:
+def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
     """Exercises and solutions of up to 200 characters; a submission has two seconds."""
-    return ExperimentConfig(
-        name="code_t4a4",
+    t4a4 = ExperimentConfig(
+        name=f"code_{variant}",
         task=CodeConfig(
             train_path=Path("data/mbpp/mbpp.jsonl"),
             test_path=Path("data/humaneval/HumanEval.jsonl"),
@@ -63,3 +65,4 @@ def experiment() -> ExperimentConfig:
         evaluation=EvalConfig(examples=160, batch_prompts=16),
         checkpoint=CheckpointConfig(every_steps=50),
     )
+    return as_variant(t4a4, variant)

@@ -1,0 +1,90 @@
+"""GSM8K: the tiny family on its short problems, or a ported backbone on all of them.
+
+    gmma train experiments/math.py
+    gmma train experiments/math.py --variant grpo
+    gmma train experiments/math.py --sft.steps 5 --rl.steps 5   # 3 busy minutes
+    gmma train experiments/math.py --backbone qwen2_5_vl_3b --trained lora
+
+Records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-school-math in `data/gsm8k/`, or
+any that `--task.train-path` and `--task.test-path` name.
+
+Tiny: two CPU cores. Run time and figure of the whole run: not run yet. A network of this size that
+starts from nothing does not learn to reckon, so expect an accuracy near 0: it shows the line.
+
+Ported: needs google/gemma-3-4b-it in `models/gemma-3-4b-it` or Qwen/Qwen2.5-VL-3B-Instruct in
+`models/Qwen2.5-VL-3B-Instruct`. Adapters are planned for a slice of eight TPU v5e; `gmma plan`
+tells which slices hold full fine-tuning (`docs/tpu.md`). Not run on real weights, so no figure is
+expected. The paper's settings are not known ([?]): every number here is our choice.
+"""
+
+from pathlib import Path
+
+from gmma.config import (
+    CheckpointConfig,
+    EvalConfig,
+    ExperimentConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RewardConfig,
+    TreeConfig,
+)
+from gmma.families.tiny.network import TinyConfig
+from gmma.rewards.terms import RewardTerm
+from gmma.run.variants import Backbone, Trained, Variant, as_variant, check_tiny, ported_t4a4
+from gmma.tasks.mathematics import MathConfig
+
+
+def experiment(
+    variant: Variant = "t4a4", backbone: Backbone = "tiny", trained: Trained = "full"
+) -> ExperimentConfig:
+    """The records' own solutions are the thoughts of the warm start."""
+    if backbone == "tiny":
+        check_tiny(trained)
+        t4a4 = tiny_t4a4(f"math_{variant}")
+    else:
+        t4a4 = ported_t4a4(
+            backbone,
+            trained,
+            f"{backbone}_math_{variant}_{trained}",
+            MathConfig(),
+            "math",
+            prompt_tokens=512,
+            thought_tokens=512,
+            answer_tokens=64,
+            sft_steps=100,
+        )
+    return as_variant(t4a4, variant)
+
+
+def tiny_t4a4(name: str) -> ExperimentConfig:
+    """Problems of up to 150 characters, so that 64 prompt slots and 88 of a thought hold them."""
+    return ExperimentConfig(
+        name=name,
+        task=MathConfig(
+            train_path=Path("data/gsm8k/train.jsonl"),
+            test_path=Path("data/gsm8k/test.jsonl"),
+            held_out=64,
+            longest_question=150,
+            longest_thought=150,
+            explain=False,
+        ),
+        model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256, images=0),
+        tree=TreeConfig(
+            thoughts=4, answers=4, prompt_tokens=64, thought_tokens=88, answer_tokens=12
+        ),
+        rewards=RewardConfig(
+            terms=(RewardTerm("math", weight=1.0), RewardTerm("format", weight=0.1))
+        ),
+        sft=PhaseConfig(
+            steps=1000,
+            batch_prompts=32,
+            optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, schedule="cosine"),
+        ),
+        rl=PhaseConfig(
+            steps=200,
+            batch_prompts=16,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
+        ),
+        evaluation=EvalConfig(examples=160, batch_prompts=32),
+        checkpoint=CheckpointConfig(every_steps=50),
+    )
