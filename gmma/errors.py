@@ -32,7 +32,7 @@ class UserErrors(UserError):  # noqa: N818 - a plural
 
 
 def problems_of(error: UserError) -> tuple[str, ...]:
-    """The mistakes that an error speaks of, one or several."""
+    """Return the mistakes that an error speaks of, one or several."""
     return error.problems if isinstance(error, UserErrors) else (str(error),)
 
 
@@ -51,7 +51,7 @@ def gather(*steps: Callable[[], Any]) -> list[Any]:
 
 
 def say(error: OSError) -> str:
-    """A system's error about a file as a message: which file, what is wrong, what helps."""
+    """Return a system's error about a file as a message: which file, what is wrong, what helps."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     place = " to ".join(names) or "a file"
     return f"{place}: {error.strerror or error}; {DISK.get(error.errno or 0, 'give another path')}"

@@ -26,7 +26,7 @@ SCHEMES = ("gs", "s3", "az", "hf")  # that etils.epath knows
 
 
 def run_path(text: str | PurePath) -> Path | epath.Path:
-    """A path on disk, or with a scheme in a bucket: `gs://BUCKET/FOLDER`."""
+    """Return a path on disk, or with a scheme in a bucket: `gs://BUCKET/FOLDER`."""
     scheme, found, _ = str(text).partition("://")
     if not found:
         return Path(text)
@@ -50,7 +50,7 @@ RunPath = Annotated[
 
 
 def absolute(path: RunPath) -> RunPath:
-    """The path from the root; a bucket's is that already."""
+    """Return the path from the root; a bucket's is that already."""
     return path.absolute() if isinstance(path, Path) else path
 
 
@@ -93,7 +93,7 @@ def check_lengths(option: str, parts: Iterable[str]) -> None:
 
 
 def check_output(option: str, path: RunPath, *, directory: bool = False) -> None:
-    """Raise UserError where this file, or directory, could not be written; nothing is left behind.
+    """Raise UserError if this file or directory could not be written; leaves nothing behind.
 
     To be asked before the work whose end is the file: a nameless file is written where the nearest
     directory is that exists, which tries permission, quota and space at once.
@@ -126,7 +126,7 @@ def check_output(option: str, path: RunPath, *, directory: bool = False) -> None
 
 
 def write_whole(path: RunPath, text: str) -> None:
-    """Replace `path` by a file with this text, as UTF-8; a reader finds the old one or the new."""
+    """Replace `path` by a file with this text, as UTF-8; readers see the old or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not isinstance(path, Path):
         path.write_text(text, encoding="utf-8")  # an object of a bucket appears when it is whole
@@ -137,7 +137,7 @@ def write_whole(path: RunPath, text: str) -> None:
 
 
 def read_json(path: RunPath) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """Read the object that a JSON file holds.
 
     Raises UserError where the file is absent, cannot be read, or holds anything else.
     """
@@ -159,7 +159,7 @@ def read_json(path: RunPath) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock of this file within the block; a process that ends, however, lets it go.
+    """Hold the lock of this file within the block; it ends with the process, however that ends.
 
     Another process that wants it waits, or gets UserError at once, with who has it.
     """
@@ -185,7 +185,10 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def lock_of(directory: RunPath) -> Path:
-    """The lock of a directory; that of a bucket's is on this machine, and holds on it alone."""
+    """Return the lock of a directory.
+
+    That of a bucket's is on this machine, and holds on it alone.
+    """
     if isinstance(directory, Path):
         return directory / "lock"
     name = hashlib.sha256(str(directory).encode()).hexdigest()[:16]
@@ -206,7 +209,7 @@ def move_directory(source: RunPath, target: RunPath) -> None:
 
 
 def files_below(directory: RunPath) -> Iterator[RunPath]:
-    """Every file of a directory and of those in it; a bucket's paths have no `rglob`."""
+    """Yield every file of a directory and of those in it; a bucket's paths have no `rglob`."""
     for path in sorted(directory.iterdir()):
         if path.is_dir():
             yield from files_below(path)
@@ -216,7 +219,7 @@ def files_below(directory: RunPath) -> Iterator[RunPath]:
 
 @contextmanager
 def growing_files(run_dir: RunPath) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """A folder on disk for a run's files that grow, and what brings them to the run's directory.
+    """Yield a folder on disk for growing files, and a function that copies them to the run.
 
     A bucket takes whole objects only: files grow in a temporary folder, and are copied when asked
     and at the end. On a disk the folder is the run's own, and there is nothing to bring.

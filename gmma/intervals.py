@@ -51,7 +51,7 @@ def student_interval(values: Float[np.ndarray, "N"]) -> Interval:
 
 
 def score_interval(rate: float, trials: float) -> Interval:
-    """A rate of so many trials with its interval, as `score_ends` has it."""
+    """Return a rate of so many trials with its interval, as `score_ends` has it."""
     return _plain(score_ends(np.asarray([rate], float), np.asarray([trials], float)))
 
 
@@ -88,7 +88,7 @@ def score_ends(rate: Float[np.ndarray, "*R"], trials: Float[np.ndarray, "*R"]) -
 
 
 def effective_trials(values: Float[np.ndarray, "*R N"]) -> Float[np.ndarray, "*R"]:
-    """The number of yes/no trials whose mean would be as uncertain as that of values in [0, 1].
+    """Return the number of yes/no trials with a mean as uncertain as that of values in [0, 1].
 
         N / f,   f = (s² + c/kN) / (m(1 − m) + c/kN) · (t/z)² N/(N − 1), at most 1
 
@@ -109,7 +109,10 @@ def effective_trials(values: Float[np.ndarray, "*R N"]) -> Float[np.ndarray, "*R
 
 
 def mean_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
-    """The score interval with `effective_trials`; Student's t where a value is not in [0, 1]."""
+    """Return the score interval with `effective_trials`.
+
+    Student's t where a value is not in [0, 1].
+    """
     bounded = (values.min(axis=-1) >= 0) & (values.max(axis=-1) <= 1)
     inside = values.clip(0, 1)
     rates = score_ends(inside.mean(axis=-1), effective_trials(inside))
@@ -117,7 +120,9 @@ def mean_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
 
 
 def difference_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
-    """The interval of a mean of paired differences; by Student's t where one is outside of ±1.
+    """Return the interval of a mean of paired differences.
+
+    By Student's t where one is outside of ±1.
 
     The mean is what examples gained less what they lost, a − b, two means of values in [0, 1] with
     intervals of their own, and with a negative correlation ρ, since no example has both (the method

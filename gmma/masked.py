@@ -9,7 +9,7 @@ Axis = int | tuple[int, ...] | None
 def masked_sum(
     values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis = None, keepdims: bool = False
 ) -> Float[Array, "..."]:
-    """Σ over the entries where the mask holds; what stands elsewhere, NaN included, is not read."""
+    """Sum the entries where the mask holds; what stands elsewhere, NaN included, is not read."""
     return jnp.where(mask, values, 0).sum(axis=axis, keepdims=keepdims)
 
 
@@ -23,6 +23,6 @@ def masked_count(
 def masked_mean(
     values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis = None, keepdims: bool = False
 ) -> Float[Array, "..."]:
-    """Mean over the entries where the mask holds; 0 where none does."""
+    """Average the entries where the mask holds; 0 where none does."""
     total = masked_sum(values, mask, axis, keepdims)
     return total / jnp.maximum(masked_count(mask, values.dtype, axis, keepdims), 1)

@@ -62,7 +62,7 @@ def grow_tree(
 
 
 def row_keys(key: PRNGKeyArray, batch: int) -> Key[Array, "B"]:
-    """A key per prompt: the given one, consumed, folded with the prompt's row."""
+    """Return a key per prompt: the given one, consumed, folded with the prompt's row."""
     rows = jnp.arange(batch, dtype=jnp.uint32)
     return jax.vmap(partial(jax.random.fold_in, key))(rows)
 
@@ -125,7 +125,7 @@ def grow_rows(
 def node_keys(
     keys: Key[Array, "B"], shape: TreeShape
 ) -> tuple[Key[Array, "B K 1"], Key[Array, "B K M"]]:
-    """A key per thought `[B K 1]` and per answer `[B K M]`; `keys[B]` is consumed.
+    """Return a key per thought `[B K 1]` and per answer `[B K M]`; `keys[B]` is consumed.
 
     Node (i, j) has the same key whatever K and M are, so that sweeps over them share their samples.
     """
@@ -214,7 +214,10 @@ def draw_tokens(
     slot: Int[Array, ""],
     sampling: SamplingConfig,
 ) -> tuple[Int[Array, "B k m"], Float[Array, "B k m"]]:
-    """One token per row and its log-prob; slot t of a node uses the node's key folded with t."""
+    """Return one token per row and its log-prob.
+
+    Slot t of a node uses the node's key folded with t.
+    """
 
     def draw(key: PRNGKeyArray, logits: Float[Array, "V"]) -> tuple[Array, Array]:
         return sample_token(jax.random.fold_in(key, slot), logits, sampling)

@@ -55,7 +55,7 @@ def pytree(cls: type[T]) -> type[T]:
 
 
 def static_field() -> Any:
-    """A field of a `pytree` that is part of its structure and must be hashable."""
+    """Return a field of a `pytree` that is part of its structure and must be hashable."""
     return dataclasses.field(metadata={"static": True})
 
 

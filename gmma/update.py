@@ -84,7 +84,7 @@ def cut_batch(batch: PyTree, parts: int) -> PyTree:
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """Linear warm-up from 0 over `warmup_steps`, then constant, linear to 0 or cosine to 0."""
+    """Warm up linearly from 0 over `warmup_steps`, then keep the rate or decay it to 0."""
     warmup = min(config.warmup_steps, steps)
     peak, rest = config.learning_rate, max(steps - warmup, 1)
     after = {
@@ -119,6 +119,6 @@ def split_params(params: Params, trained: Callable[[str], bool]) -> tuple[Params
 
 
 def join_params(trained: Params, frozen: Params) -> Params:
-    """The inverse of `split_params`."""
+    """Join what `split_params` split."""
     flat = flatten_dict(trained, sep="/") | flatten_dict(frozen, sep="/")
     return unflatten_dict(flat, sep="/")

@@ -4,7 +4,8 @@ import unicodedata
 
 
 def fold_text(text: str) -> str:
-    r"""NFC, lower case (Unicode case folding), runs of white space as one space, none at the ends.
+    r"""Fold a text for comparison: NFC, lower case (Unicode case folding), white space runs as one
+    space.
 
     >>> fold_text(" Cafe\u0301  Noir") == "caf\u00e9 noir"
     True

@@ -123,7 +123,7 @@ FUNCTIONS = frozenset(
 
 
 def find_answer(text: str, *, strict: bool = False) -> str:
-    r"""The part of the text that is the answer, without `$`, bold or a full stop around it.
+    r"""Return the part of a text that is its answer, without `$`, bold or a full stop around it.
 
     That is, in this order: the last `\boxed{…}` (boxes joined by "and" are one list), unless `####`
     or "Final answer:" comes later; what the last of `####`, "Answer:" or "the answer is" announces,
@@ -204,7 +204,7 @@ def _last_boxes(text: str) -> tuple[str, int] | None:
 
 
 def _inside(text: str, start: int) -> tuple[str, int]:
-    """The group at `start`: in braces, to the end where they stay open; else up to a space."""
+    """Return the group at `start`: in braces, to the end if they stay open; else up to a space."""
     if start < len(text) and text[start] != "{":
         end = next((i for i in range(start, len(text)) if text[i] in " \t\n$.,"), len(text))
         return text[start:end], end
@@ -217,7 +217,7 @@ def _inside(text: str, start: int) -> tuple[str, int]:
 
 
 def _last_content(matches: Iterator[re.Match], text: str, after: int = 0) -> str | None:
-    """The line behind the last marker that has one."""
+    """Return the line behind the last marker that has one."""
     for match in reversed(list(matches)):
         if match.start() < after:
             return None
@@ -229,7 +229,7 @@ def _last_content(matches: Iterator[re.Match], text: str, after: int = 0) -> str
 
 
 def _logical_line(text: str) -> str:
-    """The first line with something on it; or more, while a brace or a formula is open there."""
+    """Return the first line that is not blank; more while a brace or a formula is open there."""
     if display := _DISPLAY.match(text):
         end = text.find("\n", display.end())
         return text[: end if end >= 0 else len(text)]
@@ -246,7 +246,7 @@ def _logical_line(text: str) -> str:
 
 
 def _read_lines(text: str) -> str:
-    """A text without a marker: its one value, the line that is a value, or all of it."""
+    """Read a text without a marker: its one value, the line that is a value, or all of it."""
     if "\n" not in text or not has_words(_bare(text)):
         return _read_line(text)
     lines = [line.strip() for line in text.splitlines() if line.strip(" \t*_#`")]
@@ -297,7 +297,7 @@ def _conclude(line: str) -> str:
 
 
 def _choose(line: str, spans: list[re.Match]) -> str:
-    """The formula that a sentence is about, and what belongs to it on either side."""
+    """Return the formula that a sentence is about, with what belongs to it on either side."""
     first = last = 0
     if line[: spans[0].start()].strip("* (") and not _follows(_VERB, line, spans[0]):
         behind_verb = [i for i, m in enumerate(spans) if _follows(_VERB, line, m)]
@@ -335,7 +335,7 @@ def _before_remark(line: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """The text without the marks of bold and of formulas."""
+    """Return the text without the marks of bold and of formulas."""
     text = _BOLD.sub(_content, text)
     text = _SPAN.sub(lambda m: f" {_content(m)} ", text)
     text = re.sub(r"(?<!\\)\$(?![-\d.])|\\\(|\\\)|(?<!\\)\\\[|\\\](?!\w)", " ", text)
@@ -343,7 +343,7 @@ def _bare(text: str) -> str:
 
 
 def _unwrap(text: str) -> str:
-    """The text without what stands around the whole of it."""
+    """Remove what stands around the whole text."""
     pairs = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"),
              ("`", "`"), ('"', '"'), ("“", "”"), ("'", "'"), ("*", "*"))  # fmt: skip
     for _ in range(_MOST_WRAPPERS):
@@ -372,7 +372,7 @@ def has_words(text: str) -> bool:
 
 
 def words_of(text: str) -> Iterator[str]:
-    """The words that are neither commands, functions, nor a product of variables in a formula."""
+    """Yield words that are neither commands, functions, nor products of variables in a formula."""
     text = _COMMAND.sub(lambda m: " " * len(m.group()), _ENVIRONMENT.sub(" ; ", text))
     for match in _WORD.finditer(text):
         left, right = text[: match.start()][-30:].rstrip(), text[match.end() :][:30].lstrip()
@@ -401,7 +401,7 @@ _SPACING = re.compile(
 
 
 def normalise(text: str) -> str:
-    """One notation for what is written in several: LaTeX in ASCII, a fraction always `\\frac`."""
+    """Bring what is written in several ways into one: LaTeX in ASCII, a fraction always `\frac`."""
     text = "".join(_plain(text))
     text = re.sub(r"√\s*(?=\()", r"\\sqrt", text)
     text = re.sub(r"√\s*(\d+(?:\.\d+)?|[a-zA-Z])", r"\\sqrt{\1}", text).replace("√", r"\sqrt")
@@ -439,7 +439,7 @@ def normalise(text: str) -> str:
 
 
 def _plain(text: str) -> Iterator[str]:
-    """The characters in ASCII where they have an equal there; runs of small figures in braces."""
+    """Replace characters by their ASCII equals, and runs of small figures by figures in braces."""
     for raised, sign in ((_SUPERSCRIPTS, "^"), (_SUBSCRIPTS, "_")):
         figures = "".join(raised)
         text = re.sub(
@@ -460,7 +460,7 @@ def _plain(text: str) -> Iterator[str]:
 
 
 def _round_to_braces(text: str) -> str:
-    r"""`\sqrt(x+1)` as `\sqrt{x+1}`."""
+    r"""Rewrite `\sqrt(x+1)` as `\sqrt{x+1}`."""
     while (start := text.rfind(r"\sqrt(")) >= 0:
         begin, depth = start + len(r"\sqrt("), 1
         for end in range(begin, len(text)):

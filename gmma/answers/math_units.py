@@ -163,7 +163,7 @@ _PARTS = (
 
 
 def read_quantity(text: str) -> tuple[str, str] | None:
-    """A normalised answer as formula and unit; None where the words beside it change its value."""
+    """Read a normalised answer as formula and unit; None where words beside it change its value."""
     text = text.strip().rstrip(".")
     unit = ""
     if front := _FRONT.match(text):
@@ -236,7 +236,7 @@ def _is_beside(head: str, token: str) -> bool:
 
 
 def find_unit(words: Sequence[str]) -> str:
-    """The usual name of the first unit among words, "" where there is none.
+    """Return the usual name of the first unit among words, "" where there is none.
 
     >>> find_unit(["square", "feet"]), find_unit(["cm^2"]), find_unit(["apples"])
     ('ft^2', 'cm^2', '')
@@ -272,7 +272,7 @@ def conflict(unit: str, other: str) -> bool:
 
 
 def only_number(text: str) -> tuple[str, str] | None:
-    """The one number of a sentence, with its unit; None where words change it, or there are more.
+    """Read the one number of a sentence and its unit; None if words change it or there are more.
 
     >>> only_number("He pays $2.50 in all."), only_number("not 12"), only_number("2 x")
     (('2.50', '$'), None, None)
@@ -313,7 +313,7 @@ def only_number(text: str) -> tuple[str, str] | None:
 
 
 def spelled_number(text: str) -> str | None:
-    """A number in words, as LaTeX; None for other words.
+    """Read a number in words as LaTeX; None for other words.
 
     >>> spelled_number("twenty-one"), spelled_number("seven and a half"), spelled_number("a")
     ('21', '\\\\frac{15}{2}', None)

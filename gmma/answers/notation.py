@@ -84,7 +84,7 @@ class Group:
                 yield key, inner
 
     def as_group(self, value: "Value") -> "Group | None":
-        """A value of this group, or what its text spells, where that is a group."""
+        """Return a value of this group, or the group that its text spells, if it is a group."""
         if isinstance(value, Group):
             return value
         return None if self.quoted else _quoted_group(value)
@@ -94,14 +94,14 @@ Value = float | str | Group
 
 
 def read_notation(text: str) -> Group:
-    """The groups of a text, under one of depth 0 whose prose is left out."""
+    """Read the groups of a text, under one of depth 0 whose prose is left out."""
     if len(text) > LONGEST_TEXT_CHARACTERS:
         return Group(closed=True)
     return _Builder(text).build()
 
 
 def _quoted_group(value: float | str) -> Group | None:
-    """The group that a quoted text spells, as in `"[1, 2]"` or `"1, 2"`; None if it is no such."""
+    """Read the group that a quoted text spells, as in `"[1, 2]"` or `"1, 2"`; None without one."""
     if not isinstance(value, str) or isinstance(value, Word):
         return None
     inner = value.strip()
@@ -118,7 +118,7 @@ def _quoted_group(value: float | str) -> Group | None:
 
 
 def as_number(value: object) -> float | None:
-    """A number, or a quoted text of one; None if it is neither."""
+    """Return a number, or a quoted text of one, as a float; None if it is neither."""
     if isinstance(value, float):
         return value
     if not isinstance(value, str) or isinstance(value, Word):
@@ -128,7 +128,7 @@ def as_number(value: object) -> float | None:
 
 
 def bare_runs(text: str) -> list[list[float]] | None:
-    """Numbers without brackets, a run a line or clause, perhaps behind words without digits.
+    """Read numbers without brackets, one run a line or clause, perhaps behind words without digits.
 
     None where other digits or words stand among them.
 
@@ -329,7 +329,7 @@ def _is_denied(words: str) -> bool:
 
 
 def _unescape(text: str) -> str:
-    r"""A quoted text without JSON's escapes.
+    r"""Return a quoted text without JSON's escapes.
 
     >>> _unescape(r"caf\u00e9, \"x\"")
     'café, "x"'

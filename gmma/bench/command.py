@@ -102,7 +102,7 @@ class BenchArguments:
 
 
 def layouts(shape: TreeShape) -> dict[str, TreeShape]:
-    """The shapes under which the same samples are computed."""
+    """Return the shapes under which the same samples are computed."""
     samples = shape.thoughts * shape.answers
     nodes = {"tree": (shape.thoughts, shape.answers), "prompt-shared": (samples, 1), "flat": (1, 1)}
     return {
@@ -230,7 +230,7 @@ def bench(arguments: BenchArguments) -> None:
 
 
 def to_json(kinds: Kinds) -> dict[str, Any]:
-    """Every timing, with its median."""
+    """Return every timing, with its median, as JSON values."""
     return {
         kind: {name: {**asdict(t), "median": t.median} for name, t in timings.items()}
         for kind, timings in kinds.items()

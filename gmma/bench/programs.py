@@ -95,7 +95,7 @@ def random_packed(key: PRNGKeyArray, shape: TreeShape, batch: int, vocab_size: i
 
 
 def start_state(params: Params) -> TrainState:
-    """A training state of AdamW with every parameter trained."""
+    """Return a training state of AdamW with every parameter trained."""
     return TrainState(
         params=params,
         frozen={},
@@ -112,7 +112,7 @@ def take_update(
     chunk_slots: int | None,
     microbatches: int,
 ) -> TrainState:
-    """One optimiser update of GRPO-MA."""
+    """Take one optimiser update of GRPO-MA."""
     objective = ObjectiveConfig()
     new, _ = train_step(
         state,
@@ -128,7 +128,7 @@ def take_update(
 def grow(
     policy: Policy, params: Params, prompts: PromptBatch, key: PRNGKeyArray, shape: TreeShape
 ) -> TreeRollout:
-    """One rollout of T + A steps, with parameters as a run casts them; the key is consumed."""
+    """Grow one rollout of T + A steps, with parameters as a run casts them; consumes the key."""
     # Each state stays what it is: thought, answer, match.
     never = StopTable(table=jnp.tile(jnp.arange(3)[:, None], policy.vocab_size))
     nothing = TreeStops(
@@ -144,7 +144,7 @@ def grow(
 
 
 def update_program(policy: Policy, shape: TreeShape, batch: int, **options: Any) -> Program:
-    """One update; it holds the training state."""
+    """Make the program of one update; it holds the training state."""
 
     def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, None]:
         return take_update(policy, state, packed, **options), None
@@ -153,7 +153,7 @@ def update_program(policy: Policy, shape: TreeShape, batch: int, **options: Any)
 
 
 def rollout_program(policy: Policy, shape: TreeShape, batch: int) -> Program:
-    """One rollout; it holds the parameters."""
+    """Make the program of one rollout; it holds the parameters."""
 
     def rollout(
         params: Params, prompts: PromptBatch, key: PRNGKeyArray
@@ -165,7 +165,7 @@ def rollout_program(policy: Policy, shape: TreeShape, batch: int) -> Program:
 
 
 def step_program(policy: Policy, shape: TreeShape, batch: int, **options: Any) -> Program:
-    """A rollout, then an update from it with random advantages; it holds the training state."""
+    """Make the program of a rollout and an update from it; it holds the training state."""
 
     def step(
         state: TrainState, prompts: PromptBatch, key: PRNGKeyArray

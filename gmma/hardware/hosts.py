@@ -136,7 +136,7 @@ def own_part(rows: PerRow) -> PerRow:
 
 
 def fetch_rows(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Device arrays that are cut over rows → this process's rows as NumPy."""
+    """Fetch this process's rows of device arrays that are cut over rows, as NumPy."""
     return jax.device_get(multihost_utils.global_array_to_host_local_array(tree, mesh, BATCH))
 
 
@@ -182,7 +182,7 @@ def gather_entries(own: list[Any]) -> list[Any]:
 
 
 def wait_for_all(place: str) -> None:
-    """Go on when every process has come here; `place` names it in errors.
+    """Wait until every process has come here; `place` names it in errors.
 
     The wait is on JAX's coordination service, so that devices do not time out behind long work.
     """
@@ -193,7 +193,7 @@ def wait_for_all(place: str) -> None:
 
 @contextmanager
 def leader_first(place: str) -> Iterator[None]:
-    """The block on the leading process, then on the others: what it leaves on disk they find."""
+    """Run the block on the leading process, then on the others, which find what it left on disk."""
     if not leads():
         wait_for_all(place)
     yield
@@ -203,7 +203,7 @@ def leader_first(place: str) -> Iterator[None]:
 
 @contextmanager
 def leader_alone(opened: Callable[[], AbstractContextManager[None]]) -> Iterator[None]:
-    """Within the block the leading process has this open; its UserError is every process's."""
+    """Hold this open on the leading process alone; its UserError is raised on every process."""
     with ExitStack() as stack:
         problem = None
         if leads():
@@ -219,7 +219,7 @@ def leader_alone(opened: Callable[[], AbstractContextManager[None]]) -> Iterator
 
 
 def check_hosts(devices: Shaped[np.ndarray, "data fsdp tensor"]) -> None:
-    """Raise UserError unless every row of a batch lies on one host; the devices of a mesh."""
+    """Return the devices of a mesh; raise UserError unless each row of a batch lies on one host."""
     tensor = devices.shape[-1]
     for group in devices.reshape(-1, tensor):
         hosts = {device.process_index for device in group}
@@ -231,7 +231,7 @@ def check_hosts(devices: Shaped[np.ndarray, "data fsdp tensor"]) -> None:
 
 
 def watch_sigterm() -> AbstractContextManager[None]:
-    """Within the block SIGTERM is noted; with several hosts JAX notes it from the start."""
+    """Note SIGTERM within the block; with several hosts JAX notes it from the start."""
     return nullcontext() if jax.distributed.is_initialized() else preemption.watch()
 
 
@@ -248,7 +248,7 @@ def stop_requested(step: int) -> bool:
 
 @contextmanager
 def bounded_end(config: HostsConfig) -> Iterator[None]:
-    """Within the block, a failure of this host ends its process, and so those of the others.
+    """End this host's process, and so those of the others, if it fails within the block.
 
     Without it a host that fails could wait in its clean-up for hosts that wait for it. What a
     computation over all hosts raises when one of them is gone ends the process at once; any other

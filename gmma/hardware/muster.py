@@ -51,7 +51,7 @@ SHOWN_CHARACTERS = 120  # of a value
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names of all that is not a mapping; a list of mappings goes by its places.
+    """Flatten mappings into dotted names; the entries of a list of mappings go by their places.
 
     >>> dict(flat({"a": {"b": 1}, "c": [{"d": 2}], "e": [3]}))
     {'a.b': 1, 'c.0.d': 2, 'e': [3]}
@@ -220,7 +220,7 @@ def _report(address: str, hello: Any, deadline: float, seconds: float) -> Sequen
 
 
 def _receive(line: socket.socket) -> Any:
-    """The JSON value of a line; None for anything else."""
+    """Return the JSON value of a line; None for anything else."""
     try:
         with line.makefile("rb") as file:
             return json.loads(file.readline(LINE_BYTES))
@@ -229,8 +229,10 @@ def _receive(line: socket.socket) -> Any:
 
 
 def meet_in_store(store: Any, count: int, index: int, facts: Facts, *, seconds: float) -> None:
-    """The same with the key-value store of JAX's coordination service (`slice`, where it found
-    the hosts). Every host reads all and comes to the same verdict; host 0 leaves with the last.
+    """Do the same over the key-value store of JAX's coordination service.
+
+    The way of `slice`, where JAX found the hosts. Every host reads all and comes to the same
+    verdict; host 0 leaves with the last.
     """
     wait = int(seconds * 1000)
     store.key_value_set(f"gmma/facts/{index}", json.dumps(facts))

@@ -53,7 +53,7 @@ def _note(signal_number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def watch() -> Iterator[None]:
-    """Within the block SIGTERM only makes `requested` true.
+    """Turn SIGTERM within the block into `requested`.
 
     Signals belong to the main thread: in another one the block changes nothing.
     """

@@ -48,7 +48,7 @@ REPLICATED = PartitionSpec()
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """The mesh over all devices; raises where their number does not factor as configured."""
+    """Return the mesh over all devices; raises where their number does not factor as configured."""
     devices = jax.devices() if devices is None else devices
     devices = host_by_host(devices)
     sizes = mesh_sizes(config, len(devices))
@@ -73,7 +73,7 @@ def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:
 
 
 def host_by_host(devices: list[Any]) -> list[Any]:
-    """Devices so that each host's, and with them its rows of a batch, are one block.
+    """Order devices so that each host's, and with them its rows of a batch, are one block.
 
     A TPU numbers its chips along the torus, across hosts.
     """
@@ -102,7 +102,9 @@ def physical_spec(
     mesh: Mesh,
     units: Mapping[str, int] | None = None,
 ) -> PartitionSpec:
-    """The mesh axes of one parameter; an axis that its mesh axis does not divide stays whole.
+    """Return the mesh axes of one parameter.
+
+    An axis that its mesh axis does not divide stays whole.
 
     `units` counts the heads of an axis that merges them with their width: it is cut between heads
     only, so two key heads stay whole on four devices, which then share no product of scores.
@@ -117,7 +119,7 @@ def physical_spec(
 
 
 def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
-    """A sharding per parameter, from the names of its axes and its shape."""
+    """Return a sharding per parameter, from the names of its axes and its shape."""
     named = flatten_dict(policy.logical_axes(), sep="/")
     shardings = {
         path: NamedSharding(mesh, physical_spec(named[path], leaf.shape, mesh, policy.units))
@@ -127,7 +129,7 @@ def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
 
 
 def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
-    """The policy whose forward pass says where its activations and gathered kernels lie."""
+    """Return the policy whose forward pass says where its activations and gathered kernels lie."""
 
     def put(x: Array, axes: Sequence[str | None]) -> Array:
         logical = PartitionSpec(*(None if name == ROWS else name for name in axes))
@@ -158,9 +160,11 @@ class DecodeLayout(NamedTuple):
 
 
 def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayout:
-    """`gathered`: a whole copy on every device, which nobody waits for while it decodes, and
-    prompts cut over all devices where they divide. `sharded`: 1/tensor of a copy on every device,
-    which exchanges activations in every layer of every step.
+    """Choose how a rollout is cut over the mesh.
+
+    `gathered`: a whole copy of the parameters on every device, which waits for nobody while it
+    decodes; prompts are cut over all devices where they divide. `sharded`: 1/tensor of a copy on
+    every device, which exchanges activations in every layer of every step.
     """
     if layout == "sharded":
         return DecodeLayout(frozenset(BATCH_AXES), BATCH)
@@ -169,8 +173,9 @@ def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayo
 
 
 def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
-    """Parameters as a decoding step reads them, still lying where they did: in the type of the
-    activations, all but those of norms, which are computed wide.
+    """Cast the parameters as a decoding step reads them; they still lie where they did.
+
+    All but those of norms, which are computed wide, get the type of the activations.
 
     What is gathered afterwards is then half of the masters' size, and the same numbers, since every
     layer would cast after the gathering.
@@ -188,7 +193,7 @@ def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
 
 
 def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays onto the devices, cut over rows; the only way in for data.
+    """Put host arrays onto the devices, cut over rows; the only way in for data.
 
     Each host gives its own rows, and the array is the batch of all of them.
     """
@@ -196,7 +201,7 @@ def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:
 
 
 def put_whole(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Host arrays onto every device; each host gives the same."""
+    """Put host arrays onto every device; each host gives the same."""
     return _put(tree, NamedSharding(mesh, REPLICATED))
 
 

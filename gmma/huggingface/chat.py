@@ -46,7 +46,7 @@ CONTENT = """
 
 
 def chat_template(layout: str, *, instruction: str, image: str, strip: bool) -> str:
-    """A family's template; `image` is what its processor replaces by the placeholders."""
+    """Return a family's template; `image` is what its processor replaces by the placeholders."""
     words = {"$INSTRUCTION": instruction, "$IMAGE": image, "$TRIM": " | trim" if strip else ""}
     text = CONTENT + layout
     for name, word in words.items():

@@ -98,12 +98,12 @@ class Section:
     where: str  # file and section, for messages
 
     def get(self, key: str, default: Any) -> Any:
-        """The value of a key; null counts as absent."""
+        """Return the value of a key; null counts as absent."""
         value = self.values.get(key)
         return default if value is None else value
 
     def size(self, key: str, default: int, most: int = MOST) -> int:
-        """A whole number from 1 to `most`: a count of anything. UserError for any other value."""
+        """Read a whole number from 1 to `most`: a count. UserError for any other value."""
         value = self.get(key, default)
         if type(value) is not int or not 1 <= value <= most:
             raise UserError(
@@ -112,21 +112,21 @@ class Section:
         return value
 
     def number(self, key: str, default: float) -> float:
-        """A positive number that is finite. UserError for any other value."""
+        """Read a positive number that is finite. UserError for any other value."""
         value = self.get(key, default)
         if type(value) not in (int, float) or not 0 < value < math.inf:
             raise UserError(f"{self.where}: {key} = {value!r}; it must be a number above 0")
         return value
 
     def flag(self, key: str, default: bool) -> bool:
-        """A truth value. UserError for any other value."""
+        """Read a truth value. UserError for any other value."""
         value = self.get(key, default)
         if not isinstance(value, bool):
             raise UserError(f"{self.where}: {key} = {value!r}; it must be true or false")
         return value
 
     def section(self, key: str) -> dict[str, Any]:
-        """A dictionary within this one, empty where there is none. UserError for anything else."""
+        """Read a dictionary within this one, empty if there is none. UserError otherwise."""
         value = self.get(key, {})
         if not isinstance(value, Mapping):
             raise UserError(
@@ -135,7 +135,7 @@ class Section:
         return dict(value)
 
     def refuse(self, key: str, rule: str) -> UserError:
-        """The error for a value that we do not implement."""
+        """Make the error for a value that we do not implement."""
         return UserError(f"{self.where}: {key} = {self.values.get(key)!r}; gmma implements {rule}")
 
     def require(self, key: str, allowed: Sequence[Any]) -> None:
@@ -158,7 +158,7 @@ class Section:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. UserError where there is none."""
+    """Read a JSON object from a file. UserError where there is none."""
     if not path.is_file():
         raise UserError(f"there is no {path}; give a Hugging Face model directory")
     try:

@@ -14,7 +14,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def read_image_section(directory: Path) -> Section:
-    """The image processor's keys, from a file of its own or from within processor_config.json.
+    """Read the image processor's keys, from its own file or from processor_config.json.
 
     Empty where the directory has neither: the family's defaults hold.
     """

@@ -51,7 +51,7 @@ def stacked(
     shape: tuple[int, ...],
     layout: Layout = "same",
 ) -> Row:
-    """A row of a stack of layers."""
+    """Return a row of a stack of layers."""
     return Row(
         path=base + path,
         part=part,
@@ -80,7 +80,7 @@ class Table:
     modules: Prefixes  # of the modules in transformers' memory, which differ
 
     def places(self, prefixes: Prefixes) -> dict[str, Place]:
-        """Every tensor name and where the tensor goes."""
+        """Return every tensor name and where the tensor goes."""
         found: dict[str, Place] = {}
         for row in self.rows:
             name = prefixes[row.part] + row.name
@@ -93,7 +93,7 @@ class Table:
 
 
 def find_prefixes(table: Table, names: Iterable[str]) -> dict[str, str]:
-    """The prefix of each part in a checkpoint, from its marker; the default where it is absent."""
+    """Find each part's prefix in a checkpoint by its marker; the default if it is absent."""
     names = tuple(names)
     found = dict(table.prefixes)
     for part, marker in table.markers.items():

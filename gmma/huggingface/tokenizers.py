@@ -57,7 +57,7 @@ class TokenizerFiles:
 def load_tokenizer(
     directory: Path, files: TokenizerFiles, config: Mapping[str, Any], model: Any
 ) -> Tokenizer | None:
-    """A directory's tokenizer, as long as the model's vocabulary; None where it has none.
+    """Load a directory's tokenizer, as long as the model's vocabulary; None where it has none.
 
     UserError where a special token of the family is missing or stands at another id.
     """
@@ -83,7 +83,7 @@ def load_tokenizer(
 def require_tokens(
     tokenizer: Tokenizer, directory: Path, files: TokenizerFiles, sees: bool
 ) -> dict[str, int]:
-    """The ids of the family's special tokens. UserError naming those that are missing."""
+    """Return the ids of the family's special tokens. UserError naming those that are missing."""
     ids: dict[str, int] = {}
     for token in (*files.needed, *(files.needed_for_images if sees else ())):
         try:
@@ -188,13 +188,13 @@ def directory_tokenizer(directory: Path) -> TokenizerFiles:
 
 
 def token_text(entry: Any) -> str:
-    """The text of a special token in tokenizer_config.json: plain, or an entry with its flags."""
+    """Read the text of a special token of tokenizer_config.json: plain, or an entry with flags."""
     found = entry.get("content") if isinstance(entry, dict) else entry
     return found if isinstance(found, str) else ""
 
 
 def read_library(path: Path) -> Library:
-    """A tokenizer.json. UserError where it cannot be read."""
+    """Return a tokenizer.json. UserError where it cannot be read."""
     try:
         return Library.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
@@ -226,7 +226,7 @@ def adds_text(token: AddedToken) -> bool:
 
 
 def with_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> Tokenizer:
-    """A SentencePiece tokenizer that finds `added` tokens in a text before anything else.
+    """Let a SentencePiece tokenizer find `added` tokens in a text before anything else.
 
     The longest one where several begin. White space beside a token goes with it where its flags
     `lstrip` and `rstrip` say so.
@@ -264,7 +264,7 @@ def spellings(token: AddedToken) -> set[str]:
 
 
 def token_pattern(text: str, token: AddedToken) -> str:
-    """A regular expression for one token, without groups."""
+    """Return a regular expression for one token, without groups."""
     word = ("(?<!\\w)", "(?!\\w)") if token.single_word else ("", "")
     left, right = ("\\s*" if strips else "" for strips in (token.lstrip, token.rstrip))
     return f"{left}{word[0]}{re.escape(text)}{word[1]}{right}"
@@ -279,7 +279,7 @@ def library_tokenizer(
     bos: str | None = None,
     end: str | None = None,
 ) -> Tokenizer:
-    """The record of a tokenizer of the `tokenizers` library.
+    """Return the record of a tokenizer of the `tokenizers` library.
 
     `piece_bytes` says what a piece of the model adds to a text, `added_bytes` what the text of an
     added token does.

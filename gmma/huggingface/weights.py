@@ -35,7 +35,7 @@ SHARD_BYTES = 5 * 10**9  # of one file written, as transformers cuts them
 
 
 def shard_files(directory: Path) -> list[Path]:
-    """The files of a checkpoint. UserError where there is none or one is missing."""
+    """Return the files of a checkpoint. UserError where there is none or one is missing."""
     index = directory / INDEX
     if index.is_file():
         listed = read_json_object(index).get("weight_map", {})
@@ -65,7 +65,7 @@ def shard_files(directory: Path) -> list[Path]:
 
 
 def open_shard(path: Path) -> Any:
-    """A safetensors file, mapped. UserError where it is truncated or broken."""
+    """Return a safetensors file, mapped. UserError where it is truncated or broken."""
     try:
         return safe_open(path, framework="numpy")
     except (SafetensorError, OSError) as error:
@@ -170,7 +170,7 @@ def empty_leaf(shape: tuple[int, ...], dtype: str, sharding: Sharding) -> Leaf:
 
 
 def whole_leaf(leaf: Leaf) -> jax.Array:
-    """The parts as one array."""
+    """Return the parts as one array."""
     arrays = [part.array for part in leaf.parts.values()]
     return jax.make_array_from_single_device_arrays(leaf.shape, leaf.sharding, arrays)
 
@@ -214,7 +214,7 @@ def write_piece(leaf: Leaf, piece: np.ndarray, at: tuple[int, ...]) -> None:
 
 @partial(jax.jit, donate_argnums=0)
 def overwrite(array: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...]) -> jax.Array:
-    """The array with a piece in it, in place.
+    """Write a piece into the array, in place.
 
     Written as bits: a CPU widens bfloat16 to compute with it, and would touch the whole array.
     """
@@ -227,7 +227,9 @@ def overwrite(array: jax.Array, piece: jax.Array, at: tuple[jax.Array, ...]) -> 
 def write_params(
     directory: Path, params: Params, places: Mapping[str, Place], dtype: str | None = None
 ) -> None:
-    """A checkpoint that transformers loads: one file, or shards with an index.
+    """Write a checkpoint that transformers loads: one file, or shards with an index.
+
+    All tensors have one type, or each that of its parameter.
 
     In one type, or each tensor in that of its parameter.
     """
@@ -265,7 +267,7 @@ def cut_shards(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
 
 
 def tensor_of(leaves: Mapping[str, jax.Array], place: Place, dtype: str | None) -> np.ndarray:
-    """One tensor as transformers has it, on the host; in `dtype` where it is given."""
+    """Return one tensor as transformers has it, on the host; in `dtype` where it is given."""
     leaf = leaves[place.row.path]
     own = np.asarray(leaf if place.layer is None else leaf[place.layer])
     own = own if dtype is None else own.astype(jnp.dtype(dtype))

@@ -24,12 +24,12 @@ class PixelConfig:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A picture as a viewer shows it: turned and mirrored as its EXIF orientation says."""
+    """Turn and mirror a picture as its EXIF orientation says."""
     return ImageOps.exif_transpose(image)
 
 
 def rgb_array(image: Image.Image) -> np.ndarray:
-    """`uint8[H, W, 3]` of any picture, upright; what is transparent shows white.
+    """Convert any picture to `uint8[H, W, 3]`, upright; what is transparent shows white.
 
     Integers of 16 bits become `round(v / 257)`, so that 65535 is white; floats in 0 … 1 become
     `round(255 · v)`. Raises UserError for other ranges: nothing says what is white there.
@@ -43,7 +43,7 @@ def rgb_array(image: Image.Image) -> np.ndarray:
 
 
 def eight_bits(image: Image.Image) -> Image.Image:
-    """The picture itself, or a grey one of bytes for one of wider numbers (`rgb_array`'s rule)."""
+    """Return the picture itself, or grey bytes for one of wider numbers (`rgb_array`'s rule)."""
     if image.mode != "F" and not image.mode.startswith("I"):
         return image
     values = np.asarray(image).astype(np.float64)
@@ -58,20 +58,20 @@ def eight_bits(image: Image.Image) -> Image.Image:
 
 
 def resized(image: np.ndarray, height: int, width: int, resample: int) -> np.ndarray:
-    """An image `uint8[H, W, 3]` at another size, by PIL."""
+    """Resize an image `uint8[H, W, 3]` by PIL."""
     picture = Image.fromarray(image).resize((width, height), Image.Resampling(resample))
     return np.asarray(picture)
 
 
 def normalised(image: np.ndarray, config: PixelConfig) -> np.ndarray:
-    """Floats `float32[3, H, W]` from bytes `[H, W, 3]`, rounded where transformers rounds."""
+    """Convert bytes `[H, W, 3]` to `float32[3, H, W]`, rounded where transformers rounds."""
     unit = (image.astype(np.float64) * config.scale).astype(np.float32)
     mean, std = (np.asarray(values, np.float32) for values in (config.mean, config.std))
     return np.moveaxis((unit - mean) / std, -1, 0)
 
 
 def pick_bucket(needed: int, buckets: Sequence[int], record: str, what: str) -> int:
-    """The smallest bucket that holds `needed`. UserError naming the record where none does."""
+    """Return the smallest bucket that holds `needed`. UserError naming the record if none does."""
     fitting = [size for size in buckets if size >= needed]
     if not fitting:
         raise UserError(
@@ -84,6 +84,6 @@ def pick_bucket(needed: int, buckets: Sequence[int], record: str, what: str) -> 
 def batch_bucket(
     examples: Sequence[Example], needed: Sequence[int], buckets: Sequence[int], what: str
 ) -> int:
-    """The bucket of a batch: that of its record with the most."""
+    """Return the bucket of a batch: that of its record with the most."""
     most = int(np.argmax(needed))
     return pick_bucket(needed[most], buckets, examples[most].id, what)

@@ -32,27 +32,27 @@ class AxisMap:
     shift: tuple[float, float] = (0.0, 0.0)
 
     def point(self, x: Number, y: Number) -> tuple[float, float]:
-        """One point."""
+        """Map one point."""
         (a, b), (c, d) = self.scale, self.shift
         return a * x + c, b * y + d
 
     def points(self, points: Sequence[Sequence[Number]]) -> list[list[float]]:
-        """Points `[[x, y], …]`."""
+        """Map points `[[x, y], …]`."""
         return [list(self.point(x, y)) for x, y in points]
 
     def box(self, box: Numbers) -> Box:
-        """A box `[x1, y1, x2, y2]`, ordered again where the map mirrors."""
+        """Map a box `[x1, y1, x2, y2]`, ordered again where the map mirrors."""
         (x1, y1), (x2, y2) = self.point(*box[:2]), self.point(*box[2:])
         return min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)
 
     def inverse(self) -> "AxisMap":
-        """The map back."""
+        """Return the inverse map."""
         (a, b), (c, d) = self.scale, self.shift
         return AxisMap(scale=(1 / a, 1 / b), shift=(-c / a, -d / b))
 
 
 def between(source: Numbers, target: Numbers) -> AxisMap:
-    """The map from one frame to another, each given by the image's width and height in it."""
+    """Return the map from one frame to another, each given by its image's width and height."""
     (w, h), (to_w, to_h) = source, target
     return AxisMap(scale=(to_w / w, to_h / h))
 
@@ -97,13 +97,13 @@ def square_frame(side: int) -> Frame:
 
 
 def near_box(box: Numbers) -> Box:
-    """A box with no coordinate so far off that areas overflow; on any image it covers the same."""
+    """Clip a box's far coordinates, so that areas do not overflow; on an image it is the same."""
     x1, y1, x2, y2 = (min(max(float(side), -_FAR), _FAR) for side in box)
     return x1, y1, x2, y2
 
 
 def whole_number(value: Number, largest: Number) -> int:
-    """A coordinate as it is spelt: rounded, and on the image."""
+    """Round a coordinate for spelling, and keep it on the image."""
     return int(np.clip(round(float(value)), 0, largest))
 
 

@@ -58,7 +58,7 @@ def unit_images(
 def fixed_size_processor(
     tokens_per_image: int, side: int | None = None, images: int = 1
 ) -> ImageProcessor:
-    """The `tiny` family's: every image has the same size and number of tokens.
+    """Make the `tiny` family's processor: images of one size and number of tokens.
 
     With a `side` in pixels images are resized to that square, and coordinates are its pixels. A
     prompt has at most so many `images`, and none where that is 0.
@@ -77,7 +77,7 @@ def fixed_size_processor(
 
 
 def fit_square(example: Example, side: int) -> Example:
-    """An example with its images resized to a square, where they are not that already."""
+    """Resize an example's images to a square, unless they are that already."""
     shape = (side, side, 3)
     images = tuple(
         image if image.shape == shape else resized(image, side, side, Image.Resampling.BOX)
@@ -87,7 +87,7 @@ def fit_square(example: Example, side: int) -> Example:
 
 
 def no_image_processor() -> ImageProcessor:
-    """A model without a tower: an image is an error, and there is nothing to compute."""
+    """Make the processor of a model without a tower: an image is an error."""
 
     def refuse(image: object) -> tuple[int, ...]:
         raise UserError("the record has an image, but the model has no image tower")

@@ -95,7 +95,7 @@ def attend_level(
 
 
 def merge_partials(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:
-    """Softmax over the union of the levels' keys, from their partial sums."""
+    """Merge partial softmaxes into the softmax over the union of the levels' keys."""
     peak = jnp.stack([part.peak for part in parts]).max(axis=0)
     scales = [jnp.exp(part.peak - peak) for part in parts]
     pairs = list(zip(scales, parts, strict=True))

@@ -25,7 +25,7 @@ class TreeCache:
 
 
 def open_level(cache: TreeCache, nodes: tuple[int, int], slots: int) -> TreeCache:
-    """A new deepest level of `nodes` = (k, m) empty nodes with `slots` slots each."""
+    """Return a new deepest level of `nodes` = (k, m) empty nodes with `slots` slots each."""
     root = cache.levels[0]
     layers, batch, _, _, heads, _, size = root.keys.shape
     place = (batch, *nodes, slots)

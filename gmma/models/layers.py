@@ -53,13 +53,13 @@ def stack_blocks(block: type[nn.Module], layers: int, remat: Remat, in_axes: Any
 
 
 def named(init: Initializer, *axes: str) -> Initializer:
-    """An initialiser whose parameter carries the logical names of its axes."""
+    """Return an initialiser whose parameter carries the logical names of its axes."""
     boxed: Any = nn.with_logical_partitioning(init, axes)
     return boxed
 
 
 def along_last(vector: Float[Array, "D"], like: Array) -> Array:
-    """A vector with as many axes as `like`, to be broadcast along its last one."""
+    """Return a vector with as many axes as `like`, to be broadcast along its last one."""
     return vector.astype(like.dtype).reshape((1,) * (like.ndim - 1) + vector.shape)
 
 
@@ -94,7 +94,7 @@ class Linear(nn.Module):
 
 
 def wide_head(vocab_size: int, dtype: Any) -> Linear:
-    """The untied head: logits in float32 or wider, never rounded to the activations' type."""
+    """Make the untied head: logits in float32 or wider, never rounded to the activations' type."""
     wide = np.promote_types(dtype, np.float32)
     return Linear(vocab_size, ("embed", "vocab"), dtype=dtype, out_dtype=wide)
 
@@ -154,7 +154,7 @@ def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Floa
 
 
 def packed_attention_of(attention: Attention) -> Callable[..., Array]:
-    """The routine that a config's `attention` names."""
+    """Return the routine that a config's `attention` names."""
     if attention == "auto":
         attention = "splash" if on_tpu() else "dense"
     if attention == "dense":

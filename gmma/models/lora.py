@@ -61,7 +61,7 @@ def adapted_paths(params: Params, config: LoraConfig) -> list[str]:
 
 
 def add_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
-    """The parameters with a collection `lora`; b = 0, so nothing changes yet. The key is consumed.
+    """Add a collection `lora` to the parameters; b = 0, so nothing changes yet. Consumes the key.
 
     a is uniform within ±1/√inputs, as PEFT starts it, times α / rank; float32.
     """
@@ -78,12 +78,12 @@ def add_adapters(params: Params, config: LoraConfig, key: jax.Array) -> Params:
 
 
 def without_adapters(params: Params) -> Params:
-    """The base policy's parameters: the same arrays."""
+    """Return the base policy's parameters: the same arrays."""
     return {name: value for name, value in params.items() if name != "lora"}
 
 
 def merge_adapters(params: Params) -> Params:
-    """W + a·b in place of W, summed in float32; no collection `lora` is left."""
+    """Replace W by W + a·b, summed in float32, and drop the collection `lora`."""
     flat = flatten_dict(params["params"], sep="/")
     adapters = flatten_dict(params.get("lora", {}), sep="/")
     for path in (name.removesuffix("/a") for name in adapters if name.endswith("/a")):
@@ -95,7 +95,7 @@ def merge_adapters(params: Params) -> Params:
 
 
 def adapted_policy(policy: Policy, config: LoraConfig) -> Policy:
-    """The policy with adapters in its `init` and `logical_axes`; the rest reads them where given.
+    """Return the policy with adapters in its `init` and `logical_axes`; the rest reads them.
 
     The narrow axis of an adapter is not cut; the other one lies as the kernel's does.
     """

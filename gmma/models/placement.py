@@ -19,7 +19,7 @@ _placer: ContextVar[Placer | None] = ContextVar("placer", default=None)
 
 @contextmanager
 def placing(placer: Placer) -> Iterator[None]:
-    """Networks that are traced inside lay out their arrays as the placer says."""
+    """Lay out the arrays of networks that are traced inside as the placer says."""
     token = _placer.set(placer)
     try:
         yield
@@ -28,17 +28,17 @@ def placing(placer: Placer) -> Iterator[None]:
 
 
 def place(x: Array, axes: Sequence[str | None]) -> Array:
-    """An array laid out by the names of its axes, None being whole."""
+    """Lay out an array by the names of its axes; None is a whole axis."""
     placer = _placer.get()
     return x if placer is None else placer(x, axes)
 
 
 def gathered(kernel: Array, axes: Sequence[str]) -> Array:
-    """A parameter as a product reads it: no longer cut over its `embed` axis."""
+    """Gather a parameter along its `embed` axis, as a product reads it."""
     return place(kernel, [None if name == "embed" else name for name in axes])
 
 
 def by_rows(x: Array, features: str | None = None) -> Array:
-    """Activations `[rows …  features]`: cut over rows, and over features as they are named."""
+    """Cut activations `[rows …  features]` over rows, and over features as they are named."""
     last = None if features == "embed" else features
     return place(x, [ROWS, *[None] * (x.ndim - 2), last]) if x.ndim > 1 else x

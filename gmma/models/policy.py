@@ -148,7 +148,7 @@ def policy_of(
 
 
 def stored_as(policy: Policy, dtype_of: Callable[[str], str]) -> Policy:
-    """The policy whose parameter at a path `a/b/c` is held as `dtype_of` says."""
+    """Hold the policy's parameter at a path `a/b/c` as `dtype_of` says."""
 
     def init(key: Array) -> Params:
         flat = flatten_dict(policy.init(key), sep="/")

@@ -89,7 +89,7 @@ def attend_row(
     codes: Int[Array, "S"],
     hidden: Int[Array, "S"],
 ) -> Float[Array, "S Q H"]:
-    """One row: slots behind heads as the kernel wants them, padded to whole blocks."""
+    """Return one row: slots behind heads as the kernel wants them, padded to whole blocks."""
     length, block = query.shape[0], kernel.kwargs["block_sizes"].block_q
     padded = -(-length // block) * block
     pad = partial(pad_slots, slots=padded)
@@ -103,7 +103,7 @@ def attend_row(
 def cut_over_mesh(
     attend: Callable[..., Array], keys: Float[Array, "B S N H"]
 ) -> Callable[..., Array]:
-    """`attend` on each device's rows and heads: what the compiler cannot find out of a kernel.
+    """Run `attend` on each device's rows and heads: the compiler cannot cut a kernel by itself.
 
     The mesh is that of the trace; without one, or where the caller has cut everything already,
     nothing is left to do. Rows or key heads that an axis does not divide stay whole.
@@ -137,7 +137,7 @@ def on_tpu() -> bool:
 
 
 def block_size(slots: int) -> int:
-    """The largest block that does not add more than an eighth of the slots as padding."""
+    """Return the largest block that does not add more than an eighth of the slots as padding."""
     fits = [block for block in BLOCKS if -slots % block <= slots // 8]
     return max(fits, default=BLOCKS[0])
 
@@ -164,7 +164,7 @@ def query_codes(slots: Slots, shape: TreeShape, window: Int[Array, ""] | None) -
 
 
 def last_of_image(image: Int[Array, "B S"], own: Int[Array, "B S"]) -> Int[Array, "B S"]:
-    """The last slot of the image that a slot belongs to; of text, the slot itself."""
+    """Return the last slot of the image that a slot belongs to; of text, the slot itself."""
     ends = jnp.pad(image[:, 1:] != image[:, :-1], ((0, 0), (0, 1)), constant_values=True)
     end = jax.lax.cummin(jnp.where(ends, own, own.shape[1]), axis=1, reverse=True)
     return jnp.where(image > 0, end, own)
@@ -173,7 +173,7 @@ def last_of_image(image: Int[Array, "B S"], own: Int[Array, "B S"]) -> Int[Array
 def first_in_window(
     positions: Int[Array, "B S"], shape: TreeShape, window: Int[Array, ""]
 ) -> Int[Array, "B S"]:
-    """The first slot along its path that each query's window reaches."""
+    """Return the first slot along its path that each query's window reaches."""
     least = split_levels(positions - (window - 1), shape)  # the lowest position that is seen
     prompt, thought, answer = split_levels(positions, shape)
     root = prompt[:, :1]
@@ -220,7 +220,7 @@ def seen_slots(xp: ModuleType, shape: TreeShape, code: Any, key: Any) -> Any:
 
 
 def quotient(x: Any, divisor: int) -> Any:
-    """x // divisor for −divisor < x < 2^22, rounded towards 0, where integers cannot be divided."""
+    """Compute x // divisor for −divisor < x < 2^22, rounded towards 0, without integer division."""
     return ((x.astype(np.float32) + np.float32(0.5)) * np.float32(1 / divisor)).astype(np.int32)
 
 
@@ -263,7 +263,7 @@ def tree_kernel(
     softcap: float | None,
     interpret: bool,
 ) -> kernels.SplashAttentionKernel:
-    """The kernel of one tree, one row and `heads` query heads, with the codes of a full tree.
+    """Make the kernel of one tree, one row and `heads` query heads, with a full tree's codes.
 
     What is costly about it, going through the mask, JAX does once for equal masks.
     """
@@ -281,7 +281,7 @@ def tree_kernel(
 def with_codes(
     kernel: kernels.SplashAttentionKernel, codes: Int[Array, "slots"]
 ) -> kernels.SplashAttentionKernel:
-    """The same kernel for queries of other codes, forward and backward."""
+    """Return the same kernel for queries of other codes, forward and backward."""
     parts: tuple[Any, ...] = (kernel.fwd_mask_info, kernel.dq_mask_info, kernel.dkv_mask_info)
     told = [part._replace(q_sequence=codes) for part in parts]
     return kernels.SplashAttentionKernel(*told, **kernel.kwargs)

@@ -73,7 +73,7 @@ def place_images(
 
 
 def image_runs(inputs: TreeInputs, image_token: int) -> Int[Array, "B S"]:
-    """The number of each image, 1, 2, …, at its tokens and 0 elsewhere.
+    """Return the number of each image, 1, 2, …, at its tokens and 0 elsewhere.
 
     An image is a run of placeholders in the prompt; one that a policy samples is an ordinary token.
     """

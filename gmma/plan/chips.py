@@ -64,7 +64,7 @@ CHIPS = {
 
 
 def chip_of(topology: str) -> Chip:
-    """The chip of a topology such as `v5e:2x4`."""
+    """Return the chip of a topology such as `v5e:2x4`."""
     name = topology.partition(":")[0]
     if name not in CHIPS:
         raise UserError(

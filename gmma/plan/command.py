@@ -113,7 +113,7 @@ def plan_program(
 
 
 def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
-    """The next change that makes a program smaller, the cheapest in time first."""
+    """Return the next change that makes a program smaller, the cheapest in time first."""
     rows = facts.rows
     if facts.name == "rollout":
         copy = facts.copy_bytes
@@ -169,7 +169,7 @@ def gib(size: float) -> str:
 
 
 def memory_row(plan: ProgramPlan) -> list[str]:
-    """One line of the table of memory."""
+    """Return one line of the table of memory."""
     verdict = "fits" if plan.fits else "does not fit"
     parts = (plan.argument_bytes, plan.output_bytes, plan.temporary_bytes, plan.resident_bytes)
     return [
@@ -183,7 +183,7 @@ def memory_row(plan: ProgramPlan) -> list[str]:
 
 
 def work_row(plan: ProgramPlan) -> list[str]:
-    """One line of the table of work and time."""
+    """Return one line of the table of work and time."""
     limit, seconds = plan.bound
     kinds = ", ".join(
         f"{kind} {gib(size)}" for kind, size in sorted(plan.sent_bytes.items()) if size > 2**20
@@ -216,7 +216,7 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
 
 
 def plan_record(plan: ProgramPlan) -> dict[str, Any]:
-    """A plan as JSON values."""
+    """Return a plan as JSON values."""
     limit, seconds = plan.bound
     return {**asdict(plan), "spare": plan.spare, "bound_by": limit, "seconds_at_least": seconds}
 

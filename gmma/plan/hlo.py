@@ -48,7 +48,7 @@ class Shape:
 
 
 def shapes_in(text: str) -> tuple[Shape, ...]:
-    """The array types of a type, a tuple's in order."""
+    """Return the array types of a type, a tuple's in order."""
     return tuple(
         Shape(kind, tuple(int(n) for n in dims.split(",") if n), "S(" in layout)
         for kind, dims, layout in ARRAY.findall(text)
@@ -80,7 +80,7 @@ class Instruction:
         return found[1] if found else ""
 
     def called(self, key: str) -> str:
-        """The computation that an attribute names."""
+        """Return the computation that an attribute names."""
         found = re.search(rf"\b{key}=%([\w.\-]+)", self.attributes)
         assert found, (key, self.name)
         return found[1]
@@ -117,7 +117,7 @@ class Cost:
 
 
 def closing(text: str, start: int) -> int:
-    """The place of the parenthesis that closes the one at `start`."""
+    """Return the place of the parenthesis that closes the one at `start`."""
     depth = 0
     for place in range(start, len(text)):
         depth += (text[place] == "(") - (text[place] == ")")
@@ -222,7 +222,7 @@ class HloProgram:
         return max(bounds, default=1)
 
     def constants(self, name: str) -> Iterator[int]:
-        """The integers of a computation and of those it calls."""
+        """Yield the integers of a computation and of those it calls."""
         for instruction in self.computations[name].values():
             is_integer = instruction.type.startswith(("s32[]", "u32[]"))
             if instruction.operation == "constant" and is_integer:
@@ -343,14 +343,14 @@ class HloProgram:
 
 
 def parameter(body: Computation, place: int) -> str:
-    """The name of a computation's parameter."""
+    """Return the name of a computation's parameter."""
     return next(
         i.name for i in body.values() if i.operation == "parameter" and i.inside == str(place)
     )
 
 
 def branches(instruction: Instruction) -> list[str]:
-    """The computations that a conditional chooses from."""
+    """Return the computations that a conditional chooses from."""
     listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
     if listed:
         return NAME.findall(listed[1])

@@ -63,7 +63,7 @@ class Planned(ProgramFacts):
 
 
 def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
-    """The parts of a run that its programs are made of, on a mesh of devices that are not there.
+    """Assemble the parts of a run's programs on a mesh of devices that are not there.
 
     Of a pretrained directory only config.json is read, and the vocabulary is made up: it changes
     the entries of a table and no shape. The tiny family's comes with the task's dataset.
@@ -108,7 +108,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
 
 
 def made_up_tokenizer(vocab_size: int) -> Tokenizer:
-    """A token per byte; the rest of the vocabulary adds nothing to a text."""
+    """Return a token per byte; the rest of the vocabulary adds nothing to a text."""
     letters = tuple(bytes([i]) for i in range(256))
     return Tokenizer(
         encode=lambda text: list(text.encode()),
@@ -187,7 +187,7 @@ def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
 
 
 def plan_programs(parts: Parts) -> Iterator[Planned]:
-    """The four programs of an experiment."""
+    """Yield the four programs of an experiment."""
     config, mesh = parts.config, parts.mesh
     shards = batch_shards(mesh)
     rl, sft, shape = make_rl_trainer(parts), make_sft_trainer(parts), config.tree.shape
@@ -241,11 +241,11 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
 
 
 def copy_bytes(params: Params, dtype: str) -> int:
-    """A whole copy of the parameters in the type of the activations."""
+    """Return a whole copy of the parameters in the type of the activations."""
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
 
 
 def scoring_parts(parts: Parts) -> Parts:
-    """The experiment as if it made two updates on a rollout: with old log-probs to score."""
+    """Return the experiment as if it made two updates on a rollout: with old log-probs to score."""
     objective = replace(parts.config.objective, num_iterations=2)
     return replace(parts, config=replace(parts.config, objective=objective))

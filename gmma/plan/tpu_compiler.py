@@ -71,7 +71,7 @@ class Compiled:
 
 
 def open_slice(topology: str) -> Slice:
-    """The devices of a named slice. UserError without libtpu, and for names it does not know."""
+    """Return the devices of a named slice. UserError without libtpu or for an unknown name."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler libtpu is not installed; pip install 'gmma[tpu]'")
     chip = chip_of(topology)
@@ -91,7 +91,9 @@ def open_slice(topology: str) -> Slice:
 
 
 def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
-    """Compile a jitted function for the devices that its abstract arguments lie on.
+    """Compile a jitted function for the devices of its abstract arguments; return whether it fits.
+
+    The compiler's files are in `dump` in either case.
 
     Whether it fits alone; what the compiler wrote is in `dump` in either case.
     """
@@ -106,7 +108,7 @@ def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
 
 
 def wait_for_dump(process: subprocess.Popen[bytes], dump: Path, *, until_memory: bool) -> bool:
-    """Wait for a compilation in a process of its own; whether it found room for the program.
+    """Wait for a compilation in another process; return whether it found room for the program.
 
     With `until_memory` it is ended once its last file about memory has been written, before it
     writes machine code, which takes most of its time.
@@ -166,7 +168,7 @@ def kind_of(block: str) -> str:
 
 
 def largest_buffers(blocks: Sequence[str], program: HloProgram) -> tuple[Buffer, ...]:
-    """The largest values in main memory, one for each place that they take turns in."""
+    """Return the largest values in main memory, one for each place that they take turns in."""
     found: dict[tuple[int, str], Buffer] = {}
     value = re.compile(
         r"^ value: <\d+ ([\w.\-]+)\S*.*? @0> \(size=(\d+),offset=(\d+)\): (.*)$", re.MULTILINE

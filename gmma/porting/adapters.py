@@ -17,7 +17,8 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
-    """adapter_config.json and adapter_model.safetensors; α = rank, since ours carry the factor.
+    """Write adapter_config.json and adapter_model.safetensors; α = rank, since ours hold the
+    factor.
 
     UserError where there are no adapters, or one on a layer that is no linear layer of theirs.
     """
@@ -41,7 +42,7 @@ def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
 
 
 def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.ndarray]:
-    """The tensors of one of our adapters, one pair per layer."""
+    """Return the tensors of one of our adapters, one pair per layer."""
     if row.layout != "linear" or len(row.shape) != 2:
         raise UserError(
             f"{row.path} is {row.name} in transformers, which peft cannot adapt; export the merged "

@@ -39,7 +39,7 @@ class Findings:
 
 
 def check_directory(directory: str | Path, architecture: str | None = None) -> Findings:
-    """Config, weights, names and shapes, tokenizer, image processor; no weight is read.
+    """Check config, weights, names and shapes, tokenizer, image processor; no weight is read.
 
     One UserError lists all problems. Where config.json cannot be read, the names of the tensors,
     the tokenizer and the processor cannot be judged, and the error says so.
@@ -94,7 +94,7 @@ def check_directory(directory: str | Path, architecture: str | None = None) -> F
 def need_tokenizer(
     directory: Path, family: Family, config: Mapping[str, Any], model: Any
 ) -> Tokenizer:
-    """The directory's tokenizer. UserError where it has none: a model is not trained without.
+    """Return the directory's tokenizer. UserError where it has none, or one that loses a tag.
 
     Nor is it with one that loses a tag of the response.
     """

@@ -108,7 +108,7 @@ def import_directory(
 
 
 def keep_companions(output: Path, source: Source) -> None:
-    """config.json, tokenizer and processor beside the checkpoint."""
+    """Copy config.json, tokenizer and processor beside the checkpoint."""
     kept = output / COMPANIONS
     kept.mkdir(parents=True)
     write_config(kept, source.config)
@@ -116,20 +116,20 @@ def keep_companions(output: Path, source: Source) -> None:
 
 
 def peak_bytes() -> int:
-    """The most memory this process has had resident, mapped files included."""
+    """Return the most memory this process has had resident, mapped files included."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def reset_peak_bytes() -> int:
-    """Begin to measure: the peak from here on counts, where the system can forget the old one."""
+    """Begin to measure the peak anew, where the system can forget the old one."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return peak_bytes()
 
 
 def home_of(path: Path) -> Path:
-    """The directory of a run or an import, of which `path` may be a checkpoint."""
+    """Return the directory of a run or an import, of which `path` may be a checkpoint."""
     inside = path.parent.name == "checkpoints" and path.name.isdecimal()
     return path.parent.parent if inside else path
 
@@ -140,7 +140,7 @@ def is_import(path: Path) -> bool:
 
 
 def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DType]:
-    """A run's or an import's parameters as a ported model, and the type it computed in.
+    """Read a run's or an import's parameters as a ported model, and the type it computed in.
 
     `path` is the directory of a run or an import, or one of its checkpoints. A run with adapters
     keeps them alone; its base is read from its model's directory.
@@ -181,7 +181,7 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
 
 
 def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
-    """The newest or given checkpoint of a run."""
+    """Return the newest or given checkpoint of a run."""
     described = describe_pretrained(model.directory, model.dtype, architecture=model.architecture)
     held = restore_all_params(path, step)
     if model.lora is not None:
@@ -200,7 +200,7 @@ def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretraine
 
 
 def export_merged(pretrained: Pretrained, output: Path, dtype: DType) -> None:
-    """A directory that transformers loads; adapters are added to the weights."""
+    """Write a directory that transformers loads; adapters are added to the weights."""
     params = pretrained.params
     merged = merge_adapters(params) if "lora" in params else params
     save_pretrained(output, replace(pretrained, params=merged), dtype)

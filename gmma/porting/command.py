@@ -94,7 +94,7 @@ def import_command(arguments: Sequence[str]) -> None:
 
 
 def memory_rows(report: ImportReport) -> list[list[str]]:
-    """The peak beside its bound."""
+    """Return the peak beside its bound."""
     held = " + what the devices hold" if report.devices_in_host_memory else ""
     verdict = "within" if report.peak <= report.bound else "over"
     return [

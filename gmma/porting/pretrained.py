@@ -86,7 +86,7 @@ def describe_pretrained(
     attention: Attention = "auto",
     architecture: str | None = None,
 ) -> Described:
-    """Config and tokenizer of a directory; of its weights only whether the head is its own.
+    """Read config and tokenizer of a directory; of its weights only whether the head is its own.
 
     `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`;
     `architecture` names the family, which else config.json does (`families.find_family`). UserError
@@ -132,21 +132,21 @@ def has_own_head(directory: Path, family: Family, model: Any) -> bool:
 
 
 def untied(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A config.json that does not tie head and embedding, on either level."""
+    """Return a config.json that does not tie head and embedding, on either level."""
     text = config.get("text_config")
     nested = {"text_config": {**text, "tie_word_embeddings": False}} if text else {}
     return {**config, "tie_word_embeddings": False, **nested}
 
 
 def image_processor(described: Described, buckets: Sequence[int] | None) -> ImageProcessor | None:
-    """The directory's image processor; None for a model without images."""
+    """Return the directory's image processor; None for a model without images."""
     return described.family.processor(described.directory, described.policy.config, buckets)
 
 
 def read_weights(
     described: Described, dtype_of: Callable[[str], str], shardings: PyTree | None = None
 ) -> tuple[Params, Source]:
-    """The parameters of a directory, each tensor read straight to its devices and its type.
+    """Read the parameters of a directory, each tensor straight to its devices in its type.
 
     UserError for a missing or truncated file, and for names or shapes that do not match.
     """
@@ -190,7 +190,7 @@ def load_pretrained(
     image_buckets: Sequence[int] | None = None,
     architecture: str | None = None,
 ) -> Pretrained:
-    """A model from a Hugging Face directory: config.json, *.safetensors, tokenizer, processor.
+    """Load a model from a Hugging Face directory: config, *.safetensors, tokenizer, processor.
 
     `dtype` is that of parameters and activations. `shardings` turns the policy into a tree of
     shardings like its parameters. `image_buckets` are the sizes that the images of a row are padded
@@ -213,7 +213,7 @@ def load_pretrained(
 def save_pretrained(
     directory: str | Path, pretrained: Pretrained, dtype: DType | None = None
 ) -> None:
-    """A directory that transformers loads: the source's config and tokenizer, our parameters.
+    """Write a directory that transformers loads: the source's config and tokenizer, our parameters.
 
     Tensors keep the source's names; their type is `dtype`, or that of the parameters. UserError
     where there are adapters, which such a directory cannot hold.
@@ -235,7 +235,7 @@ def save_pretrained(
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> None:
-    """A directory's config.json."""
+    """Write a directory's config.json."""
     (directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
@@ -246,7 +246,7 @@ def copy_companions(source: Source, directory: Path) -> None:
 
 
 def chat_of(source: Source) -> str:
-    """The chat template with which a run from this directory was trained."""
+    """Return the chat template with which a run from this directory was trained."""
     return source.family.tokenizer(source.directory).chat
 
 
@@ -266,7 +266,7 @@ def reference_logits(
     images: Sequence[Sequence[Image.Image]] | None = None,
     lengths: Int[np.ndarray, "B"] | None = None,
 ) -> Float[np.ndarray, "B N V"]:
-    """The plain forward of one sequence a row, left-aligned; float32.
+    """Compute the plain forward of one sequence a row, left-aligned; float32.
 
     `images` holds a list of PIL images per row, whose placeholder tokens the row already holds;
     `lengths` the true lengths, all N by default. UserError where placeholders and images disagree.
@@ -298,7 +298,7 @@ def plain_logits(policy: Policy, params: Params, inputs: TreeInputs) -> Float[Ar
 
 
 def image_example(images: Sequence[Image.Image], row: int) -> Example:
-    """A record with nothing but images."""
+    """Return a record with nothing but images."""
     pixels = tuple(rgb_array(image) for image in images)
     return Example(question="", images=pixels, columns={}, id=f"row {row}")
 
@@ -306,7 +306,7 @@ def image_example(images: Sequence[Image.Image], row: int) -> Example:
 def check_placeholders(
     pretrained: Pretrained, tokens: Int[np.ndarray, "B N"], examples: Sequence[Example]
 ) -> None:
-    """Every row must hold as many placeholders as its images have tokens."""
+    """Check that every row holds as many placeholders as its images have tokens."""
     if len(examples) != len(tokens):
         raise UserError(f"{len(tokens)} rows of tokens but {len(examples)} rows of images")
     for row, example in zip(tokens, examples, strict=True):

@@ -65,7 +65,7 @@ class Progress:
 
 @contextmanager
 def open_checkpoints(run_dir: RunPath, config: CheckpointConfig) -> Iterator[ocp.CheckpointManager]:
-    """The run's checkpoints: the last few, and the best by the configured metric.
+    """Open the run's checkpoints: the last few, and the best by the configured metric.
 
     On leaving, waits for what is still being written.
     """
@@ -102,7 +102,7 @@ def save(
     progress: Progress,
     best: float | None = None,
 ) -> None:
-    """Start writing a checkpoint; `best` ranks it, None or no number puts it below all others."""
+    """Start writing a checkpoint; `best` ranks it, None or NaN puts it below all others."""
     held = asdict(progress) | {PROMISE: True, STEP: step}
     manager.save(
         step,
@@ -114,7 +114,7 @@ def save(
 
 
 def newest_whole(run_dir: RunPath) -> int | None:
-    """The newest checkpoint that is whole, None where there is no checkpoint; on all hosts.
+    """Find the newest checkpoint that is whole, on all hosts; None where there is no checkpoint.
 
     Those newer than it are damaged: they are moved to `damaged/`, which is printed. So are older
     ones whose small files are, which Orbax reads. Raises UserError, and moves none, where none is
@@ -169,7 +169,7 @@ def _move_aside(run_dir: RunPath, step: int, problems: Sequence[str], whole: int
 
 
 def _whole_step(run_dir: RunPath, step: int | None, *, small: bool = False) -> int:
-    """The newest checkpoint, or the given one; raises UserError where it is damaged."""
+    """Return the newest checkpoint, or the given one; raises UserError where it is damaged."""
     found = find_step(run_dir, step)
     problems = _damage(run_dir, found, small=small)
     if problems:
@@ -182,7 +182,7 @@ def _whole_step(run_dir: RunPath, step: int | None, *, small: bool = False) -> i
 
 
 def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
-    """The host's part of a checkpoint. One from before norms were kept begins their mean anew."""
+    """Restore the host's part. A checkpoint from before norms were kept begins their mean anew."""
     args = ocp.args.Composite(progress=ocp.args.JsonRestore())
     held = _read(manager, step, args)["progress"]
     for name in (PROMISE, STEP):
@@ -191,7 +191,7 @@ def restore_progress(manager: ocp.CheckpointManager, step: int) -> Progress:
 
 
 def restore_state(manager: ocp.CheckpointManager, step: int, abstract: PyTree) -> PyTree:
-    """The arrays of a checkpoint, laid out as `abstract` says.
+    """Restore the arrays of a checkpoint, laid out as `abstract` says.
 
     Raises UserError where the checkpoint holds other names or shapes: it belongs to another model.
     """
@@ -218,7 +218,7 @@ def _unreadable(where: RunPath, error: Exception) -> UserError:
 
 
 def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> PyTree:
-    """Only the parameters (`{"params": …, "frozen": …}`) of a run's newest or given checkpoint.
+    """Restore only the parameters, `{"params": …, "frozen": …}`, of the newest or given step.
 
     Which of them were trained there does not matter: they come in the groups of `abstract`.
     """
@@ -232,7 +232,7 @@ def restore_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) 
 
 
 def restore_all_params(run_dir: RunPath, step: int | None = None) -> PyTree:
-    """All parameters of a checkpoint, joined, as they are stored; on the first device."""
+    """Return all parameters of a checkpoint, joined, as they are stored; on the first device."""
     where = checkpoints_dir(run_dir) / str(_whole_step(run_dir, step))
     here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
@@ -257,7 +257,7 @@ def _held_params(where: RunPath) -> PyTree:
 
 
 def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> RunPath:
-    """The directory of a run's newest or given checkpoint.
+    """Return the directory of a run's newest or given checkpoint.
 
     Raises UserError where there is none, where it is damaged as far as a look at its sizes can
     tell, or where it holds other parameters.
@@ -272,7 +272,7 @@ def find_params(run_dir: RunPath, abstract: PyTree, step: int | None = None) -> 
 
 
 def save_params(run_dir: RunPath, params: PyTree) -> None:
-    """Parameters alone as a run's checkpoint 0, written before this returns.
+    """Save parameters alone as a run's checkpoint 0, written before this returns.
 
     Orbax copies what it writes, here as little at a time as it can, which is the largest array.
     """
@@ -293,7 +293,7 @@ def save_params(run_dir: RunPath, params: PyTree) -> None:
 
 
 def find_step(run_dir: RunPath, step: int | None = None) -> int:
-    """The newest checkpoint's number, or the given one; raises UserError where it is not there."""
+    """Return the newest checkpoint's number, or the given one; UserError if it is not there."""
     steps = checkpoint_steps(run_dir)
     if not steps:
         raise UserError(
@@ -387,8 +387,7 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
 def hold_run(
     run_dir: RunPath, config: Mapping[str, Any], launch: Mapping[str, Any], content: str
 ) -> Iterator[None]:
-    """Keep a run's config, its launch and the hash of its records; within the block keep other
-    processes out.
+    """Keep a run's config, launch and hash of records; lock out other processes in the block.
 
     Raises UserError where another one is there, or where the run began with other records.
     """
@@ -417,7 +416,7 @@ def check_content(run_dir: RunPath, content: str) -> None:
 
 
 def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
-    """Keep the config that a run is started with; a run that is resumed has it."""
+    """Keep the config of a new run; a resumed run has it."""
     saved = run_dir / CONFIG_FILE
     if not saved.exists():
         write_whole(saved, json.dumps(config, indent=1) + "\n")

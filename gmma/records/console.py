@@ -25,7 +25,7 @@ LINE_EVERY_SECONDS = 15.0  # where the output is no terminal
 
 @contextmanager
 def open_display(phase: str, done: int, total: int) -> Iterator[Callable[[int, Record], None]]:
-    """A progress bar on a terminal; elsewhere a line every few seconds; nothing but on one host.
+    """Show a progress bar on a terminal, else a line every few seconds; on one host only.
 
     The function it yields takes the number of steps done and the last step's record.
     """
@@ -73,19 +73,19 @@ def print_buckets(processor: ImageProcessor) -> None:
 
 
 def warn(words: str) -> None:
-    """Say on stderr what may be wrong, on one host."""
+    """Print a warning on stderr, on one host."""
     if jax.process_index() == 0:
         print(f"warning: {words}", file=sys.stderr, flush=True)
 
 
 def wide_console() -> Console:
-    """A console that does not fold tables where the output is a file or a pipe."""
+    """Return a console that does not fold tables where the output is a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=120)
 
 
 def print_table(title: str, header: list[str], rows: list[list[str]]) -> None:
-    """A table; the first column is left-aligned, the others are figures."""
+    """Print a table; the first column is left-aligned, the others are figures."""
     table = Table(title=title)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right")

@@ -31,12 +31,12 @@ class RunningMean:
     count: int = 0
 
     def with_value(self, value: float) -> "RunningMean":
-        """The mean of one value more."""
+        """Return the mean with one more value."""
         return RunningMean(total=self.total + value, count=self.count + 1)
 
 
 def spike_score(norms: RunningMean, norm: float) -> tuple[RunningMean, float]:
-    """The running mean with this step's gradient norm in it, and g_t / mean_{s ≤ t} g_s.
+    """Add this step's gradient norm to the running mean, and return g_t / mean_{s ≤ t} g_s.
 
     As `theory.gradient_spike_score`, one step at a time: global norms before clipping, of one
     phase, this step included. So the score of step t (from 1) is at most t. 0 where all are 0, NaN
@@ -56,7 +56,8 @@ def spike_score(norms: RunningMean, norm: float) -> tuple[RunningMean, float]:
 def gradient_powers(
     total: Float[Array, ""], of_parts: Float[Array, "n"]
 ) -> dict[str, Float[Array, ""]]:
-    """Signal and noise in |G|², G = Σ_i g_i the batch's gradient over n microbatches ([I]).
+    """Estimate signal and noise in |G|², G = Σ_i g_i the batch's gradient over n microbatches
+    ([I]).
 
         noise  = n/(n − 1) Σ_i |g_i − G/n|² = n/(n − 1) (Σ_i |g_i|² − |G|²/n)
         signal = |G|² − noise
@@ -77,7 +78,8 @@ def gradient_powers(
 
 
 def thought_noise(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Float[np.ndarray, "B"]]:
-    """Per tree, what its M answers say about the noise of its thought values ([I]); else NaN.
+    """Estimate per tree what its M answers say about the noise of its thought values ([I]); else
+    NaN.
 
         s_i²       variance of thought i's rewards, unbiased; its value V_i then has s_i²/M_i
         corrected  Var_i V_i − mean_i s_i²/M_i, the first over K − 1: unbiased for the variance of
@@ -154,8 +156,10 @@ def rounding_of(rewards: Float[np.ndarray, "B K M"]) -> Float[np.ndarray, "B"]:
 
 @jax.jit
 def advantage_metrics(advantages: Advantages, counted: Bool[Array, "B K M"]) -> Metrics:
-    """`thought/advantage_std` and `answer/advantage_std`: the population's, of what counts in the
-    whole batch. With `scale_rewards = "group"` that is √(share of it in groups that differ).
+    """Compute `thought/advantage_std` and `answer/advantage_std` over the whole batch.
+
+    Population deviations of what counts. With `scale_rewards = "group"` that is √(share of it in
+    groups that differ).
     """
     levels = {
         "thought": (advantages.thought, counted.any(axis=2)),

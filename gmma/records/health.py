@@ -22,7 +22,7 @@ NUMBERS = ("loss", "grad_norm")  # of a step: where parameters are NaN, so are t
 
 
 def first_not_finite(state: PyTree) -> str | None:
-    """The path of an array with a value that is not finite; None where all are. Waits for it."""
+    """Find an array with a value that is not finite; None where there is none. Waits for it."""
     paths = jax.tree_util.tree_leaves_with_path(state)
     finite = jax.device_get(_are_finite([leaf for _, leaf in paths]))
     named = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths)
@@ -42,7 +42,7 @@ class Health:
     unscored: int = 0  # without an answer that counts
 
     def with_record(self, record: Record) -> "Health":
-        """The same one step later. SFT, which samples nothing, is never unscored."""
+        """Return the counts one step later. SFT, which samples nothing, is never unscored."""
         return Health(
             not_finite=0 if is_finite(record) else self.not_finite + 1,
             unscored=self.unscored + 1 if record.get("frac_groups_dropped") == 1 else 0,
@@ -61,7 +61,7 @@ def is_ill(health: Health, config: StopConfig) -> bool:
 
 
 def check_health(health: Health, config: StopConfig, record: Record, newest: int | None) -> None:
-    """Raise NotFinite or Unscored where too many steps in a row were ill.
+    """Raise NotFinite or Unscored if too many steps in a row were ill.
 
     `newest` is the newest checkpoint, of which every value is finite.
     """
@@ -72,7 +72,7 @@ def check_health(health: Health, config: StopConfig, record: Record, newest: int
 
 
 def not_finite(record: Record, what: str, newest: int | None) -> NotFinite:
-    """The end of a run behind this step; `what` is not finite, since when or where."""
+    """Make the error for a run whose `what` is not finite, with when or where it began."""
     values = ", ".join(f"{name} = {record[name]:g}" for name in NUMBERS)
     kept = "there is no checkpoint yet" if newest is None else f"the newest is checkpoint {newest}"
     begin = "" if newest is None else ", from this checkpoint with --init-from, or from the start"
@@ -85,7 +85,7 @@ def not_finite(record: Record, what: str, newest: int | None) -> NotFinite:
 
 
 def unscored(health: Health, record: Record, newest: int | None) -> Unscored:
-    """The end of a run of which no answer counts any more."""
+    """Make the error for a run of which no answer counts any more."""
     lost = {
         name: value
         for name, value in record.items()

@@ -27,12 +27,12 @@ UNREADABLE = "metrics.unreadable"  # lines of it that are no records, as they st
 
 
 def mean(total: float | np.number, count: float | np.number) -> Metric:
-    """A metric on the host."""
+    """Make a metric on the host."""
     return Metric(total=np.asarray(total, np.float32), count=np.asarray(count, np.float32))
 
 
 def mean_of(values: np.ndarray) -> Metric:
-    """The mean of an array, NaN left out, as sum and count."""
+    """Return the mean of an array, NaN left out, as sum and count."""
     held = values[np.isfinite(values)]
     return mean(held.sum(dtype=np.float64), held.size)
 
@@ -47,7 +47,7 @@ def merge(first: Mapping[str, Metric], second: Mapping[str, Metric]) -> dict[str
 
 
 def add(first: Metric, second: Metric) -> Metric:
-    """The metric of both together, on the host."""
+    """Add two metrics on the host."""
     return Metric(
         total=np.asarray(first.total + second.total), count=np.asarray(first.count + second.count)
     )
@@ -74,7 +74,7 @@ SILENT = Writer(write=lambda record: None, flush=lambda: None)  # of a host that
 
 
 def read_records(path: RunPath) -> list[Record]:
-    """The records of a run. Lines that are none are left out, and their number is logged."""
+    """Read the records of a run. Other lines are left out, and their number is logged."""
     records, unreadable = split_records(path)
     if unreadable:
         logging.getLogger(__name__).warning(
@@ -84,7 +84,7 @@ def read_records(path: RunPath) -> list[Record]:
 
 
 def split_records(path: RunPath) -> tuple[list[Record], list[bytes]]:
-    """The records of a run, and the lines that are none, without their ends.
+    """Split a file into the records of a run and the other lines, without their ends.
 
     A last line without an end, unless it is a record, is in neither: a kill has cut it.
     """
@@ -96,7 +96,7 @@ def split_records(path: RunPath) -> tuple[list[Record], list[bytes]]:
 
 
 def _read_record(line: bytes) -> Record | None:
-    """A JSON object with a step and a phase, else None."""
+    """Return a JSON object with a step and a phase, else None."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):  # no JSON, no UTF-8, or brackets without end
@@ -163,7 +163,7 @@ def say_missing(run_dir: RunPath, records: list[Record], before_step: int) -> No
 
 
 def open_events(directory: Path, before_step: int) -> EventsWriter:
-    """A file of TensorBoard events, behind which no step from this one on is shown from others.
+    """Open a TensorBoard file that hides the steps from this one on in older files.
 
     Not `SummaryWriter`: its `flush` writes out what its thread has taken from a queue, and leaves
     what is still in it, so that a kill behind a checkpoint lost the steps before it.
@@ -178,7 +178,7 @@ def open_events(directory: Path, before_step: int) -> EventsWriter:
 
 
 def step_event(record: Record) -> Event:
-    """A record's figures that are finite, as TensorBoard shows them."""
+    """Return a record's figures that are finite, as TensorBoard shows them."""
     values = [
         shown
         for name, value in record.items()

@@ -35,7 +35,7 @@ def report_command(arguments: Sequence[str]) -> None:
 
 
 def report(directory: RunPath) -> str:
-    """The page of a run, or of a sweep where there is a `sweep.json`."""
+    """Return the page of a run, or of a sweep where there is a `sweep.json`."""
     if not directory.is_dir():
         raise UserError(f"{directory} is no directory; give runs/NAME")
     is_sweep = (directory / SWEEP_FILE).exists()

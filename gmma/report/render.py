@@ -28,7 +28,7 @@ SCRIPTS = (f"{UPLOT}/uPlot.iife.min.js", "base.js", "charts.js", "trees.js", "ru
 
 
 def render_page(data: dict[str, Any]) -> str:
-    """The page that shows `data`. Raises UserError where it would be too large to open well."""
+    """Render the page that shows `data`. Raises UserError if it is too large to open well."""
     parts = {
         "title": html.escape(data["name"]),
         "style": "\n".join(map(read_part, STYLES)),
@@ -48,7 +48,7 @@ def render_page(data: dict[str, Any]) -> str:
 
 
 def read_part(name: str) -> str:
-    """A file of the page's folder."""
+    """Return a file of the page's folder."""
     return files("gmma.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
@@ -63,7 +63,7 @@ def embed(data: Any) -> str:
 
 
 def finite(value: Any) -> Any:
-    """The same with numbers that JSON has not as None, and six digits of the others."""
+    """Replace numbers that JSON has not by None, and cut the others to six digits."""
     if isinstance(value, dict):
         return {str(key): finite(own) for key, own in value.items()}
     if isinstance(value, list | tuple):
@@ -74,7 +74,7 @@ def finite(value: Any) -> Any:
 
 
 def thin(records: Sequence[Record], rows: int) -> list[Record]:
-    """At most `rows` records that keep the look of every curve.
+    """Reduce records to at most `rows` that keep the look of every curve.
 
     Each bucket of steps leaves two rows, and a metric puts its lowest and highest value of the
     bucket into them in the order in which they came: no spike is lost, nothing is averaged.
@@ -99,7 +99,7 @@ def thin(records: Sequence[Record], rows: int) -> list[Record]:
 
 
 def read_tree(directory: RunPath) -> dict[str, Any] | None:
-    """A logged tree with its picture as a data URI; None where the files are not whole."""
+    """Return a logged tree with its picture as a data URI; None where the files are not whole."""
     if not (directory / "tree.json").exists():
         return None
     tree: dict[str, Any] = {"record": read_json(directory / "tree.json")}
@@ -110,7 +110,7 @@ def read_tree(directory: RunPath) -> dict[str, Any] | None:
 
 
 def picture_uri(png: bytes) -> str:
-    """A picture as a data URI, made smaller where it is large."""
+    """Return a picture as a data URI, made smaller where it is large."""
     if len(png) <= PICTURE_BYTES:
         return "data:image/png;base64," + base64.b64encode(png).decode()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
@@ -121,7 +121,7 @@ def picture_uri(png: bytes) -> str:
 
 
 def fit_trees(trees: list[dict[str, Any]], limit: int = TREE_BYTES) -> list[dict[str, Any]]:
-    """Every second tree left out, the last one kept, until the rest fits; none if one does not.
+    """Drop every second tree, keeping the last, until the rest fits; all if one does not.
 
     >>> fit_trees([{"step": 1}, {"step": 2}, {"step": 3}], limit=25)
     [{'step': 1}, {'step': 3}]

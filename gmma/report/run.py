@@ -24,7 +24,7 @@ HIDDEN = ("step", "phase")  # are no curves
 
 
 def run_page(directory: RunPath) -> dict[str, Any]:
-    """A run's page as JSON values. Raises UserError for a directory that holds no run."""
+    """Return a run's page as JSON values. Raises UserError for a directory that holds no run."""
     if not (directory / CONFIG_FILE).exists():
         raise UserError(
             f"{directory} is neither a run nor a sweep: it has no {CONFIG_FILE} and no "
@@ -48,7 +48,7 @@ def run_page(directory: RunPath) -> dict[str, Any]:
 
 
 def scored(records: Sequence[Record]) -> list[Record]:
-    """The records with `grad_spike_score` over each phase, also where an older run had none.
+    """Return the records with `grad_spike_score` over each phase, also where an older run had none.
 
     Norms that are not finite are left out of the running mean and have no score.
     """
@@ -92,7 +92,7 @@ def phase_row(phase: str, records: Sequence[Record]) -> dict[str, Any] | None:
 
 
 def total(records: Sequence[Record], name: str) -> float | None:
-    """A metric's sum; None where no record has it."""
+    """Return a metric's sum; None where no record has it."""
     held = [record[name] for record in records if name in record]
     return float(np.sum(held)) if held else None
 
@@ -131,7 +131,7 @@ def columns(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def run_trees(directory: RunPath) -> tuple[list[dict[str, Any]], int]:
-    """The logged trees that fit, and how many were logged."""
+    """Return the logged trees that fit, and how many were logged."""
     samples = directory / "samples"
     folders = sorted(samples.glob("step_*")) if samples.exists() else []
     trees = [

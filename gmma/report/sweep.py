@@ -11,7 +11,7 @@ NORM_ROWS = 300  # of a run's gradient norms, at most
 
 
 def sweep_page(directory: RunPath) -> dict[str, Any]:
-    """A sweep's page as JSON values; runs whose files are not there are left out."""
+    """Return a sweep's page as JSON values; runs whose files are not there are left out."""
     record = read_json(directory / SWEEP_FILE)
     runs = [run for run in record.get("runs") or [] if run.get("directory")]
     trees = [tree for run in runs if (tree := late_tree(directory, run))]
@@ -28,7 +28,10 @@ def sweep_page(directory: RunPath) -> dict[str, Any]:
 
 
 def gradient_norms(directory: RunPath, run: dict[str, Any]) -> dict[str, Any] | None:
-    """A run's gradient norms of its last phase, thinned; steps count from the phase's first."""
+    """Return a run's gradient norms of its last phase, thinned.
+
+    Steps count from the phase's first.
+    """
     records = [r for r in read_records(directory / run["directory"] / RECORDS) if "grad_norm" in r]
     if not records:
         return None
@@ -44,7 +47,7 @@ def gradient_norms(directory: RunPath, run: dict[str, Any]) -> dict[str, Any] | 
 
 
 def late_tree(directory: RunPath, run: dict[str, Any]) -> dict[str, Any] | None:
-    """The last logged tree of a run."""
+    """Return the last logged tree of a run."""
     samples = directory / run["directory"] / "samples"
     folders = sorted(samples.glob("step_*")) if samples.exists() else []
     tree = read_tree(folders[-1]) if folders else None

@@ -21,7 +21,7 @@ def _is_detections(text: str) -> bool:
 
 
 def _is_object(text: str) -> bool:
-    """A box, a point, or a name."""
+    """Return a box, a point, or a name."""
     geometric = parse_box(text, "strict") or parse_point(text, "strict")
     is_name = _LETTER.search(text) is not None and _NOT_IN_A_NAME.search(text) is None
     return geometric is not None or is_name

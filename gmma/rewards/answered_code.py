@@ -44,7 +44,7 @@ class _Fenced(NamedTuple):
 
 
 def find_code(text: str, wanted: Collection[str] = (), prompt: str = "") -> str:
-    """The program of an answer; `wanted` are the names that the tests need of it.
+    """Find the program of an answer; `wanted` are the names that the tests need of it.
 
     Without a fence all of the text is the program, or its parts from a definition to the last line
     with which that is Python. Where `prompt` is Python that ends in a function, as HumanEval's, an
@@ -85,7 +85,7 @@ def _find_code(text: str, wanted: Collection[str], prompt: str) -> str:
 
 
 def parse_quietly(code: str) -> ast.Module | None:
-    """The syntax tree, or None of what is no Python. Odd escapes in it are not our concern."""
+    """Parse code, or return None where it is no Python. Warnings of odd escapes are silenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -105,7 +105,7 @@ def names_wanted(tests: Sequence[str]) -> frozenset[str]:
 
 
 def _without_marks(text: str) -> str:
-    """Make fences of `[BEGIN]` and `[DONE]`; what is behind a `[DONE]` that comes first is left."""
+    """Turn `[BEGIN]` and `[DONE]` into fences; drop what follows a `[DONE]` that comes first."""
     begin, done = _BEGIN.search(text), _DONE.search(text)
     if done and (begin is None or done.start() < begin.start()):
         text = text[: done.start()]
@@ -115,7 +115,7 @@ def _without_marks(text: str) -> str:
 
 
 def _fences(text: str) -> list[_Fenced]:
-    """The fenced blocks. Where a fence would cut a triple-quoted string, it is a part of that."""
+    """Return the fenced blocks. A fence within a triple-quoted string is part of the string."""
     found: list[_Fenced] = []
     at = 0
     while opened := _FENCE.search(text, at):
@@ -172,7 +172,7 @@ def _without_prompts(code: str) -> str:
 
 
 def _without_prose(text: str) -> list[str]:
-    """The programs in a text, each from a definition to the last line with which it is Python."""
+    """Return the programs in a text, each from a definition to the last line Python can read."""
     found: list[str] = []
     at = 0
     if _BEGINS_PROMPTED.search(text):
@@ -185,7 +185,7 @@ def _without_prose(text: str) -> list[str]:
 
 
 def _longest_program(text: str) -> str:
-    """The first lines of a text, as far as Python reads them; empty where they define nothing."""
+    """Return the first lines of a text that Python reads; empty where they define nothing."""
     lines = text.split("\n")
     for _ in range(_MOST_CUTS):
         code = "\n".join(lines)
@@ -211,7 +211,7 @@ def _line_refused(code: str) -> int | None:
 
 
 def _main_block(trees: Sequence[ast.Module | None], wanted: Collection[str]) -> int | None:
-    """The last block that defines what is wanted; else anything; else that is Python."""
+    """Return the last block that defines a wanted name; else anything; else that is Python."""
 
     def defines_any(tree: ast.Module) -> bool:
         return any(isinstance(s, (*FUNCTIONS, ast.ClassDef)) for s in tree.body)
@@ -246,7 +246,10 @@ def _used_by_value(statement: ast.stmt) -> set[str]:
 
 
 def _continue_prompt(prompt: str, body: str, wanted: Collection[str]) -> str | None:
-    """The prompt's function with this as its body, or None where the two make no such function.
+    """Return the prompt's function with this as its body; None where the two make no function.
+
+    Of the possible indents of the body, the one with which Python reads most lines counts.
+    Definitions behind the function are kept.
 
     Of the ways to indent the body that one counts of which Python reads most lines. Of what stands
     behind the function the definitions are kept.
@@ -309,14 +312,14 @@ def _definitions_needed(
 
 
 def _source(code: str, statement: ast.stmt) -> str:
-    """The lines of a statement, its decorators too."""
+    """Return the lines of a statement, its decorators too."""
     above = [d.lineno for d in getattr(statement, "decorator_list", ())]
     first = min([statement.lineno, *above])
     return "\n".join(code.splitlines()[first - 1 : statement.end_lineno])
 
 
 def _only_defines(statement: ast.stmt) -> bool:
-    """A definition, an import of Python's own, or a constant: nothing that runs the program."""
+    """Return whether a statement is a definition, an import of Python's own, or a constant."""
     if isinstance(statement, (*FUNCTIONS, ast.ClassDef)):
         return True
     if isinstance(statement, ast.Import | ast.ImportFrom):

@@ -65,7 +65,7 @@ def _matched(truth: Mapping[str, Any], detections: Sequence[Mapping[str, Any]]) 
 def coco_dataset(
     images: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[str]
 ) -> dict[str, Any]:
-    """A COCO data set from one list of `{"label", "box"}` per image, boxes `[x1, y1, x2, y2]`.
+    """Make a COCO data set from one list of `{"label", "box"}` per image, as `[x1, y1, x2, y2]`.
 
     An entry with a true `crowd` is a region of many, which COCO counts neither way.
     """
@@ -92,7 +92,7 @@ def coco_dataset(
 def coco_results(
     images: Sequence[Sequence[Mapping[str, Any]]], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """COCO results from one list of `{"label", "box", "score"}` per image.
+    """Make COCO results from one list of `{"label", "box", "score"}` per image.
 
     The score is 1 where missing. A label that the truth does not know becomes no result, for no
     figure of COCO could count it.

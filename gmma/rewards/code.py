@@ -89,7 +89,7 @@ def code_all_passed_reward(
 
 
 def read_tests(tests: object, setup: object) -> tuple[list[str], str] | None:
-    """The tests and the setup of a record; None without tests, or where one is no Python."""
+    """Return the tests and the setup of a record; None without tests, or where one is no Python."""
     if isinstance(tests, str | bytes) or not isinstance(tests, Sequence | np.ndarray):
         return None
     sources = [*tests, setup or ""]

@@ -73,7 +73,7 @@ def meets_demand(
 
 
 def _plain_name(text: str) -> str:
-    """A name without quotes, Markdown, full stop and article.
+    """Return a name without quotes, Markdown, full stop and article.
 
     >>> _plain_name("**A vase**."), _plain_name('"mug"')
     ('vase', 'mug')

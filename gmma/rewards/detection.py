@@ -105,14 +105,14 @@ def _score_list(
 
 
 def matched_iou(predicted: Sequence[Detection], truth: Sequence[Detection]) -> float:
-    """The formula of `detection_reward` for two lists that are not empty."""
+    """Return the formula of `detection_reward` for two lists that are not empty."""
     gain = _label_iou(predicted, truth)
     rows, columns = _assign(gain)
     return float(gain[rows, columns].sum() / max(gain.shape))
 
 
 def set_average_precision(predicted: Sequence[Detection], truth: Sequence[Detection]) -> float:
-    """The formula of `detection_ap_reward` for two lists that are not empty."""
+    """Return the formula of `detection_ap_reward` for two lists that are not empty."""
     gain = _label_iou(predicted, truth)
     claims = Counter(d.label for d in predicted)
     facts = Counter(d.label for d in truth)
@@ -130,7 +130,7 @@ def set_average_precision(predicted: Sequence[Detection], truth: Sequence[Detect
 
 
 def _matches(gain: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """The largest one-to-one matching of pairs with `gain >= threshold`."""
+    """Return the largest one-to-one matching of pairs with `gain >= threshold`."""
     rows, columns = _assign((gain >= threshold).astype(float))
     hit = gain[rows, columns] >= threshold
     return rows[hit], columns[hit]

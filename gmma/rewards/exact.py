@@ -8,7 +8,7 @@ from gmma.answers.folding import fold_text
 
 
 def read_gold_texts(gold: object) -> list[str] | None:
-    """The accepted texts of a record: one str, or a list of them; None if it is neither."""
+    """Return the accepted texts of a record: one str, or a list of them; None if it is neither."""
     if isinstance(gold, str):
         return [gold]
     if not isinstance(gold, Sequence | np.ndarray) or len(gold) == 0:

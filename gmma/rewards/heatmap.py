@@ -22,7 +22,7 @@ def render_points(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def render_box(box: Sequence[Number], height: int, width: int) -> np.ndarray:
-    """A box as a heat map float64[H, W] that sums to 1.
+    """Return a box as a heat map float64[H, W] that sums to 1.
 
     One Gaussian at its centre whose standard deviations are a quarter of its sides, at least half a
     pixel (our choice).
@@ -40,7 +40,7 @@ def _render(gaussians: Sequence[Sequence[float]], height: int, width: int) -> np
 
 
 def normalise_heat(heat: np.ndarray) -> np.ndarray:
-    """A non-negative map [H, W] scaled to sum to 1; uniform if it has no mass."""
+    """Return a non-negative map [H, W] scaled to sum to 1; uniform if it has no mass."""
     total = float(np.sum(heat))
     return heat / total if total > 0 else np.full(heat.shape, 1 / heat.size)
 
@@ -78,7 +78,7 @@ def worst_kld(truth: np.ndarray) -> float:
 
 
 def worst_nss(truth: np.ndarray) -> float:
-    """The least `heat_nss` of any prediction: `−√((1 − s) / s)`, s the share of positive pixels.
+    """Return the least `heat_nss` there is: `−√((1 − s) / s)`, s the share of positive pixels.
 
     It is that of a flat map that avoids all of them.
     """

@@ -129,7 +129,10 @@ def math_reward(
 
 
 def read_answer(text: str, *, strict: bool = False) -> str | None:
-    """The name of the answer that a text gives: equal names are equal answers. None without one."""
+    """Return the name of the answer that a text gives: equal names are equal answers.
+
+    None without one.
+    """
     found = find_answer(text, strict=strict)
     if not is_readable(found):
         return None
@@ -207,7 +210,7 @@ def _gold_meanings(text: str) -> tuple[Meaning, ...]:
 
 
 def _choice(text: str, *, prose: bool = False) -> str | None:
-    """The letter that is chosen, alone or, in `prose`, before the words of the choice."""
+    """Return the letter that is chosen, alone or, in `prose`, before the words of the choice."""
     plain = re.sub(r"\\text\{([^{}]*)\}|[$*{}]", r"\1", normalise(text)).strip().rstrip(".")
     if not prose:
         return match[1] if (match := re.fullmatch(r"\(?([A-Z])\)?", plain)) else None
@@ -260,7 +263,7 @@ def _worded(text: str) -> Meaning | None:
 
 
 def _equation_in(text: str) -> str | None:
-    """The equation that a sentence ends with, without the words before it, or only its value.
+    """Return the equation that a sentence ends with, without the words before it, or its value.
 
     "There were 12 - 5 = 7 left" says `12 - 5 = 7 left`, "Total cost = 5 dollars" `5 dollars`.
     """
@@ -284,7 +287,7 @@ def _fold(text: str) -> str:
 
 
 def _formula(text: str) -> str:
-    """A formula in the notation that math-verify reads."""
+    """Return a formula in the notation that math-verify reads."""
     text = _MEMBER.sub("", text, count=1) if _MEMBER.match(text) else text
     text = _plain_number(re.sub(r"\\?\$", "", text).replace("**", "^"))
     text = re.sub(r"\^\s*(-?\d+|-[a-zA-Z])", r"^{\1}", text)
@@ -302,7 +305,7 @@ def _formula(text: str) -> str:
 
 
 def _plain_number(text: str) -> str:
-    """A number without marks between its thousands, with a point for its decimals."""
+    """Return a number without marks between its thousands, with a point for its decimals."""
     if _GROUPED.fullmatch(text):
         return re.sub(r"[ ,'_]", "", text)
     return text
@@ -330,7 +333,7 @@ def _same(gold: Meaning, given: Meaning, tolerance: float | int) -> bool:
 
 
 def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
-    """The pairs to compare: values where one side or both only name theirs."""
+    """Yield the pairs to compare: values where one side or both only name theirs."""
     if gold.strip().startswith(("[", "(")) and (ends := _interval(given)):
         yield gold, ends
     if given.strip().startswith(("[", "(")) and (ends := _interval(gold)):
@@ -386,7 +389,7 @@ def _interval(inequality: str) -> str | None:
 
 
 def _assigned(sides: Sequence[str]) -> str | None:
-    """The value of `x = 5` or of `3 + 4 = 7`; None of `2x = 12`, and of `5 = 12`.
+    """Return the value of `x = 5` or of `3 + 4 = 7`; None of `2x = 12`, and of `5 = 12`.
 
     What stands before the last sign must be a name or equal to what stands behind it.
     """
@@ -410,7 +413,7 @@ def _is_name(side: str) -> bool:
 
 
 def _unnamed(values: str) -> str:
-    """A list `x = 1, x = 2` as `1, 2`, and one `x = 1, y = 2` as `(1, 2)`."""
+    """Return a list `x = 1, x = 2` as `1, 2`, and one `x = 1, y = 2` as `(1, 2)`."""
     pairs = [_split(part, _EQUALS) for part in _split(values, _COMMA)]
     if any(len(pair) != 2 or not _is_name(pair[0]) for pair in pairs):
         if len(pairs[0]) == 2 and _is_name(pairs[0][0]) and all(len(p) == 1 for p in pairs[1:]):
@@ -422,7 +425,7 @@ def _unnamed(values: str) -> str:
 
 
 def _split(formula: str, separator: re.Pattern) -> list[str]:
-    """The parts of a formula between signs that stand in no bracket."""
+    """Return the parts of a formula between signs that stand in no bracket."""
     parts, begin, depth, last = [], 0, 0, 0
     for match in separator.finditer(formula):
         for letter in formula[last : match.start()]:
@@ -475,7 +478,7 @@ def _is_near(gold: Any, predicted: Any, relative_tolerance: float | int) -> bool
 
 
 def _parse(text: str) -> tuple[Any, ...]:
-    """The text as LaTeX: (expression, text), only (text,), or nothing."""
+    """Return the text as LaTeX: (expression, text), only (text,), or nothing."""
     library = _math_verify()
     config = [library.LatexExtractionConfig(boxed_match_priority=0)]
     try:

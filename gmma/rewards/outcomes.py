@@ -73,7 +73,7 @@ class Tally:
         return bool(self.kinds[unit] >= 0)
 
     def scored(self) -> Scored:
-        """The sum of it, whatever the order in which outcomes came; failures are logged."""
+        """Sum up the outcomes, in whatever order they came, and log the failures."""
         messages = tuple(
             f"reward '{self.names[index]}', answer {item}: {outcome.kind}: {outcome.message}"
             for item, index, outcome in sorted(self.failures)[:_MESSAGES_KEPT]

@@ -37,7 +37,7 @@ def affordance_points_reward(
 
 
 def read_mask(gold: object) -> np.ndarray | None:
-    """A reference mask as bool[H, W] with at least one true pixel; None if it is not one."""
+    """Return a reference mask as bool[H, W] with at least one true pixel; None if it is not one."""
     try:
         mask = np.asarray(gold).astype(bool)
     except (TypeError, ValueError):

@@ -83,7 +83,7 @@ class _Worker:
     received: bytearray = field(default_factory=bytearray)
 
     def unit_in_hand(self, timeout_seconds: float | int) -> tuple[int, float]:
-        """The unit being scored, and when it (or the start of the process) has taken too long.
+        """Return the unit being scored, and when it (or the process's start) has taken too long.
 
         Read in the reverse of the order of writing: a unit that ends meanwhile is never late.
         """
@@ -168,7 +168,7 @@ class Pool:
     def _split(
         self, units: Sequence[Sequence[int]], try_seconds: float | None = None
     ) -> deque[_Job]:
-        """Jobs of pairs that lie far apart: what hangs in one tree takes no turn from another."""
+        """Split the pairs into jobs of pairs far apart: what hangs in one tree delays no other."""
         if not units:
             return deque()
         size = math.ceil(len(units) / (_CHUNKS_PER_WORKER * len(self.workers)))
@@ -179,7 +179,7 @@ class Pool:
         )
 
     def _first_try(self, units: int) -> float | None:
-        """Seconds of the first try of each; None if the step has time for a hang of every one.
+        """Return the seconds of the first try of each; None if the step has time for all to hang.
 
         Half of the step's time is for first tries. Whoever needs longer gets `_PATIENCE` times more
         when all have had theirs, and so on up to the reward's own limit.
@@ -300,7 +300,7 @@ class Pool:
         self._replace([worker])
 
     def _give_up(self, tally: Tally, waiting: deque[_Job]) -> None:
-        """The step is over: what is in hand has timed out, what had no turn is counted apart.
+        """End the step: what is in hand has timed out; what had no turn is counted apart.
 
         What was tried and not finished keeps what it scored until then.
         """
@@ -361,7 +361,7 @@ def _read_outcomes(line: bytes) -> list[Outcome]:
 
 
 def _end_marked(mark: bytes) -> None:
-    """Kill what a reward has started and let go of: it has its worker's environment still."""
+    """Kill what a reward started and left behind: it still has its worker's environment."""
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it is gone, or another user's
             if mark in (entry / "environ").read_bytes().split(b"\0"):
@@ -369,7 +369,7 @@ def _end_marked(mark: bytes) -> None:
 
 
 def _worker_environment() -> dict[str, Any]:
-    """The caller's environment, its import path, one thread each, and no claim on a device."""
+    """Return the caller's environment with its import path, one thread each, and no device."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return {**os.environ, **threads, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}

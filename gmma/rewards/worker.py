@@ -55,13 +55,13 @@ def map_progress(descriptor: int) -> np.ndarray:
 
 
 def frame_message(message: Any) -> bytes:
-    """A pickled message behind its length. Both ends are our own processes."""
+    """Return a pickled message behind its length. Both ends are our own processes."""
     payload = pickle.dumps(message, protocol=pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(payload)) + payload
 
 
 def read_message(stream: BinaryIO) -> Any | None:
-    """The next message, or None at the end of the stream."""
+    """Return the next message, or None at the end of the stream."""
     header = stream.read(_LENGTH.size)
     if len(header) < _LENGTH.size:
         return None
@@ -85,7 +85,7 @@ def main(connection_fd: int, progress_fd: int, parent: int, memory_bytes: int) -
 
 
 def _die_with(parent: int) -> None:
-    """A worker that hangs in C code cannot notice the end of its input: the kernel must kill it."""
+    """Ask the kernel to kill this worker with its parent: hanging C code never notices the end."""
     with contextlib.suppress(OSError, AttributeError):  # not Linux: the end of input must do
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:

@@ -54,14 +54,14 @@ class Backbone:
 
 
 def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
-    """The backbone that `config.model` asks for; the task's dataset is built."""
+    """Return the backbone that `config.model` asks for; the task's dataset is built."""
     if isinstance(config.model, PretrainedConfig):
         return pretrained_backbone(config, config.model, task)
     return tiny_backbone(config, config.model, task)
 
 
 def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
-    """The tiny family, which speaks the task's own vocabulary."""
+    """Return the tiny family, which speaks the task's own vocabulary."""
     tokenizer = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
     if tokenizer.image_token is None:
         raise UserError(f"the tokenizer of task {config.task.name} has no image token")
@@ -85,7 +85,7 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
 
 
 def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
-    """A ported family from its directory; no weights are read before `start`."""
+    """Return a ported family from its directory; no weights are read before `start`."""
     described = describe_pretrained(
         model.directory,
         model.dtype,
@@ -130,7 +130,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
 
 
 def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
-    """The directory's policy with its parameters in the types they are kept in, and adapters."""
+    """Return the directory's policy, parameters in the types they are kept in, with adapters."""
     base = stored_as(
         described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
     )
@@ -138,7 +138,10 @@ def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
 
 
 def is_trained(model: PretrainedConfig, path: str) -> bool:
-    """Adapters alone where there are any; else all but a frozen tower and what nothing reads."""
+    """Return whether a parameter is trained.
+
+    Adapters alone where there are any; else all but a frozen tower and what nothing reads.
+    """
     if model.lora is not None:
         return path.startswith("lora/")
     frozen = path.startswith("params/vision/") and model.freeze_vision

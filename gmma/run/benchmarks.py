@@ -64,7 +64,7 @@ def choose_benchmarks(
     load: Callable[[str], ExperimentConfig],
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> list[Benchmark]:
-    """The benchmarks of some names; none names the run's own task.
+    """Return the benchmarks of some names; none names the run's own task.
 
     `load` reads an experiment file with its options, `settings` lays what was given on the command
     line over an evaluation's own. Raises UserError for a name that is neither.
@@ -96,7 +96,7 @@ def of_task(
     *,
     may_fail: bool = False,
 ) -> Benchmark:
-    """A task with its default config. UserError where there is no such task."""
+    """Return a task with its default config. UserError where there is no such task."""
     if name in NEEDS_CONFIG:
         raise UserError(f"task {name} has no default config; give an experiment file")
     if name not in TASKS and ":" not in name:
@@ -129,12 +129,12 @@ def with_settings(
     config: ExperimentConfig,
     settings: Callable[[EvalConfig], EvalConfig],
 ) -> ExperimentConfig:
-    """A config that evaluates as `origin` does, but for what the command line says."""
+    """Make a config that evaluates as `origin` does, but for what the command line says."""
     return replace(config, evaluation=settings(origin.evaluation))
 
 
 def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
-    """The run's model before another task, with as many prompt slots as its examples need.
+    """Return the run's model before another task, with as many prompt slots as its examples need.
 
     The tiny family keeps the vocabulary it was trained with.
     """
@@ -201,7 +201,7 @@ def run_benchmark(
 
 
 def extremes(values: Sequence[float], count: int) -> dict[str, int]:
-    """`best_1`, … and `worst_1`, … → row; no row twice, and none without a value.
+    """Map `best_1`, … and `worst_1`, … to rows; no row twice, and none without a value.
 
     >>> extremes([0.5, 0.9, 0.1], 1)
     {'best_1': 1, 'worst_1': 2}
@@ -244,7 +244,7 @@ def draw_extremes(
 
 
 def outcomes_to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """All figures and values of the benchmarks, and why some were left out."""
+    """Return all figures and values of the benchmarks, and why some were left out."""
     return {
         "tasks": {
             outcome.name: evaluation_to_json(outcome.evaluation)

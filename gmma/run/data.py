@@ -38,7 +38,7 @@ def example_batches(
     host_count: int = 1,
     prepare: Callable[[Example, int], Example] = lambda example, position: example,
 ) -> grain.DatasetIterator[ExampleBatch]:
-    """An endless stream of batches, every epoch in an order of its own drawn from `seed`.
+    """Return an endless stream of batches, every epoch in an order of its own drawn from `seed`.
 
     `batch` is global: of each batch this host gets the contiguous rows from `host_index · batch /
     host_count` on, and the stream does not depend on the number of hosts. `get_state()` is a
@@ -76,7 +76,7 @@ def example_batches(
 
 
 def position_generator(seed: int, position: int) -> np.random.Generator:
-    """The generator of one row of the stream, so that a resumed run draws the same noise."""
+    """Return the generator of one row of the stream, so that a resumed run draws the same noise."""
     return np.random.default_rng((seed, position))
 
 

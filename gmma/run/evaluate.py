@@ -90,7 +90,7 @@ class MeasuredMode:
 
 
 def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> MeasuredMode:
-    """Every metric of the task and the format rate, and the answers themselves.
+    """Return every metric of the task and the format rate, and the answers themselves.
 
     A metric that is not an example's own (in a mixture, another task's) is NaN in its place.
     """
@@ -169,7 +169,7 @@ def measure_groups(
 def corpus_figures(
     parts: Parts, examples: list[Example], answers: list[list[str]]
 ) -> dict[str, Interval]:
-    """The metrics of a whole split, all in [0, 1], with 95 % intervals.
+    """Return the metrics of a whole split, all in [0, 1], with 95 % intervals.
 
     The score interval with as many trials as make the variance of the resampled splits, but not
     fewer than examples: percentiles of AP = 0 would say that it is 0 for certain. With several
@@ -224,8 +224,7 @@ def summarise(evaluation: Evaluation) -> dict[str, Interval]:
 
 
 def difference(after: Evaluation, before: Evaluation) -> dict[str, Interval]:
-    """Paired differences, example by example, after − before: of these two models, not of others
-    that other seeds would give.
+    """Compare two evaluations example by example, after − before: these two models alone.
 
     Whether an example has a metric is a matter of the example, so those that have it pair up, also
     with an older file, which left the others out.
@@ -256,7 +255,7 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
 def map_values(
     change: Callable[[Any], Any], values: Mapping[str, Mapping[str, Sequence[Any]]]
 ) -> dict[str, dict[str, list[Any]]]:
-    """Every value of every mode and metric, changed."""
+    """Apply a function to every value of every mode and metric."""
     return {
         mode: {name: [change(value) for value in own] for name, own in metrics.items()}
         for mode, metrics in values.items()
@@ -269,7 +268,7 @@ def save_evaluation(path: RunPath, evaluation: Evaluation) -> None:
 
 
 def load_evaluation(path: RunPath) -> Evaluation:
-    """The inverse of `save_evaluation`. UserError for a file that it has not written."""
+    """Load what `save_evaluation` wrote. UserError for any other file."""
     payload: Mapping = read_json(path)
     try:
         corpus = {

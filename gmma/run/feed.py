@@ -28,7 +28,7 @@ GOING_ON = 2  # and that of demonstrations behind another run from the first run
 
 
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
-    """The endless stream of a phase's batches, of which this host reads its own rows.
+    """Return the endless stream of a phase's batches, of which this host reads its own rows.
 
     Each phase has an order of its own, whatever the number of hosts.
     """
@@ -64,12 +64,12 @@ def demonstration_seed(config: ExperimentConfig) -> int:
 
 
 def train_source(parts: Parts) -> ExampleSource:
-    """Every training example: what RL learns from."""
+    """Return every training example: what RL learns from."""
     return parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
 
 
 def demonstrated_source(parts: Parts) -> ExampleSource:
-    """The training examples that have a demonstration; raises UserError where none has."""
+    """Return the training examples that have a demonstration; raises UserError where none has."""
     source, rows_of = train_source(parts), parts.task.demonstrated_rows
     if rows_of is None:
         return source
@@ -83,7 +83,10 @@ def demonstrated_source(parts: Parts) -> ExampleSource:
 
 
 def content_of(parts: Parts) -> str:
-    """A hash of the records of all splits; raises UserError where hosts have different ones."""
+    """Return a hash of the records of all splits.
+
+    Raises UserError where hosts have different ones.
+    """
     content = hash_content(parts.task, parts.config.task, parts.config.launch.data_dir)
     wait_for_all("the records")
     everywhere = gather_entries([content])
@@ -97,7 +100,7 @@ def content_of(parts: Parts) -> str:
 
 
 def in_frame(parts: Parts, example: Example) -> Example:
-    """An example in the coordinates of the run's model family."""
+    """Return an example in the coordinates of the run's model family."""
     task = parts.task
     if task.in_frame is None:
         return example
@@ -105,7 +108,7 @@ def in_frame(parts: Parts, example: Example) -> Example:
 
 
 def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
-    """The first examples of a split, as the run's model is asked them."""
+    """Return the first examples of a split, as the run's model is asked them."""
     source = parts.task.source(parts.config.task, parts.config.launch.data_dir, split)
     return [in_frame(parts, source[index]) for index in range(min(count, len(source)))]
 

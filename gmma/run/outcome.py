@@ -28,7 +28,7 @@ def format_interval(figures: Interval) -> str:
 
 
 def headlines(config: ExperimentConfig) -> list[str]:
-    """The metric that sums the task up; of a mixture, also those of its parts."""
+    """Return the metric that sums the task up; of a mixture, also those of its parts."""
     parts = config.task.parts if isinstance(config.task, MixtureConfig) else ()
     own = [f"{part.title}/{find_task(part.task.name).headline}" for part in parts]
     return [find_task(config.task.name).headline, *own]
@@ -80,7 +80,10 @@ def print_spikes(config: ExperimentConfig) -> None:
 
 
 def spike_row(phase: str, records: Sequence[Record]) -> list[str]:
-    """A phase's steps, largest score, and counts with their shares; empty without scored steps."""
+    """Return a phase's steps, largest score, and counts with their shares.
+
+    Empty without scored steps.
+    """
     scores = np.array(
         [r["grad_spike_score"] for r in records if r["phase"] == phase and "grad_spike_score" in r]
     )

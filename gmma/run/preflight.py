@@ -118,8 +118,8 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
 
 
 def check_lengths(parts: Parts) -> None:
-    """Every prompt and every demonstration of a task of text has its slots, and every prompt that
-    evaluation will ask.
+    """Check that every prompt and demonstration of a task of text fits its slots, and every prompt
+    that evaluation will ask.
 
     Seven thousand records take some seconds, which is less than a run that ends on the last of
     them.
@@ -134,14 +134,14 @@ def check_lengths(parts: Parts) -> None:
 
 
 def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
-    """The examples of a source, some at a time."""
+    """Yield the examples of a source, some at a time."""
     for first in range(0, len(source), CHUNK_EXAMPLES):
         rows = range(first, min(first + CHUNK_EXAMPLES, len(source)))
         yield ExampleBatch(examples=tuple(source[row] for row in rows), positions=tuple(rows))
 
 
 def check_batches(parts: Parts) -> None:
-    """Every device gets the same number of rows of what will run, and a row lies on one host."""
+    """Check that devices get equally many rows of what will run, and each row is on one host."""
     config = parts.config
     check_hosts(parts.mesh.devices)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
@@ -160,7 +160,7 @@ def check_origin(parts: Parts) -> None:
 
 
 def trial_examples(examples: Sequence[Example]) -> list[Example]:
-    """The first few of a batch; in a mixture, of each of its tasks."""
+    """Return the first few of a batch; in a mixture, of each of its tasks."""
     tried: list[Example] = []
     counts: Counter[str | None] = Counter()
     for example in examples:

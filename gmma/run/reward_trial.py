@@ -61,7 +61,7 @@ def demonstrated(parts: Parts, example: Example) -> Demonstration:
 
 
 def trials_of(shown: Sequence[tuple[Example, Demonstration]]) -> list[Trial]:
-    """To each record its own answer, the next one's where that is another, and no answer."""
+    """Pair each record with its own answer, the next one's if that is another, and no answer."""
     trials = []
     for at, (example, own) in enumerate(shown):
         other = shown[(at + 1) % len(shown)][1]
@@ -75,7 +75,7 @@ def trials_of(shown: Sequence[tuple[Example, Demonstration]]) -> list[Trial]:
 
 
 def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: Any) -> list[str]:
-    """A warning for each of the user's terms that is constant, or for the sum of all.
+    """Return a warning for each of the user's terms that is constant, or for the sum of all.
 
     An answer that is none took all `slots` tokens of a thought and an answer.
     """
@@ -109,12 +109,12 @@ def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: An
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """All scored, and all the same."""
+    """Return whether all are scored, and all the same."""
     return bool(np.isfinite(values).all() and np.ptp(values) == 0)
 
 
 def example_words(trial: Trial) -> str:
-    """A true answer and the column that holds the truth."""
+    """Return a true answer and the column that holds the truth."""
     told = f"An answer is the text {trial.answer!r:.60}"
     if "answer" not in trial.example.columns:
         return told
@@ -123,7 +123,9 @@ def example_words(trial: Trial) -> str:
 
 
 def count_alike(so_far: int, limit: int, record: Mapping[str, Any]) -> int:
-    """Steps in a row in which the rewards of every tree were all equal; beyond `limit` for good.
+    """Count steps in a row in which all trees had equal rewards; beyond `limit` it stays.
+
+    The count equals the limit once in a run.
 
     So a count is equal to the limit once in a run.
 

@@ -55,7 +55,7 @@ def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Arrays as lists, so that JSON takes them."""
+    """Turn arrays into lists, so that JSON takes them."""
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 

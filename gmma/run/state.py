@@ -30,7 +30,7 @@ def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Para
 
 
 def base_params(parts: Parts) -> Params:
-    """The frozen parameters that no checkpoint keeps: a base under adapters, from its directory."""
+    """Load the frozen parameters that no checkpoint keeps: a base under adapters."""
     return split_params(parts.start(parts.mesh), parts.trained)[1] if parts.adapted else {}
 
 
@@ -42,7 +42,7 @@ def kept(parts: Parts, state: TrainState) -> dict[str, Any]:
 def restore(
     parts: Parts, trainer: Trainer, checkpoints: ocp.CheckpointManager, step: int, also: Any
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state of a checkpoint, and what was saved beside it under the names of `also`."""
+    """Restore the state of a checkpoint, and what was saved beside it under the names of `also`."""
     abstract = kept(parts, trainer.abstract) | also
     held = checkpoint.restore_state(checkpoints, step, abstract)
     beside = {name: held.pop(name) for name in also}

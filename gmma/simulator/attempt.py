@@ -39,7 +39,7 @@ MISSED = Attempt(success=False, contact=False, displacement=0.0, stage=0)
 
 
 def format_answer(answer: Answer) -> str:
-    """The text that `parse_answer` reads: `{"point": [x, y], "action": "pull"}`, whole pixels."""
+    """Spell an answer as `parse_answer` reads it: `{"point": [x, y], "action": "pull"}`."""
     x, y = (math.floor(coordinate) for coordinate in answer.point)
     return f'{{"point": [{x}, {y}], "action": "{answer.action}"}}'
 

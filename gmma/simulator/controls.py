@@ -15,7 +15,10 @@ from gmma.simulator.mjcf import COLOURS, METAL, Vector, ball, box, jointed_body,
 
 
 def lever(rng: np.random.Generator) -> Fixture:
-    """One to three levers that stick out of the plate; they swing up and down, or sideways."""
+    """Return one to three levers that stick out of the plate.
+
+    They swing up and down, or sideways.
+    """
     count, upwards = int(rng.integers(1, 4)), rng.random() < 0.5
     length, high = rng.uniform(0.2, 0.3), math.radians(rng.uniform(60, 80))
     pitch = 0.15 if upwards else 0.34  # metres between levers, so that they never meet
@@ -48,7 +51,10 @@ def lever(rng: np.random.Generator) -> Fixture:
 
 
 def button(rng: np.random.Generator) -> Fixture:
-    """One to four buttons in a row, round or square; the joint's value grows as one goes in."""
+    """Return one to four buttons in a row, round or square.
+
+    The joint's value grows as one goes in.
+    """
     count, is_round = int(rng.integers(1, 5)), rng.random() < 0.6
     radius, high = rng.uniform(0.035, 0.05), rng.uniform(0.04, 0.06)
     pitch, base = 2 * radius + rng.uniform(0.03, 0.06), rng.uniform(0.15, 0.5)
@@ -72,7 +78,10 @@ def button(rng: np.random.Generator) -> Fixture:
 
 
 def switch(rng: np.random.Generator) -> Fixture:
-    """One to three rockers hinged in the middle; the value grows as the right end goes in."""
+    """Return one to three rockers hinged in the middle.
+
+    The value grows as the right end goes in.
+    """
     count, high = int(rng.integers(1, 4)), math.radians(rng.uniform(30, 45))
     w, h, base = rng.uniform(0.2, 0.3), rng.uniform(0.07, 0.1), rng.uniform(0.15, 0.5)
     pitch, depth = h + 0.05, 0.03 + w / 2 * math.sin(high / 2)
@@ -95,7 +104,7 @@ def switch(rng: np.random.Generator) -> Fixture:
 
 
 def stand(size: Vector, base: float, colour: Vector) -> str:
-    """The plate, `size` in full lengths, on a post of height `base`."""
+    """Return the plate, `size` in full lengths, on a post of height `base`."""
     w, d, h = size
     post = rod(0.05, (0, d / 2, 0), (0, d / 2, base), METAL)
     foot = rod(0.16, (0, d / 2, 0), (0, d / 2, 0.025), METAL)
@@ -103,14 +112,14 @@ def stand(size: Vector, base: float, colour: Vector) -> str:
 
 
 def draw_arm(rng: np.random.Generator, length: float, colour: Vector) -> str:
-    """A square bar along −y that ends in a ball or a block."""
+    """Return a square bar along −y that ends in a ball or a block."""
     thick, end = rng.uniform(0.03, 0.04), (0.0, -length, 0.0)
     bar = box((thick, length, thick), (0, -length / 2, 0), colour)
     return bar + (ball(thick, end, colour) if rng.random() < 0.5 else box((0.06,) * 3, end, colour))
 
 
 def peg(radius: float, out: float, colour: Vector, *, is_round: bool) -> str:
-    """A round or square peg from 0.03 m inside the plate to `out` metres before it."""
+    """Return a round or square peg from 0.03 m inside the plate to `out` metres before it."""
     if is_round:
         return rod(radius, (0, 0.03, 0), (0, -out, 0), colour)
     return box((2 * radius, out + 0.03, 2 * radius), (0, (0.03 - out) / 2, 0), colour)

@@ -36,7 +36,7 @@ class Fixture:
 def name_parts(
     colours: Sequence[str], *, high: float, arm: float, raised: str, lowered: str
 ) -> tuple[Part, ...]:
-    """One part per colour; `{}` in the two instructions is its colour."""
+    """Return one part per colour; `{}` in the two instructions is its colour."""
     return tuple(
         Part(colour=c, high=high, arm=arm, raised=raised.format(c), lowered=lowered.format(c))
         for c in colours
@@ -49,7 +49,7 @@ def draw_colours(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def draw_neutral(rng: np.random.Generator) -> Vector:
-    """A colour for what does not move."""
+    """Return a colour for what does not move."""
     return NEUTRALS[rng.integers(len(NEUTRALS))]
 
 
@@ -59,7 +59,7 @@ def spread(count: int, pitch: float) -> list[float]:
 
 
 def draw_handle(rng: np.random.Generator, at: Vector, length: float, *, upright: bool) -> str:
-    """A bar on two posts, or a knob, in front of (−y of) a panel's surface point `at`."""
+    """Return a bar on two posts, or a knob, in front of (−y of) a panel's surface point `at`."""
     x, y, z = at
     if rng.random() < 0.4:
         end = (x, y - 0.03, z)

@@ -17,7 +17,7 @@ from gmma.simulator.mjcf import COLOURS, METAL, NEUTRALS, Vector, box, jointed_b
 
 
 def drawer(rng: np.random.Generator) -> Fixture:
-    """A chest of one to three drawers above each other, that slide out to −y."""
+    """Return a chest of one to three drawers above each other, that slide out to −y."""
     count = int(rng.integers(1, 4))
     w, d, front = rng.uniform(0.4, 0.65), rng.uniform(0.35, 0.5), rng.uniform(0.13, 0.2)
     base, h, high = rng.uniform(0, 0.25), count * front + WALL, d * rng.uniform(0.5, 0.7)
@@ -41,7 +41,10 @@ def drawer(rng: np.random.Generator) -> Fixture:
 
 
 def door(rng: np.random.Generator) -> Fixture:
-    """A cupboard of one door, hung left or right, or of two that meet; they swing out to −y."""
+    """Return a cupboard of one door, hung left or right, or of two that meet.
+
+    They swing out to −y.
+    """
     count = int(rng.integers(1, 3))
     w, d, h = rng.uniform(0.28, 0.42), rng.uniform(0.25, 0.4), rng.uniform(0.4, 0.65)
     base, high = rng.uniform(0, 0.25), math.radians(rng.uniform(90, 120))
@@ -65,7 +68,7 @@ def door(rng: np.random.Generator) -> Fixture:
 
 
 def lid(rng: np.random.Generator) -> Fixture:
-    """One or two open-topped boxes side by side, their lids hinged at the back."""
+    """Return one or two open-topped boxes side by side, their lids hinged at the back."""
     count = int(rng.integers(1, 3))
     w, d, h = rng.uniform(0.3, 0.45), rng.uniform(0.28, 0.4), rng.uniform(0.18, 0.4)
     high, gap = math.radians(rng.uniform(80, 110)), 0.08
@@ -88,7 +91,10 @@ def lid(rng: np.random.Generator) -> Fixture:
 
 
 def cabinet(size: Vector, base: float, shelves: list[float], colour: Vector) -> str:
-    """A case open to −y on a plinth of height `base`; `shelves` are heights of boards inside."""
+    """Return a case open to −y on a plinth of height `base`.
+
+    `shelves` are heights of boards inside.
+    """
     w, d, h = size
     sides = "".join(box((WALL, d, h), (x, 0, base + h / 2), colour) for x in (-w / 2, w / 2))
     levels = [base + WALL / 2, base + h - WALL / 2, *shelves]
@@ -98,7 +104,7 @@ def cabinet(size: Vector, base: float, shelves: list[float], colour: Vector) -> 
 
 
 def tray(size: Vector, colour: Vector) -> str:
-    """A drawer without its handle: front panel at y = −WALL … 0, the box behind it."""
+    """Return a drawer without its handle: front panel at y = −WALL … 0, the box behind it."""
     w, d, h = size
     inner, wood = w - 3 * WALL, NEUTRALS[0]
     sides = [
@@ -113,7 +119,7 @@ def tray(size: Vector, colour: Vector) -> str:
 
 
 def tub(size: Vector, x: float, colour: Vector) -> str:
-    """A box open to the top, on the floor at `x`."""
+    """Return a box open to the top, on the floor at `x`."""
     w, d, h = size
     sides = [box((WALL, d, h), (x + s * (w - WALL) / 2, 0, h / 2), colour) for s in (-1, 1)]
     inner = w - 2 * WALL  # boards meet but never overlap: faces in one plane would flicker

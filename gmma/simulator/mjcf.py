@@ -35,24 +35,24 @@ METAL: Vector = (0.30, 0.31, 0.33)
 
 
 def numbers(*values: Real) -> str:
-    """An attribute's value: five significant digits, so that the text is the same everywhere."""
+    """Spell an attribute's value in five significant digits, so that it is the same everywhere."""
     return " ".join(f"{value:.5g}" for value in values)
 
 
 def box(size: Vector, at: Vector, colour: Vector) -> str:
-    """A box of full side lengths `size` with its centre `at`."""
+    """Return a box of full side lengths `size` with its centre `at`."""
     half = numbers(*(side / 2 for side in size))
     return f'<geom type="box" size="{half}" pos="{numbers(*at)}" rgba="{numbers(*colour, 1)}"/>'
 
 
 def ball(radius: Real, at: Vector, colour: Vector) -> str:
-    """A sphere."""
+    """Return a sphere."""
     size = numbers(radius)
     return f'<geom type="sphere" size="{size}" pos="{numbers(*at)}" rgba="{numbers(*colour, 1)}"/>'
 
 
 def rod(radius: Real, start: Vector, end: Vector, colour: Vector) -> str:
-    """A cylinder between the centres of its two caps."""
+    """Return a cylinder between the centres of its two caps."""
     ends = numbers(*start, *end)
     size = numbers(radius)
     return f'<geom type="cylinder" size="{size}" fromto="{ends}" rgba="{numbers(*colour, 1)}"/>'
@@ -69,10 +69,10 @@ def jointed_body(
     geoms: str,
     centred: bool = False,
 ) -> str:
-    """A body on one joint of range `[0, high]` (m or rad) that the gripper can just work; ours.
+    """Return a body on one joint of range `[0, high]` (m or rad) that the gripper can just work.
 
-    With the gripper's full effort `F·arm` (`arm` in m for a hinge: from its axis to the far edge; 1
-    for a slide) the joint has
+    The dynamics are ours. With the gripper's full effort `F·arm` (`arm` in m for a hinge: from its
+    axis to the far edge; 1 for a slide) the joint has
 
         dry friction  0.4·F·arm                    so it moves only where the effort is over 0.4
         damping       0.6·F·arm · 0.35 s / high    so full effort crosses the range in 0.35 s
@@ -91,7 +91,7 @@ def jointed_body(
 
 
 def look_from(eye: Vector, target: Vector, fovy_degrees: float) -> str:
-    """The camera `eye`: it looks along its −z axis, x to the right of the image, y up."""
+    """Return the camera `eye`: it looks along its −z axis, x to the right of the image, y up."""
     forward = np.subtract(target, eye)
     right = np.cross(forward, (0.0, 0.0, 1.0))
     up = np.cross(right, forward)
@@ -101,7 +101,7 @@ def look_from(eye: Vector, target: Vector, fovy_degrees: float) -> str:
 
 
 def floor_texture(rng: np.random.Generator) -> str:
-    """A checker of two light tones, and a pale gradient for the sky."""
+    """Return a checker of two light tones, and a pale gradient for the sky."""
     tone = rng.uniform(0.55, 0.75) * (1 + rng.uniform(-0.06, 0.06, 3))
     dark, light = numbers(*(tone * 0.9)), numbers(*np.minimum(tone * 1.08, 1))
     return (
@@ -115,7 +115,7 @@ def floor_texture(rng: np.random.Generator) -> str:
 
 
 def sun(rng: np.random.Generator, centre: Vector) -> str:
-    """One lamp that casts shadows, from above and in front, left or right of the object."""
+    """Return one lamp that casts shadows, from above and in front, left or right of the object."""
     angle = math.radians(rng.uniform(-60, 60))
     x, y, z = centre
     at = (x + 2.5 * math.sin(angle), y - 2.5 * math.cos(angle), z + rng.uniform(2.5, 4.0))
@@ -127,7 +127,7 @@ def sun(rng: np.random.Generator, centre: Vector) -> str:
 
 
 def world(*, assets: str, bodies: str, starts: tuple[float, ...]) -> str:
-    """The whole MJCF document; key 0 holds the joints' `starts`.
+    """Return the whole MJCF document; key 0 holds the joints' `starts`.
 
     No gravity (every part is counterbalanced) and no contact (the joint limits are the stops), so a
     part moves by the gripper's force alone.

@@ -10,7 +10,7 @@ from gmma.simulator.sight import ENOUGH_EFFORT, GRID, grid_points, push_effort, 
 def know_answer(
     scene: Scene, rng: np.random.Generator, image_size: tuple[int, int] = IMAGE_SIZE
 ) -> Answer:
-    """The oracle: a visible point of the asked part with nearly the most effort, and its direction.
+    """Return the oracle's answer: a visible point of the part with nearly the most effort.
 
     Of a grid of points it ranks each by the least effort |e| (`sight.push_effort`) among it and its
     eight neighbours, which keeps away from edges and, on a hinge, near the far side; and draws one
@@ -30,12 +30,12 @@ def know_answer(
 
 
 def least_of_neighbours(grid: np.ndarray) -> np.ndarray:
-    """The smallest value in each 3 × 3 neighbourhood; beyond the edge counts as 0."""
+    """Return the smallest value in each 3 × 3 neighbourhood; beyond the edge counts as 0."""
     padded = np.pad(grid, 1)
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3)).min(axis=(2, 3))
 
 
 def guess_answer(rng: np.random.Generator, image_size: tuple[int, int] = IMAGE_SIZE) -> Answer:
-    """The blind policy: any pixel, either direction."""
+    """Answer as the blind policy does: any pixel, either direction."""
     x, y = rng.uniform((0, 0), image_size)
     return Answer(point=(float(x), float(y)), action="push" if rng.random() < 0.5 else "pull")

@@ -48,14 +48,14 @@ def open_gl(image_size: tuple[int, int] = IMAGE_SIZE) -> Iterator[None]:
 
 
 def draw_picture(scene: Scene, image_size: tuple[int, int] = IMAGE_SIZE) -> np.ndarray:
-    """The scene from its camera, uint8[H, W, 3]; call it inside `open_gl` of the same size."""
+    """Draw the scene from its camera, uint8[H, W, 3]; inside `open_gl` of the same size."""
     width, height = image_size
     large = render(scene, (width * OVERSAMPLING, height * OVERSAMPLING), segmentation=False)
     return np.asarray(Image.fromarray(large).resize((width, height), Image.Resampling.BOX))
 
 
 def render(scene: Scene, size: tuple[int, int], *, segmentation: bool) -> np.ndarray:
-    """One pass of the renderer, uint8[H, W, 3], top row first; red is geom id + 1 in segmentation.
+    """Render one pass, uint8[H, W, 3], top row first; in segmentation red is geom id + 1.
 
     `mujoco.Renderer` would open one OpenGL context per model, at several times the cost.
     """

@@ -39,7 +39,7 @@ class Scene:
 
 
 def draw_layout(kind: str, rng: np.random.Generator) -> Scene:
-    """One scene, visible or not; `seed` is left 0.
+    """Draw one scene, visible or not; `seed` is left 0.
 
     Each part starts in the first tenth or the last quarter of its range, and the one asked for has
     to reach 0.6 of the range from below, or 0.2 from above (our choice).
@@ -64,7 +64,7 @@ def draw_layout(kind: str, rng: np.random.Generator) -> Scene:
 
 
 def draw_camera(rng: np.random.Generator, fixture: Fixture) -> str:
-    """A camera in front of the object, left or right of it, that sees all it moves in.
+    """Draw a camera in front of the object, left or right of it, that sees all it moves in.
 
     At azimuth a and elevation e it stands at `centre + r·(sin a cos e, −cos a cos e, sin e)`.
     """
@@ -81,12 +81,12 @@ def draw_camera(rng: np.random.Generator, fixture: Fixture) -> str:
 
 @functools.lru_cache(maxsize=256)
 def compile_scene(text: str) -> mujoco.MjModel:
-    """The compiled model of an MJCF document; the last 256 are kept in each process."""
+    """Return the compiled model of an MJCF document; the last 256 are kept in each process."""
     return mujoco.MjModel.from_xml_string(text)
 
 
 def set_scene(scene: Scene) -> tuple[mujoco.MjModel, mujoco.MjData]:
-    """The model and a fresh state, every joint at its start."""
+    """Return the model and a fresh state, every joint at its start."""
     model = compile_scene(scene.mjcf)
     data = mujoco.MjData(model)
     mujoco.mj_resetDataKeyframe(model, data, 0)
@@ -95,7 +95,7 @@ def set_scene(scene: Scene) -> tuple[mujoco.MjModel, mujoco.MjData]:
 
 
 def check_scene(kind: object, seed: object) -> tuple[str, int]:
-    """The two as they came; UserError for an unknown kind, or a seed not a whole number ≥ 0."""
+    """Return both as they came; UserError for an unknown kind, or a seed not a whole number ≥ 0."""
     if not isinstance(kind, str) or kind not in KINDS:
         raise UserError(f"kind of object {kind!r} is unknown; use one of {', '.join(KINDS)}")
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
@@ -104,5 +104,8 @@ def check_scene(kind: object, seed: object) -> tuple[str, int]:
 
 
 def random_generator(kind: str, seed: int, trial: int) -> np.random.Generator:
-    """The stream of one trial; the kind's name, not its place in `KINDS`, is part of the seed."""
+    """Return the stream of one trial.
+
+    The kind's name, not its place in `KINDS`, is part of the seed.
+    """
     return np.random.default_rng([zlib.crc32(kind.encode()), seed, trial])

@@ -100,7 +100,7 @@ def turns(scene: Scene) -> bool:
 
 
 def see_grid(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """Per cell of the image, by the ray through its middle: is it the asked part, and the effort.
+    """Return for each cell of the image whether its middle shows the asked part, and the effort.
 
     bool[GRID, GRID] and float[GRID, GRID], top row first.
     """
@@ -143,7 +143,7 @@ def is_fair(scene: Scene) -> bool:
 
 @functools.lru_cache(maxsize=256)
 def draw_scene(kind: str, seed: int) -> Scene:
-    """The scene of a seed: the first fair layout of its stream; the same everywhere, always.
+    """Draw the scene of a seed: the first fair layout of its stream; the same everywhere, always.
 
     Raises UserError for an unknown kind or a negative seed.
     """

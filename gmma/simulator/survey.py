@@ -63,13 +63,13 @@ def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> Tally:
 
 
 def add_tallies(tallies: Sequence[Tally]) -> Tally:
-    """The sum of each count."""
+    """Return the sum of each count."""
     names = Tally.__dataclass_fields__
     return Tally(**{name: sum(getattr(t, name) for t in tallies) for name in names})
 
 
 def survey(config: SurveyConfig) -> dict[str, Tally]:
-    """A tally per kind, over worker processes in chunks of 25 scenes."""
+    """Return a tally per kind, over worker processes in chunks of 25 scenes."""
     seeds = range(config.first_seed, config.first_seed + config.scenes)
     chunks = [list(seeds[i : i + 25]) for i in range(0, config.scenes, 25)]
     jobs = [(kind, chunk) for kind in KINDS for chunk in chunks]

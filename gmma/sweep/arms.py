@@ -40,12 +40,12 @@ Arms = tuple[Arm, ...]
 
 
 def arm(label: str, /, **changes: Any) -> Arms:
-    """One arm; `__` stands for the dot of a field: `arm("β 0.1", objective__beta=0.1)`."""
+    """Return one arm; `__` stands for the dot of a field: `arm("β 0.1", objective__beta=0.1)`."""
     return (Arm(label=label, changes={k.replace("__", "."): v for k, v in changes.items()}),)
 
 
 def vary(field: str, *values: Any) -> Arms:
-    """An arm for each value of a field.
+    """Return an arm for each value of a field.
 
     >>> [a.label for a in vary("tree.answers", 1, 4)]
     ['answers=1', 'answers=4']
@@ -72,7 +72,9 @@ def trees(*labels: str) -> Arms:
 
 
 def product(*axes: Arms) -> Arms:
-    """Every combination, the last axis fastest; a later axis wins where two change one field.
+    """Return every combination, the last axis fastest.
+
+    A later axis wins where two change one field.
 
     >>> [a.label for a in product(vary("tree.thoughts", 4, 8), vary("tree.answers", 1, 4))][:2]
     ['thoughts=4 answers=1', 'thoughts=4 answers=4']
@@ -81,7 +83,7 @@ def product(*axes: Arms) -> Arms:
 
 
 def zipped(*axes: Arms) -> Arms:
-    """Side by side; the axes must be equally long.
+    """Pair axes side by side; they must be equally long.
 
     >>> zipped(vary("tree.thoughts", 16), vary("tree.answers", 1))[0].changes
     {'tree.thoughts': 16, 'tree.answers': 1}
@@ -93,12 +95,12 @@ def zipped(*axes: Arms) -> Arms:
 
 
 def chain(*axes: Arms) -> Arms:
-    """One after another."""
+    """Put arms one after another."""
     return tuple(itertools.chain(*axes))
 
 
 def joined(arms: Sequence[Arm]) -> Arm:
-    """All changes of some arms in one, with the seeds that one of them brings."""
+    """Join all changes of some arms in one, with the seeds that one of them brings."""
     changes: dict[str, Any] = {}
     for part in arms:
         changes |= part.changes
@@ -110,7 +112,7 @@ def joined(arms: Sequence[Arm]) -> Arm:
 
 
 def with_seeds(arms: Arms, seeds: int) -> Arms:
-    """The same arms with seeds 0 … `seeds` − 1 of their own."""
+    """Return the same arms with seeds 0 … `seeds` − 1 of their own."""
     return tuple(replace(part, seeds=tuple(range(seeds))) for part in arms)
 
 
@@ -148,12 +150,12 @@ class Sweep:
         return self.base.launch.runs_dir / self.name
 
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
-        """The seeds of an arm."""
+        """Return the seeds of an arm."""
         return self.seeds if arm.seeds is None else arm.seeds
 
 
 def changed(config: T, changes: Mapping[str, Any], prefix: str = "") -> T:
-    """A frozen dataclass with some fields, named by dotted paths, replaced all at once.
+    """Return a frozen dataclass with some fields, named by dotted paths, replaced all at once.
 
     Raises UserError for a field that there is not.
 
@@ -198,7 +200,7 @@ class SweepRun:
 
 
 def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
-    """Every run, those first that others start from.
+    """Return every run, those first that others start from.
 
     An arm with RL goes from the SFT of its seed. So does an arm without (`rl.steps` = 0): it goes
     on imitating for its `sft.steps`, with a schedule of its own and demonstrations of its own. Arms
@@ -237,7 +239,7 @@ def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:
 
 
 def arm_config(sweep: Sweep, part: Arm, seed: int) -> ExperimentConfig:
-    """The base as an arm changes it. UserError for values that are not of their fields' types."""
+    """Return the base as an arm changes it. UserError for values of wrong types."""
     changes = {**part.changes, "seed": seed, "launch.runs_dir": sweep.directory}
     try:
         return of_its_types(changed(sweep.base, changes), f"arm {part.label}")
@@ -246,7 +248,7 @@ def arm_config(sweep: Sweep, part: Arm, seed: int) -> ExperimentConfig:
 
 
 def check_arm(part: Arm, config: ExperimentConfig) -> None:
-    """Every arm trains, and is validated from its first step to its last."""
+    """Check that every arm trains, and is validated from its first step to its last."""
     require(
         config.launch.hosts.join == "alone",
         f"{part.label}: hosts.join",
@@ -276,7 +278,7 @@ def check_directories(runs: Sequence[SweepRun]) -> None:
 
 
 def arms_and_seeds(sweep: Sweep) -> Iterator[tuple[Arm, int]]:
-    """The first seed of every arm, then the second: what there is can be compared early."""
+    """Pair arms and seeds, every arm's first seed first, so that arms can be compared early."""
     longest = max(len(sweep.seeds_of(part)) for part in sweep.arms)
     for place in range(longest):
         for part in sweep.arms:
@@ -286,7 +288,7 @@ def arms_and_seeds(sweep: Sweep) -> Iterator[tuple[Arm, int]]:
 
 
 def start_config(sweep: Sweep, config: ExperimentConfig) -> ExperimentConfig:
-    """The SFT that a run starts from: nothing in it depends on what only RL reads."""
+    """Return the SFT that a run starts from: nothing in it depends on what only RL reads."""
     base = sweep.base
     return changed(
         config,
@@ -305,7 +307,7 @@ def start_config(sweep: Sweep, config: ExperimentConfig) -> ExperimentConfig:
 
 
 def file_name(label: str) -> str:
-    """A label as the name of a directory.
+    """Return a label as the name of a directory.
 
     >>> file_name("no std, β = 0.1")
     'no_std_beta_0.1'

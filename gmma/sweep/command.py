@@ -104,7 +104,7 @@ def sweep_command(arguments: Sequence[str]) -> None:
 
 
 def checked_base(sweep: Sweep, given: ExperimentConfig) -> ExperimentConfig:
-    """The base with the fields of the command line. Raises UserError for one that has no effect."""
+    """Return the base with the command line's fields. Raises UserError for one without effect."""
     for name in ("name", "seed"):
         if getattr(given, name) != getattr(sweep.base, name):
             raise UserError(
@@ -115,7 +115,7 @@ def checked_base(sweep: Sweep, given: ExperimentConfig) -> ExperimentConfig:
 
 
 def cells_of(runs: Sequence[SweepRun]) -> list[ExperimentConfig]:
-    """The runs of a sweep that one program trains side by side."""
+    """Return the runs of a sweep that one program trains side by side."""
     return [run.config for run in runs if run.arm != START]
 
 
@@ -148,7 +148,7 @@ def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str
 
 
 def repeating(arguments: Sequence[str]) -> str:
-    """The command that goes on with the whole sweep, or repeats it."""
+    """Return the command that goes on with the whole sweep, or repeats it."""
     kept: list[str] = []
     for argument in arguments:
         if kept and kept[-1] == "--share":

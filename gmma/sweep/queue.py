@@ -39,7 +39,7 @@ class Share:
 
 
 def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share) -> list[SweepRun]:
-    """Run what is not done yet, `workers` at a time; those that failed.
+    """Run what is not done yet, `workers` at a time, and return the runs that failed.
 
     A run whose start is missing waits for it, also where another share trains that. Raises
     UserError before anything starts where a run's directory holds a run of another config, and
@@ -81,7 +81,7 @@ def check_runs(runs: Sequence[SweepRun]) -> None:
 
 
 def own_share(runs: Sequence[SweepRun], share: Share) -> list[SweepRun]:
-    """Every `count`-th of the starts and of the others: no two shares train the same run."""
+    """Return every `count`-th of the starts and of the others: no two shares train the same run."""
     starts = [run for run in runs if run.arm == START]
     others = [run for run in runs if run.arm != START]
     return [*starts[share.index :: share.count], *others[share.index :: share.count]]
@@ -114,7 +114,7 @@ def without_orphans(
 def ended(
     running: dict[subprocess.Popen[bytes], SweepRun],
 ) -> Iterator[dict[subprocess.Popen[bytes], SweepRun]]:
-    """On leaving, no run goes on without its queue: each is asked to checkpoint and stop."""
+    """Ask each run to checkpoint and stop on leaving: none goes on without its queue."""
 
     def stop(number: int, frame: object) -> None:
         name = signal.Signals(number).name
@@ -140,7 +140,7 @@ def log_path(sweep: Sweep, run: SweepRun) -> Path:
 
 
 def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
-    """A process that trains one run, from its newest checkpoint where it has one."""
+    """Start a process that trains one run, from its newest checkpoint where it has one."""
     config = log_path(sweep, run).with_suffix(".json")
     write_whole(config, json.dumps(job_to_json(run.config), indent=1))
     log = log_path(sweep, run)
@@ -156,15 +156,16 @@ def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
 
 
 def end_with_parent(parent: int) -> None:
-    """Ask this process to checkpoint and stop once its queue is gone, however that was killed."""
+    """Ask this process to checkpoint and stop once its queue is gone, however that ended."""
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """`python -m gmma.sweep.queue CONFIG QUEUE`: train one run, or go on with it, while the queue's
-    process lives.
+    """Train one run, or continue it, while the queue's process lives.
+
+    `python -m gmma.sweep.queue CONFIG QUEUE`
     """
     from gmma.commands import use_compilation_cache
     from gmma.train import train

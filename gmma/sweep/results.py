@@ -105,7 +105,7 @@ def read_run(run: SweepRun, metric: tuple[str, str]) -> RunResult:
 
 
 def of_evaluation(path: RunPath, metric: tuple[str, str]) -> Float[np.ndarray, "N"]:
-    """A metric's value of every example that has it."""
+    """Return a metric's value of every example that has it."""
     if not path.exists():
         raise UserError(f"{path} is missing: the run was validated at other steps than now")
     mode, name = metric
@@ -139,8 +139,9 @@ def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.
 
 
 def with_least_seconds(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Runs of one arm, each with the seconds a step of the fastest: they do the same work, and what
-    a slower one took longer is what else its machine did.
+    """Give all runs of one arm the seconds a step of the fastest: they do the same work.
+
+    What a slower run took longer is what else its machine did.
     """
     if not runs:
         return []
@@ -149,8 +150,9 @@ def with_least_seconds(runs: Sequence[RunResult]) -> list[RunResult]:
 
 
 def at_budget(run: RunResult, unit: Budget, budget: float) -> Float[np.ndarray, "N"]:
-    """Every example's quality once `budget` was spent, linear between the two validations around
-    it; the last one's where the run spent less.
+    """Return every example's quality once `budget` was spent.
+
+    Linear between the two validations around it; the last validation's where the run spent less.
     """
     spent = run.costs[unit]
     at = int(np.clip(np.searchsorted(spent, budget), 1, len(spent) - 1))
@@ -169,7 +171,7 @@ def paired(
 def compare(
     labels: tuple[str, str], results: Mapping[str, Sequence[RunResult]]
 ) -> list[dict[str, Any]]:
-    """One arm minus another: at the end on the test split, then at equal budgets, validated."""
+    """Compare two arms, first minus other: at the end on the test split, then at equal budgets."""
     pairs = paired(results[labels[0]], results[labels[1]])
     if not pairs:
         return []
@@ -197,7 +199,7 @@ def spent_by(runs: Sequence[RunResult], unit: Budget) -> float:
 def comparison(
     labels: tuple[str, str], budget: str, at: float | None, values: Float[np.ndarray, "seeds N"]
 ) -> dict[str, Any]:
-    """A paired difference with its interval and a verdict in words.
+    """Return a paired difference with its interval and a verdict in words.
 
     One seed gives no verdict: its interval tells of other examples, nothing of other seeds.
     """
@@ -228,7 +230,7 @@ def comparison(
 
 
 def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, Any]:
-    """An arm's quality, cost and gradients over its seeds."""
+    """Return an arm's quality, cost and gradients over its seeds."""
     tree = {name: arm.changes.get(f"tree.{name}", getattr(sweep.base.tree, name)) for name in TREE}
     scores = [run.spike_scores[np.isfinite(run.spike_scores)] for run in runs]
     whole = {str(unit): spent_by(runs, unit) for unit in BUDGETS}
@@ -263,7 +265,10 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
 
 
 def over_seeds(runs: Sequence[RunResult], metric: str) -> Interval | None:
-    """A metric's mean over steps, with its interval over seeds; None where the runs have none."""
+    """Return a metric's mean over steps, with its interval over seeds.
+
+    None where the runs have none.
+    """
     values = [run.means[metric] for run in runs if metric in run.means]
     return student_interval(np.asarray(values)) if values else None
 

@@ -13,7 +13,7 @@ ABSENT = "–"  # a metric that the arm's runs do not have: M = 1 has no varianc
 
 
 def mean_of(metric: str) -> Callable[[dict[str, Any]], str]:
-    """The mean of a metric over an arm's steps and seeds, ± its standard error over seeds."""
+    """Return a metric's mean over an arm's steps and seeds, ± its standard error over seeds."""
 
     def cell(arm: dict[str, Any]) -> str:
         if metric not in arm["means"]:
@@ -50,12 +50,12 @@ LONG: Columns = {
 
 
 def arms_table(record: dict[str, Any], columns: Columns) -> Table:
-    """One row an arm."""
+    """Return one row an arm."""
     return list(columns), [[cell(arm) for cell in columns.values()] for arm in record["arms"]]
 
 
 def comparisons_table(record: dict[str, Any]) -> Table:
-    """One row a comparison: a pair of arms at one budget, with its verdict in words."""
+    """Return one row a comparison: a pair of arms at one budget, with its verdict in words."""
     rows = [
         [
             f"{found['first']} − {found['second']}",
@@ -69,7 +69,7 @@ def comparisons_table(record: dict[str, Any]) -> Table:
 
 
 def budgets_table(record: dict[str, Any]) -> Table:
-    """One row a pair of arms, one column a budget."""
+    """Return one row a pair of arms, one column a budget."""
     pairs: dict[str, dict[str, str]] = {}
     for found in record["comparisons"]:
         row = pairs.setdefault(f"{found['first']} − {found['second']}", {})
@@ -116,7 +116,7 @@ def print_sweep(record: dict[str, Any]) -> None:
 
 
 def sweep_markdown(record: dict[str, Any]) -> str:
-    """The page: the command, every column of every arm, pairs by budget, verdicts."""
+    """Return the page: the command, every column of every arm, pairs by budget, verdicts."""
     parts = [
         f"# {record['name']}",
         f"    {record['command']}",
@@ -135,7 +135,7 @@ def sweep_markdown(record: dict[str, Any]) -> str:
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; a bar inside of a cell is escaped.
+    """Return a table; a bar inside of a cell is escaped.
 
     >>> print(markdown_table(["a", "b"], [["1", "x|y"]]))
     | a | b |

@@ -60,25 +60,25 @@ def read_truth(config: AffordanceConfig, answer: Any, mask: np.ndarray | None) -
 
 
 def place(answer: Any, units: AxisMap) -> list[float] | None:
-    """The box of a record in other units; without one it is the mask's, in pixels already."""
+    """Convert the box of a record to other units; a mask's box is in pixels already."""
     return None if answer is None else list(units.box(read_gold_box(answer) or ()))
 
 
 def mask_box(mask: np.ndarray) -> Box:
-    """The box round the true pixels of bool[H, W], which has some."""
+    """Return the box round the true pixels of bool[H, W], which has some."""
     rows, columns = np.nonzero(mask)
     x1, y1 = columns.min(), rows.min()
     return float(x1), float(y1), float(columns.max()) + 1, float(rows.max()) + 1
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
-    """The box in another frame; masks stay over their image."""
+    """Move the box to another frame; masks stay over their image."""
     box = list(place.box(columns["box"]))
     return {"box": box, "answer": box if isinstance(columns["answer"], list) else columns["answer"]}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """The box, and the mask if there is one."""
+    """Return the box, and the mask if there is one."""
     box, mask = columns["box"], columns["mask"]
     boxes = [box] if mask is None else [box, mask_box(mask)]
     low, high = np.min(boxes, axis=0), np.max(boxes, axis=0)
@@ -96,7 +96,7 @@ def instruct(config: AffordanceConfig) -> str:
 def demonstrate(
     config: AffordanceConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration:
-    """The box, or a few pixels of the mask drawn at random; ours."""
+    """Demonstrate the box, or a few pixels of the mask drawn at random; ours."""
     size = example.columns["image_size"]
     x1, y1, x2, y2 = example.columns["box"]
     thought = f"The part is around {spell_point(((x1 + x2) / 2, (y1 + y2) / 2), size)}."
@@ -136,14 +136,14 @@ def metrics(
 def read_answer(
     config: AffordanceConfig, answer: str, example: Example
 ) -> tuple[Box | None, np.ndarray | None]:
-    """The box or else the points of an answer; what the form asks for goes first."""
+    """Return the box or else the points of an answer; what the form asks for goes first."""
     box = parse_box(answer, config.reading, example.columns["image_size"])
     points = parse_path(answer, config.reading)
     return (box, None) if points is None or (config.form == "box" and box) else (None, points)
 
 
 def measure_answer(config: AffordanceConfig, answer: str, example: Example) -> dict[str, float]:
-    """The metrics of one answer, which may be a box or points."""
+    """Return the metrics of one answer, which may be a box or points."""
     place = to_pixels(example)
     width, height = example.columns["pixels"]
     true_box, mask = place.box(example.columns["box"]), example.columns["mask"]
@@ -171,7 +171,7 @@ def measure_answer(config: AffordanceConfig, answer: str, example: Example) -> d
 
 
 def box_mask(box: Box, height: int, width: int) -> np.ndarray:
-    """The pixels whose middle lies in a box."""
+    """Return the pixels whose middle lies in a box."""
     x1, y1, x2, y2 = box
     across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
     return np.outer((down >= y1) & (down <= y2), (across >= x1) & (across <= x2))

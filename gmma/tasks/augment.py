@@ -50,7 +50,7 @@ class Geometry:
 def augment_example(
     config: AugmentConfig, geometry: Geometry, example: Example, rng: np.random.Generator
 ) -> Example:
-    """A training example changed as the rates say; only one with a single image is moved."""
+    """Return a training example changed as the rates say; only one with a single image is moved."""
     flips, crops, colours = rng.random(3) < (config.flip_rate, config.crop_rate, config.colour_rate)
     if len(example.images) == 1:
         if flips and geometry.mirrors:
@@ -65,7 +65,7 @@ def augment_example(
 
 
 def flip_example(geometry: Geometry, example: Example) -> Example:
-    """The example in a mirror."""
+    """Return the example in a mirror."""
     (image,) = example.images
     mirror = AxisMap(scale=(-1.0, 1.0), shift=(float(image.shape[1]), 0.0))
     columns = dict(example.columns) | geometry.move(example.columns, mirror)
@@ -113,7 +113,7 @@ def swap_in(value: Any) -> Any:
 def draw_crop(
     config: AugmentConfig, geometry: Geometry, example: Example, rng: np.random.Generator
 ) -> tuple[int, int, int, int]:
-    """A window `x1, y1, x2, y2` in pixels that keeps the truth and enough of each side."""
+    """Return a window `x1, y1, x2, y2` in pixels that keeps the truth and enough of each side."""
     height, width = example.images[0].shape[:2]
     bounds = geometry.bounds(example.columns) or (0.0, 0.0, float(width), float(height))
     x1, x2 = _draw_span(bounds[0], bounds[2], width, config.crop_least, rng)
@@ -134,7 +134,7 @@ def _draw_span(
 def crop_example(
     geometry: Geometry, example: Example, window: tuple[int, int, int, int]
 ) -> Example:
-    """The part of the image in a window of pixels."""
+    """Return the part of the image in a window of pixels."""
     x1, y1, x2, y2 = window
     (image,) = example.images
     columns = dict(example.columns)

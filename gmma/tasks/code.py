@@ -67,7 +67,7 @@ class CodeConfig(TaskConfig):
 
 
 def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
-    """The exercises of each split that are not too long."""
+    """Return the exercises of each split that are not too long."""
     records = read_records(config.train_path, "train")
     splits = _split_mbpp(records, config) or _split_by_hash(records, config)
     if config.test_path is not None:
@@ -136,7 +136,7 @@ def _fitting(config: CodeConfig, records: Sequence[RawRecord], split: str) -> It
 
 
 def storage(config: CodeConfig, data_dir: Path) -> Storage:
-    """The dataset on disk; whether the question explains itself is chosen when it is read."""
+    """Describe the dataset on disk; reading it chooses whether the question explains itself."""
     bounds = (config.held_out, config.longest_question, config.longest_solution, config.shown_tests)
     name = f"code_{fingerprint(config.train_path, config.test_path, *bounds)}"
 
@@ -204,7 +204,7 @@ def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
 
 
 def demonstrate(config: CodeConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """The signature as a thought, and the reference solution in a fenced block."""
+    """Demonstrate the signature as a thought, and the reference solution in a fenced block."""
     return Demonstration(
         thought=f"The function is {example.columns['signature']}.",
         answer=f"{FENCE_OPEN}{example.columns['answer']}{FENCE_CLOSE}",
@@ -246,7 +246,7 @@ def group_metrics(
 
 
 def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """The question, the reference, and each answer in the colour of its verdict."""
+    """Return the question, the reference, and each answer in the colour of its verdict."""
     right = metrics(config, answers, [example] * len(answers))["passed"]
     truth = example.columns["answer"]
     blocks = [("question", example.question, INK), ("a solution", truth, TRUTH)]
@@ -254,7 +254,7 @@ def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.
 
 
 def term_options(config: CodeConfig, term: RewardTerm) -> TermOptions:
-    """The sandbox of the task is that of its rewards."""
+    """Give the task's rewards its sandbox."""
     return (("sandbox", config.sandbox),) if term.name in CODE_TERMS else ()
 
 

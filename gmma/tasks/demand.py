@@ -60,17 +60,17 @@ def read_truth(config: DemandConfig, answer: Any, mask: np.ndarray | None) -> di
 
 
 def place(answer: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
-    """The boxes of a record in other units."""
+    """Convert the boxes of a record to other units."""
     return {**answer, "boxes": [list(units.box(box)) for box in answer.get("boxes", ())]}
 
 
 def move(columns: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
-    """The boxes in another frame."""
+    """Move the boxes to another frame."""
     return {"answer": place(columns["answer"], units)}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """The box round all accepted boxes."""
+    """Return the box round all accepted boxes."""
     return bounds_of(
         [corner for box in columns["answer"]["boxes"] for corner in (box[:2], box[2:])]
     )
@@ -83,7 +83,7 @@ def instruct(config: DemandConfig) -> str:
 
 @traced
 def demonstrate(config: DemandConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """One of the right objects; ours."""
+    """Demonstrate one of the right objects; ours."""
     boxes, names = example.columns["answer"]["boxes"], example.columns["answer"]["names"]
     thought = f"{names[0]} would meet the need." if names else "It is there."
     if not boxes:

@@ -77,7 +77,7 @@ def read_truth(config: DetectionConfig, answer: Any, mask: np.ndarray | None) ->
 
 
 def place(answer: Sequence[Mapping[str, Any]], units: AxisMap) -> list[dict[str, Any]]:
-    """The boxes of a record in other units."""
+    """Convert the boxes of a record to other units."""
     return [{**entry, "box": list(units.box(entry["box"]))} for entry in answer]
 
 
@@ -87,12 +87,12 @@ def takes(config: DetectionConfig, answer: Any) -> bool:
 
 
 def move(columns: Mapping[str, Any], units: AxisMap) -> dict[str, Any]:
-    """The boxes in another frame."""
+    """Move the boxes to another frame."""
     return {name: place(columns[name], units) for name in ("answer", "crowd")}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """The box round all boxes."""
+    """Return the box round all boxes."""
     boxes = [entry["box"] for name in ("answer", "crowd") for entry in columns[name]]
     return bounds_of([corner for box in boxes for corner in (box[:2], box[2:])])
 
@@ -106,7 +106,7 @@ def instruct(config: DetectionConfig) -> str:
 
 
 def spell_detections(entries: Sequence[Mapping[str, Any]], size: Sequence[float]) -> str:
-    """An answer, boxes in whole numbers."""
+    """Return an answer, boxes in whole numbers."""
     spelt = [{"label": e["label"], "box": spell_box(e["box"], size)} for e in entries]
     return json.dumps(spelt, ensure_ascii=False)
 
@@ -115,7 +115,7 @@ def spell_detections(entries: Sequence[Mapping[str, Any]], size: Sequence[float]
 def demonstrate(
     config: DetectionConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration:
-    """The truth, after a count of what there is; ours."""
+    """Demonstrate the truth, after a count of what there is; ours."""
     entries = example.columns["answer"]
     counted = Counter(entry["label"] for entry in entries)
     seen = [f"{count} {label}" for label, count in counted.items()]
@@ -172,7 +172,7 @@ def corpus(
 
 
 def true_entries(example: Example) -> list[dict[str, Any]]:
-    """The truth in pixels, crowd regions marked."""
+    """Return the truth in pixels, crowd regions marked."""
     place = to_pixels(example)
     return [
         {"label": fold_text(e["label"]), "box": place.box(e["box"]), "crowd": name == "crowd"}
@@ -182,7 +182,7 @@ def true_entries(example: Example) -> list[dict[str, Any]]:
 
 
 def guessed_entries(config: DetectionConfig, answer: str, example: Example) -> list[dict[str, Any]]:
-    """The readable detections of an answer, in pixels."""
+    """Return the readable detections of an answer, in pixels."""
     place = to_pixels(example)
     return [
         {"label": label, "box": near_box(place.box(box))}
@@ -192,7 +192,7 @@ def guessed_entries(config: DetectionConfig, answer: str, example: Example) -> l
 
 
 def read_answer(config: DetectionConfig, answer: str, example: Example) -> list[Detection] | None:
-    """The detections of an answer, in the example's coordinates."""
+    """Return the detections of an answer, in the example's coordinates."""
     return parse_detections(answer, config.reading, example.columns["image_size"])
 
 

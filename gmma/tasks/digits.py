@@ -127,7 +127,10 @@ class DigitPool:
 
 @cache
 def digit_pools() -> Mapping[str, DigitPool]:
-    """The digit images of each split; disjoint, stratified by class, the same for every config."""
+    """Return the digit images of each split.
+
+    Disjoint, stratified by class, the same for every config.
+    """
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)
     rng = np.random.default_rng(_POOL_SEED)
@@ -172,7 +175,7 @@ def _box(corner: np.ndarray) -> list[int]:
 
 
 def storage(config: DigitsConfig, data_dir: Path) -> Storage:
-    """The dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
+    """Describe the dataset on disk; it holds the truth alone, noise enters in `demonstrate`."""
     side = config.canvas_pixels
     name = (  # all that the stored scenes depend on
         f"digits_{config.cells_per_side}x{config.cells_per_side}_{config.cell_pixels}px"
@@ -281,7 +284,8 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
 
 
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """A thought and an answer as an imprecise teacher would give them; ours, not the paper's.
+    """Demonstrate a thought and an answer as an imprecise teacher gives them; ours, not the
+    paper's.
 
     The thought names the asked digit first, then the others in reading order. Its points are off
     by uniform noise, sometimes two names are exchanged, and the answer is the box at the point that
@@ -303,13 +307,13 @@ def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator
 
 
 def asked_label(example: Example) -> int:
-    """The class of the digit that the question asks for."""
+    """Return the class of the digit that the question asks for."""
     position = example.columns["points"].index(example.columns["answer"][:2])
     return example.columns["labels"][position]
 
 
 def true_box(example: Example) -> Box:
-    """The box that the question asks for, in pixels."""
+    """Return the box that the question asks for, in pixels."""
     x1, y1, x2, y2 = map(float, example.columns["answer"])
     return x1, y1, x2, y2
 
@@ -335,7 +339,7 @@ def metrics(
 
 
 def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """The canvas enlarged, the true box in green, each answer that is a box in its own colour."""
+    """Draw the canvas enlarged, the true box in green, each answer's box in its own colour."""
     side = config.canvas_pixels * _PICTURE_SCALE
     picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)

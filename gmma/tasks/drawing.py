@@ -62,7 +62,7 @@ class Board:
         self.lines.append((text, colour))
 
     def finish(self) -> Image.Image:
-        """The picture with its lines of text."""
+        """Return the picture with its lines of text."""
         width, height = self.picture.size
         whole = Image.new("RGB", (width, height + _LINE_PIXELS * len(self.lines)))
         whole.paste(self.picture)
@@ -73,7 +73,7 @@ class Board:
 
 
 def guess_colour(number: int) -> Colour:
-    """The colour of the answer of that number."""
+    """Return the colour of the answer of that number."""
     return GUESS_COLOURS[number % len(GUESS_COLOURS)]
 
 

@@ -28,7 +28,7 @@ class Exercise(NamedTuple):
 
 
 def read_exercise(record: RawRecord, shown_tests: int) -> Exercise:
-    """A record of either kind. Raises UserError for another, or one whose solution is no Python."""
+    """Read a record of either kind. UserError for another, or a solution that is no Python."""
     where = f"code: {place_of(record)}"
     if pictures := sorted({"image", "images"} & record.keys()):
         raise UserError(f"{where} has {pictures[0]}, which this task does not show; use task math")
@@ -90,14 +90,14 @@ def _read_humaneval(record: RawRecord, where: str) -> Exercise:
 
 
 def _clean(text: str, *, strip: bool = True) -> str:
-    """Unix line ends, spaces for tabs, no white space at the ends of lines or of the text."""
+    """Make line ends Unix's and tabs spaces; strip white space at the ends of lines and text."""
     lines = text.replace("\r\n", "\n").expandtabs(4).split("\n")
     joined = "\n".join(line.rstrip() for line in lines)
     return joined.strip() if strip else joined.rstrip()
 
 
 def parse_quietly(code: str) -> ast.Module:
-    """The syntax tree; the references hold odd escapes, which are not our concern."""
+    """Parse code; warnings of the references' odd escapes are silenced."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return ast.parse(code)
@@ -118,7 +118,7 @@ def called_names(test: str) -> set[str]:
 
 
 def _signature(solution: str, names: set[str], where: str) -> str:
-    """The first function of the solution that the tests call, with its parameters' names."""
+    """Return the first function of the solution that the tests call, with its parameters' names."""
     try:
         body = parse_quietly(solution).body
     except SyntaxError as error:

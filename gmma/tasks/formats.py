@@ -26,7 +26,7 @@ AFFORDANCES = {
 
 
 def manifest_rows(document: Any, path: Path) -> Iterator[Mapping[str, Any]]:
-    """A manifest: a list of records."""
+    """Yield the records of a manifest as they are."""
     if not isinstance(document, list):
         raise UserError(f"{path} holds a {type(document).__name__}, not a list of records")
     yield from document

@@ -97,7 +97,7 @@ class RecordsConfig:
             )
 
     def file_of(self, split: str) -> Path:
-        """The file that a split's records come from."""
+        """Return the file that a split's records come from."""
         return getattr(self, split) or self.train
 
     def frame_size(self, size: PixelSize) -> PixelSize:
@@ -123,7 +123,7 @@ class ManifestRecord:
 
 
 def require_records(path: Path) -> None:
-    """UserError where there is no such file."""
+    """Raise UserError where there is no such file."""
     if not path.is_file():
         raise UserError(
             f"no records at {path}; set task.records.train (and format, images) to what you have"
@@ -144,7 +144,7 @@ def read_document(path: Path) -> Any:
 
 
 def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
-    """A split's records in the order of its file. UserError naming the record that is wrong."""
+    """Read a split's records in the order of its file. UserError naming a wrong record."""
     path = config.file_of(split)
     rows = FORMATS[config.format](read_document(path), path)
     folder = path.parent if config.images is None else config.images
@@ -166,7 +166,7 @@ def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
 
 
 def drawn_split(config: RecordsConfig, record: ManifestRecord, folder: Path) -> str:
-    """The split of a record of the training file, by a hash of its first image's path."""
+    """Return the split of a record of the training file, by a hash of its first image's path."""
     name = name_in(folder, record.images[0]) if record.images else record.id
     drawn = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
     place = int.from_bytes(drawn[:8], "big") / 2**64
@@ -181,7 +181,7 @@ def drawn_split(config: RecordsConfig, record: ManifestRecord, folder: Path) -> 
 def check_record(
     row: Any, where: str, number: str, folder: Path, config: RecordsConfig
 ) -> ManifestRecord:
-    """A record of a manifest as a dataclass. UserError for a form that is not the schema's."""
+    """Check a manifest's record and return it as a dataclass. UserError for any other form."""
     if not isinstance(row, Mapping):
         raise UserError(f"{where} is a {type(row).__name__}, not an object")
     if "id" in row:
@@ -264,7 +264,7 @@ def manifest_storage(
     accept: Accept,
     takes: Callable[[ManifestRecord], bool],
 ) -> Storage:
-    """The records as they will lie on disk.
+    """Describe the records as they will lie on disk.
 
     `accept` gets a record, its first image's size and its mask, and gives the answer in pixels; it
     raises UserError where the answer is wrong. `takes` says whether the task wants the record. The
@@ -308,7 +308,7 @@ def manifest_storage(
 
 
 def picture_files(config: RecordsConfig) -> Iterator[Path]:
-    """The files of every image and mask."""
+    """Yield the files of every image and mask."""
     for split in SPLITS:
         for record in read_manifest(config, split):
             yield from record.images
@@ -317,7 +317,7 @@ def picture_files(config: RecordsConfig) -> Iterator[Path]:
 
 
 def stored(record: ManifestRecord, accept: Accept) -> dict[str, Any]:
-    """A record with the bytes of its files. UserError naming it where one of them is wrong."""
+    """Return a record with the bytes of its files. UserError naming it where one is wrong."""
     if not record.images:
         raise UserError(f"{record.where} has no image, and its task needs one")
     sizes = [check_picture(path, record.where) for path in record.images]
@@ -350,7 +350,7 @@ def _check_size(record: ManifestRecord, size: PixelSize) -> None:
 
 
 def _read_mask(record: ManifestRecord, size: PixelSize) -> np.ndarray | None:
-    """The region of a record's mask, bool[H, W] over its first image."""
+    """Return the region of a record's mask, bool[H, W] over its first image."""
     if record.mask is None:
         return None
     values = np.asarray(open_picture(record.mask, record.where))
@@ -371,7 +371,7 @@ def _read_mask(record: ManifestRecord, size: PixelSize) -> np.ndarray | None:
 
 
 def _require_sharp(record: ManifestRecord, values: np.ndarray) -> None:
-    """UserError for a mask of which it is not clear which pixels are the region's."""
+    """Raise UserError for a mask whose region is ambiguous."""
     assert record.mask is not None
     with Image.open(record.mask) as picture:
         if picture.format in ("JPEG", "MPO"):
@@ -422,7 +422,7 @@ class StoredRecord:
 
 
 def read_back(row: Mapping[str, Any]) -> StoredRecord:
-    """The inverse of `stored_form`, its pictures as arrays."""
+    """Read what `stored_form` stored, pictures as arrays."""
     mask = bytes(row["mask"])
     return StoredRecord(
         id=row["id"].decode(),

@@ -104,7 +104,7 @@ class Problem(NamedTuple):
 
 
 def read_problem(record: RawRecord) -> Problem:
-    """A record of any of the known kinds, without its pictures.
+    """Return a record of any of the known kinds, without its pictures.
 
     Raises UserError naming record and field for another kind, for what is no text or number, and
     for a text that holds a tag.
@@ -128,7 +128,7 @@ def read_problem(record: RawRecord) -> Problem:
 
 
 def _read_result(record: RawRecord, where: str) -> str:
-    """The result that a solution marks. UserError where it marks none: the truth is not its text.
+    """Read the result that a solution marks. UserError where it marks none.
 
     A solution that is a result alone needs no mark.
     """
@@ -142,7 +142,7 @@ def _read_result(record: RawRecord, where: str) -> str:
 
 
 def _spell_answer(value: Any, what: str) -> str:
-    """A true result, a text or a number, as a text."""
+    """Return a true result, a text or a number, as a text."""
     if isinstance(value, str):
         return refuse_tags(require_text(value, what), what)
     if isinstance(value, float):
@@ -170,12 +170,12 @@ def _read_svamp(record: RawRecord, where: str) -> Problem:
 
 
 def _plain_number(number: float | int) -> str:
-    """12.0 as 12, 0.5 as it is. ValueError or OverflowError for what is not finite."""
+    """Spell 12.0 as 12, and 0.5 as it is. ValueError or OverflowError for what is not finite."""
     return str(int(number)) if int(number) == number else str(number)
 
 
 def find_images(config: MathConfig, record: RawRecord, path: Path) -> tuple[Path, ...]:
-    """The pictures that a record names under `image` or `images`."""
+    """Return the pictures that a record names under `image` or `images`."""
     folder = path.parent if config.images is None else config.images
     return tuple(
         picture
@@ -188,7 +188,7 @@ def find_images(config: MathConfig, record: RawRecord, path: Path) -> tuple[Path
 
 
 def read_problems(config: MathConfig) -> dict[str, list[Problem]]:
-    """The problems of each split that are not too long."""
+    """Return the problems of each split that are not too long."""
     train = _read_fitting(config, config.train_path, "train")
     train, validation = hold_out(train, _question, config.held_out)
     if config.test_path is None:
@@ -224,7 +224,7 @@ def _within(bound: int | None, text: str) -> bool:
 
 
 def storage(config: MathConfig, data_dir: Path) -> Storage:
-    """The dataset on disk; how the question is put is chosen when it is read."""
+    """Describe the dataset on disk; reading it chooses how the question is put."""
     bounds = (config.held_out, config.longest_question, config.longest_thought)
     places = (config.images, config.outside_images)
     name = f"math_{fingerprint(config.train_path, config.test_path, *bounds, *places)}"
@@ -295,7 +295,7 @@ def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
 def demonstrate(
     config: MathConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration | None:
-    """The record's own solution and result; None for a record without a solution."""
+    """Demonstrate the record's own solution and result; None for a record without a solution."""
     thought = example.columns["solution"]
     return Demonstration(thought=thought, answer=example.columns["answer"]) if thought else None
 

@@ -33,7 +33,7 @@ def training_counts(lengths: Sequence[int], weights: Sequence[float]) -> list[in
 
 
 def turns(lengths: Sequence[int]) -> np.ndarray:
-    """Parts in turn, each until its records are used up.
+    """Return the parts in turn, each until its records are used up.
 
     >>> turns([1, 3]).tolist()
     [0, 1, 1, 1]

@@ -44,17 +44,17 @@ def read_truth(config: OcrVqaConfig, answer: Any, mask: np.ndarray | None) -> di
 
 
 def place(answer: Any, units: AxisMap) -> Any:
-    """A text is nowhere."""
+    """Return the truth as it is: a text has no place."""
     return answer
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
-    """Nothing in the truth has a place."""
+    """Change nothing: the truth has no place."""
     return {}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """The text may be anywhere: None keeps a crop from cutting it off."""
+    """Return None, which keeps crops from cutting the text off: it may be anywhere."""
     return None
 
 
@@ -65,7 +65,7 @@ def instruct(config: OcrVqaConfig) -> str:
 
 @traced
 def demonstrate(config: OcrVqaConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """The first accepted text; ours."""
+    """Demonstrate the first accepted text; ours."""
     text = example.columns["answer"][0]
     return Demonstration(thought=f"The text reads {text}.", answer=text)
 

@@ -16,7 +16,7 @@ Block = tuple[str, str, Colour]  # heading, text, colour of the text
 
 
 def draw_page(blocks: Sequence[Block]) -> Image.Image:
-    """The blocks one below the other, each under its heading; long lines are wrapped."""
+    """Return the blocks one below the other, each under its heading; long lines are wrapped."""
     font = ImageFont.load_default(_SIZE)
     lines: list[tuple[str, Colour, int]] = []  # text, colour, indent
     for heading, text, colour in blocks:
@@ -32,7 +32,7 @@ def draw_page(blocks: Sequence[Block]) -> Image.Image:
 
 
 def put_above(pictures: Sequence[np.ndarray], page: Image.Image) -> Image.Image:
-    """A page below pictures, each uint8[H, W, 3], which are made narrower where it is."""
+    """Return a page below pictures, each uint8[H, W, 3], which are made narrower where it is."""
     shown = []
     for pixels in pictures:
         picture = Image.fromarray(pixels)
@@ -67,7 +67,7 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
 def _cut_words(
     line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int
 ) -> list[str]:
-    """Words with the spaces behind them; one that is too wide for a line is cut into letters."""
+    """Split words with the spaces behind them; one too wide for a line is cut into letters."""
     words = [word for part in line.split(" ") for word in (part, " ")][:-1]
     cut: list[str] = []
     for word in words:
@@ -76,12 +76,12 @@ def _cut_words(
 
 
 def printable(text: str) -> str:
-    """The text with a sign in the place of each control character."""
+    """Replace each control character by a sign."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def answer_blocks(answers: Sequence[str], right: Sequence[float]) -> list[Block]:
-    """A block an answer, in the colour of its verdict; an empty one is named."""
+    """Return a block an answer, in the colour of its verdict; an empty one is named."""
     return [
         (
             f"answer {number}: {'right' if good else 'wrong'}",

@@ -23,13 +23,13 @@ _ENCODED = ("data:", "iVBORw0KGgo", "/9j/")  # a data URL; base64 of PNG and of 
 
 
 def find_pictures(folder: Path, value: Any, what: str, outside: Outside) -> tuple[Path, ...]:
-    """The files of one path or of a list of them. UserError, which calls it `what`."""
+    """Return the files of one path or of a list of them. UserError, which calls it `what`."""
     names = value if isinstance(value, list) else [value]
     return tuple(find_picture(folder, name, what, outside) for name in names)
 
 
 def find_picture(folder: Path, name: Any, what: str, outside: Outside) -> Path:
-    """The file of one path. UserError where it is no path, leaves the folder, or is not there."""
+    """Find the file of one path. UserError if it is no path, leaves the folder, or is not there."""
     if not isinstance(name, str):
         raise UserError(f"{what} is a {type(name).__name__}, not a path: {spell_value(name)}")
     if len(name) > _LONGEST_PATH or name.startswith(_ENCODED):
@@ -56,14 +56,14 @@ def find_picture(folder: Path, name: Any, what: str, outside: Outside) -> Path:
 
 
 def name_in(folder: Path, path: Path) -> str:
-    """The path within the folder, or the whole one of a picture elsewhere."""
+    """Return the path within the folder, or the whole one of a picture elsewhere."""
     if path.is_relative_to(folder):
         return path.relative_to(folder).as_posix()
     return path.as_posix()
 
 
 def open_picture(path: Path, where: str) -> Image.Image:
-    """A picture, upright and whole. UserError naming the record where it is neither.
+    """Open a picture, upright and whole. UserError naming the record where it is neither.
 
     A picture of more pixels than Pillow's limit (89,478,485) is refused before it is unpacked.
     """
@@ -92,6 +92,6 @@ def check_picture(path: Path, where: str) -> tuple[int, int]:
 
 
 def read_picture(path: Path, where: str) -> bytes:
-    """The bytes of a picture file that can be read back. UserError naming the record otherwise."""
+    """Read the bytes of a picture that can be decoded. UserError naming the record otherwise."""
     check_picture(path, where)
     return path.read_bytes()

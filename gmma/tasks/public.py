@@ -50,7 +50,7 @@ class PublicRecords:
 
 
 def open_public(config: RecordsConfig, split: str) -> PublicRecords:
-    """A split of a prepared dataset. UserError where it is not prepared or has no such split."""
+    """Open a split of a prepared dataset. UserError if it is not prepared or has no such split."""
     builder = open_builder(config.train)
     own = "validation" if config.format == "tfds_coco" and split == "test" else split
     if own not in builder.info.splits:
@@ -122,7 +122,7 @@ def _expressions(directory: Path, split: str) -> tuple[tuple[int, ...], ...]:
 
 
 def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> StoredRecord:
-    """An image of COCO, asked for the categories that it shows in boxes with an area."""
+    """Return an image of COCO, asked for the categories that it shows in boxes with an area."""
     image = rgb_array(Image.open(io.BytesIO(row["image"])))
     height, width = image.shape[:2]
     objects = row["objects"]
@@ -143,7 +143,7 @@ def coco_record(row: Mapping[str, Any], labels: Sequence[str]) -> StoredRecord:
 
 
 def refer_record(row: Mapping[str, Any], thing: int, number: int) -> StoredRecord:
-    """One expression of RefCOCO and the box of what it refers to."""
+    """Return one expression of RefCOCO and the box of what it refers to."""
     image = rgb_array(Image.open(io.BytesIO(row["image"])))
     height, width = image.shape[:2]
     objects = row["objects"]

@@ -44,7 +44,7 @@ class PlacedRecord(dict[str, Any]):
 
 
 def read_records(path: Path, split: str) -> list[RawRecord]:
-    """The records of a JSONL file, or those of a split of a prepared TFDS dataset.
+    """Return the records of a JSONL file, or those of a split of a prepared TFDS dataset.
 
     Raises UserError where there is neither, and for a line that is no JSON object.
     """
@@ -91,7 +91,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def read_text(path: Path) -> str:
-    """A file's text in UTF-8, with or without its mark.
+    """Return a file's text in UTF-8, with or without its mark.
 
     Raises UserError for what is no such text, and says what it is where that is known.
     """
@@ -117,7 +117,7 @@ def read_text(path: Path) -> str:
 
 
 def spell_value(value: Any) -> str:
-    """A value as JSON has it, shortened, for a message.
+    """Return a value as JSON has it, shortened, for a message.
 
     >>> spell_value(None), spell_value(float("nan")), spell_value("x" * 99)[-5:]
     ('null', 'NaN', 'xxxx…')
@@ -130,7 +130,7 @@ def spell_value(value: Any) -> str:
 
 
 def require_text(value: Any, what: str) -> str:
-    """A value that must be a text with something in it. UserError, which calls it `what`."""
+    """Return a value that must be a text with something in it. UserError, which calls it `what`."""
     if not isinstance(value, str):
         raise UserError(f"{what} is a {type(value).__name__}, not a string: {spell_value(value)}")
     if not value.strip():
@@ -139,7 +139,7 @@ def require_text(value: Any, what: str) -> str:
 
 
 def read_trace(record: RawRecord, key: str, where: str) -> str:
-    """A reasoning trace of a record; "" where it has no such key, or a blank text there.
+    """Return a reasoning trace of a record; "" where it has no such key, or a blank text there.
 
     Raises UserError where it is no text, or holds a tag: the tags are gmma's to write.
     """
@@ -155,7 +155,7 @@ def read_trace(record: RawRecord, key: str, where: str) -> str:
 
 
 def refuse_tags(text: str, what: str) -> str:
-    """A text that will stand between tags. UserError where it holds one itself."""
+    """Return a text that will stand between tags. UserError if it holds one itself."""
     for tag in TAGS:
         if tag in text:
             raise UserError(
@@ -166,7 +166,7 @@ def refuse_tags(text: str, what: str) -> str:
 
 
 def read_number(value: Any, what: str) -> float | int:
-    """A number that is finite, and no truth value. UserError, which calls it `what`."""
+    """Return a number that is finite, and no truth value. UserError, which calls it `what`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise UserError(f"{what} is {spell_value(value)}, not a finite number")
     return value
@@ -177,7 +177,7 @@ def _is_finite(value: float | int) -> bool:
 
 
 def refuse_half_characters(value: Any, where: str) -> None:
-    """UserError where a text holds half of a UTF-16 pair (`\\ud83d`), which is no character.
+    """Raise UserError if a text holds half of a UTF-16 pair (`\ud83d`), which is no character.
 
     JSON can spell one; nothing can store or encode it.
     """
@@ -191,7 +191,7 @@ def refuse_half_characters(value: Any, where: str) -> None:
 
 
 def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value, keys included, with the key of the record that it is under."""
+    """Yield every text in a JSON value, keys included, with the record's key that it is under."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, Mapping):

@@ -84,7 +84,7 @@ def is_prepared(storage: Storage) -> bool:
 
 
 def prepare(storage: Storage) -> Path:
-    """Write the records where they are not there yet; the dataset's directory.
+    """Write the records unless they are there; return the dataset's directory.
 
     TFDS writes to a temporary directory and renames it, so an interrupted build leaves nothing that
     could be taken for whole. A dataset whose files have changed makes way for a new one, if that
@@ -161,7 +161,7 @@ def _files_changed(storage: Storage) -> bool:
 
 
 def _state(path: Path) -> list[int]:
-    """Size in bytes and time of the last change in nanoseconds; [] of a file that is not there."""
+    """Return size in bytes and time of the last change in nanoseconds; [] for a missing file."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -193,7 +193,7 @@ class Content:
 
 
 def read_content(storage: Storage) -> Content:
-    """The content of a prepared dataset; found out once, and kept in a file beside the records.
+    """Read the content of a prepared dataset; found out once, then kept beside the records.
 
     Raises UserError before `prepare`.
     """
@@ -212,7 +212,7 @@ def read_content(storage: Storage) -> Content:
 
 
 def content_by(storage: Callable[[C, Path], Storage]) -> HashContent[C]:
-    """Make the `content` of a task whose records lie in one storage."""
+    """Return the `content` of a task whose records lie in one storage."""
 
     def content(config: C, data_dir: Path) -> str:
         return read_content(storage(config, data_dir)).digest
@@ -253,7 +253,7 @@ def _feed(update: Callable[[bytes], None], value: Any) -> None:
 
 
 def _write_beside(path: Path, text: str) -> None:
-    """Whole or not at all, whoever else writes it at the same time."""
+    """Write a file whole or not at all, whoever else writes it at the same time."""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
         file.write(text)
     os.chmod(file.name, 0o644)  # as any other file there
@@ -261,7 +261,7 @@ def _write_beside(path: Path, text: str) -> None:
 
 
 def encode_png(picture: np.ndarray) -> io.BytesIO:
-    """The PNG file of uint8[H, W, 3]; TFDS without TensorFlow takes bytes, not arrays."""
+    """Return the PNG file of uint8[H, W, 3]; TFDS without TensorFlow takes bytes, not arrays."""
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     buffer.seek(0)

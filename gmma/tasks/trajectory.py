@@ -64,7 +64,7 @@ class TrajectoryConfig(VisualConfig):
 
 
 def storage(config: TrajectoryConfig, data_dir: Path) -> Storage:
-    """The scenes, or the records."""
+    """Return the scenes, or the records."""
     if config.source == "scenes":
         return scene_storage(config.scenes, data_dir)
     return records_storage(VISUAL, config, data_dir)
@@ -84,7 +84,7 @@ def read_truth(config: TrajectoryConfig, answer: Any, mask: np.ndarray | None) -
 
 
 def read_objects(objects: Any) -> list[dict[str, Any]]:
-    """The objects of an answer, each `{"label", "point"}`. UserError for what is no such list."""
+    """Read the objects of an answer, each `{"label", "point"}`. UserError for anything else."""
     if not isinstance(objects, list) or not all(isinstance(o, Mapping) for o in objects):
         raise UserError(f"the objects {spell_value(objects)} are no list of label and point")
     found = []
@@ -99,20 +99,20 @@ def read_objects(objects: Any) -> list[dict[str, Any]]:
 
 
 def place(answer: Any, units: AxisMap) -> dict[str, Any]:
-    """Path and objects of a record in other units."""
+    """Convert path and objects of a record to other units."""
     columns = read_truth(TrajectoryConfig(), answer, None)
     moved = move(columns, units)
     return {"path": moved["answer"], "objects": moved["objects"]}
 
 
 def move(columns: Mapping[str, Any], place: AxisMap) -> dict[str, Any]:
-    """Path and objects in another frame."""
+    """Move path and objects to another frame."""
     objects = [o | {"point": list(place.point(*o["point"]))} for o in columns["objects"]]
     return {"answer": place.points(columns["answer"]), "objects": objects}
 
 
 def bounds(columns: Mapping[str, Any]) -> Box | None:
-    """The box round path and objects."""
+    """Return the box round path and objects."""
     return bounds_of([*columns["answer"], *(o["point"] for o in columns["objects"])])
 
 

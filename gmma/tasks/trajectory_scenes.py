@@ -87,7 +87,7 @@ class PathScene:
 
 
 def background_files(folder: Path) -> list[Path]:
-    """The photographs of a folder in order of their names."""
+    """Return the photographs of a folder in order of their names."""
     suffixes = {".jpg", ".jpeg", ".png"}
     files = sorted(path for path in folder.glob("*") if path.suffix.lower() in suffixes)
     if len(files) < len(_DEAL):
@@ -100,14 +100,14 @@ def background_files(folder: Path) -> list[Path]:
 
 @functools.cache
 def photographs(folder: Path, split: str) -> tuple[np.ndarray, ...]:
-    """The photographs of a split, each uint8[H, W, 3]."""
+    """Return the photographs of a split, each uint8[H, W, 3]."""
     files = background_files(folder)
     own = [path for number, path in enumerate(files) if _DEAL[number % len(_DEAL)] == split]
     return tuple(rgb_array(Image.open(path)) for path in own)
 
 
 def draw_background(config: SceneConfig, split: str, rng: np.random.Generator) -> Image.Image:
-    """A square part of a photograph, or smooth noise, faded towards grey."""
+    """Return a square part of a photograph, or smooth noise, faded towards grey."""
     side = config.scene_pixels
     if config.backgrounds is None:
         noise = rng.integers(0, 256, (5, 5, 3)).astype(np.uint8)
@@ -126,7 +126,7 @@ def draw_background(config: SceneConfig, split: str, rng: np.random.Generator) -
 
 
 def draw_path_scene(config: SceneConfig, split: str, rng: np.random.Generator) -> PathScene:
-    """A scene of a split; consumes `rng`."""
+    """Draw a scene of a split; consumes `rng`."""
     picture = draw_background(config, split, rng)
     count = int(rng.integers(config.blocks_min, config.blocks_max + 1))
     cells = rng.choice(config.cells_per_side**2, count + 1, replace=False)
@@ -149,7 +149,7 @@ def draw_path_scene(config: SceneConfig, split: str, rng: np.random.Generator) -
 def place_things(
     config: SceneConfig, cells: np.ndarray, rng: np.random.Generator
 ) -> list[np.ndarray]:
-    """A point in each cell, a thing's extent away from its walls."""
+    """Return a point in each cell, a thing's extent away from its walls."""
     cell = config.scene_pixels / config.cells_per_side
     room = min(_THING_SHARE * config.scene_pixels + 1, cell / 2)
     corners = np.stack([cells % config.cells_per_side, cells // config.cells_per_side], axis=1)
@@ -173,7 +173,7 @@ def draw_arm(picture: Image.Image, gripper: np.ndarray, rng: np.random.Generator
 
 
 def arc(start: np.ndarray, end: np.ndarray, config: SceneConfig) -> np.ndarray:
-    """The waypoints of the formula above."""
+    """Return the waypoints of the formula above."""
     t = np.linspace(0, 1, config.waypoints)[:, None]
     lift = config.lift * np.hypot(*(end - start))
     path = (1 - t) * start + t * end - np.array([0.0, lift]) * 4 * t * (1 - t)
@@ -181,7 +181,7 @@ def arc(start: np.ndarray, end: np.ndarray, config: SceneConfig) -> np.ndarray:
 
 
 def scene_storage(config: SceneConfig, data_dir: Path) -> Storage:
-    """The scenes on disk, named after all that they depend on."""
+    """Describe the scenes on disk, named after all that they depend on."""
     files = [] if config.backgrounds is None else background_files(config.backgrounds)
 
     def records(split: str) -> Iterator[dict[str, Any]]:

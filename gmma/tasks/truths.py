@@ -12,7 +12,7 @@ SLACK_PIXELS = 1.0  # how far a truth may stand over the image's edge: what roun
 
 
 def read_true_box(value: Any) -> Box | None:
-    """A box `[x1, y1, x2, y2]` of a record, or None where it is none.
+    """Return a box `[x1, y1, x2, y2]` of a record, or None where it is none.
 
     UserError where it has no area, or its corners are not in this order: in an answer any two
     corners will do, but in a record other orders are other layouts.
@@ -39,7 +39,7 @@ def read_flag(value: Any, what: str) -> bool:
 
 
 def require_keys(value: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
-    """UserError where a truth has a key that nothing would read."""
+    """Raise UserError for a truth with a key that nothing would read."""
     unknown = [str(key) for key in value if key not in known]
     if unknown:
         raise UserError(f"{what} has unknown keys {', '.join(unknown)}; known are {known}")
@@ -48,7 +48,7 @@ def require_keys(value: Mapping[str, Any], known: tuple[str, ...], what: str) ->
 def require_on_image(
     bounds: Box, size: tuple[int, int], units: AxisMap, frame: str, shown: Any
 ) -> None:
-    """UserError where a truth is not on its image, or can hardly be in the units said.
+    """Raise UserError for a truth that is not on its image, or can hardly be in the units said.
 
     `bounds` is the box round it in pixels, `units` the map from the record's units to pixels. It
     may stand over an edge by a pixel. A truth all of whose numbers are at most 1 is in shares of

@@ -111,7 +111,7 @@ class Visual(Generic[V]):
 
 
 def visual_task(visual: Visual[V]) -> Task[V]:
-    """The task behind its description."""
+    """Return the task behind its description."""
     return Task(
         config=visual.config,
         build=partial(build, visual),
@@ -132,14 +132,14 @@ def visual_task(visual: Visual[V]) -> Task[V]:
 
 
 def storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
-    """The dataset on disk, in pixels of the stored images."""
+    """Return the dataset on disk, in pixels of the stored images."""
     if visual.storage is not None:
         return visual.storage(config, data_dir)
     return records_storage(visual, config, data_dir)
 
 
 def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
-    """The records of a config's files, each answer checked, in pixels of its upright image."""
+    """Describe the records of a config's files, answers checked, in pixels of upright images."""
 
     def accept(record: ManifestRecord, size: tuple[int, int], mask: np.ndarray | None) -> Any:
         columns = visual.read_truth(config, record.answer, mask)
@@ -248,7 +248,7 @@ def demonstrate(
 
 
 def content(visual: Visual[V], config: V, data_dir: Path) -> str:
-    """A hash of the records; of those that TFDS prepared, of its own account of them."""
+    """Return a hash of the records; of those that TFDS prepared, of its own account of them."""
     if reads_public(visual, config):
         return fingerprint(config.records.train)
     return read_content(storage(visual, config, data_dir)).digest
@@ -257,7 +257,7 @@ def content(visual: Visual[V], config: V, data_dir: Path) -> str:
 def to_example(
     visual: Visual[V], config: V, record: StoredRecord, kind: Demonstrations = "made"
 ) -> Example:
-    """A stored record as an example in pixels."""
+    """Turn a stored record into an example in pixels."""
     height, width = record.images[0].shape[:2]
     columns = visual.read_truth(config, record.answer, record.mask)
     size = [width, height]
@@ -267,7 +267,7 @@ def to_example(
 
 
 def in_frame(visual: Visual[V], config: V, example: Example, frame: Frame) -> Example:
-    """The example in a frame: truth converted, and the prompt told what to answer and in which."""
+    """Ask the example in a frame: convert its truth, and name the frame in its prompt."""
     width, height = example.columns["pixels"]
     size = list(frame.size(width, height))
     place = between(example.columns["image_size"], size)
@@ -293,7 +293,7 @@ def to_pixels(example: Example) -> AxisMap:
 
 
 def augment(visual: Visual[V], config: V, example: Example, rng: np.random.Generator) -> Example:
-    """A training example changed as the config says; the same one where it says nothing."""
+    """Return a training example changed as the config says; the same one where it says nothing."""
     return augment_example(config.augment, visual.geometry, example, rng)
 
 
@@ -308,7 +308,7 @@ def draw(visual: Visual[V], config: V, example: Example, answers: Sequence[str])
 def traced(
     make: Callable[[V, Example, np.random.Generator], Demonstration],
 ) -> Demonstrate[V]:
-    """A demonstration with the record's own reasoning trace, where it brings one."""
+    """Return a demonstration with the record's own reasoning trace, where it brings one."""
 
     def demonstrate(config: V, example: Example, rng: np.random.Generator) -> Demonstration:
         shown = make(config, example, rng)
@@ -352,7 +352,7 @@ def pieces_of(visual: Visual[V], config: V) -> list[str]:
 
 
 def bounds_of(points: Sequence[Sequence[Number]]) -> tuple[float, float, float, float] | None:
-    """The box round some points; None without any."""
+    """Return the box round some points; None without any."""
     if not len(points):
         return None
     x, y = np.asarray(points, np.float64).T

@@ -36,7 +36,7 @@ class PromptTemplate:
     closing: str = THINK_OPEN  # after the question
 
     def ask(self, question: str) -> str:
-        """The question as the prompt has it."""
+        """Return the question as the prompt has it."""
         return question.strip() if self.strip else question
 
 
@@ -44,7 +44,7 @@ TINY_TEMPLATE = PromptTemplate()
 
 
 def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE) -> str:
-    """The prompt as text, without begin token and images."""
+    """Return the prompt as text, without begin token and images."""
     return f"{template.opening}{template.ask(question)}{template.closing}"
 
 
@@ -54,7 +54,7 @@ def prompt_tokens(
     tokenizer: Tokenizer,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> list[int]:
-    """The prompt's ids; `image_tokens` holds, per image, the placeholders of each of its views.
+    """Encode the prompt; `image_tokens` holds, per image, the placeholders of each of its views.
 
     Raises UserError where there are images but the tokenizer has no image token, and where the
     question itself spells a placeholder.
@@ -84,14 +84,14 @@ def prompt_tokens(
 
 
 def view_text(place: int, count: int, template: PromptTemplate) -> str:
-    """The words before view `place` of an image that is shown in `count` views."""
+    """Return the words before view `place` of an image that is shown in `count` views."""
     if count == 1:
         return ""
     return (template.whole_view, template.crop_views, template.next_crop)[min(place, 2)]
 
 
 def check_tags(tokenizer: Tokenizer, where: str) -> None:
-    """Raise UserError where a tag that is encoded and read back is no more itself.
+    """Raise UserError if a tag that is encoded and decoded comes back as another text.
 
     Then no answer could ever be read: stops and readers look for the tags' text.
     """
@@ -112,7 +112,7 @@ def check_tags(tokenizer: Tokenizer, where: str) -> None:
 
 
 def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -> None:
-    """Raise UserError where the slots of a thought or an answer have no room beside the tags."""
+    """Raise UserError if the slots of a thought or an answer have no room beside the tags."""
     closing = len(tokenizer.encode(THINK_CLOSE))
     if thought_tokens <= closing:
         raise UserError(
@@ -129,12 +129,12 @@ def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -
 
 
 def thought_text(thought: str) -> str:
-    """The thought node's text."""
+    """Return the thought node's text."""
     return f"{thought}{THINK_CLOSE}"
 
 
 def answer_text(answer: str) -> str:
-    """The answer node's text."""
+    """Return the answer node's text."""
     return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
 
 
@@ -164,7 +164,7 @@ def read_response(thought: bytes, answer: bytes) -> Response:
 
 
 def parse_answer(text: str) -> str | None:
-    """The answer within what follows a thought, or None where there is none.
+    """Return the answer within what follows a thought, or None where there is none.
 
     It stands between the first `</answer>` and the `<answer>` before it. Words before that are
     tolerated here and cost the form (`is_well_formed`); so is what follows, since the token that
@@ -179,7 +179,7 @@ def parse_answer(text: str) -> str | None:
 
 
 def whole_entries(text: str) -> str | None:
-    """The list of groups that a text begins and does not end, closed behind its last whole group.
+    """Close a list of groups that a text begins and does not end behind its last whole group.
 
     None where no group within a list is whole: the last of plain numbers or words may be cut.
 

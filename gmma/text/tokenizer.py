@@ -32,7 +32,7 @@ class Tokenizer:
 
 
 def decoder_of(token_bytes: Sequence[bytes]) -> Callable[[Sequence[int]], str]:
-    """Ids → text. Bytes are joined first, since a character may be cut over several tokens."""
+    """Make the function from ids to text. Bytes are joined first: tokens may cut a character."""
     return lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace")
 
 
@@ -47,7 +47,7 @@ def require_unicode(text: str) -> None:
 def load_sentencepiece(
     path: Path, *, image_piece: str = IMAGE_PIECE, stop_pieces: Sequence[str] = ()
 ) -> Tokenizer:
-    """The tokenizer of a SentencePiece model file.
+    """Return the tokenizer of a SentencePiece model file.
 
     `stop_pieces` end a text besides the model's own end piece. A model without a pad piece pads
     with its unknown piece. Raises UserError where the file is missing or is no model.
@@ -73,7 +73,7 @@ def load_sentencepiece(
 
 
 def control_pieces(path: Path) -> dict[str, int]:
-    """The pieces of a SentencePiece model that stand for no text, with their ids."""
+    """Return the pieces of a SentencePiece model that stand for no text, with their ids."""
     model = _read_model(Path(path))
     ids = filter(model.is_control, range(model.vocab_size()))
     return {model.id_to_piece(token): token for token in ids}
@@ -95,7 +95,10 @@ def train_sentencepiece(
 def train_free_text_sentencepiece(
     corpus: Iterable[str], path: Path, *, vocab_size: int, pieces: Sequence[str] = ()
 ) -> None:
-    """The same for text of any kind: what no piece spells is spelt by its UTF-8 bytes.
+    """Train for text of any kind: what no piece spells is spelt by its UTF-8 bytes.
+
+    Then decode(encode(text)) == text for any Unicode. Pieces stay within words, and every digit is
+    a token of its own, as arithmetic wants it.
 
     So decode(encode(text)) == text for any Unicode. Pieces stay within words, and every digit is a
     token of its own, as arithmetic wants it.
@@ -179,7 +182,7 @@ def _piece_bytes(model: sentencepiece.SentencePieceProcessor, token: int) -> byt
 
 
 def _encode_known(model: sentencepiece.SentencePieceProcessor, text: str) -> list[int]:
-    """Ids of the text. SentencePiece's own sign for a space is spelt by its bytes, if they are."""
+    """Encode a text; SentencePiece's own sign for a space is spelt by its bytes, if it has them."""
     require_unicode(text)
     mark = [model.piece_to_id(f"<0x{byte:02X}>") for byte in _SPACE.encode()]
     if _SPACE in text and all(map(model.is_byte, mark)):

@@ -15,7 +15,7 @@ from gmma.types import TreeShape
 
 
 def prompt_only(slots: int) -> TreeShape:
-    """A tree without thoughts: plain sequences of `slots` tokens, one a row."""
+    """Return a tree without thoughts: plain sequences of `slots` tokens, one a row."""
     return TreeShape(prompt=slots, thought=0, answer=0, thoughts=1, answers=1)
 
 
@@ -40,14 +40,14 @@ def join_levels(
     thought: Shaped[Array, "B K T *rest"],
     answer: Shaped[Array, "B K M A *rest"],
 ) -> Shaped[Array, "B S *rest"]:
-    """The inverse of `split_levels`."""
+    """Join what `split_levels` cut."""
     batch, _, *rest = prompt.shape
     flat = [level.reshape(batch, -1, *rest) for level in (prompt, thought, answer)]
     return jnp.concatenate(flat, axis=1)
 
 
 def node_of_slot(shape: TreeShape) -> np.ndarray:
-    """The node each packed slot belongs to, `int[S]`.
+    """Return the node each packed slot belongs to, `int[S]`.
 
     >>> node_of_slot(TreeShape(prompt=2, thought=1, answer=1, thoughts=2, answers=2)).tolist()
     [0, 0, 1, 2, 3, 4, 5, 6]

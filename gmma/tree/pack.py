@@ -10,7 +10,7 @@ from gmma.types import Advantages, PackedTree, PromptBatch, TreeInputs, TreeRoll
 
 
 def shape_of(prompts: PromptBatch, rollout: TreeRollout) -> TreeShape:
-    """The static shape of a rollout, read off its arrays."""
+    """Return the static shape of a rollout, read off its arrays."""
     _, thoughts, answers, answer = rollout.answers.shape
     return TreeShape(
         prompt=prompts.tokens.shape[1],
@@ -29,7 +29,7 @@ def pack_tree(
     drop_unclosed: bool = False,
     mask_truncated: bool = False,
 ) -> PackedTree:
-    """Lay every token of every tree out once, with its position, its predecessor and its credit.
+    """Lay out every token of every tree once, with its position, its predecessor and its credit.
 
     Tokens that the policy chose are trained; forced closing tokens never are. `drop_unclosed` takes
     the loss off a thought that did not close by itself and off its answers; `mask_truncated`
@@ -84,7 +84,7 @@ def tree_inputs(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) ->
 
 
 def predecessors(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) -> Int[Array, "B S"]:
-    """The packed slot whose hidden state predicts each token.
+    """Return the packed slot whose hidden state predicts each token.
 
     Within a node it is the slot before. A thought begins after the last token of its prompt, an
     answer after the last token of its thought: not the last *slot*, so it depends on the lengths.
@@ -107,7 +107,7 @@ def predecessors(prompts: PromptBatch, rollout: TreeRollout, shape: TreeShape) -
 
 
 def first_slots(shape: TreeShape) -> Int[np.ndarray, "nodes"]:
-    """The first packed slot of every node."""
+    """Return the first packed slot of every node."""
     k, m = shape.thoughts, shape.answers
     sizes = [shape.prompt] + [shape.thought] * k + [shape.answer] * (k * m)
     return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int32)

@@ -62,7 +62,7 @@ def prefix_fallback(stop: bytes) -> list[int]:
 
 
 def byte_transitions(stop: bytes) -> Int[np.ndarray, "states 256"]:
-    """The automaton over single bytes; state n has matched the first n bytes of the stop string."""
+    """Build the automaton over single bytes; state n has matched the first n bytes of the stop."""
     fallback = prefix_fallback(stop)
     step = np.zeros((len(stop) + 1, 256), np.int32)
     step[-1] = len(stop)  # a match is final, whatever follows
@@ -73,7 +73,7 @@ def byte_transitions(stop: bytes) -> Int[np.ndarray, "states 256"]:
 
 
 def joined_transitions(stops: Sequence[bytes]) -> Int[np.ndarray, "states 256"]:
-    """The automaton that finds each string behind the one before it.
+    """Return the automaton that finds each string behind the one before it.
 
     The match of a string is the state in which nothing of the next is matched yet.
     """

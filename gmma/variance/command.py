@@ -286,7 +286,7 @@ def count_noisy(pool: Float[np.ndarray, "B K n"]) -> int:
 
 
 def print_thoughts(found: dict[str, Any]) -> None:
-    """Variance against K."""
+    """Print variance against K."""
     columns = (found[name] for name in ("thoughts", "formula", "simulated", "floor"))
     rows = [
         [f"{k}", f"{a:.5f}", f"{b:.5f}", f"{c:.5f}"] for k, a, b, c in zip(*columns, strict=True)
@@ -296,7 +296,7 @@ def print_thoughts(found: dict[str, Any]) -> None:
 
 
 def print_answers(found: dict[str, Any]) -> None:
-    """Variance against M, and what a run's rewards are made of."""
+    """Print variance against M, and the components of a run's rewards."""
     names = [name for name in ("measured", "formula", "simulated") if name in found]
     rows = []
     for at, answers in enumerate(found["answers"]):
@@ -328,5 +328,5 @@ def print_answers(found: dict[str, Any]) -> None:
 
 
 def show(value: float | list[float]) -> str:
-    """A figure, with its interval where it has one."""
+    """Format a figure, with its interval where it has one."""
     return f"{value:.5f}" if isinstance(value, float) else "{:.4f} [{:.4f}, {:.4f}]".format(*value)

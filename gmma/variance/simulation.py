@@ -26,7 +26,7 @@ def draw_values(
     trees: int,
     law: Law,
 ) -> Float[Array, "trees K"]:
-    """V_i of so many trees; the key is consumed.
+    """Draw V_i of so many trees; the key is consumed.
 
     The mean of M rewards is drawn at once: exactly normal with variance σ²/M, or a binomial count
     over M for rewards of 0 and 1, whose variance is μ(1 − μ) whatever `variances` says.
@@ -50,7 +50,7 @@ def simulated_variance(
     law: Law = "gaussian",
     chunks: int = 16,
 ) -> Float[Array, "K"]:
-    """Var A(th_i) over simulated trees; the key is consumed.
+    """Estimate Var A(th_i) over simulated trees; the key is consumed.
 
     M is data, so a whole curve over M is one compilation. Trees are drawn in `chunks` parts, which
     bounds the memory; sums of A and A² are taken about each thought's advantage at the means.
@@ -114,7 +114,7 @@ def resampled(
 def without_rounding(
     values: Float[Array, "R K m"], range_of_rewards: Float[Array, ""]
 ) -> Float[Array, "R K m"]:
-    """Thought values, those of a tree made equal where rounding alone tells them apart.
+    """Make thought values of a tree equal where rounding alone tells them apart.
 
     Means of the same rewards in another order differ in their last bits, which would be a tree
     that is alive.
@@ -143,5 +143,5 @@ def variance_between_parts(pool: Float[Array, "B K n"], *, answers: int) -> Floa
 
 
 def along(vector: Float[Array, "M"], like: Float[Array, "R K M"]) -> Float[Array, "1 1 M"]:
-    """A vector that meets the last axis of `like`."""
+    """Shape a vector to meet the last axis of `like`."""
     return vector.reshape((1,) * (like.ndim - 1) + vector.shape)

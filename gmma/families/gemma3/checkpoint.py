@@ -135,7 +135,7 @@ def rotaries(section: Section) -> tuple[Rotary, Rotary]:
 
 
 def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
-    """The config of the SigLIP tower."""
+    """Return the config of the SigLIP tower."""
     section = Section(values=values, where=where)
     gather(
         lambda: section.require_known(VISION_KEYS),
@@ -158,7 +158,7 @@ def read_vision_config(values: Mapping[str, Any], where: str) -> SiglipConfig:
 
 
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Gemma3Config:
-    """The config of `Gemma3ForConditionalGeneration`."""
+    """Return the config of `Gemma3ForConditionalGeneration`."""
     section = Section(values=values, where=where)
     text = section.section("text_config")
     # transformers 5 looks at this level alone.
@@ -185,7 +185,7 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Ge
 
 
 def gemma3_table(config: Gemma3Config) -> Table:
-    """Every tensor of a Gemma 3 checkpoint."""
+    """Return every tensor of a Gemma 3 checkpoint."""
     rows = decoder_rows(config)
     markers = {"text": "embed_tokens.weight", "head": "lm_head.weight"}
     prefixes = modules = {"text": "model.", "head": ""}
@@ -211,7 +211,7 @@ def gemma3_table(config: Gemma3Config) -> Table:
 
 
 def vision_rows(c: SiglipConfig) -> tuple[Row, ...]:
-    """The SigLIP tower, its pooling head included where the checkpoint carries one."""
+    """Return the SigLIP tower, its pooling head included where the checkpoint carries one."""
     whole = partial(Row, part="vision")
     layer = partial(stacked, "vision", "params/vision/blocks/", "encoder.layers.{layer}.", c.layers)
     square = (c.width, c.width)
@@ -248,7 +248,7 @@ def vision_rows(c: SiglipConfig) -> tuple[Row, ...]:
 
 
 def pooling_rows(c: SiglipConfig) -> tuple[Row, ...]:
-    """The tower's pooling head, carried as it is."""
+    """Return the tower's pooling head, carried as it is."""
     d, mlp = c.width, c.mlp
     tensors = {
         "probe": ("probe", (1, 1, d)),

@@ -41,7 +41,10 @@ def gemma_pixels(image: np.ndarray, config: GemmaImageConfig) -> np.ndarray:
 
 
 def crops(image: np.ndarray, config: PanAndScan) -> list[np.ndarray]:
-    """The crops of a long image, left to right or top to bottom; none for others.
+    """Cut the crops of a long image, left to right or top to bottom; none for others.
+
+    There are as many as the aspect ratio rounded half up, within 2 … `max_crops`. None is below the
+    least size.
 
     As many as the aspect ratio rounded half up, within 2 … `max_crops`, none below the least size.
     """
@@ -61,7 +64,7 @@ def crops(image: np.ndarray, config: PanAndScan) -> list[np.ndarray]:
 
 
 def views(image: np.ndarray, config: GemmaImageConfig) -> list[np.ndarray]:
-    """The image, and its crops where pan and scan is on."""
+    """Return the image, and its crops where pan and scan is on."""
     return [image] if config.pan_and_scan is None else [image, *crops(image, config.pan_and_scan)]
 
 
@@ -87,7 +90,7 @@ def gemma_arrays(
 def gemma_processor(
     config: GemmaImageConfig, tokens_per_image: int, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> ImageProcessor:
-    """The family's processor; `buckets` are the numbers of images a row may be padded to."""
+    """Return the family's processor; `buckets` are the numbers of images a row may be padded to."""
     buckets = tuple(buckets)
     return ImageProcessor(
         view_tokens=lambda image: (tokens_per_image,) * len(views(image, config)),

@@ -57,7 +57,7 @@ class ImageProjector(nn.Module):
 def pool_squares(
     features: Float[Array, "N patch E"], side: int, pooled_side: int
 ) -> Float[Array, "N F E"]:
-    """Means over squares of `side // pooled_side` patches; what is left at the edges is dropped."""
+    """Average over squares of `side // pooled_side` patches; the rest at the edges is dropped."""
     count, _, width = features.shape
     square = side // pooled_side
     used = square * pooled_side
@@ -96,7 +96,10 @@ class Gemma3Decoder(Decoder):
 
 
 def gemma3_policy(config: Gemma3Config) -> Policy:
-    """The Gemma 3 family behind the `Policy` record; images are `float[B, I, C, H, W]` or None."""
+    """Return the Gemma 3 family behind the `Policy` record.
+
+    Images are `float[B, I, C, H, W]` or None.
+    """
 
     def image_groups(inputs: TreeInputs) -> Array | None:
         return None if inputs.images is None else image_runs(inputs, config.image_token)

@@ -118,7 +118,7 @@ class PoolingHead(nn.Module):
 
 
 def channel_patches(pixels: Float[Array, "N C H W"], size: int) -> Float[Array, "N patch pixels"]:
-    """Square patches row by row, each flattened channel first, as a convolution's kernel is."""
+    """Cut square patches row by row, each flattened channel first, as a convolution's kernel is."""
     count, channels, height, width = pixels.shape
     rows, columns = height // size, width // size
     grid = pixels.reshape(count, channels, rows, size, columns, size)

@@ -57,7 +57,7 @@ ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section"}
 
 
 def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> QwenVisionConfig:
-    """The config of the image tower, whose tokens are `width` wide."""
+    """Return the config of the image tower, whose tokens are `width` wide."""
     section = Section(values=values, where=where)
     get = section.get
     layers, merge = section.size("depth", 32, MOST_LAYERS), section.size("spatial_merge_size", 2)
@@ -153,7 +153,7 @@ def rotary(section: Section, pairs: int) -> dict[str, Any]:
 
 
 def qwen_table(config: QwenConfig) -> Table:
-    """Every tensor of a Qwen2.5-VL checkpoint."""
+    """Return every tensor of a Qwen2.5-VL checkpoint."""
     return Table(
         rows=(*decoder_rows(config), *vision_rows(config.vision, config.width)),
         markers={
@@ -167,7 +167,7 @@ def qwen_table(config: QwenConfig) -> Table:
 
 
 def vision_rows(c: QwenVisionConfig, out_width: int) -> tuple[Row, ...]:
-    """The image tower and its merger."""
+    """Return the image tower and its merger."""
     cell = c.merge**2 * c.width
     linears = {
         "qkv": ("attn.qkv", (3 * c.width, c.width)),

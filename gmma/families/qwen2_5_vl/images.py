@@ -39,7 +39,7 @@ class QwenImageConfig:
 def smart_size(
     height: int, width: int, factor: int, min_pixels: int, max_pixels: int
 ) -> tuple[int, int]:
-    """Multiples of `factor` near the image's size, within the pixel budget, the ratio about kept.
+    """Round the image's size to multiples of `factor` within the pixel budget, about in its ratio.
 
     >>> smart_size(561, 278, 28, 56 * 56, 28 * 28 * 1280)
     (560, 280)
@@ -130,7 +130,7 @@ def put_image(into: QwenImages, row: int, at: Cursor, cells: np.ndarray, merge: 
 def qwen_arrays(
     examples: Sequence[Example], config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> QwenImages | None:
-    """The images of a batch; the number of windows is a bucket.
+    """Return the images of a batch; the number of windows is a bucket.
 
     None in bucket 0: the program without a tower. UserError where a record needs more windows than
     the largest bucket.
@@ -161,7 +161,10 @@ def qwen_frame(config: QwenImageConfig) -> Frame:
 def qwen_processor(
     config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> ImageProcessor:
-    """The family's processor; `buckets` are the numbers of windows a row may be padded to."""
+    """Return the family's processor.
+
+    `buckets` are the numbers of windows a row may be padded to.
+    """
     buckets = tuple(buckets)
 
     def view_tokens(image: np.ndarray) -> tuple[int, ...]:

@@ -60,7 +60,10 @@ class QwenDecoder(Decoder):
 def prompt_positions(
     tokens: Int[Array, "B P"], images: QwenImages, image_token: int
 ) -> Int[Array, "3 B P"]:
-    """Frame, row and column of every prompt slot (M-RoPE, arXiv 2409.12191 §2.1).
+    """Return frame, row and column of every prompt slot (M-RoPE, arXiv 2409.12191 §2.1).
+
+    A text token stands behind all that came before: the text tokens, and the positions that images
+    took. An image token adds its row and column to where its image begins.
 
     A text token stands behind all that came before: the text tokens, and the positions that the
     images took. An image token adds its row and column to where its image begins.
@@ -79,7 +82,7 @@ def prompt_positions(
 
 
 def section_angles(positions: Int[Array, "3 B S"], config: QwenConfig) -> Float[Array, "B S half"]:
-    """Rotary angles whose pairs turn with frame, row and column, section by section."""
+    """Return rotary angles whose pairs turn with frame, row and column, section by section."""
     angles = jnp.stack(
         [rotary_angles(axis, config.head_size, config.rotary_base) for axis in positions]
     )
@@ -110,7 +113,7 @@ def empty_images(config: QwenVisionConfig, batch: int, windows: int) -> QwenImag
 
 
 def qwen_policy(config: QwenConfig) -> Policy:
-    """The Qwen2.5-VL family behind the `Policy` record; images are `QwenImages` or None."""
+    """Return the Qwen2.5-VL family behind the `Policy` record; images are `QwenImages` or None."""
     return decoder_policy(
         QwenDecoder(config),
         images=jax.tree.map(jnp.asarray, empty_images(config.vision, 1, 1)),

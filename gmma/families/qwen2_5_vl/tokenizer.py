@@ -126,7 +126,7 @@ def tiktoken_pairs(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[bytes, bytes]:
-    """The two parts that merging below `rank` leaves of a token."""
+    """Return the two parts that merging below `rank` leaves of a token."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, rank) for a, b in pairwise(parts)]

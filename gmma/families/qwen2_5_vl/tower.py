@@ -132,7 +132,7 @@ class QwenTower(nn.Module):
 def repeat_frames(
     patches: Float[Array, "B W s pixels"], config: QwenVisionConfig
 ) -> Float[Array, "B W s volume"]:
-    """The still patch as `frames` equal frames: channel, frame, row, column."""
+    """Return the still patch as `frames` equal frames: channel, frame, row, column."""
     still = patches.reshape(*patches.shape[:3], config.channels, 1, -1)
     frames = jnp.repeat(still, config.frames, axis=4)
     return frames.reshape(*patches.shape[:3], -1)

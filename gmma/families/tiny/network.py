@@ -113,7 +113,7 @@ class TinyDecoder(Decoder):
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:
-    """The tiny family behind the `Policy` record."""
+    """Return the tiny family behind the `Policy` record."""
     decoder = DecoderConfig(
         vocab_size=vocab_size,
         layers=config.layers,

@@ -28,8 +28,10 @@ def teach_stem(
     draw: Callable[[np.random.Generator, int, int], Patches],
     seed: int,
 ) -> Params:
-    """The parameters with a stem trained for `config.stem_steps` steps; `draw` takes a
-    generator, a count and the side of a patch in pixels."""
+    """Train the stem of the parameters for `config.stem_steps` steps.
+
+    `draw` takes a generator, a count and the side of a patch in pixels.
+    """
     rng = np.random.default_rng(seed)
     first = draw(rng, BATCH_PATCHES, config.patch_pixels)
     heads = [jnp.zeros((config.width, count)) for count in first.classes]

@@ -93,7 +93,7 @@ class Channel:
             self._reply(message)
 
     def export(self, value: Any) -> int:
-        """The number under which the other side may name an object from now on."""
+        """Return the number under which the other side may name an object from now on."""
         index = self.indices.setdefault(id(value), len(self.exported))
         if index == len(self.exported):
             if index == _MOST_OBJECTS:
@@ -152,7 +152,10 @@ class Channel:
             raise self._end(PeerNonsense(f"it sent no message ({type(error).__name__})")) from error
 
     def _describe_error(self, error: Exception) -> dict[str, Any]:
-        """An exception on the wire; if it came from the other side, only its number there."""
+        """Return an exception on the wire.
+
+        If it came from the other side, only its number there.
+        """
         if (index := getattr(error, "peer_error", None)) is not None:
             return {"again": index}
         judged = isinstance(error, AssertionError)  # its text may hold what was expected
@@ -249,7 +252,7 @@ class Channel:
 
 
 def _natural(number: Any) -> int:
-    """A number that names something; Python's negative ones name nothing."""
+    """Return a number that names something; Python's negative ones name nothing."""
     if type(number) is not int or number < 0:
         raise ValueError(f"{number!r:.80} names nothing")
     return number
@@ -270,7 +273,7 @@ def _text_of(error: BaseException) -> str:
 def _make_error(
     kind: type[Exception] | None, args: Any, peer: Any, text: str, name: str
 ) -> Exception:
-    """An exception as it was raised there, or a `PeerError` that says what it was."""
+    """Return an exception as it was raised there, or a `PeerError` that says what it was."""
     if kind is None or not isinstance(args, list):
         return PeerError(f"{name}: {text}")
     try:

@@ -259,7 +259,7 @@ class _Objects:
         self.errors: dict[int, type[Exception]] = {}
 
     def describe(self, channel: Channel, value: Any) -> dict[str, Any]:
-        """A value of the tests that is no plain data: by name, or by its number among the exported.
+        """Describe a value of the tests that is no plain data: by name, or by its export number.
 
         What Python itself has goes by name, so that the submission uses its own. Of what the tests
         made it may call functions, and ask instances of the tests' classes for their attributes.
@@ -282,7 +282,7 @@ class _Objects:
         raise CannotPassError(f"a {type(value).__name__} cannot be passed to the submission")
 
     def resolve(self, channel: Channel, wire: Mapping[str, Any]) -> Any:
-        """The stand-in for an object of the submission."""
+        """Return the stand-in for an object of the submission."""
         index, kind = wire["v"], wire["of"]
         if type(index) is not int or index < 0 or not isinstance(kind, str):
             raise ValueError("no object")
@@ -301,7 +301,7 @@ class _Objects:
 
 
 def _find_error(path: Any) -> type[Exception] | None:
-    """An exception class of Python's library, where the tests have loaded its module."""
+    """Return an exception class of Python's library, where the tests have loaded its module."""
     module, name = path
     if module not in sys.stdlib_module_names or module not in sys.modules:
         return None
@@ -310,7 +310,7 @@ def _find_error(path: Any) -> type[Exception] | None:
 
 
 def _read_class(channel: Channel, wire: Any) -> type[Exception]:
-    """An exception class on the wire, built in or of the submission."""
+    """Return an exception class on the wire, built in or of the submission."""
     found = decode(wire, channel._resolve, Shared())
     if not (isinstance(found, type) and issubclass(found, Exception)):
         raise ValueError("no class of exceptions")
@@ -395,7 +395,7 @@ def _answer(channel: Channel, name: str, *args: Any) -> Any:
 
 
 def _without_tests(setup: ast.Module) -> str:
-    """The setup as the submission may see it: no statement that holds an assertion."""
+    """Return the setup as the submission may see it: no statement that holds an assertion."""
     hidden = {s for s in setup.body if any(isinstance(n, ast.Assert) for n in ast.walk(s))}
     return "\n".join(ast.unparse(s) for s in setup.body if s not in hidden)
 

@@ -164,7 +164,7 @@ def _in_bytes(limits: Limits) -> dict[str, Any]:
 def _read_result(
     reply: dict[str, Any], lines: Sequence[dict[str, Any]], tests: int
 ) -> SubmissionResult:
-    """The checker's last word, unless it was cut short."""
+    """Return the checker's last word, unless it was cut short."""
     said: dict[str, Any] = {key: value for line in lines for key, value in line.items()}
     kind, detail = said.get("kind"), said.get("detail", "")
     if reply.get("timed_out"):

@@ -38,7 +38,7 @@ _NOT_PRELOADED = ("_tkinter", "_test", "_xx", "xx", "_ctypes_test")
 
 
 def preload_libraries() -> None:
-    """Load what the extensions of the standard library link to, so that no later process looks.
+    """Load the libraries that extensions of the standard library link to, for later processes.
 
     One that cannot be loaded here could not be imported in a submission either.
     """
@@ -50,7 +50,7 @@ def preload_libraries() -> None:
 
 
 def missing_layers() -> list[str]:
-    """The layers that do not work here, each found by trying it in a child."""
+    """Return the layers that do not work here, each found by trying it in a child."""
     return [layer for layer in LAYERS if not _works(layer)]
 
 
@@ -96,7 +96,7 @@ def _write(path: str, text: str) -> None:
 
 
 def confine_files(scratch_bytes: int) -> None:
-    """A root of its own: Python's library read-only, and a private /tmp in memory."""
+    """Enter a root of its own: Python's library read-only, and a private /tmp in memory."""
     sources = {path: os.open(path, os.O_PATH) for path in _outermost(_SYSTEM)}
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     no_devices = kernel.MS_NOSUID | kernel.MS_NODEV
@@ -120,7 +120,7 @@ def confine_files(scratch_bytes: int) -> None:
 
 
 def _outermost(paths: Collection[str]) -> list[str]:
-    """The directories that are there and in no other of them."""
+    """Return the directories that are there and in no other of them."""
     there = sorted({os.path.realpath(path) for path in paths if os.path.isdir(path)})
     return [p for p in there if not any(p.startswith(f"{q}/") for q in there)]
 
@@ -128,7 +128,7 @@ def _outermost(paths: Collection[str]) -> list[str]:
 def confine_process(
     layers: Collection[str], scratch: str, limits: dict[int, tuple[int, int]]
 ) -> None:
-    """Limits (soft, hard), no privileges, and no way to gain any. Nothing of it can be undone."""
+    """Set limits (soft, hard), drop all privileges, rule out gaining any. It cannot be undone."""
     os.chdir(scratch)
     for which, bounds in limits.items():
         resource.setrlimit(which, bounds)

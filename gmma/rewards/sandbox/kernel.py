@@ -75,7 +75,7 @@ def keep_few_arenas() -> None:
 
 
 def landlock_version() -> int:
-    """The kernel's Landlock version, 0 if it has none."""
+    """Return the kernel's Landlock version, 0 if it has none."""
     return max(0, _LIBC.syscall(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
 
 

@@ -13,7 +13,7 @@ def loaded_names(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def bound_names(nodes: Iterable[ast.AST]) -> set[str]:
-    """Every name that is bound somewhere in these nodes."""
+    """Return every name that is bound somewhere in these nodes."""
     bound = set()
     for node in nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):

@@ -199,7 +199,7 @@ def _become_submission(room: _Room, channel: tuple[int, int]) -> None:
 
 
 def _wide_pipe() -> tuple[int, int]:
-    """A pipe that takes much at once: on busy cores every filling of it costs a time slice."""
+    """Open a pipe with a large buffer: on busy cores every filling costs a time slice."""
     reading, writing = os.pipe()
     with contextlib.suppress(OSError):  # the user's pipes together may be too many
         fcntl.fcntl(writing, _F_SETPIPE_SZ, 1 << 20)
@@ -226,7 +226,7 @@ def _report(line: dict[str, Any]) -> None:
 
 
 def _cause_of_death(submission: int, limits: Limits) -> str:
-    """Only the kernel kills here: for time, or for memory."""
+    """Return why a process was killed. Only the kernel kills here: for time, or for memory."""
     deadline = time.monotonic() + _GRACE_SECONDS
     while time.monotonic() < deadline:
         process, status, usage = os.wait4(submission, os.WNOHANG)

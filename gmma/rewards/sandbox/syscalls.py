@@ -55,7 +55,7 @@ BpfInstruction = tuple[int, int, int, int]  # code, how far to jump if true, if 
 
 
 def seccomp_program(own_files: bool) -> bytes | None:
-    """The filter for this machine, or None where we know no numbers (not x86-64).
+    """Return the filter for this machine, or None where we know no numbers (not x86-64).
 
     `own_files`: the process sees no file that is another's, and may change modes and times.
     """

@@ -87,7 +87,7 @@ class Shared:
 
 
 def encode(value: Any, refer: Callable[[Any], Json], shared: Shared) -> Json:
-    """A value as JSON; `refer` stands in for what is not plain data of an exact type above."""
+    """Encode a value as JSON; `refer` stands in for all but plain data of the exact types above."""
     kind = type(value)
     if kind in _SCALARS:
         return value
@@ -133,7 +133,7 @@ def _unpack(form: str, text: str) -> list:
 
 
 def decode(wire: Json, resolve: Callable[[dict[str, Any]], Any], shared: Shared) -> Any:
-    """The inverse of `encode`; `resolve` reads what `refer` wrote.
+    """Decode what `encode` wrote; `resolve` reads what `refer` wrote.
 
     Raises an exception of any kind where the wire is not what `encode` writes.
     """
@@ -180,7 +180,9 @@ def is_changed(container: Any, before: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """An instance of a subclass of a built-in type as that type. Raises TypeError for others."""
+    """Convert an instance of a subclass of a built-in type to that type. Raises TypeError for
+    others.
+    """
     kinds: tuple[Any, ...] = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
     for kind in kinds:
         if isinstance(value, kind):

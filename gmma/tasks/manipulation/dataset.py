@@ -104,7 +104,7 @@ def draw_record(config: ManipulationConfig, split: str, index: int) -> dict[str,
 
 
 def storage(config: ManipulationConfig, data_dir: Path) -> Storage:
-    """The dataset on disk; the frame of the answers is chosen when it is read."""
+    """Describe the dataset on disk; reading it chooses the frame of the answers."""
     side = config.image_pixels
     counts = "_".join(str(config.count(split)) for split in SPLITS)
     name = (  # all that the stored scenes depend on
@@ -149,7 +149,7 @@ class _Source:
 
 
 def pose_question(config: ManipulationConfig, question: str) -> str:
-    """The question with, if wanted, the form of the answer and the frame of its coordinates."""
+    """Word the question with, if wanted, the form of the answer and the frame of coordinates."""
     if not config.explain:
         return question
     side = config.image_pixels

@@ -20,7 +20,9 @@ _STAGES = ("missed", "touched", "moved", "done")
 
 
 def draw(config: Any, example: Example, answers: Sequence[str]) -> Image.Image:
-    """The picture enlarged; tinted where the part can be worked (green: by a pull, blue: a push).
+    """Return the picture enlarged.
+
+    Tinted where the part can be worked (green: by a pull, blue: a push).
 
     Each answer is a cross with its action and what came of it: green if the joint reached its goal,
     red if not. Answers that cannot be read are counted in the corner.
@@ -41,7 +43,7 @@ def draw(config: Any, example: Example, answers: Sequence[str]) -> Image.Image:
 
 
 def workable_tint(scene: Scene) -> Image.Image:
-    """One pixel per cell of the grid of rays; transparent where nothing helps."""
+    """Return one pixel per cell of the grid of rays; transparent where nothing helps."""
     grid = workable_grid(scene)
     tint = np.zeros((*grid.shape, 4), np.uint8)
     tint[grid < 0] = (*_PULL_TINT, 110)

@@ -18,14 +18,14 @@ FrameSize = tuple[int, int]
 
 
 def scene_of(example: Example) -> tuple[Scene, FrameSize]:
-    """The scene that an example shows, and its size in the units of an answer."""
+    """Return the scene that an example shows, and its size in the units of an answer."""
     columns = example.columns
     width, height = columns["frame_size"]
     return draw_scene(columns["kind"], columns["seed"]), (width, height)
 
 
 def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demonstration:
-    """An answer of the oracle, its point drawn anew from `rng`, and the reason for it; ours."""
+    """Demonstrate an answer of the oracle, its point drawn anew from `rng`, and why; ours."""
     scene, frame = scene_of(example)
     answer = know_answer(scene, rng, frame)
     return Demonstration(thought=explain_answer(scene, answer, frame), answer=format_answer(answer))
