@@ -95,8 +95,8 @@ def check_lengths(option: str, parts: Iterable[str]) -> None:
 def check_output(option: str, path: RunPath, *, directory: bool = False) -> None:
     """Raise UserError if this file or directory could not be written; leaves nothing behind.
 
-    To be asked before the work whose end is the file: a nameless file is written where the nearest
-    directory is that exists, which tries permission, quota and space at once.
+    Call it before the work that ends in the file. A nameless file is written into the nearest
+    directory that exists, which tries permission, quota and space at once.
     """
     check_bucket(path)
     if not isinstance(path, Path):
@@ -222,7 +222,7 @@ def growing_files(run_dir: RunPath) -> Iterator[tuple[Path, Callable[[], None]]]
     """Yield a folder on disk for growing files, and a function that copies them to the run.
 
     A bucket takes whole objects only: files grow in a temporary folder, and are copied when asked
-    and at the end. On a disk the folder is the run's own, and there is nothing to bring.
+    and at the end. On a disk the folder is the run's own, and there is nothing to copy.
     """
     if isinstance(run_dir, Path):
         yield run_dir, lambda: None

@@ -165,9 +165,9 @@ def crossed_ends(
         low = mean − √((t s/√S)² + w (mean − low over the examples' means)²),   high likewise
 
     The first part is Student's t over the seeds' means, so that few seeds are no surer than they
-    can be. It holds the rest too, which w, the examples' own share of the variance of their means,
-    takes off the second. `over_examples` is `mean_ends` or `difference_ends`. A single seed tells
-    nothing of others: its interval is that of its examples alone.
+    can be. It holds the rest too, so w, the examples' own share of the variance of their means,
+    leaves that out of the second. `over_examples` is `mean_ends` or `difference_ends`. A single
+    seed tells nothing of others: its interval is that of its examples alone.
     """
     mean, low, high = over_examples(values.mean(axis=-2))
     if values.shape[-2] == 1:

@@ -104,7 +104,7 @@ def grow_rows(
         jnp.broadcast_to(start + thoughts.lengths, nodes),
         open_level(cache, nodes[1:], shape.answer),
         answer_keys,
-        # What the token that closed the thought brought besides belongs to every answer.
+        # A token may close the thought and begin the answer: its rest belongs to every answer.
         state=jnp.broadcast_to(jnp.where(thoughts.closed, thoughts.state, end), nodes),
         matched=stops.path.matched,
         closing=stops.closing[:0],

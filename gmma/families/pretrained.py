@@ -24,9 +24,9 @@ class PretrainedConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained
-    remat: Remat = "full"  # what of a layer is computed again in the backward pass
+    remat: Remat = "full"  # parts of a layer to compute again in the backward pass
     attention: Attention = "auto"  # of packed trees: a kernel on TPU, by levels elsewhere
-    # What the images of a prompt are padded to, so that each size is compiled once: windows of 4×4
+    # Sizes that the images of a prompt are padded to, each compiled once: windows of 4×4
     # tokens for Qwen, images for Gemma; 0 is the program without a tower. None: one size, that of
     # a prompt full of images, or (0,) where the task has none.
     image_buckets: tuple[int, ...] | None = None

@@ -51,8 +51,8 @@ def join(config: HostsConfig, values: Mapping[str, Any]) -> None:
     """Become one of the run's processes; to be called before anything touches a device.
 
     `values` must be equal on all hosts: the config, and what else was asked for. Raises UserError
-    on every host where they are not, or where the hosts do not find each other, and where nobody
-    asked for hosts that exist.
+    on every host if they differ, if the hosts do not find each other, or if there are several hosts
+    and nobody asked for them.
     """
     if config.join == "alone":
         if jax.process_count() > 1:
@@ -250,9 +250,9 @@ def stop_requested(step: int) -> bool:
 def bounded_end(config: HostsConfig) -> Iterator[None]:
     """End this host's process, and so those of the others, if it fails within the block.
 
-    Without it a host that fails could wait in its clean-up for hosts that wait for it. What a
-    computation over all hosts raises when one of them is gone ends the process at once; any other
-    error leaves `hosts.stop_seconds` for the clean-up. The others miss it then, and end too.
+    Without it a failing host could wait in its clean-up for hosts that wait for it. An error of a
+    computation over all hosts, of which one is gone, ends the process at once. Any other error
+    leaves `hosts.stop_seconds` for the clean-up. The other hosts then miss this one, and end too.
     """
     try:
         yield

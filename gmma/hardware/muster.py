@@ -33,7 +33,7 @@ PACKAGE = Path(__file__).parents[1]  # all of gmma
 Facts = Mapping[str, Any]  # dotted name → JSON value
 
 PACKAGES = ("jax", "jaxlib", "libtpu", "flax", "optax", "orbax-checkpoint", "numpy")
-# What changes numbers, or the programs that hosts must run in step.
+# Settings that change numbers, or the programs that hosts must run in step.
 SETTINGS = (
     "jax_platforms",
     "jax_enable_x64",

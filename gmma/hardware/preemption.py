@@ -2,8 +2,8 @@
 
 A cloud takes a machine back with a SIGTERM and some seconds of notice. The run finishes its step,
 writes a checkpoint and exits with a code that says "start me again with --resume". A host that goes
-without notice takes the others down behind the last checkpoint, with a code of its own. So has a
-run that could only go on to compute nothing: with values that are not finite, or without rewards.
+without notice takes the others down behind the last checkpoint, with a code of its own. A run
+that can no longer learn has codes of its own, too: values are not finite, or no reward counts.
 """
 
 import signal

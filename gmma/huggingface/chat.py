@@ -2,8 +2,8 @@
 
 A trained model is asked as it was trained.
 
-A run asks by `PromptTemplate`: images, question, instruction, and the opened thought. What is
-written here makes of one turn of a user the same prompt, token by token, in transformers and vLLM
+A run asks by `PromptTemplate`: images, question, instruction, and the opened thought. The
+templates here turn one user turn into the same prompt, token by token, in transformers and vLLM
 (`tests/porting/test_chat.py`). Further turns are laid out as the family lays them out.
 """
 

@@ -23,7 +23,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "relu": nn.relu,
 }
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
-# Of packed trees: by levels, or by a TPU kernel, which `auto` takes where a program is for TPUs.
+# Attention of packed trees: by levels, or by a TPU kernel; `auto` takes the kernel on TPUs.
 # `splash_interpreted` is the kernel as plain operations, on any device, for tests.
 Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
 Remat = Literal["none", "full", "dots"]

@@ -96,7 +96,7 @@ class Cost:
     flops: float = 0.0
     bytes: float = 0.0
     sent: Mapping[str, float] = field(default_factory=dict)  # bytes by kind of collective
-    uncounted: int = 0  # kernels that do not say what they cost
+    uncounted: int = 0  # kernels that do not state their cost
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(

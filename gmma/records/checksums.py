@@ -3,9 +3,9 @@
     write_checksums   the last file of a checkpoint before Orbax commits it
     find_damage       which of its files are not as they were written
 
-So a checkpoint that is committed has them. One that has none is of a gmma from before them, which
-its progress tells: that one says whether checksums belong to it, and the checkpoint's number, so
-that a copy under another one is not taken for it.
+Every committed checkpoint has them. One without them is damaged, or of a gmma that wrote none: its
+progress says whether checksums belong to it. The progress holds the checkpoint's number, too, so
+that a copy under another number is noticed.
 """
 
 import hashlib
@@ -46,7 +46,7 @@ def find_damage(
     """List how a checkpoint differs from what was written, a phrase a file; [] without checksums.
 
     Each of (index, count) hosts reads its own files. With `small` only sizes are compared, and the
-    content of what is read at once: a rest of a checkpoint, or figures that Orbax reads first.
+    contents of files up to `SMALL_BYTES`: what Orbax reads first.
     """
     try:
         progress = json.loads((checkpoint / PROGRESS).read_bytes())

@@ -86,7 +86,7 @@ def read_records(path: RunPath) -> list[Record]:
 def split_records(path: RunPath) -> tuple[list[Record], list[bytes]]:
     """Split a file into the records of a run and the other lines, without their ends.
 
-    A last line without an end, unless it is a record, is in neither: a kill has cut it.
+    An unfinished last line that is no record is in neither: a kill has cut it.
     """
     *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
     read = [(line, _read_record(line)) for line in lines if line.strip()]

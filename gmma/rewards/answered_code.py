@@ -27,7 +27,7 @@ _BEGIN = re.compile(r"^\[BEGIN\][ \t]*$", re.MULTILINE)  # MBPP's own marks
 _DONE = re.compile(r"^\[DONE\][ \t]*$", re.MULTILINE)
 _PROMPTED = re.compile(r"^(?:>>>|\.\.\.)(?: (?P<code>.*))?$", re.MULTILINE)
 _BEGINS_PROMPTED = re.compile(r"^>>> (?:def|class|import|from|@|async def)", re.MULTILINE)
-# What is seen as a space or as nothing, and is neither to Python.
+# Characters that look like a space or like nothing, and are neither to Python.
 _ODD_SPACES = dict.fromkeys(map(ord, "\u00a0\u202f\u2007"), " ") | dict.fromkeys(
     map(ord, "\ufeff\u200b\u200c\u200d\u2060")
 )

@@ -18,7 +18,7 @@ _MESSAGES_KEPT = 20
 
 
 class UnfinishedError(Exception):
-    """Raised by a reward that could do with more than the `try_seconds` it was given.
+    """Raised by a reward that needs more than its `try_seconds`.
 
     `value` is what the answer scores if it gets no more.
     """
@@ -31,7 +31,7 @@ class UnfinishedError(Exception):
 class Outcome(NamedTuple):
     """Outcome of one answer under one term: a kind of `KINDS`, and its value if scored.
 
-    On its way from a worker it may be `UNFINISHED` besides, with the value it has until then.
+    On its way from a worker the kind may also be `UNFINISHED`, with the value so far.
     """
 
     kind: str

@@ -160,7 +160,7 @@ class Pool:
                 if time.monotonic() >= step_deadline:
                     self._give_up(tally, waiting)
         except BaseException:
-            # What a worker still holds belongs to a batch that nobody waits for any more.
+            # A worker may still hold answers of a batch that nobody waits for any more.
             self._replace([worker for worker in self.workers if worker.job])
             raise
         return tally.scored()

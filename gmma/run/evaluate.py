@@ -171,8 +171,8 @@ def corpus_figures(
 ) -> dict[str, Interval]:
     """Return the metrics of a whole split, all in [0, 1], with 95 % intervals.
 
-    The score interval with as many trials as make the variance of the resampled splits, but not
-    fewer than examples: percentiles of AP = 0 would say that it is 0 for certain. With several
+    The score interval has as many trials as give the variance of the resampled splits, and at least
+    as many as examples: percentiles at AP = 0 would claim that it is 0 for certain. With several
     answers per example, the first of each make one corpus, the second another, and the figure is
     their mean.
     """

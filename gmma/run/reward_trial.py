@@ -77,7 +77,7 @@ def trials_of(shown: Sequence[tuple[Example, Demonstration]]) -> list[Trial]:
 def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: Any) -> list[str]:
     """Return a warning for each of the user's terms that is constant, or for the sum of all.
 
-    An answer that is none took all `slots` tokens of a thought and an answer.
+    An answer that is missing took all `slots` tokens of a thought and an answer.
     """
     examples = [trial.example for trial in trials]
     columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}

@@ -1,7 +1,7 @@
 """Programming exercises as MBPP and HumanEval release them, in one form.
 
-The setup that MBPP gives runs behind the code, as the sandbox does it (two of its references fail
-otherwise); of HumanEval's prompt all above the function, its imports and helpers, is setup too.
+MBPP's setup runs after the code, as in the sandbox (two of its references fail otherwise). In
+HumanEval's prompt everything above the function, its imports and helpers, is setup too.
 """
 
 import ast

@@ -5,8 +5,8 @@ A manifest is a JSON list or JSON lines, a record each:
     {"question": "…", "answer": …, "question_type": "trajectory-sharerobot", "image": "a/b.png"}
 
 `image` is a path in the image folder, or a list of them; `id` may stand beside, and so may
-`thought`, a reasoning trace for SFT, `width` and `height` of the first image, which must then be
-so, and `mask` with `mask_value`, a picture whose pixels of that value are the truth's region
+`thought`, a reasoning trace for SFT, `width` and `height` of the first image, which are then
+checked, and `mask` with `mask_value`, a picture whose pixels of that value are the truth's region
 (without a value: all that are not 0, which must be of one value). What `answer` must be is the
 task's matter; its coordinates are on the first image, turned upright as its EXIF orientation says,
 in the units that the field `frame` names, and are stored in pixels. Images keep the bytes of their
@@ -62,7 +62,7 @@ class RecordsConfig:
     a hash of the first image's path, so that no picture is in two splits.
     """
 
-    # Of the files, or of a directory that TFDS prepared (`gmma.tasks.public`)
+    # Paths of the files, or of a directory that TFDS prepared (`gmma.tasks.public`)
     format: Literal[
         "manifest", "coco", "umd", "demand", "ocr_vqa", "tfds_coco", "tfds_ref_coco"
     ] = "manifest"
@@ -74,7 +74,7 @@ class RecordsConfig:
     # Units of the coordinates in the records: pixels of the upright first image; 0 … 1 along each
     # of its sides (unit); 0 … 1000 along each (thousandths)
     frame: Literal["pixels", "unit", "thousandths"] = "pixels"
-    # A record whose answer is none for the task, is empty or is not on its image: an error, or
+    # A record whose answer does not suit the task, is empty or is not on its image: an error, or
     # left out of the dataset, which says how many were
     wrong_truths: Literal["refuse", "leave_out"] = "refuse"
     question_type: str | None = None  # keep the records of this type alone; None: all

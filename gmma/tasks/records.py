@@ -25,7 +25,7 @@ R = TypeVar("R")
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _SHOWN = 60  # characters of a value in a message
 
-# How files begin that are not text, and what to do about them
+# First bytes of files that are not text, and what to do about them
 _OTHER_FILES = {
     b"PAR1": "a Parquet file; pandas.read_parquet(FILE).to_json(OUT, orient='records', lines=True)",
     b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",

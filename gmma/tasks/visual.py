@@ -61,14 +61,14 @@ class VisualConfig(TaskConfig):
     """Settings that the tasks on real images share."""
 
     records: RecordsConfig = field(default_factory=RecordsConfig)
-    # What the prompt says beside the question: the form of an answer and the frame of its
+    # Text of the prompt beside the question: the form of an answer and the frame of its
     # coordinates, the frame alone (where the questions say the form), or nothing
     explain: Literal["all", "frame", "nothing"] = "all"
-    # What SFT imitates: the records that bring a trace of their own (own); every record, with a
+    # Records that SFT imitates: those that bring a trace of their own (own); every record, with a
     # trace made from the truth where it brings none (made); nothing (none). None: own where any
     # training record brings a trace, else made
     demonstrations: Demonstrations | None = None
-    # How boxes, points and paths are read, by rewards, metrics and pictures alike: in any common
+    # The reading of boxes, points and paths in rewards, metrics and pictures alike: in any common
     # form (two answers where one was asked for are none), or in the form of the prompt alone
     reading: Reading = "lenient"
     augment: AugmentConfig = field(default_factory=AugmentConfig)  # of training examples

@@ -143,7 +143,7 @@ class Response:
     """The joined reading of a thought and its answer."""
 
     thought: str
-    answer: str | None  # None where there is none to read
+    answer: str | None  # None if none can be read
     well_formed: bool  # the answer's part is one `<answer>…</answer>` and nothing before it
 
 

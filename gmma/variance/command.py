@@ -180,7 +180,7 @@ def reward_pool(
     grow = make_grow(parts, shape, config.sampling, given.seed)
     rows = parts.mesh.size * max(1, 8 // parts.mesh.size)
     found = []
-    # So many answers may take longer than a step of training may; each answer has its own limit.
+    # Scoring a pool may take longer than a training step; each answer still has its own limit.
     unhurried = replace(config, rewards=replace(config.rewards, step_seconds=UNHURRIED_SECONDS))
     with run_scorer(unhurried) as scorer:
         for place, start in enumerate(range(0, len(examples), rows)):

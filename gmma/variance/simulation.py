@@ -84,8 +84,8 @@ def resampled(
 ) -> Resampled:
     """Draw M of n pooled rewards of each thought, again and again; the key is consumed.
 
-    With replacement: what the pool holds is taken for the law of a thought's rewards, so that M is
-    bounded by nothing. The draws of a smaller M are the first ones of a larger, for all M at once.
+    Draws are with replacement: the pool stands for the law of a thought's rewards, so that nothing
+    bounds M. The draws of a smaller M are the first ones of a larger, for all M at once.
     """
     most = max(answers)
     taken = jnp.asarray(answers) - 1

@@ -53,7 +53,7 @@ def read_rotary(section: Section) -> tuple[float, RotaryScaling | None]:
     old = section.section("rope_scaling")
     found = section.section("rope_parameters") | old
     kind = str(found.pop("rope_type", found.pop("type", "default")))
-    fields = SCALINGS.get(kind, ("rope_theta",))  # which is none of the others
+    fields = SCALINGS.get(kind, ("rope_theta",))  # no known kind has this field
     if set(found) - {"rope_theta"} != set(fields):
         rules = "; ".join(f"{n} with {', '.join(k) or 'no other key'}" for n, k in SCALINGS.items())
         raise section.refuse("rope_scaling" if old else "rope_parameters", f"rope_type {rules}")

@@ -28,8 +28,8 @@ _FLAGS = {
 }
 _NOBODY = 65534
 _SCRATCH = "/tmp"
-# What a Python needs to import its standard library, whose shared libraries `preload_libraries` has
-# loaded, and the time zones. Nothing else of the system's, nothing of the user's.
+# Files that Python needs to import its standard library, and the time zones; `preload_libraries`
+# has loaded its shared libraries. Nothing else of the system's, nothing of the user's.
 _LIBRARY = tuple(path for path in (os.path.dirname(os.__file__), *sys.path) if os.path.isdir(path))
 _SYSTEM = (*_LIBRARY, "/usr/share/zoneinfo")
 _PACKAGES = ("site-packages", "dist-packages")  # stand in the library, and are hidden

@@ -16,7 +16,7 @@ from .values import plain
 
 _STACK_BYTES = 4 << 20  # of a thread: half of the usual, so that fifty leave memory for data
 
-# What the checker may do to an object here; `operator` has the rest by the same names.
+# Operations that the checker may apply here; `operator` has the rest by the same names.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "call": lambda function, args, kwargs: function(*args, **kwargs),
     "plain": plain,

@@ -36,7 +36,7 @@ _ALLOWED = {
     "getrandom": 318, "membarrier": 324, "statx": 332, "rseq": 334, "close_range": 436,
     "faccessat2": 439,
 }  # fmt: skip
-# What Landlock does not hold back: a submission may have it only where no file is another's.
+# Calls that Landlock does not hold back: allowed only where no file is another's.
 _OWN_FILES = {"truncate": 76, "chmod": 90, "fchmod": 91, "fchmodat": 268, "utimensat": 280}
 _CLONE, _CLONE_THREAD = 56, 0x00010000
 _SENDTO, _SOCKETPAIR, _FCNTL, _IOCTL = 44, 53, 72, 16
