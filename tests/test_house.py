@@ -1,4 +1,4 @@
-"""The import graph: folders in a stated order, no circle, few modules at the top."""
+"""Laws of the house: imports go down, few modules at the top, a short README."""
 
 import ast
 from pathlib import Path
@@ -81,6 +81,14 @@ def test_imports_go_down():
         if room(module) and HEIGHT[room(module)] <= HEIGHT[room(other)]
     ]
     assert not climbs
+
+
+def test_the_readme_is_short_and_maps_every_folder():
+    text = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 120
+    assert max(map(len, text.splitlines())) <= 120
+    folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert not [name for name in folders if f"{name}/`" not in text]
 
 
 def test_few_modules_stand_at_the_top():

@@ -119,7 +119,7 @@ def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):
 
 
 def test_without_jit_constants_may_go_to_the_devices():
-    """`JAX_DISABLE_JIT=1 gmma train …`, as README says to debug."""
+    """`JAX_DISABLE_JIT=1 gmma train …`, as docs/commands.md says to debug."""
     with pytest.raises(Exception, match="Disallowed host-to-device"), train.transfer_guard():
         jax.numpy.arange(3) + 1
     with jax.disable_jit(), train.transfer_guard():
