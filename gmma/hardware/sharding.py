@@ -149,7 +149,7 @@ def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
 
 
 class DecodeLayout(NamedTuple):
-    """How a rollout is cut over the mesh.
+    """Layout of a rollout over the mesh.
 
     Over the `manual` axes every device grows trees of its own from whole parameters; over the
     others the compiler cuts each layer as the parameters lie. `prompts` cuts batches.

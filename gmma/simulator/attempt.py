@@ -19,7 +19,7 @@ STEPS_PER_FORCE = 5  # simulation steps of 4 ms between two updates of the force
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """Where the gripper touches, in pixels of the image (`sight`), and which way it moves."""
+    """Point where the gripper touches, in pixels of the image (`sight`), and its direction."""
 
     point: tuple[float, float]
     action: Action

@@ -24,7 +24,7 @@ _OTHER = {"left": "right", "right": "left", "左": "右", "右": "左"}
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentConfig:
-    """How often and how far training images are changed."""
+    """Rates and sizes of the changes to training images."""
 
     flip_rate: float = 0.0  # share of examples that are mirrored, left for right
     crop_rate: float = 0.0  # share of examples that are cropped

@@ -18,7 +18,7 @@ from gmma.types import Example
 
 @dataclass(frozen=True, kw_only=True)
 class PanAndScan:
-    """When and how an image that is much longer than wide, or wider than long, is also cut."""
+    """Settings for cutting crops of an image that is much longer than wide, or wider than long."""
 
     min_crop_pixels: int = 256
     max_crops: int = 4

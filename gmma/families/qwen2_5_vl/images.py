@@ -95,7 +95,7 @@ def window_count(image: np.ndarray, config: QwenImageConfig) -> int:
 
 @dataclass
 class Cursor:
-    """How far a row of the batch is filled."""
+    """Fill level of a row of the batch."""
 
     windows: int = 0
     features: int = 0
