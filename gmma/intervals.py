@@ -24,7 +24,7 @@ _TINY = 1e-9  # in the place of a count of 0, which is told apart
 
 
 def mean_interval(values: Float[np.ndarray, "N"]) -> Interval:
-    """Mean over examples with its interval, as `mean_ends` has it.
+    """Return the mean over examples with its interval, as `mean_ends` has it.
 
     >>> [round(value, 3) for value in mean_interval(np.zeros(16))]
     [0.0, 0.0, 0.194]
@@ -33,7 +33,7 @@ def mean_interval(values: Float[np.ndarray, "N"]) -> Interval:
 
 
 def difference_interval(values: Float[np.ndarray, "N"]) -> Interval:
-    """Mean of paired differences with its interval, as `difference_ends` has it.
+    """Return the mean of paired differences with its interval, as `difference_ends` has it.
 
     >>> [round(value, 3) for value in difference_interval(np.zeros(16))]
     [0.0, -0.194, 0.194]
@@ -42,7 +42,7 @@ def difference_interval(values: Float[np.ndarray, "N"]) -> Interval:
 
 
 def student_interval(values: Float[np.ndarray, "N"]) -> Interval:
-    """Mean with its interval by Student's t; of a single value the value itself.
+    """Return the mean with its interval by Student's t; of a single value the value itself.
 
     >>> student_interval(np.asarray([2.0, 2.0, 2.0]))
     (2.0, 2.0, 2.0)
@@ -58,7 +58,7 @@ def score_interval(rate: float, trials: float) -> Interval:
 def crossed_interval(
     values: Float[np.ndarray, "seeds N"], over_examples: Callable[[np.ndarray], Ends]
 ) -> Interval:
-    """Mean over seeds and examples with its interval for both, as `crossed_ends` has it."""
+    """Return the mean over seeds and examples with its interval for both (`crossed_ends`)."""
     return _plain(crossed_ends(values[None], over_examples))
 
 
@@ -68,7 +68,7 @@ def _plain(ends: Float[np.ndarray, "3 1"]) -> Interval:
 
 
 def score_ends(rate: Float[np.ndarray, "*R"], trials: Float[np.ndarray, "*R"]) -> Ends:
-    """Wilson's interval of a rate, its ends at least as far out as the one-sided exact ones.
+    """Return Wilson's interval of a rate, its ends at least as far out as the one-sided exact ones.
 
         (p + z²/2n ± z √(p(1 − p)/n + z²/4n²)) / (1 + z²/n),   z = 1.96
         Beta(0.05; pn, n − pn + 1) and Beta(0.95; pn + 1, n − pn)
@@ -148,7 +148,7 @@ def difference_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
 
 
 def student_ends(values: Float[np.ndarray, "*R N"]) -> Ends:
-    """Student's t: m ± t s/√N; of a single value the value itself."""
+    """Return Student's t: m ± t s/√N; of a single value the value itself."""
     mean, count = values.mean(axis=-1), values.shape[-1]
     if count == 1:
         return np.stack([mean, mean, mean])

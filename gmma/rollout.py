@@ -77,7 +77,7 @@ def grow_rows(
     sampling: SamplingConfig,
     stops: TreeStops,
 ) -> TreeRollout:
-    """`grow_tree` with a key per prompt, `keys[B]`, consumed; what each device runs on its part."""
+    """Run `grow_tree` with a key per prompt, `keys[B]`, consumed: each device's part of it."""
     thought_keys, answer_keys = node_keys(keys, shape)
     hidden, cache = policy.prefill(params, prompts)
     sample = partial(
@@ -189,7 +189,7 @@ def sample_level(
 def empty_rows(
     hidden: Float[Array, "B k m D"], state: Int[Array, "B k m"], slots: int
 ) -> LevelRows:
-    """Rows before their first token."""
+    """Return the rows before their first token."""
     nodes = hidden.shape[:3]
     zeros, no = jnp.zeros(nodes, jnp.int32), jnp.zeros(nodes, bool)
     return LevelRows(

@@ -34,7 +34,7 @@ GREEDY = SamplingConfig(temperature=0.0)
 
 
 def scale_logits(logits: Float[Array, "*rows V"], temperature: float) -> Float[Array, "*rows V"]:
-    """Logits at the sampling temperature; greedy sampling scores at temperature 1."""
+    """Compute logits at the sampling temperature; greedy sampling scores at temperature 1."""
     return logits if temperature in (0.0, 1.0) else logits / temperature
 
 

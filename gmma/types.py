@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def pytree(cls: type[T]) -> type[T]:
-    """Frozen keyword-only dataclass whose fields are pytree children.
+    """Make a frozen keyword-only dataclass whose fields are pytree children.
 
     A field with `metadata={"static": True}` belongs to the tree's structure. Unflattening skips
     `__init__`, so that JAX may put specs, tracers or placeholders where the shape checks of the

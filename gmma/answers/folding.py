@@ -4,8 +4,7 @@ import unicodedata
 
 
 def fold_text(text: str) -> str:
-    r"""Fold a text for comparison: NFC, lower case (Unicode case folding), white space runs as one
-    space.
+    r"""Fold a text for comparison: NFC, Unicode case folding, runs of white space as one space.
 
     >>> fold_text(" Cafe\u0301  Noir") == "caf\u00e9 noir"
     True

@@ -78,7 +78,7 @@ class Group:
     before: str = ""  # at depth 1, the words right before it
 
     def groups(self) -> "Iterator[tuple[str | None, Group]]":
-        """Groups directly within this one, with their keys; also those that are text."""
+        """Yield the groups directly within this one, with their keys; also those that are text."""
         for key, value in self.items:
             if (inner := self.as_group(value)) is not None:
                 yield key, inner

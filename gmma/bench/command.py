@@ -112,7 +112,7 @@ def layouts(shape: TreeShape) -> dict[str, TreeShape]:
 
 
 def rows_of(name: str, shape: TreeShape, batch: int) -> int:
-    """Rows of a layout for `batch` prompts."""
+    """Count the rows of a layout for `batch` prompts."""
     return batch * shape.thoughts * shape.answers if name == "flat" else batch
 
 
@@ -161,7 +161,7 @@ def case_label(shape: TreeShape) -> str:
 
 
 def layout_rows(shape: TreeShape, batch: int, kinds: Kinds) -> list[list[str]]:
-    """Table rows of a case: milliseconds, distinct sampled tokens a second, memory, ratios."""
+    """Make a case's table rows: milliseconds, distinct sampled tokens a second, memory, ratios."""
     tokens = batch * (shape.packed - shape.prompt)
     return [
         [

@@ -59,13 +59,13 @@ class Timing:
 
 
 def random_prompts(key: PRNGKeyArray, slots: int, batch: int, vocab_size: int) -> PromptBatch:
-    """Full prompts of random tokens."""
+    """Draw full prompts of random tokens."""
     tokens = jax.random.randint(key, (batch, slots), 0, vocab_size, jnp.int32)
     return PromptBatch(tokens=tokens, lengths=jnp.full(batch, slots, jnp.int32))
 
 
 def random_advantages(key: PRNGKeyArray, shape: TreeShape, batch: int) -> Advantages:
-    """Advantages of both signs."""
+    """Draw advantages of both signs."""
     for_thoughts, for_answers = jax.random.split(key)
     nodes = (batch, shape.thoughts)
     return Advantages(
@@ -75,7 +75,7 @@ def random_advantages(key: PRNGKeyArray, shape: TreeShape, batch: int) -> Advant
 
 
 def random_packed(key: PRNGKeyArray, shape: TreeShape, batch: int, vocab_size: int) -> PackedTree:
-    """Full trees of random tokens with random advantages, packed."""
+    """Draw full trees of random tokens with random advantages, packed."""
     keys = jax.random.split(key, 4)
     nodes, leaves = (batch, shape.thoughts), (batch, shape.thoughts, shape.answers)
     tokens = partial(jax.random.randint, minval=0, maxval=vocab_size, dtype=jnp.int32)
@@ -215,6 +215,6 @@ def memory_of(compiled: Any) -> dict[str, int]:
 
 
 def ratio(first: Timing, second: Timing) -> float:
-    """Median over the rounds of first ÷ second."""
+    """Return the median over the rounds of first ÷ second."""
     pairs = zip(first.seconds, second.seconds, strict=True)
     return statistics.median(a / b for a, b in pairs)

@@ -152,7 +152,7 @@ def meet(address: str, count: int, index: int, facts: Facts, *, seconds: float) 
 def _gather(
     address: str, count: int, facts: Facts, deadline: float, seconds: float
 ) -> Sequence[str]:
-    """Host 0's part: hear all, judge, tell all."""
+    """Act as host 0: hear all, judge, tell all."""
     offers, twice = {0: facts}, set[int]()
     with ExitStack() as stack:
         server = stack.enter_context(_listen(address))
@@ -199,7 +199,7 @@ def _listen(address: str) -> socket.socket:
 
 
 def _report(address: str, hello: Any, deadline: float, seconds: float) -> Sequence[str]:
-    """Another host's part: tell host 0, hear what it found."""
+    """Act as another host: tell host 0, hear what it found."""
     host, _, port = address.rpartition(":")
     reason: Exception = TimeoutError("no answer; it may have begun without this process")
     while (left := deadline - time.monotonic()) > 0:
@@ -229,7 +229,7 @@ def _receive(line: socket.socket) -> Any:
 
 
 def meet_in_store(store: Any, count: int, index: int, facts: Facts, *, seconds: float) -> None:
-    """Do the same over the key-value store of JAX's coordination service.
+    """Meet over the key-value store of JAX's coordination service.
 
     The way of `slice`, where JAX found the hosts. Every host reads all and comes to the same
     verdict; host 0 leaves with the last.

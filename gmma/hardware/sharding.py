@@ -61,7 +61,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:
-    """Devices along each axis; None where so many do not factor as configured.
+    """Return the devices along each axis; None where so many do not factor as configured.
 
     >>> mesh_sizes(MeshConfig(fsdp=2), 8), mesh_sizes(MeshConfig(fsdp=2), 3)
     ((4, 2, 1), None)

@@ -202,7 +202,7 @@ def read_library(path: Path) -> Library:
 
 
 def added_tokens(directory: Path) -> dict[int, AddedToken]:
-    """Tokens that transformers adds to the model's own, or finds in a text before it, by id."""
+    """Read the tokens, by id, that transformers adds to the model's or finds in a text first."""
     path = directory / "tokenizer_config.json"
     listed = read_json_object(path).get("added_tokens_decoder") or {} if path.is_file() else {}
     found = {}
@@ -323,7 +323,7 @@ def sentencepiece_bytes(piece: str) -> bytes:
 
 
 def byte_alphabet() -> dict[int, str]:
-    """GPT-2's printable character for every byte (Radford et al. 2019, `bytes_to_unicode`)."""
+    """Make GPT-2's printable character of every byte (Radford et al. 2019, `bytes_to_unicode`)."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     table = {byte: chr(byte) for byte in printable}
     others = [byte for byte in range(256) if byte not in table]

@@ -76,12 +76,12 @@ def open_shard(path: Path) -> Any:
 
 
 def names_of(shard: Any) -> list[str]:
-    """Tensor names of an open file."""
+    """Return the tensor names of an open file."""
     return list(shard.keys())
 
 
 def tensor_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors; reads only headers.
+    """Return the names and shapes of all tensors; reads only headers.
 
     UserError for tensors that are not stored as floats of 16 bits or more: read as numbers, the
     integers of a quantised checkpoint would be other weights.
@@ -125,7 +125,7 @@ def read_params(
     dtype_of: Callable[[str], str],
     shardings: PyTree | None,
 ) -> Params:
-    """Our parameter tree from a checkpoint whose names were checked; `dtype_of` takes a path."""
+    """Read our parameter tree from a checkpoint of checked names; `dtype_of` takes a path."""
     rows = {place.row.path: place.row for place in places.values() if not place.row.alias}
     placed = {} if shardings is None else flatten_dict(shardings, sep="/")
     whole = SingleDeviceSharding(jax.devices()[0])
@@ -159,7 +159,7 @@ class Leaf:
 
 
 def empty_leaf(shape: tuple[int, ...], dtype: str, sharding: Sharding) -> Leaf:
-    """Zeros where the leaf will stand."""
+    """Make zeros where the leaf will stand."""
     parts = {}
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         ends = [cut.indices(size) for cut, size in zip(index or (), shape, strict=True)]
@@ -189,7 +189,7 @@ def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
 
 
 def pieces(tensor: Any, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
-    """Parts of a tensor along its first axis, each with its start."""
+    """Yield the parts of a tensor along its first axis, each with its start."""
     row_bytes = 4 * math.prod(shape[1:])
     step = max(1, PIECE_BYTES // row_bytes)
     for start in range(0, shape[0], step):
@@ -254,7 +254,7 @@ def write_params(
 
 
 def cut_shards(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
-    """Names in order, cut so that no file exceeds `most_bytes` unless by a single tensor."""
+    """Cut names in order so that no file exceeds `most_bytes`, unless by a single tensor."""
     shards: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():

@@ -92,7 +92,7 @@ THOUSANDTHS = Frame(
 
 
 def square_frame(side: int) -> Frame:
-    """Pixels of a square image, whatever the shape of the stored one."""
+    """Return the pixels of a square image, whatever the shape of the stored one."""
     return Frame(size=lambda width, height: (side, side))
 
 
@@ -108,10 +108,10 @@ def whole_number(value: Number, largest: Number) -> int:
 
 
 def spell_point(point: Numbers, size: Numbers) -> list[int]:
-    """`[x, y]` in whole numbers within an image of this size."""
+    """Spell `[x, y]` in whole numbers within an image of this size."""
     return [whole_number(value, most) for value, most in zip(point, size, strict=True)]
 
 
 def spell_box(box: Numbers, size: Numbers) -> list[int]:
-    """`[x1, y1, x2, y2]` in whole numbers within an image of this size."""
+    """Spell `[x1, y1, x2, y2]` in whole numbers within an image of this size."""
     return [*spell_point(box[:2], size), *spell_point(box[2:], size)]

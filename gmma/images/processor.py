@@ -27,7 +27,7 @@ class ImageProcessor:
 def unit_images(
     examples: Sequence[Example], images: int = 1, side: int | None = None
 ) -> np.ndarray | None:
-    """Images of one size as float32[B, I, H, W, 3] in 0 … 1; None for I = 0, a model of text.
+    """Stack images of one size as float32[B, I, H, W, 3] in 0 … 1; None for I = 0.
 
     A row with fewer than I images is filled up with black ones; no token of its prompt stands for
     them, so nothing sees them. Raises UserError for a row with more, or for two sizes.

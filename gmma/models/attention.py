@@ -79,7 +79,7 @@ def attend_level(
     seen: Bool[Array, "B k m q s"],
     softcap: float | None = None,
 ) -> Partial:
-    """Attention of folded queries to one level; scores and sums in float32 or wider."""
+    """Compute attention of folded queries to one level; scores and sums in float32 or wider."""
     wide = np.promote_types(query.dtype, np.float32)
     score = jnp.einsum("bkmqngh,bkmnsh->bkmngqs", query, keys, preferred_element_type=wide)
     if softcap is not None:
@@ -112,7 +112,7 @@ def attend(
     window: Int[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B K M q N G H"]:
-    """Attention of the tokens of one level to it and to the levels above it."""
+    """Compute attention of the tokens of one level to it and to the levels above it."""
     batch, thoughts, answers, length = query.shape[:4]
     parts = []
     for level in levels:
@@ -141,7 +141,7 @@ def packed_attention(
     window: Int[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B S N G H"]:
-    """Attention within a packed tree, level by level: the numbers of `attention_mask`, without it.
+    """Compute attention within a packed tree, level by level, as `attention_mask` defines it.
 
     Work and memory are P² + K·T·(P + T) + K·M·A·(P + T + A) scores instead of S².
     """
@@ -176,7 +176,9 @@ def decode_attention(
     window: Int[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B R N G H"]:
-    """Attention of one new token per row (R = k·m of the deepest level) to the cache and to itself.
+    """Compute attention of one new token per row (R = k·m of the deepest level).
+
+    It attends to the cache and to itself.
 
     The new keys are not yet in the cache: they form a level of their own, one slot long, so that a
     layer only reads its cache and the caller writes all layers at once.
@@ -195,11 +197,11 @@ def decode_attention(
 
 
 def split_nodes(packed: Array, shape: TreeShape) -> tuple[Array, Array, Array]:
-    """`split_levels` with the node axes (k, m) of every level made explicit."""
+    """Split levels (`split_levels`) with their node axes (k, m) made explicit."""
     prompt, thought, answer = split_levels(packed, shape)
     return prompt[:, None, None], thought[:, :, None], answer
 
 
 def heads_first(x: Float[Array, "B k m s N H"]) -> Float[Array, "B k m N s H"]:
-    """Slots beside the head size, as a batched product over heads wants them."""
+    """Move slots beside the head size, as a batched product over heads wants them."""
     return x.swapaxes(3, 4)

@@ -139,20 +139,20 @@ class Decoder(nn.Module):
             self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
 
     def see(self, images: PyTree) -> Float[Array, "B F D"]:
-        """Features of a row's images, one image after the other; for families with a tower."""
+        """Compute features of a row's images, one after the other; for families with a tower."""
         raise NotImplementedError
 
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree
     ) -> Float[Array, "*kinds B S half"]:
-        """Rotary angles of every slot; [2 B S half] holds those of local and of global layers."""
+        """Compute rotary angles of slots; [2 B S half] has those of local and of global layers."""
         del tokens, images
         return rotary_angles(
             context.slots.positions, self.config.head_size, self.config.rotary_base
         )
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        """Embeddings; times √D, the factor rounded to the activations' type, where so asked."""
+        """Embed tokens; times √D, the factor rounded to the activations' type, where so asked."""
         c = self.config
         if c.image_token is not None and c.image_token >= c.vocab_size:
             tokens = jnp.where(tokens < c.vocab_size, tokens, 0)  # a placeholder has no row
@@ -172,7 +172,7 @@ class Decoder(nn.Module):
         return self.final_norm(x), kv
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
-        """Logits in float32 or wider."""
+        """Compute logits in float32 or wider."""
         c = self.config
         if c.tied:
             wide = np.promote_types(hidden.dtype, np.float32)

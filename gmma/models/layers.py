@@ -34,7 +34,7 @@ REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
 
 
 def stack_blocks(block: type[nn.Module], layers: int, remat: Remat, in_axes: Any = 0) -> Any:
-    """`layers` blocks under scan, their parameters stacked along a leading axis.
+    """Stack `layers` blocks under scan, their parameters along a leading axis.
 
     `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs;
     `dots`: the products with weights, so that attention and what is elementwise are computed again;
@@ -138,7 +138,7 @@ class LayerNorm(nn.Module):
 
 
 def rotary_angles(positions: Int[Array, "B S"], size: int, base: float) -> Float[Array, "B S half"]:
-    """θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
+    """Compute θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
     frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
     angles = positions[..., None].astype(jnp.float32)
     return angles * along_last(frequency, angles)
@@ -173,7 +173,7 @@ def tree_attention(
     window: Int[Array, ""] | None = None,
     softcap: float | None = None,
 ) -> Float[Array, "B S Q H"]:
-    """Grouped-query attention of a packed tree, or of new tokens to a cache, as the context says.
+    """Attend within a packed tree, or from new tokens to a cache, as the context says.
 
     Queries come scaled. Head q reads key head q // (Q/N).
     """

@@ -46,7 +46,7 @@ class LoraConfig:
 
 
 def adapted_paths(params: Params, config: LoraConfig) -> list[str]:
-    """Paths of the linear layers that match. UserError for a pattern that matches none."""
+    """Find the linear layers that match. UserError for a pattern that matches none."""
     flat = flatten_dict(params["params"], sep="/")
     linears = sorted(path.removesuffix(KERNEL) for path in flat if path.endswith(KERNEL))
     found: set[str] = set()

@@ -158,7 +158,7 @@ def stored_as(policy: Policy, dtype_of: Callable[[str], str]) -> Policy:
 
 
 def prompt_inputs(prompts: PromptBatch) -> TreeInputs:
-    """Prompts as trees without thoughts."""
+    """Turn prompts into trees without thoughts."""
     batch, slots = prompts.tokens.shape
     positions = jnp.broadcast_to(jnp.arange(slots, dtype=jnp.int32), (batch, slots))
     return TreeInputs(

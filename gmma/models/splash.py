@@ -52,7 +52,7 @@ def splash_attention(
     softcap: float | None = None,
     interpret: bool = False,
 ) -> Float[Array, "B S N G H"]:
-    """`packed_attention` as a kernel; softmax in float32. `interpret` runs it on any device.
+    """Compute `packed_attention` as a kernel, softmax in float32; `interpret` runs it anywhere.
 
     Slots must be laid out as `pack_tree` does: positions rise by one inside a node. UserError for
     float64 and for trees of more than 32,768 slots, which the kernel does not take.
@@ -143,7 +143,7 @@ def block_size(slots: int) -> int:
 
 
 def pad_slots(x: Array, slots: int, axis: int) -> Array:
-    """Zeros behind the last slot."""
+    """Add zeros behind the last slot."""
     width = [(0, 0)] * x.ndim
     width[axis] = (0, slots - x.shape[axis])
     return jnp.pad(x, width)

@@ -17,7 +17,7 @@ def image_attention(
     values: Float[Array, "B s N H"],
     segments: Int[Array, "B s"] | None = None,
 ) -> Float[Array, "B s N H"]:
-    """Attention in both directions among the slots of one segment; without segments, of one row.
+    """Compute attention in both directions within each segment; without segments, each row.
 
     Queries come scaled; scores are float32 or wider, and recomputed in the backward pass where the
     row is so long that they exist a chunk of queries at a time.

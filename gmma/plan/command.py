@@ -72,7 +72,7 @@ class ProgramPlan:
 
 
 def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
-    """Seconds that a device of the chip takes at least, by each of its three limits."""
+    """Return the seconds that a device of the chip takes at least, by each of its three limits."""
     return {
         "compute": cost.flops / chip.peak_flops * devices_per_chip,
         "HBM": cost.bytes / chip.hbm_bytes * devices_per_chip,
@@ -164,7 +164,7 @@ def plan_slice(
 
 
 def gib(size: float) -> str:
-    """Bytes in GiB."""
+    """Convert bytes to GiB."""
     return f"{size / GIB:.2f}"
 
 
@@ -201,7 +201,7 @@ def work_row(plan: ProgramPlan) -> list[str]:
 
 
 def print_plans(title: str, plans: list[ProgramPlan]) -> None:
-    """Two tables, and what to do about programs that do not fit."""
+    """Print two tables, and what to do about programs that do not fit."""
     header = ["GiB a device", "arguments", "outputs", "temporaries", "beside it", "needs"]
     print_table(title, [*header, "usable", "spare", ""], [memory_row(plan) for plan in plans])
     header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]

@@ -127,7 +127,7 @@ def closing(text: str, start: int) -> int:
 
 
 def parse_line(line: str) -> Instruction | None:
-    """`  ROOT %name = type operation(operands), attributes`."""
+    """Parse a line `  ROOT %name = type operation(operands), attributes`."""
     head, found, rest = line.strip().partition(" = ")
     name = NAME.search(head)
     if not found or not name:
@@ -148,7 +148,7 @@ def parse_line(line: str) -> Instruction | None:
 
 
 def parse(text: str) -> tuple[dict[str, Computation], str]:
-    """Computations by name, and the entry's name."""
+    """Parse a module into computations by name, and the entry's name."""
     computations: dict[str, Computation] = {}
     name = entry = ""
     for line in text.splitlines():
@@ -244,7 +244,7 @@ class HloProgram:
         return 0.0
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
-        """Bytes that a device sends in a collective, also where a fusion holds it.
+        """Return the bytes that a device sends in a collective, also where a fusion holds it.
 
         A collective that runs beside other work stands in every fusion that carries a part of it:
         it counts where it starts.
@@ -266,7 +266,7 @@ class HloProgram:
         return {kind: own * ring_share(kind, group_size(instruction.attributes))}
 
     def moved(self, instruction: Instruction, inside: Computation) -> float:
-        """Bytes to and from main memory."""
+        """Return the bytes to and from main memory."""
         if instruction.operation in FREE or instruction.operation.endswith("-done"):
             return 0.0
         reads = (
@@ -277,7 +277,7 @@ class HloProgram:
         return sum(reads) + self.written(instruction, inside)
 
     def read(self, user: Instruction, place: int, shapes: tuple[Shape, ...]) -> float:
-        """Bytes that an instruction reads of its operand at `place`."""
+        """Return the bytes that an instruction reads of its operand at `place`."""
         whole = sum(shape.bytes for shape in shapes if not shape.in_core)
         if not whole:
             return 0.0
@@ -291,7 +291,7 @@ class HloProgram:
         return min(whole, self.read_of_value(body, parameter(body, place), shapes))
 
     def read_of_value(self, body: Computation, name: str, shapes: tuple[Shape, ...]) -> float:
-        """Bytes that the users of a value in a fusion read, seen through what only renames it."""
+        """Count the bytes that users of a value in a fusion read, seen through mere renaming."""
         total = 0.0
         for user in body.values():
             for at, operand in enumerate(user.operands):
@@ -314,7 +314,7 @@ class HloProgram:
         return at.operation == "parameter" and at.inside == str(place)
 
     def written(self, instruction: Instruction, inside: Computation) -> float:
-        """Bytes that an instruction writes of its results."""
+        """Return the bytes that an instruction writes of its results."""
         parts = []
         if instruction.operation not in COLLECTIVES:
             parts = list(self.updates(instruction, inside))
@@ -367,7 +367,7 @@ def stated_cost(instruction: Instruction) -> Cost | None:
 
 
 def group_size(attributes: str) -> int:
-    """Devices that take part in one collective."""
+    """Count the devices that take part in one collective."""
     if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", attributes):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
         axes = re.findall(r"'(\w+)'(?::\(\d+\)(\d+))?", mesh[2])  # a part of an axis says its size
@@ -380,7 +380,7 @@ def group_size(attributes: str) -> int:
 
 
 def ring_share(kind: str, devices: int) -> float:
-    """Bytes sent by a device, as a multiple of its operand."""
+    """Return the bytes sent by a device, as a multiple of its operand."""
     part = (devices - 1) / devices
     return {
         "all-gather": devices - 1,
@@ -392,14 +392,14 @@ def ring_share(kind: str, devices: int) -> float:
 
 
 def dot_flops(instruction: Instruction, left: Shape) -> float:
-    """2 · results · contracted sizes."""
+    """Return 2 · results · contracted sizes."""
     found = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", instruction.attributes)
     axes = [int(axis) for axis in found[1].split(",") if axis] if found else []
     return 2.0 * prod(instruction.shapes[0].dims) * prod(left.dims[axis] for axis in axes)
 
 
 def convolution_flops(instruction: Instruction, left: Shape, kernel: Shape) -> float:
-    """2 · batch · features in and out · places where the window meets the input.
+    """Return 2 · batch · features in and out · places where the window meets the input.
 
     The TPU compiler writes matrix products as convolutions, batched ones with a dilated window of
     which each result meets one place.
@@ -436,6 +436,6 @@ def convolution_flops(instruction: Instruction, left: Shape, kernel: Shape) -> f
 def window_places(
     size: int, results: int, window: int, *, stride: int, before: int, spread: int, step: int
 ) -> int:
-    """Pairs of a result and a window slot that fall on an input element and not on padding."""
+    """Count the pairs of a result and a window slot on an input element, not on padding."""
     at = np.arange(results)[:, None] * stride - before + np.arange(window)[None] * step
     return int(((at >= 0) & (at <= (size - 1) * spread) & (at % spread == 0)).sum())

@@ -123,7 +123,7 @@ def made_up_tokenizer(vocab_size: int) -> Tokenizer:
 
 
 def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
-    """Empty images of a batch in the largest bucket of the config."""
+    """Make empty images of a batch in the largest bucket of the config."""
     model = config.model
     if isinstance(model, TinyConfig):
         return empty_images(model, batch) if model.images else None
@@ -138,7 +138,7 @@ def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
 
 
 def prompt_shapes(parts: Parts, batch: int) -> PromptBatch:
-    """Shapes of so many prompts with their images."""
+    """Return the shapes of so many prompts with their images."""
 
     def prompts() -> PromptBatch:
         return PromptBatch(
@@ -151,7 +151,7 @@ def prompt_shapes(parts: Parts, batch: int) -> PromptBatch:
 
 
 def rollout_shapes(shape: TreeShape, batch: int) -> tuple[TreeRollout, Advantages]:
-    """Shapes of so many grown trees and of their credit."""
+    """Return the shapes of so many grown trees and of their credit."""
     nodes, leaves = (batch, shape.thoughts), (batch, shape.thoughts, shape.answers)
 
     def grown() -> tuple[TreeRollout, Advantages]:
@@ -172,7 +172,7 @@ def rollout_shapes(shape: TreeShape, batch: int) -> tuple[TreeRollout, Advantage
 
 
 def place_shapes(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTree:
-    """Shapes with the places of a batch."""
+    """Give shapes the places of a batch."""
     where = NamedSharding(mesh, spec)
     return jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=where), tree
@@ -180,7 +180,7 @@ def place_shapes(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTre
 
 
 def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
-    """Shapes of a packed batch, in place."""
+    """Return the shapes of a packed batch, in place."""
     prompts = prompt_shapes(parts, batch)
     packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
     return place_shapes(packed, parts.mesh)

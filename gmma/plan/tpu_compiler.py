@@ -182,7 +182,7 @@ def largest_buffers(blocks: Sequence[str], program: HloProgram) -> tuple[Buffer,
 
 
 def describe(name: str, kind: str, program: HloProgram) -> str:
-    """`f32[34,2560,10240] params['blocks']…`: the type, and what the line of the program is for."""
+    """Describe a value as `f32[34,2560,10240] params['blocks']…`: type, and its line's purpose."""
     short = re.sub(r"\{[^}]*\}", "", kind)
     for computation in program.computations.values():
         if name in computation:
@@ -191,7 +191,7 @@ def describe(name: str, kind: str, program: HloProgram) -> str:
 
 
 def local_bytes(tree: Any) -> int:
-    """Bytes that one device holds of abstract arrays with shardings."""
+    """Return the bytes that one device holds of abstract arrays with shardings."""
     return sum(
         prod(leaf.sharding.shard_shape(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize
         for leaf in jax.tree.leaves(tree)

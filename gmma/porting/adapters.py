@@ -17,8 +17,7 @@ WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def save_adapters(directory: str | Path, pretrained: Pretrained) -> None:
-    """Write adapter_config.json and adapter_model.safetensors; α = rank, since ours hold the
-    factor.
+    """Write adapter_config.json and adapter_model.safetensors; α = rank: ours hold the factor.
 
     UserError where there are no adapters, or one on a layer that is no linear layer of theirs.
     """

@@ -62,7 +62,7 @@ class ExportArguments:
 
 
 def parse(kind: type[T], name: str, arguments: Sequence[str]) -> T:
-    """Arguments into a dataclass; a bare `--flag` is true."""
+    """Parse arguments into a dataclass; a bare `--flag` is true."""
     config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
     return tyro.cli(kind, args=list(arguments), prog=f"gmma port {name}", config=config)
 

@@ -293,7 +293,7 @@ def reference_logits(
 
 @partial(jax.jit, static_argnums=0)
 def plain_logits(policy: Policy, params: Params, inputs: TreeInputs) -> Float[Array, "B S V"]:
-    """Logits of every slot."""
+    """Compute logits of every slot."""
     return policy.unembed(params, policy.forward(params, inputs))
 
 

@@ -251,7 +251,7 @@ def _restore_part(where: RunPath, abstract: PyTree) -> PyTree:
 
 
 def _held_params(where: RunPath) -> PyTree:
-    """Names and shapes of a checkpoint's parameters, in its groups."""
+    """Return the names and shapes of a checkpoint's parameters, in its groups."""
     held = _read_metadata(where)
     return {name: held[name] for name in PARAM_GROUPS if held.get(name)}
 
@@ -307,7 +307,7 @@ def find_step(run_dir: RunPath, step: int | None = None) -> int:
 
 
 def _read_metadata(where: RunPath) -> PyTree:
-    """Names and shapes of a checkpoint's arrays."""
+    """Return the names and shapes of a checkpoint's arrays."""
     try:
         return ocp.PyTreeCheckpointHandler().metadata(where / "state").tree
     except FileNotFoundError:
@@ -322,7 +322,7 @@ def checkpoints_dir(run_dir: RunPath) -> RunPath:
 
 
 def checkpoint_steps(run_dir: RunPath) -> list[int]:
-    """Whole checkpoints of a run, oldest first."""
+    """Return the whole checkpoints of a run, oldest first."""
     directory = run_dir / "checkpoints"
     found = list(directory.iterdir()) if directory.is_dir() else []
     steps = (path for path in found if path.name.isdecimal())
@@ -356,7 +356,9 @@ def _check_same_arrays(
 
 
 def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> None:
-    """Rules 1–3 above. Raises UserError rather than write over a run or change its experiment.
+    """Apply rules 1–3 above.
+
+    Raises UserError rather than write over a run or change its experiment.
 
     Each start has its own launch: no launch is compared.
     """

@@ -88,7 +88,7 @@ def _differs(
 
 
 def _files(checkpoint: RunPath) -> Iterator[PurePath]:
-    """Files of a checkpoint by their place in it."""
+    """Yield the files of a checkpoint by their place in it."""
     for path in files_below(checkpoint):
         file = PurePath(str(path.relative_to(checkpoint)))
         if str(file) not in (CHECKSUMS, COMMITTED):
@@ -96,7 +96,7 @@ def _files(checkpoint: RunPath) -> Iterator[PurePath]:
 
 
 def _sum(checkpoint: RunPath, file: PurePath) -> tuple[int, str]:
-    """Size in bytes and SHA-256."""
+    """Return the size in bytes and SHA-256."""
     path = checkpoint / file
     if str(file) == STEP_METADATA:
         return _sum_without_commit(path)
@@ -119,5 +119,5 @@ def _sum_without_commit(path: RunPath) -> tuple[int, str]:
 
 
 def _sum_of_values(values: Any) -> str:
-    """SHA-256 of JSON values."""
+    """Hash JSON values by SHA-256."""
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -56,8 +56,7 @@ def spike_score(norms: RunningMean, norm: float) -> tuple[RunningMean, float]:
 def gradient_powers(
     total: Float[Array, ""], of_parts: Float[Array, "n"]
 ) -> dict[str, Float[Array, ""]]:
-    """Estimate signal and noise in |G|², G = Σ_i g_i the batch's gradient over n microbatches
-    ([I]).
+    """Estimate signal and noise in |G|², G = Σ_i g_i the gradient over n microbatches ([I]).
 
         noise  = n/(n − 1) Σ_i |g_i − G/n|² = n/(n − 1) (Σ_i |g_i|² − |G|²/n)
         signal = |G|² − noise
@@ -78,8 +77,7 @@ def gradient_powers(
 
 
 def thought_noise(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Float[np.ndarray, "B"]]:
-    """Estimate per tree what its M answers say about the noise of its thought values ([I]); else
-    NaN.
+    """Estimate per tree the noise of its thought values from its M answers ([I]); else NaN.
 
         s_i²       variance of thought i's rewards, unbiased; its value V_i then has s_i²/M_i
         corrected  Var_i V_i − mean_i s_i²/M_i, the first over K − 1: unbiased for the variance of
@@ -126,7 +124,7 @@ def advantage_variance(
     known: Bool[np.ndarray, "B K"],
     squared_spread: Float[np.ndarray, "B"],
 ) -> Float[np.ndarray, "B K"]:
-    """`theory.thought_advantage_variance` of many trees on the host, over the known thoughts only.
+    """Apply `theory.thought_advantage_variance` to many trees on the host, known thoughts only.
 
     On the host because the devices update meanwhile, and whatever they were asked would wait.
     """
@@ -142,7 +140,7 @@ def advantage_variance(
 def spread_of(
     values: Float[np.ndarray, "B K"], known: Bool[np.ndarray, "B K"]
 ) -> Float[np.ndarray, "B"]:
-    """Largest minus smallest known value of each tree; −∞ where none is known."""
+    """Subtract the smallest known value of each tree from the largest; −∞ where none is known."""
     highest = np.where(known, values, -np.inf).max(axis=1)
     return highest - np.where(known, values, np.inf).min(axis=1)
 

@@ -54,7 +54,7 @@ def add(first: Metric, second: Metric) -> Metric:
 
 
 def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Names to means; a metric that counted nothing is left out."""
+    """Turn sums and counts into means by name; a metric that counted nothing is left out."""
     return {
         name: float(metric.total) / float(metric.count)
         for name, metric in sorted(metrics.items())
@@ -200,5 +200,5 @@ jax.monitoring.register_event_duration_secs_listener(_count_compile)
 
 
 def compilations() -> int:
-    """Programs compiled, or read from the compilation cache, in this process so far."""
+    """Count the programs compiled, or read from the compilation cache, in this process so far."""
     return _compile_count[0]

@@ -53,7 +53,7 @@ def read_part(name: str) -> str:
 
 
 def embed(data: Any) -> str:
-    """JSON that may stand in a script element: no `<`, ASCII only, null for what is not finite.
+    """Spell JSON for a script element: no `<`, ASCII only, null for what is not finite.
 
     >>> embed({"x": "</script>", "y": float("nan")})
     '{"x":"\\\\u003c/script>","y":null}'

@@ -98,7 +98,7 @@ def total(records: Sequence[Record], name: str) -> float | None:
 
 
 def quality(directory: RunPath) -> dict[str, Any] | None:
-    """Means with 95 % intervals after SFT and after RL, and their paired difference."""
+    """Return the means with 95 % intervals after SFT and after RL, and their paired difference."""
     paths = {m: directory / "evaluation" / f"after_{m}.json" for m in PHASES}
     found = {m: load_evaluation(path) for m, path in paths.items() if path.exists()}
     if not found:
@@ -119,7 +119,7 @@ def quality(directory: RunPath) -> dict[str, Any] | None:
 
 
 def columns(records: Sequence[Record]) -> dict[str, Any]:
-    """Metrics as columns over the same steps, thinned to what a page can hold."""
+    """Lay out metrics as columns over the same steps, thinned to what a page can hold."""
     names = sorted({name for record in records for name in record if name not in HIDDEN})
     kept = thin(records, min(ROWS, CURVE_VALUES // max(1, len(names))))
     return {
@@ -143,7 +143,7 @@ def run_trees(directory: RunPath) -> tuple[list[dict[str, Any]], int]:
 
 
 def repeat_command(directory: RunPath, name: str) -> str:
-    """Shell lines that train the same config anew, under a name of its own."""
+    """Return the shell lines that train the same config anew, under a name of its own."""
     saved = str(absolute(directory) / CONFIG_FILE)
     return "\n".join(
         [

@@ -15,7 +15,7 @@ def anls_reward(
     answer: Sequence[object],
     **columns: Sequence,
 ) -> list[float | None]:
-    """ANLS of one answer against its accepted texts, in {0} ∪ (0.5, 1].
+    """Return the ANLS of one answer against its accepted texts, in {0} ∪ (0.5, 1].
 
     The column `answer` is a list of str (or one str); None where it is anything else, or empty.
     """
@@ -26,7 +26,7 @@ def anls_reward(
 
 
 def anls(text: str, golds: Sequence[str]) -> float:
-    """`max_j s_j` with `s_j = 1 − NL_j` if `NL_j < 0.5`, else 0.
+    """Return `max_j s_j` with `s_j = 1 − NL_j` if `NL_j < 0.5`, else 0.
 
         NL_j = edit distance(text, gold_j) / max(|text|, |gold_j|)
 
@@ -52,7 +52,7 @@ def _similarity(text: str, gold: str) -> float:
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Levenshtein distance: insertions, deletions and substitutions, each at cost 1."""
+    """Return the Levenshtein distance: insertions, deletions and substitutions, each at cost 1."""
     above = list(range(len(b) + 1))
     for row, letter in enumerate(a, start=1):
         left = row

@@ -39,7 +39,7 @@ FORMS: dict[str, Callable[[str], bool]] = {
 def answer_form_reward(
     answers: Sequence[str], *, thoughts: Sequence[str], form: str = "", **columns: Sequence
 ) -> list[float | None]:
-    """1 where the answer is the strict form that `form` names (`FORMS`), else 0.
+    """Return 1 where the answer is the strict form that `form` names (`FORMS`), else 0.
 
     A task sets `form` to what its prompt asks for. Raises UserError for a form that does not exist.
     """

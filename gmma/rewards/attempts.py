@@ -6,7 +6,7 @@ from math import comb
 
 
 def pass_at_k(attempts: int, correct: int, k: int) -> float:
-    """Unbiased probability that k of n attempts, c of them right, contain a right one.
+    """Return the unbiased probability that k of n attempts, c of them right, contain a right one.
 
         pass@k = 1 − C(n − c, k) / C(n, k)
 
@@ -18,7 +18,7 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
 
 
 def powers_up_to(attempts: int) -> Iterator[int]:
-    """1, 2, 4, … and the number of attempts itself.
+    """Yield 1, 2, 4, … and the number of attempts itself.
 
     >>> list(powers_up_to(6))
     [1, 2, 4, 6]
@@ -31,7 +31,7 @@ def powers_up_to(attempts: int) -> Iterator[int]:
 
 
 def pass_rates(correct: Sequence[float]) -> dict[str, float]:
-    """`pass@k` for each power of two up to the number of attempts, of which each is 1 or 0.
+    """Return `pass@k` for each power of two up to the number of attempts, each of them 1 or 0.
 
     >>> {name: round(rate, 3) for name, rate in pass_rates([1.0, 0.0, 0.0, 0.0]).items()}
     {'pass@1': 0.25, 'pass@2': 0.5, 'pass@4': 1.0}
@@ -41,7 +41,7 @@ def pass_rates(correct: Sequence[float]) -> dict[str, float]:
 
 
 def majority_at_k(answers: Sequence[Hashable], correct: Sequence[bool]) -> float:
-    """Chance that the most frequent of k answers is right.
+    """Return the chance that the most frequent of k answers is right.
 
     `answers` are canonical forms (None: no answer could be read, and never wins), `correct` their
     verdicts. A tie is broken by lot, so its winners share the value. 0 if no answer was read.

@@ -8,7 +8,7 @@ from gmma.answers.reading import Number, Size, check_reading
 
 
 def box_iou(a: Sequence[Number], b: Sequence[Number]) -> float:
-    """Intersection over union of two ordered boxes `[x1, y1, x2, y2]`, in [0, 1].
+    """Return the intersection over union of two ordered boxes `[x1, y1, x2, y2]`, in [0, 1].
 
         IoU(a, b) = |a ∩ b| / |a ∪ b|
 
@@ -38,7 +38,7 @@ def box_iou_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """IoU of the one predicted box with the one true box, in [0, 1].
+    """Return the IoU of the one predicted box with the one true box, in [0, 1].
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
     (`gmma.answers.boxes.parse_box`, in the given reading) is 0, a wrong answer; a reference that

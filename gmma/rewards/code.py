@@ -29,7 +29,7 @@ def code_reward(
     try_seconds: float | int | None = None,
     **columns: Sequence,
 ) -> list[float | None]:
-    """Share of the tests passed, in [0, 1]: `passed / len(tests)`.
+    """Return the share of the tests passed, in [0, 1]: `passed / len(tests)`.
 
     The answer is Python, in ``` fences or bare, as `find_code` reads it. The columns are `tests`, a
     list of statements of which each passes if it raises nothing, and `setup`, statements that run
@@ -71,7 +71,7 @@ def code_all_passed_reward(
     try_seconds: float | int | None = None,
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 if every test passes, else 0; all else as in `code`."""
+    """Return 1 if every test passes, else 0; all else as in `code`."""
     try:
         shares = code_reward(
             answers,

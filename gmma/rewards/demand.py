@@ -22,7 +22,7 @@ def demand_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 if the answer hits an object that meets the need, else 0 (our choice: no peer has one).
+    """Return 1 if the answer hits an object that meets the need, else 0 (our choice).
 
     The column `answer` is `{"boxes": [[x1, y1, x2, y2], …], "names": [str, …]}`, either may be
     missing. An answer hits if it is a box with IoU ≥ 0.5 with an accepted one, a point `[x, y]`

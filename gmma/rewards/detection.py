@@ -41,7 +41,7 @@ def detection_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """Hungarian-matched IoU with label agreement, in [0, 1].
+    """Return the Hungarian-matched IoU with label agreement, in [0, 1].
 
         reward = max over one-to-one matchings Σ IoU(p, g)·[label p = label g] / max(n_pred, n_gold)
 
@@ -137,7 +137,7 @@ def _matches(gain: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray
 
 
 def _label_iou(predicted: Sequence[Detection], truth: Sequence[Detection]) -> np.ndarray:
-    """float64[n_pred, n_gold]: IoU where the labels agree, 0 elsewhere."""
+    """Return the IoU where the labels agree, 0 elsewhere: float64[n_pred, n_gold]."""
     gain = np.zeros((len(predicted), len(truth)))
     for i, (label, box) in enumerate(predicted):
         for j, (true_label, true_box) in enumerate(truth):

@@ -23,7 +23,7 @@ def exact_reward(
     answer: Sequence[object],
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 if the answer equals an accepted text after folding case and space, else 0.
+    """Return 1 if the answer equals an accepted text after folding case and space, else 0.
 
     The column `answer` is a str or a list of str; None where it is anything else, or empty.
     """
@@ -34,6 +34,6 @@ def exact_reward(
 
 
 def exact_match(text: str, golds: Sequence[str]) -> float:
-    """1 if `text` equals one of `golds` after folding, else 0."""
+    """Return 1 if `text` equals one of `golds` after folding, else 0."""
     folded = fold_text(text)
     return float(any(folded == fold_text(gold) for gold in golds))

@@ -11,7 +11,7 @@ def format_reward(
     finished: Sequence[object],
     **columns: Sequence,
 ) -> list[float | None]:
-    """`0.5·closed + 0.5·finished`: 0, 0.5 or 1 (our choice: no peer separates the two halves).
+    """Return `0.5·closed + 0.5·finished`: 0, 0.5 or 1 (our choice: no peer separates the halves).
 
     `closed`: the thought closed by itself, with no tag appended by force. `finished`: the answer
     node is well formed, one `<answer>…</answer>`.

@@ -12,7 +12,7 @@ _POSITIVE_LEVEL = 0.1
 
 
 def render_points(points: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Points float64[N, 2], pixels `(x, y)`, as a heat map float64[H, W] that sums to 1.
+    """Render points float64[N, 2], pixels `(x, y)`, as a heat map float64[H, W] of sum 1.
 
     One isotropic Gaussian per point, of standard deviation 5 % of the diagonal, evaluated at pixel
     centres (our choice: no peer states a rendering). No points give the uniform map.
@@ -22,7 +22,7 @@ def render_points(points: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def render_box(box: Sequence[Number], height: int, width: int) -> np.ndarray:
-    """Return a box as a heat map float64[H, W] that sums to 1.
+    """Render a box as a heat map float64[H, W] of sum 1.
 
     One Gaussian at its centre whose standard deviations are a quarter of its sides, at least half a
     pixel (our choice).
@@ -40,13 +40,13 @@ def _render(gaussians: Sequence[Sequence[float]], height: int, width: int) -> np
 
 
 def normalise_heat(heat: np.ndarray) -> np.ndarray:
-    """Return a non-negative map [H, W] scaled to sum to 1; uniform if it has no mass."""
+    """Scale a non-negative map [H, W] to sum to 1; uniform if it has no mass."""
     total = float(np.sum(heat))
     return heat / total if total > 0 else np.full(heat.shape, 1 / heat.size)
 
 
 def heat_kld(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """`Σ g·log(g / (p + ε) + ε)` in nats, both maps summing to 1, ε = 1e-12; lower is better.
+    """Return `Σ g·log(g / (p + ε) + ε)` in nats, both maps of sum 1, ε = 1e-12; lower is better.
 
     The form of the AGD20K protocol.
     """
@@ -55,12 +55,12 @@ def heat_kld(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 
 def heat_sim(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Histogram intersection `Σ min(p, g)`, both maps summing to 1, in [0, 1]."""
+    """Return the histogram intersection `Σ min(p, g)`, both maps summing to 1, in [0, 1]."""
     return float(np.sum(np.minimum(normalise_heat(predicted), normalise_heat(truth))))
 
 
 def heat_nss(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Mean z-score of the prediction over the pixels where the truth exceeds 0.1 of its largest.
+    """Return the prediction's mean z-score over pixels where the truth exceeds 0.1 of its largest.
 
     0 for a constant prediction, which prefers no pixel.
     """

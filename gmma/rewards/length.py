@@ -13,7 +13,7 @@ def soft_overlong_reward(
     buffer_tokens: int = 128,
     **columns: Sequence,
 ) -> list[float | None]:
-    """DAPO's soft overlong penalty, in [−1, 0].
+    """Return DAPO's soft overlong penalty, in [−1, 0].
 
         0                        if ℓ ≤ L − C
         −(ℓ − (L − C)) / C       if L − C < ℓ ≤ L

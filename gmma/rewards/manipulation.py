@@ -24,7 +24,7 @@ def manipulation_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 where the joint reached its goal, else 0: sparse, as the paper's task is said to be [R].
+    """Return 1 where the joint reached its goal, else 0: sparse, as the paper's is said to be [R].
 
     An answer is `{"point": [x, y], "action": "push" | "pull"}`, as `gmma.answers.reading` reads it;
     `gmma.simulator.attempt.attempt` says what it does.
@@ -48,7 +48,7 @@ def manipulation_contact_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """1 where the point lies on the part that was asked for, else 0 (our choice): a stage bonus.
+    """Return 1 where the point lies on the asked part, else 0 (our choice): a stage bonus.
 
     Meant as a term of small weight beside `manipulation_reward`, whose columns and frame it shares.
     """

@@ -101,7 +101,7 @@ def math_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    r"""1 if the answer equals the reference mathematically, else 0.
+    r"""Return 1 if the answer equals the reference mathematically, else 0.
 
     Where a text gives its answer, `find_answer` says: in `\boxed{…}`, behind `####` or "the answer
     is", in `$…$` or bold, with a remark or not. Where `reading` is strict
@@ -253,7 +253,7 @@ def _meanings(text: str, strict: bool, depth: int = 0) -> tuple[Meaning, ...]:
 
 
 def _worded(text: str) -> Meaning | None:
-    """Seven apples: a number in words, and what is counted."""
+    """Read a number in words with what is counted: seven apples."""
     words = text.rstrip(".").split()[:_MOST_WORDS]
     for length in range(len(words), 0, -1):
         if number := spelled_number(" ".join(words[:length])):
@@ -368,7 +368,7 @@ def _comparable(gold: str, given: str) -> Iterator[tuple[str, str]]:
 
 
 def _interval(inequality: str) -> str | None:
-    r"""`-1 \le x < 2` as `[-1, 2)`; None where both ends are open and finite, a point too."""
+    r"""Read `-1 \le x < 2` as `[-1, 2)`; None where both ends are open and finite, a point too."""
     parts = [part.strip() for part in _ORDER.split(inequality)]
     if len(parts) not in (3, 5) or "" in parts or "=" in inequality:
         return None

@@ -18,7 +18,7 @@ def affordance_points_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """Share of the predicted points that lie inside the true mask, in [0, 1].
+    """Return the share of the predicted points that lie inside the true mask, in [0, 1].
 
     The column `answer` is a bool mask `[H, W]`; `(x, y)` are pixels of it, x to the right, y down,
     and fall into the pixel at column ⌊x⌋, row ⌊y⌋. With a column `image_size`, `[w, h]`, the points
@@ -56,7 +56,7 @@ def _score_points(
 
 
 def share_inside(points: np.ndarray, mask: np.ndarray) -> float:
-    """Share of float64[N, 2] pixel points `(x, y)` inside a bool[H, W] mask; 0 if N = 0."""
+    """Return the share of float64[N, 2] pixel points inside a bool[H, W] mask; 0 if N = 0."""
     if len(points) == 0:
         return 0.0
     height, width = mask.shape

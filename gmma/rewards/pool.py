@@ -189,7 +189,7 @@ class Pool:
         return None if share >= self.timeout_seconds else share
 
     def _try_again(self) -> deque[_Job]:
-        """Jobs of the pairs that were not finished in the time they had, with more of it."""
+        """Make jobs with more time of the pairs that were not finished."""
         if not self.unfinished:
             return deque()
         longest = max(seconds for _, seconds in self.unfinished) * _PATIENCE

@@ -73,7 +73,7 @@ def open_scorer(
 
 
 def weighted_rewards(scored: Scored, terms: Sequence[RewardTerm]) -> np.ndarray:
-    """`R = Σ_j weight_j · value_j`, float32[N].
+    """Compute `R = Σ_j weight_j · value_j`, float32[N].
 
     NaN where a term of non-zero weight could not be scored: such an answer has no reward, rather
     than one that lacks a summand. A term of weight 0 is only logged; one for another task adds 0.

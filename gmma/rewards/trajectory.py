@@ -30,7 +30,7 @@ def trajectory_reward(
     reading: str = "lenient",
     **columns: Sequence,
 ) -> list[float | None]:
-    """Mean of four terms in [0, 1], one for each of DFD, HD, RMSE and the end point.
+    """Return the mean of four terms in [0, 1], one for each of DFD, HD, RMSE and the end point.
 
         reward = 1/4 Σ_d max(0, 1 − d / (0.25 · √(w² + h²)))
 
@@ -71,7 +71,7 @@ def _score_path(predicted: np.ndarray | None, path: np.ndarray, diagonal: float)
 
 
 def path_distances(predicted: np.ndarray, truth: np.ndarray) -> PathDistances:
-    """DFD, HD, RMSE and end-point distance of two paths float64[N, 2], each with N ≥ 1."""
+    """Return DFD, HD, RMSE and end-point distance of two paths float64[N, 2], each with N ≥ 1."""
     return PathDistances(
         frechet=discrete_frechet(predicted, truth),
         hausdorff=hausdorff(predicted, truth),
@@ -81,7 +81,7 @@ def path_distances(predicted: np.ndarray, truth: np.ndarray) -> PathDistances:
 
 
 def discrete_frechet(p: np.ndarray, g: np.ndarray) -> float:
-    """Discrete Fréchet distance `c(m, n)`.
+    """Return the discrete Fréchet distance `c(m, n)`.
 
         c(1, 1) = d(p_1, g_1)
         c(i, j) = max(d(p_i, g_j), min(c(i−1, j), c(i, j−1), c(i−1, j−1)))
@@ -98,13 +98,13 @@ def discrete_frechet(p: np.ndarray, g: np.ndarray) -> float:
 
 
 def hausdorff(p: np.ndarray, g: np.ndarray) -> float:
-    """`max(max_i min_j d(p_i, g_j), max_j min_i d(p_i, g_j))`, over the points as sets."""
+    """Return `max(max_i min_j d(p_i, g_j), max_j min_i d(p_i, g_j))`, over the points as sets."""
     distances = _pairwise(p, g)
     return float(max(distances.min(axis=1).max(), distances.min(axis=0).max()))
 
 
 def resampled_rmse(p: np.ndarray, g: np.ndarray) -> float:
-    """`√(1/N Σ_k ‖p_k − g_k‖²)`, both paths resampled linearly to the longer length N.
+    """Return `√(1/N Σ_k ‖p_k − g_k‖²)`, both paths resampled linearly to the longer length N.
 
     Resampled by index, not by arc length.
     """

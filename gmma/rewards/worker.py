@@ -49,7 +49,7 @@ class Chunk:
 
 
 def map_progress(descriptor: int) -> np.ndarray:
-    """float64[3] in memory that parent and worker share; each slot is read and written whole."""
+    """Map float64[3] that parent and worker share; each slot is read and written whole."""
     os.truncate(descriptor, 8 * _SLOTS)
     return np.frombuffer(mmap.mmap(descriptor, 8 * _SLOTS))
 

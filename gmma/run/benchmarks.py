@@ -151,7 +151,7 @@ def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
 
 
 def build_dataset(config: ExperimentConfig) -> None:
-    """The dataset of a benchmark, where it is not there yet. UserError where it cannot be built."""
+    """Build the dataset of a benchmark if it is not there. UserError where that fails."""
     wrong: UserError | None = None
     with hosts.leader_first("the dataset"):
         try:
@@ -163,7 +163,7 @@ def build_dataset(config: ExperimentConfig) -> None:
 
 
 def longest_prompt(parts: Parts, split: str) -> int:
-    """Tokens of the longest prompt that will be evaluated."""
+    """Count the tokens of the longest prompt that will be evaluated."""
     examples = read_examples(parts, split, parts.config.evaluation.examples)
     return max(
         len(

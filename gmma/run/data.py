@@ -88,7 +88,7 @@ def batch_prompts(
     processor: ImageProcessor,
     template: PromptTemplate = TINY_TEMPLATE,
 ) -> PromptBatch:
-    """Prompts as host arrays, left-aligned in `prompt_slots` slots and padded with `tokenizer.pad`.
+    """Lay out prompts as host arrays, left-aligned in `prompt_slots` slots, padded with `pad`.
 
     Raises UserError for a prompt that does not fit: nothing is cut, least of all an image.
     """
@@ -111,7 +111,7 @@ def batch_demonstrations(
     thought_slots: int,
     answer_slots: int,
 ) -> TreeRollout:
-    """Demonstrations as trees with one thought and one answer (K = M = 1), in host arrays.
+    """Lay out demonstrations as trees with one thought and one answer (K = M = 1).
 
     Log-probs are zero: SFT reads none. Raises UserError for a demonstration that does not fit.
     """

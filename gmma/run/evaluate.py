@@ -46,7 +46,7 @@ Evaluator = Callable[[Params, str], Evaluation]
 
 
 def make_evaluator(parts: Parts) -> Evaluator:
-    """(params, split) → evaluation on the split's first examples; two compiled rollouts."""
+    """Make (params, split) → evaluation on the split's first examples; two compiled rollouts."""
     settings = parts.config.evaluation
     check_batch(parts.mesh, "evaluation.batch_prompts", settings.batch_prompts)
     modes = {
@@ -113,7 +113,7 @@ def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Exampl
 def grow_examples(
     parts: Parts, grow: Grow, params: Params, examples: list[Example], step: int
 ) -> TreeRollout:
-    """Trees of this host's examples of a batch, fetched to it."""
+    """Grow the trees of this host's examples of a batch, and fetch them."""
     prompts = put_batch(read_prompts(parts, examples), parts.mesh)
     rollout = grow(params, prompts, put_whole(np.uint32(step), parts.mesh))
     return fetch_rows(rollout, parts.mesh)
@@ -137,7 +137,7 @@ def measure_examples(
 def measure_rollout(
     parts: Parts, examples: list[Example], rollout: TreeRollout, texts: TreeTexts
 ) -> dict[str, Float[np.ndarray, "B n"]]:
-    """Metrics of every answer of a fetched rollout, `n = K·M` a row."""
+    """Measure every answer of a fetched rollout, `n = K·M` a row."""
     rows = len(examples)
     answers = [answer for tree in texts.answers for branch in tree for answer in branch]
     repeated = [example for example in examples for _ in range(len(answers) // rows)]
@@ -193,7 +193,7 @@ def corpus_figures(
 
 
 def bootstrap_picks(examples: int, resamples: int) -> Int[np.ndarray, "R N"]:
-    """Rows of resampled examples, the same for every metric."""
+    """Return the rows of resampled examples, the same for every metric."""
     return np.random.default_rng(0).integers(0, examples, (resamples, examples))
 
 
@@ -208,7 +208,7 @@ def known(values: Sequence[float]) -> Float[np.ndarray, "n"]:
 
 
 def summarise(evaluation: Evaluation) -> dict[str, Interval]:
-    """`{mode}/{metric}` → mean, low, high, over the examples that have the metric."""
+    """Map `{mode}/{metric}` to mean, low, high, over the examples that have the metric."""
     means = {
         f"{mode}/{name}": mean_interval(held)
         for mode, metrics in evaluation.values.items()
@@ -238,7 +238,7 @@ def difference(after: Evaluation, before: Evaluation) -> dict[str, Interval]:
 
 
 def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Summary, per-example values (null where there is none) and answers as JSON values."""
+    """Turn summary, per-example values (null if there is none) and answers into JSON values."""
     summary = {
         name: {"mean": mean, "low": low, "high": high}
         for name, (mean, low, high) in summarise(evaluation).items()
@@ -263,7 +263,7 @@ def map_values(
 
 
 def save_evaluation(path: RunPath, evaluation: Evaluation) -> None:
-    """One evaluation as a JSON file."""
+    """Save one evaluation as a JSON file."""
     write_whole(path, json.dumps(evaluation_to_json(evaluation)))
 
 

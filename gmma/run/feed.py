@@ -114,7 +114,7 @@ def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
 
 
 def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:
-    """Prompts with their images; raises UserError for one that does not fit."""
+    """Read prompts with their images; raises UserError for one that does not fit."""
     return batch_prompts(
         examples,
         parts.tokenizer,
@@ -125,7 +125,7 @@ def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:
 
 
 def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
-    """Demonstrations as trees with one thought and one answer; a row's noise is its own."""
+    """Read demonstrations as trees with one thought and one answer; each row has its own noise."""
     config = parts.config
     assert parts.task.demonstrate is not None
     demonstrations = []

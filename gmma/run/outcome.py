@@ -22,7 +22,7 @@ def evaluation_path(config: ExperimentConfig, moment: str) -> RunPath:
 
 
 def format_interval(figures: Interval) -> str:
-    """`mean [low, high]`."""
+    """Format as `mean [low, high]`."""
     mean, low, high = figures
     return f"{mean:.3f} [{low:.3f}, {high:.3f}]"
 
@@ -57,7 +57,7 @@ def print_outcome(config: ExperimentConfig) -> None:
 
 
 def print_seconds(config: ExperimentConfig) -> None:
-    """Seconds by phase and part, over all processes that took part in the run."""
+    """Print seconds by phase and part, over all processes that took part in the run."""
     records = read_records(config.run_dir / "metrics.jsonl")
     rows = []
     for phase in ("sft", "rl"):

@@ -118,8 +118,9 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
 
 
 def check_lengths(parts: Parts) -> None:
-    """Check that every prompt and demonstration of a task of text fits its slots, and every prompt
-    that evaluation will ask.
+    """Check that the prompts and demonstrations of a task of text fit their slots.
+
+    Also the prompts that evaluation will ask.
 
     Seven thousand records take some seconds, which is less than a run that ends on the last of
     them.

@@ -74,7 +74,7 @@ def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -
 
 
 def print_tree(record: dict[str, Any], console: Console) -> None:
-    """The tree on screen: a thought with its advantage, below it its answers."""
+    """Print the tree: a thought with its advantage, below it its answers."""
     title = f"[bold]{escape(record['question'])}[/]  truth {escape(str(record['truth']))}"
     root = Tree(title)
     for thought in record["thoughts"]:

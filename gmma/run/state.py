@@ -13,7 +13,7 @@ from gmma.update import join_params, split_params
 
 
 def whole_params(state: TrainState) -> Params:
-    """Trained and frozen parameters together."""
+    """Join trained and frozen parameters."""
     return join_params(state.params, state.frozen)
 
 
@@ -24,7 +24,7 @@ def first_params(parts: Parts) -> Params:
 
 
 def load_params(parts: Parts, run_dir: RunPath, step: int | None = None) -> Params:
-    """Whole parameters of a run's newest or given checkpoint, laid out on this mesh."""
+    """Load whole parameters of a run's newest or given checkpoint, laid out on this mesh."""
     held = checkpoint.restore_params(run_dir, kept_params(parts), step)
     return join_params(held["params"], held.get("frozen") or base_params(parts))
 

@@ -21,7 +21,7 @@ from ctypes.util import find_library
 
 
 def choose_opengl() -> None:
-    """Sets MUJOCO_GL to a headless OpenGL that this machine has, unless it is set already.
+    """Set MUJOCO_GL to a headless OpenGL that this machine has, unless it is set already.
 
     MuJoCo reads the variable when it is first imported, and by default asks for a screen. On Linux:
     OSMesa (software) before EGL; neither there leaves MuJoCo's default.

@@ -44,7 +44,7 @@ def name_parts(
 
 
 def draw_colours(rng: np.random.Generator, count: int) -> list[str]:
-    """`count` different names of `COLOURS`."""
+    """Draw `count` different names of `COLOURS`."""
     return [str(name) for name in rng.choice(list(COLOURS), count, replace=False)]
 
 
@@ -54,7 +54,7 @@ def draw_neutral(rng: np.random.Generator) -> Vector:
 
 
 def spread(count: int, pitch: float) -> list[float]:
-    """`count` coordinates `pitch` apart around 0."""
+    """Space `count` coordinates `pitch` apart around 0."""
     return [(i - (count - 1) / 2) * pitch for i in range(count)]
 
 

@@ -26,7 +26,7 @@ OVERSAMPLING = 2  # rendered pixels along each side of a pixel of the picture
 
 @contextmanager
 def open_gl(image_size: tuple[int, int] = IMAGE_SIZE) -> Iterator[None]:
-    """An OpenGL context of this thread, which every picture drawn inside shares.
+    """Open an OpenGL context of this thread, which every picture drawn inside shares.
 
     Raises UserError where there is no headless OpenGL.
     """

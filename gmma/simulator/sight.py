@@ -61,7 +61,7 @@ def see(
 def push_effort(
     scene: Scene, model: mujoco.MjModel, data: mujoco.MjData, surface: Surface
 ) -> np.ndarray:
-    """Share of full effort that a push reaches on the asked joint, float[N] in about [−1, 1].
+    """Return the share of full effort of a push on the asked joint, float[N] in about [−1, 1].
 
     A push is a force −F·n at the point p (a pull +F·n), so on the joint's axis a, through c,
 
@@ -78,7 +78,7 @@ def push_effort(
 
 
 def check_frame(size: Sequence[object]) -> tuple[int, int]:
-    """Width and height of a square frame; raises UserError for anything else."""
+    """Return the width and height of a square frame; raises UserError for anything else."""
     if len(size) == 2 and all(isinstance(side, int | np.integer) for side in size):
         width, height = (int(side) for side in size)  # type: ignore[call-overload]
         if width == height > 0:
@@ -87,7 +87,7 @@ def check_frame(size: Sequence[object]) -> tuple[int, int]:
 
 
 def grid_points(image_size: tuple[int, int], count: int = GRID) -> np.ndarray:
-    """Centres of `count × count` equal cells of the image, row by row: float[count², 2]."""
+    """Return the centres of `count × count` cells of the image, row by row: float[count², 2]."""
     steps = (np.arange(count) + 0.5) / count
     x, y = np.meshgrid(steps * image_size[0], steps * image_size[1])
     return np.stack([x.ravel(), y.ravel()], axis=1)

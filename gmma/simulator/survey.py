@@ -42,7 +42,7 @@ class Tally:
 
 
 def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> Tally:
-    """Tries one oracle answer and `guesses` blind ones in each scene; all drawn from its seed."""
+    """Try one oracle answer and `guesses` blind ones in each scene; all drawn from its seed."""
     began = time.perf_counter()
     scenes = [draw_scene(kind, seed) for seed in seeds]
     drawn = time.perf_counter()
@@ -86,7 +86,7 @@ def survey(config: SurveyConfig) -> dict[str, Tally]:
 
 
 def print_survey(tallies: dict[str, Tally], wall_seconds: float) -> None:
-    """One row per kind, and what all workers did together."""
+    """Print one row per kind, and what all workers did together."""
     print(f"{'kind':8}{'scenes':>8}{'oracle':>9}{'guesses':>9}{'blind':>9}{'contact':>9}")
     for kind, t in tallies.items():
         rates = f"{t.oracle / t.scenes:9.1%}{t.guesses:9}{t.blind / t.guesses:9.1%}"

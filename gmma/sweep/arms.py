@@ -55,7 +55,7 @@ def vary(field: str, *values: Any) -> Arms:
 
 
 def trees(*labels: str) -> Arms:
-    """Arms by the field's own labels.
+    """Make arms from the fields' own labels.
 
     >>> trees("T8A2")[0].changes
     {'tree.thoughts': 8, 'tree.answers': 2}
@@ -266,7 +266,7 @@ def check_arm(part: Arm, config: ExperimentConfig) -> None:
 
 
 def check_directories(runs: Sequence[SweepRun]) -> None:
-    """Raises UserError for two labels that make the same name of a directory."""
+    """Raise UserError for two labels that make the same name of a directory."""
     known: dict[str, SweepRun] = {}
     for run in runs:
         other = known.setdefault(run.config.name, run)

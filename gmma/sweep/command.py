@@ -42,7 +42,7 @@ class SweepArguments:
 
 
 def parse_share(text: str) -> Share:
-    """`0/2` → the first of two."""
+    """Parse `0/2` as the first of two."""
     index, _, count = text.partition("/")
     if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
         raise UserError(f"share = {text}; it must be INDEX/COUNT with INDEX below COUNT, from 0")
@@ -120,13 +120,13 @@ def cells_of(runs: Sequence[SweepRun]) -> list[ExperimentConfig]:
 
 
 def train_starts(sweep: Sweep, runs: Sequence[SweepRun], workers: int) -> None:
-    """The SFT that cells go on from, each a run of its own."""
+    """Train the SFT that cells continue from, each a run of its own."""
     starts = [run for run in runs if run.arm == START]
     end_with(run_queue(sweep, starts, workers, Share(index=0, count=1)))
 
 
 def end_with(failed: Sequence[SweepRun]) -> None:
-    """Exit code 1 where a run failed."""
+    """Exit with code 1 where a run failed."""
     if failed:
         names = ", ".join(run.config.name for run in failed)
         print(f"gmma sweep: failed: {names}; start it again to retry them", file=sys.stderr)
@@ -134,7 +134,7 @@ def end_with(failed: Sequence[SweepRun]) -> None:
 
 
 def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str]) -> None:
-    """`sweep.json`, `sweep.md`, `sweep.png` and the tables, of the runs that are done."""
+    """Write `sweep.json`, `sweep.md`, `sweep.png` and print the tables of the runs done."""
     record = sweep_record(sweep, runs, repeating(arguments))
     if not record["arms"]:
         raise UserError(f"no run of {sweep.directory} is done yet; run it without --results")
@@ -159,7 +159,7 @@ def repeating(arguments: Sequence[str]) -> str:
 
 
 def print_grid_times(times: GridTimes) -> None:
-    """Both ways side by side."""
+    """Print both ways side by side."""
     rows = [
         ["one program", f"{times.grid_seconds:.1f}", str(times.grid_compilations)],
         [

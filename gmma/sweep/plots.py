@@ -34,7 +34,7 @@ def plot_sweep(record: dict[str, Any], directory: RunPath, path: RunPath) -> Non
 
 
 def every_arm(axes: Axes, arms: Arms, metric: str) -> None:
-    """Quality with its interval, an arm a line."""
+    """Plot quality with its interval, an arm a line."""
     for place, arm in enumerate(arms):
         mean, low, high = arm["quality"]
         axes.plot([low, high], [place, place], color="C0", linewidth=2)
@@ -46,7 +46,7 @@ def every_arm(axes: Axes, arms: Arms, metric: str) -> None:
 
 
 def against_answers(axes: Axes, arms: Arms, key: str, label: str) -> None:
-    """A figure against M, a line for each K; of arms that change nothing but the tree."""
+    """Plot a figure against M, a line for each K, of arms that change nothing but the tree."""
     plain = [arm for arm in arms if arm["label"] == f"T{arm['thoughts']}A{arm['answers']}"]
     for number, thoughts in enumerate(sorted({arm["thoughts"] for arm in plain})):
         own = sorted(
@@ -72,7 +72,7 @@ def against_answers(axes: Axes, arms: Arms, key: str, label: str) -> None:
 
 
 def curves(axes: Axes, arms: Arms, unit: str, metric: str) -> None:
-    """Quality on the validation split against what was spent."""
+    """Plot quality on the validation split against what was spent."""
     for number, arm in enumerate(arms):
         spent = [point[unit] for point in arm["curve"]]
         mean, low, high = np.asarray([point["quality"] for point in arm["curve"]]).T
@@ -85,7 +85,7 @@ def curves(axes: Axes, arms: Arms, unit: str, metric: str) -> None:
 
 
 def norms(axes: Axes, arms: Arms, runs: Arms, directory: RunPath) -> None:
-    """Global gradient norms before clipping, the mean over seeds."""
+    """Plot global gradient norms before clipping, the mean over seeds."""
     for number, arm in enumerate(arms):
         own = [run for run in runs if run["arm"] == arm["label"] and run["done"]]
         series = [

@@ -74,7 +74,7 @@ def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share
 
 
 def check_runs(runs: Sequence[SweepRun]) -> None:
-    """Raises UserError where a run could learn nothing, or its directory holds another's config."""
+    """Raise UserError where a run could learn nothing, or its directory holds another's config."""
     for run in runs:
         check_settings(run.config)
         check_start(run.config.run_dir, True, config_to_json(run.config))

@@ -66,7 +66,7 @@ MEANS = (
 
 
 def metric_of(sweep: Sweep) -> tuple[str, str]:
-    """Mode and name of the metric of quality."""
+    """Return the mode and name of the metric of quality."""
     mode, _, name = (
         sweep.metric or f"sampled/{find_task(sweep.base.task.name).headline}"
     ).partition("/")
@@ -277,7 +277,7 @@ TREE = ("thoughts", "answers")
 
 
 def curve(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
-    """Quality on the validation split against what was spent, over the seeds."""
+    """Return the quality on the validation split against what was spent, over the seeds."""
     return [
         {
             "step": int(step),
@@ -291,7 +291,7 @@ def curve(runs: Sequence[RunResult]) -> list[dict[str, Any]]:
 
 
 def sweep_record(sweep: Sweep, runs: Sequence[SweepRun], command: str) -> dict[str, Any]:
-    """Everything of a sweep that tables, plots and `gmma report` show, as JSON values."""
+    """Collect what tables, plots and `gmma report` show of a sweep, as JSON values."""
     metric = metric_of(sweep)
     ends = {run.config.name: run.is_done() for run in runs}
     results: dict[str, list[RunResult]] = {arm.label: [] for arm in sweep.arms}

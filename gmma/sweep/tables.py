@@ -80,7 +80,7 @@ def budgets_table(record: dict[str, Any]) -> Table:
 
 
 def at_words(found: dict[str, Any]) -> str:
-    """`equal tokens, 2.4e+05`."""
+    """Word a budget: `equal tokens, 2.4e+05`."""
     if found["at"] is None:
         return "end, test split" if found["budget"] == "end" else found["budget"]
     return f"equal {found['budget']}, {found['at']:.3g}"
@@ -102,12 +102,12 @@ def verdict_words(record: dict[str, Any]) -> str:
 
 
 def done_words(record: dict[str, Any]) -> str:
-    """`47 of 75 runs are done`."""
+    """Word the progress: `47 of 75 runs are done`."""
     return f"{sum(run['done'] for run in record['runs'])} of {len(record['runs'])} runs are done"
 
 
 def print_sweep(record: dict[str, Any]) -> None:
-    """Arms, then comparisons."""
+    """Print arms, then comparisons."""
     print_table(quality_words(record), *arms_table(record, SHORT))
     if record["comparisons"]:
         print_table("paired differences, by seed and by example", *comparisons_table(record))

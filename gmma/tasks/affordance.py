@@ -49,7 +49,7 @@ class AffordanceConfig(VisualConfig):
 
 
 def read_truth(config: AffordanceConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
-    """Columns `answer` (the box, or the mask where points are asked for), `box`, `mask`."""
+    """Read the columns `answer` (the box, or the mask where points are asked), `box`, `mask`."""
     box = mask_box(mask) if answer is None and mask is not None else read_true_box(answer)
     if box is None:
         raise UserError(f"the answer {str(answer)[:80]} is no box [x1, y1, x2, y2] and has no mask")
@@ -107,7 +107,7 @@ def demonstrate(
 
 
 def pick_points(example: Example, rng: np.random.Generator) -> list[list[float]]:
-    """Middles of a few true pixels, in the example's coordinates."""
+    """Return the middles of a few true pixels, in the example's coordinates."""
     rows, columns = np.nonzero(example.columns["mask"])
     drawn = rng.integers(0, len(rows), _POINTS_SHOWN)
     middles = np.stack([columns[drawn] + 0.5, rows[drawn] + 0.5], axis=1)
@@ -117,9 +117,11 @@ def pick_points(example: Example, rng: np.random.Generator) -> list[list[float]]
 def metrics(
     config: AffordanceConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`iou` with the true box, 0 for points; `point_accuracy`, the share of points (of a box: its
-    centre) on the part; `score`, that of the two that the form asks for; `kld`, `sim`, `nss` of the
-    rendered answer; `parsed`.
+    """Measure `iou`, `point_accuracy`, `score`, `kld`, `sim`, `nss` and `parsed`.
+
+    `iou` is with the true box, 0 for points. `point_accuracy` is the share of points (of a box: its
+    centre) on the part. `score` is that of the two that the form asks for. `kld`, `sim` and `nss`
+    are of the rendered answer.
 
     The part is the mask, and where there is none the box. An answer that cannot be read has the
     worst value that any could have.
@@ -178,7 +180,7 @@ def box_mask(box: Box, height: int, width: int) -> np.ndarray:
 
 
 def draw(config: AffordanceConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """The mask tinted and the true box in green; each answer's box or points."""
+    """Draw the mask tinted and the true box in green; each answer's box or points."""
     if example.columns["mask"] is not None:
         board.tint(example.columns["mask"])
     board.box(example.columns["box"], TRUTH_COLOUR, width=4)

@@ -86,7 +86,7 @@ def is_raster(value: Any) -> bool:
 
 
 def swap_sides(text: str) -> str:
-    """Left for right and right for left, whole words and their compounds.
+    """Swap left and right, whole words and their compounds.
 
     >>> swap_sides("The Left cup, on the right-hand side; leftover, rightmost")
     'The Right cup, on the left-hand side; leftover, leftmost'
@@ -100,7 +100,7 @@ def swap_sides(text: str) -> str:
 
 
 def swap_in(value: Any) -> Any:
-    """`swap_sides` of every string in a column."""
+    """Apply `swap_sides` to every string in a column."""
     if isinstance(value, str):
         return swap_sides(value)
     if isinstance(value, list):
@@ -148,7 +148,7 @@ def crop_example(
 
 
 def colour_image(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Brightness, contrast and saturation of uint8[H, W, 3] multiplied."""
+    """Multiply brightness, contrast and saturation of uint8[H, W, 3]."""
     picture = Image.fromarray(image)
     changes = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
     for change, factor in zip(changes, factors, strict=True):

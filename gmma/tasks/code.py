@@ -161,7 +161,7 @@ def tokenizer_path(config: CodeConfig, data_dir: Path) -> Path:
 
 
 def build(config: CodeConfig, data_dir: Path) -> None:
-    """Reads the records and trains the tokenizer; returns at once where both are there."""
+    """Read the records and train the tokenizer; returns at once where both are there."""
     prepare(storage(config, data_dir))
     corpus = corpus_texts(
         source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
@@ -195,7 +195,7 @@ class _Source:
 
 
 def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
-    """Random access to a split; raises UserError on an unknown split or before `build`.
+    """Open random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `tests`, `setup` and `prompt` as the reward `code` reads them, the reference solution
     `answer`, and the `signature` of its function.
@@ -214,7 +214,7 @@ def demonstrate(config: CodeConfig, example: Example, rng: np.random.Generator) 
 def metrics(
     config: CodeConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`passed`: every test passes; `tests_passed`: their share; `parsed`: it is Python."""
+    """Measure `passed`: every test passes; `tests_passed`: their share; `parsed`: it is Python."""
     term = RewardTerm("code")
     read = ("tests", "setup", "prompt")
     columns = {name: [example.columns[name] for example in examples] for name in read}
@@ -241,7 +241,7 @@ def group_metrics(
     example: Example,
     values: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
-    """`pass@k`, unbiased."""
+    """Measure `pass@k`, unbiased."""
     return pass_rates(values["passed"])
 
 

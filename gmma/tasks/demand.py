@@ -36,7 +36,7 @@ class DemandConfig(VisualConfig):
 
 
 def read_truth(config: DemandConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
-    """Column `answer`: `{"boxes", "names"}`, each a list."""
+    """Read the column `answer`: `{"boxes", "names"}`, each a list."""
     if not isinstance(answer, Mapping) or not all(
         isinstance(entries, list) for entries in answer.values()
     ):
@@ -95,7 +95,7 @@ def demonstrate(config: DemandConfig, example: Example, rng: np.random.Generator
 def metrics(
     config: DemandConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`accuracy`: the hit of an accepted box or name; `parsed`: there are any words."""
+    """Measure `accuracy`: the hit of an accepted box or name; `parsed`: there are any words."""
     truths = [example.columns["answer"] for example in examples]
     hits = demand_reward(
         answers,
@@ -111,7 +111,7 @@ def metrics(
 
 
 def draw(config: DemandConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """Accepted boxes in green; each answer as a box, a point, or words below."""
+    """Draw accepted boxes in green; each answer as a box, a point, or words below."""
     truth = example.columns["answer"]
     for box in truth["boxes"]:
         board.box(box, TRUTH_COLOUR, width=4)

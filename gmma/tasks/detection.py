@@ -57,7 +57,7 @@ class DetectionConfig(VisualConfig):
 
 
 def read_truth(config: DetectionConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
-    """Columns `answer`, a list of `{"label", "box"}`, and `crowd`, the same for crowd regions."""
+    """Read the columns `answer`, a list of `{"label", "box"}`, and `crowd`, its crowd regions."""
     if not isinstance(answer, list) or read_gold_detections(answer) is None:
         raise UserError(
             f'the answer {str(answer)[:80]} is no list of {{"label": …, "box": [x1, y1, x2, y2]}}'
@@ -153,7 +153,7 @@ def corpus(
     examples: Sequence[Example],
     picks: np.ndarray,
 ) -> dict[str, CorpusFigure]:
-    """COCO's AP, AP50 and AP75 over the split, by pycocotools, boxes in pixels.
+    """Return COCO's AP, AP50 and AP75 over the split, by pycocotools, boxes in pixels.
 
     Text answers have no confidences: all scores are 1. Labels are those of the split's truth, case
     and space folded.
@@ -197,7 +197,7 @@ def read_answer(config: DetectionConfig, answer: str, example: Example) -> list[
 
 
 def draw(config: DetectionConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """True boxes in green, each answer's in a colour of its own, with labels."""
+    """Draw true boxes in green, each answer's in a colour of its own, with labels."""
     for entry in example.columns["answer"]:
         board.box(entry["box"], TRUTH_COLOUR, entry["label"], width=4)
     read = [read_answer(config, answer, example) for answer in answers]

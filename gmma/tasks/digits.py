@@ -211,7 +211,7 @@ def tokenizer_path(config: DigitsConfig, data_dir: Path) -> Path:
 
 
 def build(config: DigitsConfig, data_dir: Path) -> None:
-    """Draws the scenes and trains the tokenizer; returns at once where both are there."""
+    """Draw the scenes and train the tokenizer; returns at once where both are there."""
     prepare(storage(config, data_dir))
     path = tokenizer_path(config, data_dir)
     if not path.exists():
@@ -273,7 +273,7 @@ def _columns(record: Mapping[str, Any], side: int) -> dict[str, Any]:
 
 
 def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
-    """Random access to a split; raises UserError on an unknown split or before `build`.
+    """Open random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `answer` is the box asked for; `labels`, `points` ([x1, y1]) and `digits` (rows of
     scikit-learn's array) have one entry per digit, in reading order of the cells; `image_size` is
@@ -284,8 +284,7 @@ def source(config: DigitsConfig, data_dir: Path, split: str) -> ExampleSource:
 
 
 def demonstrate(config: DigitsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
-    """Demonstrate a thought and an answer as an imprecise teacher gives them; ours, not the
-    paper's.
+    """Demonstrate a thought and an answer as an imprecise teacher gives them; our choice.
 
     The thought names the asked digit first, then the others in reading order. Its points are off
     by uniform noise, sometimes two names are exchanged, and the answer is the box at the point that
@@ -328,7 +327,7 @@ def _shift(
 def metrics(
     config: DigitsConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`iou` with the true box, 0 where the answer is no box; `parsed`."""
+    """Measure `iou` with the true box, 0 where the answer is no box; `parsed`."""
     size = (config.canvas_pixels, config.canvas_pixels)
     boxes = [parse_box(answer, config.reading, size) for answer in answers]
     pairs = zip(boxes, map(true_box, examples), strict=True)
@@ -355,7 +354,7 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
 def _outline(
     pen: ImageDraw.ImageDraw, box: Box, colour: tuple[int, int, int], *, width: int
 ) -> None:
-    """The last pixel is inside the box; an empty one is a dot or a line."""
+    """Outline a box whose last pixel is inside; an empty one is a dot or a line."""
     x1, y1, x2, y2 = (edge * _PICTURE_SCALE for edge in near_box(box))
     pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
 
@@ -368,7 +367,7 @@ def term_options(config: DigitsConfig, term: RewardTerm) -> TermOptions:
 def label_patches(
     config: DigitsConfig, rng: np.random.Generator, count: int, patch_pixels: int
 ) -> Patches:
-    """Single cells of the training pool with their class (10: empty) and the digit's offset.
+    """Draw cells of the training pool with their class (10: empty) and the digit's offset.
 
     A tenth of them is empty; those have no offset.
     """

@@ -33,7 +33,7 @@ class Board:
         self.picture.paste(colour, (0, 0), alpha)
 
     def box(self, box: Sequence[Number], colour: Colour, label: str = "", width: int = 2) -> None:
-        """A rectangle, and a label inside its corner."""
+        """Draw a rectangle, and a label inside its corner."""
         x1, y1, x2, y2 = near_box(self.place.box(near_box(box)))
         pen = ImageDraw.Draw(self.picture)
         pen.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
@@ -42,13 +42,13 @@ class Board:
             pen.text(corner, label, colour, stroke_width=2, stroke_fill="black", font_size=16)
 
     def points(self, points: Sequence[Sequence[Number]], colour: Colour) -> None:
-        """A dot each."""
+        """Draw a dot each."""
         pen = ImageDraw.Draw(self.picture)
         for x, y in self.place.points(points):
             pen.ellipse((x - 5, y - 5, x + 5, y + 5), fill=colour, outline="black")
 
     def path(self, points: Sequence[Sequence[Number]], colour: Colour, width: int = 3) -> None:
-        """A line through its waypoints, each a dot, and a ring round the last."""
+        """Draw a line through its waypoints, each a dot, and a ring round the last."""
         placed = [(x, y) for x, y in self.place.points(points)]
         pen = ImageDraw.Draw(self.picture)
         if len(placed) > 1:
@@ -58,7 +58,7 @@ class Board:
         pen.ellipse((x - 10, y - 10, x + 10, y + 10), outline=colour, width=2)
 
     def note(self, text: str, colour: Colour = (255, 255, 255)) -> None:
-        """A line of text below the picture."""
+        """Add a line of text below the picture."""
         self.lines.append((text, colour))
 
     def finish(self) -> Image.Image:

@@ -104,7 +104,7 @@ def parse_quietly(code: str) -> ast.Module:
 
 
 def called_names(test: str) -> set[str]:
-    """Names that a test calls.
+    """Return the names that a test calls.
 
     >>> sorted(called_names("assert set(f(g(1))) == set([2])"))
     ['f', 'g', 'set']

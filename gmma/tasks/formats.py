@@ -33,7 +33,7 @@ def manifest_rows(document: Any, path: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """COCO instances: one record per image that has boxes, asked for the categories it shows.
+    """Read COCO instances: one record per image that has boxes, asked for the shown categories.
 
     Boxes become `[x1, y1, x2, y2]`; a crowd region stays in the answer with `crowd`.
     """
@@ -81,7 +81,7 @@ def coco_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _one_each(pairs: Iterable[tuple[Any, Any]], what: str) -> dict[Any, Any]:
-    """Pairs as a dictionary. UserError where a key stands twice: which is meant is not known."""
+    """Make a dictionary of pairs. UserError where a key stands twice."""
     found: dict[Any, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -104,13 +104,13 @@ def _size_of(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def coco_question(entries: Sequence[Mapping[str, Any]], order: Sequence[str]) -> str:
-    """Asks for the categories of the entries that are no crowd, in the data set's order."""
+    """Ask for the categories of the entries that are no crowd, in the data set's order."""
     asked = {entry["label"] for entry in entries if "crowd" not in entry}
     return f"Find every {spell_list(sorted(asked, key=order.index))} in the image."
 
 
 def spell_list(words: Sequence[str]) -> str:
-    """Words as one reads them aloud.
+    """Spell a list of words as one reads it aloud.
 
     >>> spell_list(["cup", "bowl", "spoon"]), spell_list(["cup"])
     ('cup, bowl and spoon', 'cup')
@@ -120,7 +120,7 @@ def spell_list(words: Sequence[str]) -> str:
 
 
 def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Part affordances as in the UMD data set: one record per affordance of a frame.
+    """Read part affordances as in the UMD data set: one record per affordance of a frame.
 
     `classes.json` beside the file names the mask values. The box is that of the largest component.
     """
@@ -145,7 +145,7 @@ def umd_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _class_values(path: Path) -> dict[str, int]:
-    """Name → value in the mask."""
+    """Map names to values in the mask."""
     try:
         named = [
             (require_text(name, f"{path}: the name of {value}"), int(value))
@@ -157,7 +157,7 @@ def _class_values(path: Path) -> dict[str, int]:
 
 
 def demand_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Demands over photographs: any of the boxes and any of the names is right."""
+    """Read demands over photographs: any of the boxes and any of the names is right."""
     wanted = ("image", "demand", "target_categories", "boxes_xyxy")
     for number, row in enumerate(_rows(document, path, wanted)):
         yield {
@@ -171,7 +171,7 @@ def demand_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def ocr_vqa_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
-    """Questions about text in an image, with a list of accepted answers."""
+    """Read questions about text in an image, with a list of accepted answers."""
     for number, row in enumerate(_rows(document, path, ("image", "question", "answers"))):
         yield {
             "id": number,
@@ -183,7 +183,7 @@ def ocr_vqa_rows(document: Any, path: Path) -> Iterator[dict[str, Any]]:
 
 
 def files_beside(format: str, path: Path) -> tuple[Path, ...]:
-    """Files that a layout reads beside the one of its records, where they are."""
+    """Return the files that a layout reads beside the one of its records, where they are."""
     classes = path.parent / CLASSES
     return (classes,) if format == "umd" and classes.is_file() else ()
 

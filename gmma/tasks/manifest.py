@@ -101,7 +101,7 @@ class RecordsConfig:
         return getattr(self, split) or self.train
 
     def frame_size(self, size: PixelSize) -> PixelSize:
-        """Width and height, in the units of the records, of an image of so many pixels."""
+        """Return the width and height, in the records' units, of an image of so many pixels."""
         sides = {"pixels": size, "unit": (1, 1), "thousandths": (WHOLE_IMAGE_UNITS,) * 2}
         return sides[self.frame]
 

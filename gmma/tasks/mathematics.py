@@ -255,7 +255,7 @@ def tokenizer_path(config: MathConfig, data_dir: Path) -> Path:
 
 
 def build(config: MathConfig, data_dir: Path) -> None:
-    """Reads the records and trains the tokenizer; returns at once where both are there."""
+    """Read the records and train the tokenizer; returns at once where both are there."""
     prepare(storage(config, data_dir))
     corpus = corpus_texts(
         source(config, data_dir, "train"), lambda example, rng: demonstrate(config, example, rng)
@@ -285,7 +285,7 @@ class _Source:
 
 
 def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
-    """Random access to a split; raises UserError on an unknown split or before `build`.
+    """Open random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `answer`, the final result, and `solution`, the thought that leads there, perhaps "".
     """
@@ -301,14 +301,14 @@ def demonstrate(
 
 
 def demonstrated_rows(config: MathConfig, data_dir: Path) -> list[int]:
-    """Training records that have a solution."""
+    """Return the training records that have a solution."""
     return list(read_content(storage(config, data_dir)).traced["train"])
 
 
 def metrics(
     config: MathConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`accuracy`: equal to the truth as the reward `math` has it; `parsed`: there is something."""
+    """Measure `accuracy`: equal by the reward `math`; `parsed`: there is something."""
     term = RewardTerm("math")
     term = replace(term, options=term_options(config, term))
     truths = [example.columns["answer"] for example in examples]
@@ -324,7 +324,7 @@ def group_metrics(
     example: Example,
     values: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
-    """`pass@k`, and `maj@n`: the chance that the result given most often is right.
+    """Measure `pass@k`, and `maj@n`: the chance that the result given most often is right.
 
     Results vote together where `read_answer` gives them the same name.
     """
@@ -339,7 +339,7 @@ def _name_of(config: MathConfig, answer: str) -> str | None:
 
 
 def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Pictures, question, true result, and each answer in the colour of its verdict."""
+    """Draw pictures, question, true result, and each answer in the colour of its verdict."""
     right = metrics(config, answers, [example] * len(answers))["accuracy"]
     truth = str(example.columns["answer"])
     blocks = [("question", example.question, INK), ("truth", truth, TRUTH)]

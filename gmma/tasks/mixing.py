@@ -21,7 +21,7 @@ def interleave(counts: Sequence[int]) -> np.ndarray:
 
 
 def training_counts(lengths: Sequence[int], weights: Sequence[float]) -> list[int]:
-    """Rows of each part in one epoch: in proportion to the weights, none below its length.
+    """Return each part's rows in one epoch: by the weights, none below the part's length.
 
     >>> training_counts([10, 100], [1.0, 1.0]), training_counts([10, 100], [1.0, 4.0])
     ([100, 100], [25, 100])
@@ -44,7 +44,7 @@ def turns(lengths: Sequence[int]) -> np.ndarray:
 
 
 def place_rows(parts: np.ndarray, lengths: Sequence[int]) -> np.ndarray:
-    """(part, row) of each row: a part's records in order, and from the first again."""
+    """Return (part, row) of each row: a part's records in order, and from the first again."""
     rows = np.zeros_like(parts)
     for index, length in enumerate(lengths):
         own = parts == index

@@ -132,7 +132,7 @@ def demonstrated_rows(config: MixtureConfig, data_dir: Path) -> list[int]:
 
 
 def build(config: MixtureConfig, data_dir: Path) -> None:
-    """Builds every part, and trains the tokenizer of all together."""
+    """Builds every part, and train the tokenizer of all together."""
     for part in config.parts:
         find_task(part.task.name).build(part.task, data_dir)
     path = tokenizer_path(config, data_dir)

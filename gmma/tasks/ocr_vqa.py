@@ -35,7 +35,7 @@ class OcrVqaConfig(VisualConfig):
 
 
 def read_truth(config: OcrVqaConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
-    """Column `answer`: the accepted texts."""
+    """Read the column `answer`: the accepted texts."""
     if (texts := read_gold_texts(answer)) is None:
         raise UserError(f"the answer {str(answer)[:80]} is no text and no list of texts")
     for text in texts:
@@ -73,7 +73,7 @@ def demonstrate(config: OcrVqaConfig, example: Example, rng: np.random.Generator
 def metrics(
     config: OcrVqaConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`anls`, `exact` (case and space folded), and `parsed`: there is any text."""
+    """Measure `anls`, `exact` (case and space folded), and `parsed`: there is any text."""
     truths = [example.columns["answer"] for example in examples]
     blank = [""] * len(answers)
     return {
@@ -84,7 +84,7 @@ def metrics(
 
 
 def draw(config: OcrVqaConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """Question, accepted texts and answers below the image."""
+    """Draw question, accepted texts and answers below the image."""
     board.note(f"truth: {' | '.join(example.columns['answer'])}", TRUTH_COLOUR)
     for number, answer in enumerate(answers):
         board.note(f"answer: {answer[:80]}", guess_colour(number))

@@ -47,7 +47,7 @@ def put_above(pictures: Sequence[np.ndarray], page: Image.Image) -> Image.Image:
 
 
 def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
-    """Lines that fit the page, cut between words where they can be; the last says what is left."""
+    """Wrap lines to the page, between words where possible; the last says what is left out."""
     room = PAGE_PIXELS - 3 * _MARGIN
     lines: list[str] = []
     for line in text.expandtabs(4).splitlines() or [""]:

@@ -83,7 +83,7 @@ def open_picture(path: Path, where: str) -> Image.Image:
 
 
 def check_picture(path: Path, where: str) -> tuple[int, int]:
-    """Upright width and height of a picture that can be read back as `rgb_array` has it."""
+    """Return the upright width and height of a picture that `rgb_array` can read back."""
     picture = open_picture(path, where)
     try:
         return eight_bits(picture).size

@@ -66,7 +66,7 @@ def open_public(config: RecordsConfig, split: str) -> PublicRecords:
 
 
 def open_builder(directory: Path) -> Any:
-    """TFDS's reader of a prepared directory, which needs neither TensorFlow nor the builder."""
+    """Open TFDS's reader of a prepared directory, without TensorFlow or the builder."""
     if not (directory / "dataset_info.json").is_file():
         raise UserError(
             f"{directory} is no prepared TFDS dataset (no dataset_info.json): run tfds build NAME "
@@ -84,7 +84,7 @@ class _AsStored(tfds.decode.SkipDecoding):
 
 
 def _open_rows(builder: Any, split: str) -> Sequence[Any]:
-    """Random access with the bytes of pictures as they are: most are never looked at."""
+    """Open random access with the bytes of pictures as they are: most are never looked at."""
     decoders: dict[str, Any] = {"image": _AsStored()}
     if "mask" in builder.info.features["objects"].feature:
         decoders["objects"] = {"mask": _AsStored()}
@@ -93,7 +93,7 @@ def _open_rows(builder: Any, split: str) -> Sequence[Any]:
 
 @functools.cache
 def _rows_with_boxes(directory: Path, split: str) -> tuple[tuple[int, ...], ...]:
-    """Rows of COCO with an object that has an area and is no crowd: others ask for nothing."""
+    """Return the rows of COCO with an object that has an area and is no crowd."""
     rows = _open_rows(open_builder(directory), split)
     objects = (rows[row]["objects"] for row in range(len(rows)))
     return tuple(
@@ -160,6 +160,6 @@ def _record(image: np.ndarray, name: str, question: str, answer: Any) -> StoredR
 
 
 def to_box(box: Sequence[float] | np.ndarray, width: int, height: int) -> list[float]:
-    """TFDS's `ymin, xmin, ymax, xmax` in shares of the image as pixels `[x1, y1, x2, y2]`."""
+    """Convert TFDS's `ymin, xmin, ymax, xmax`, shares of the image, to a box in pixels."""
     top, left, bottom, right = (float(side) for side in box)
     return [left * width, top * height, right * width, bottom * height]

@@ -216,7 +216,7 @@ def _read_tfds(path: Path, split: str) -> Iterator[RawRecord]:
 
 
 def _decoded(value: Any) -> Any:
-    """Texts as str and numbers as Python's, also in lists; TFDS gives bytes and NumPy's."""
+    """Convert texts to str and numbers to Python's, also in lists; TFDS gives bytes and NumPy's."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, list):
@@ -225,7 +225,7 @@ def _decoded(value: Any) -> Any:
 
 
 def fingerprint(*parts: object) -> str:
-    """Ten hexadecimal digits of what is given; of a path, of the file's content.
+    """Hash the arguments to ten hexadecimal digits; of a path, the file's content.
 
     >>> fingerprint(1, "a") == fingerprint(1, "a") != fingerprint(1, "b")
     True

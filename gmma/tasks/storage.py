@@ -170,7 +170,7 @@ def _state(path: Path) -> list[int]:
 
 
 def read_split(storage: Storage, split: str, decoders: Mapping[str, Any] | None = None) -> Any:
-    """Random access to the stored records of a split.
+    """Open random access to the stored records of a split.
 
     Raises UserError on an unknown split, or before `prepare`.
     """

@@ -71,7 +71,7 @@ def storage(config: TrajectoryConfig, data_dir: Path) -> Storage:
 
 
 def read_truth(config: TrajectoryConfig, answer: Any, mask: np.ndarray | None) -> dict[str, Any]:
-    """Columns `answer`, the path, and `objects`, `{"label", "point"}` of what a scene names.
+    """Read the columns `answer`, the path, and `objects`, each `{"label", "point"}`.
 
     An answer is the path, or `{"path", "objects"}`; the object that the path goes to comes first.
     """
@@ -150,8 +150,10 @@ def demonstrate(
 def metrics(
     config: TrajectoryConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`dfd`, `hd`, `rmse` and `end_point`, in thousandths of the image's sides; `score`, the reward
-    (1 is best, unlike the others); `parsed`.
+    """Measure `dfd`, `hd`, `rmse`, `end_point`, `score` and `parsed`.
+
+    The distances are in thousandths of the image's sides. `score` is the reward (1 is best, unlike
+    the others).
 
     No distance is above that from corner to corner, which an answer that cannot be read has.
     """
@@ -177,7 +179,7 @@ def metrics(
 
 
 def measure_path(path: np.ndarray | None, example: Example) -> tuple[float, ...]:
-    """DFD, HD, RMSE and the distance of the end points, in thousandths of the image's sides."""
+    """Return DFD, HD, RMSE and end-point distance, in thousandths of the image's sides."""
     if path is None:
         return (WORST_DISTANCE,) * 4
     place = between(example.columns["image_size"], (WHOLE_IMAGE_UNITS, WHOLE_IMAGE_UNITS))
@@ -187,7 +189,7 @@ def measure_path(path: np.ndarray | None, example: Example) -> tuple[float, ...]
 
 
 def draw(config: TrajectoryConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """The true path in green, each answer's in a colour of its own; the last point has a ring."""
+    """Draw the true path in green, each answer's in its own colour; the last point has a ring."""
     board.path(example.columns["answer"], TRUTH_COLOUR, width=5)
     paths = [parse_path(answer, config.reading) for answer in answers]
     for number, path in enumerate(paths):

@@ -157,7 +157,7 @@ def place_things(
 
 
 def draw_arm(picture: Image.Image, gripper: np.ndarray, rng: np.random.Generator) -> None:
-    """Two links from an edge of the image to the gripper, a white ring with a black core."""
+    """Draw two links from an edge of the image to the gripper, a white ring with a black core."""
     side = picture.width
     base = np.array([rng.uniform(0, side), side]) if rng.random() < 0.5 else np.array([0.0, side])
     elbow = (base + gripper) / 2 + rng.uniform(-0.15, 0.15, 2) * side
@@ -237,7 +237,7 @@ def label_patches(
 
 
 def label_scene(scene: PathScene, scale: float, across: int, patch_pixels: int) -> np.ndarray:
-    """int32[across², 3]: thing, x, y of every patch; −1 where there is no thing to place."""
+    """Return thing, x, y of every patch, int32[across², 3]; −1 where there is none."""
     found = np.full((across * across, 3), -1, np.int32)
     found[:, 0] = 0
     things = [(1, scene.gripper)]

@@ -32,7 +32,7 @@ def read_true_box(value: Any) -> Box | None:
 
 
 def read_flag(value: Any, what: str) -> bool:
-    """Yes or no: true, false, 1 or 0. UserError for anything else; a text is never false."""
+    """Read true, false, 1 or 0. UserError for anything else; a text is never false."""
     if not isinstance(value, bool | int) or value not in (0, 1):
         raise UserError(f"{what} is {spell_value(value)}, not true or false")
     return bool(value)

@@ -164,7 +164,7 @@ def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
 
 
 def build(visual: Visual[V], config: V, data_dir: Path) -> None:
-    """Stores the records and trains the task's own tokenizer, where they are not there."""
+    """Store the records and train the task's own tokenizer, where they are not there."""
     if reads_public(visual, config):
         open_builder(config.records.train)  # or says how to prepare it
     else:
@@ -209,7 +209,7 @@ class _Source:
 
 
 def source(visual: Visual[V], config: V, data_dir: Path, split: str) -> ExampleSource:
-    """Random access to a split, in pixels of the stored images."""
+    """Open random access to a split, in pixels of the stored images."""
     kind = demonstrations(visual, config, data_dir)
     if reads_public(visual, config):
         rows = open_public(config.records, split)
@@ -226,14 +226,14 @@ def demonstrations(visual: Visual[V], config: V, data_dir: Path) -> Demonstratio
 
 
 def traced_rows(visual: Visual[V], config: V, data_dir: Path) -> Sequence[int]:
-    """Training records that bring a trace; those that TFDS prepared bring none."""
+    """Return the training records that bring a trace; those that TFDS prepared bring none."""
     if reads_public(visual, config):
         return ()
     return read_content(storage(visual, config, data_dir)).traced["train"]
 
 
 def demonstrated_rows(visual: Visual[V], config: V, data_dir: Path) -> Sequence[int]:
-    """Training records that SFT imitates."""
+    """Return the training records that SFT imitates."""
     kind = demonstrations(visual, config, data_dir)
     if kind == "own":
         return traced_rows(visual, config, data_dir)
@@ -298,7 +298,7 @@ def augment(visual: Visual[V], config: V, example: Example, rng: np.random.Gener
 
 
 def draw(visual: Visual[V], config: V, example: Example, answers: Sequence[str]) -> Image:
-    """Truth in green and each answer in a colour of its own; the question below."""
+    """Draw truth in green and each answer in a colour of its own; the question below."""
     board = Board(example)
     board.note(example.question[:100])
     visual.draw(config, example, answers, board)
@@ -328,7 +328,7 @@ def tokenizer_path(visual: Visual[V], config: V, data_dir: Path) -> Path:
 
 
 def read_corpus(visual: Visual[V], config: V, data_dir: Path) -> Iterator[str]:
-    """Prompts and demonstrations of the training split as the tiny family is asked them."""
+    """Yield prompts and demonstrations of the training split as the tiny family is asked them."""
     examples = source(visual, config, data_dir, "train")
     some = Rows(examples, range(min(len(examples), _CORPUS_RECORDS)))
 

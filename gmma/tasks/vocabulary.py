@@ -25,7 +25,7 @@ def prepare_vocabulary(
 
 
 def corpus_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[str]:
-    """Prompts and responses of the first examples, as the trainer will see them."""
+    """Yield the prompts and responses of the first examples, as the trainer will see them."""
     rng = np.random.default_rng(0)
     for index in range(min(len(source), _CORPUS_EXAMPLES)):
         example = source[index]

@@ -82,7 +82,7 @@ def control_pieces(path: Path) -> dict[str, int]:
 def train_sentencepiece(
     corpus: Iterable[str], path: Path, *, vocab_size: int, pieces: Sequence[str] = ()
 ) -> None:
-    """Trains a BPE model on `corpus` and writes it to `path`, whole or not at all; deterministic.
+    """Train a BPE model on `corpus` and write it to `path`, whole or not at all; deterministic.
 
     `pieces` become single tokens wherever they occur, the longest first. Every printable ASCII
     character is in the vocabulary, and no text is normalised, so decode(encode(text)) == text.

@@ -58,7 +58,7 @@ def node_of_slot(shape: TreeShape) -> np.ndarray:
 
 
 def parent_of_node(shape: TreeShape) -> np.ndarray:
-    """Parent of each node, −1 for the prompt, `int[1 + K + K·M]`.
+    """Return the parent of each node, −1 for the prompt, `int[1 + K + K·M]`.
 
     >>> parent_of_node(TreeShape(prompt=2, thought=1, answer=1, thoughts=2, answers=2)).tolist()
     [-1, 0, 0, 1, 1, 2, 2]

@@ -21,7 +21,7 @@ from gmma.types import TreeShape
 
 
 def attention_mask(shape: TreeShape) -> Bool[np.ndarray, "S S"]:
-    """Static mask of a tree whose slots are all full; `mask[query, key]`.
+    """Return the static mask of a tree whose slots are all full; `mask[query, key]`.
 
     The node structure is static, so this is a compile-time constant. Padding is masked by data.
 

@@ -114,7 +114,7 @@ def first_slots(shape: TreeShape) -> Int[np.ndarray, "nodes"]:
 
 
 def slots(shape: tuple[int, ...]) -> Int[Array, "*nodes count"]:
-    """0, 1, … along the last axis."""
+    """Return 0, 1, … along the last axis."""
     return jax.lax.broadcasted_iota(jnp.int32, shape, len(shape) - 1)
 
 

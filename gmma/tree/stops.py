@@ -120,7 +120,7 @@ def tree_stops(
     token_bytes: Sequence[bytes],
     end_tokens: Sequence[int],
 ) -> TreeStops:
-    """Stops of a tree: the closing tags as text, and `closing`, the thought's tag as tokens.
+    """Build a tree's stops: the closing tags as text, and `closing`, the thought's tag as tokens.
 
     An empty `closing` leaves unfinished thoughts unfinished (policy `drop`).
     """

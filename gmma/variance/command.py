@@ -85,7 +85,7 @@ class VarianceArguments:
 
 
 def variance_command(arguments: Sequence[str]) -> None:
-    """Tables on screen; `variance.json` and `variance.png` in the output directory."""
+    """Print tables; write `variance.json` and `variance.png` into the output directory."""
     given = parse(VarianceArguments, arguments, prog="gmma variance")
     home = given.output or (given.run_dir or Path()) / "variance"
     if given.run_dir is not None:
@@ -114,19 +114,19 @@ def slope(answers: Sequence[int], values: Sequence[float]) -> float | None:
 def simulate(
     given: VarianceArguments, means: Array, variances: Array, answers: int, law: Law
 ) -> Float[Array, "K"]:
-    """Monte Carlo with a key of its own for each M."""
+    """Simulate with a key of its own for each M."""
     key = jax.random.fold_in(jax.random.key(given.seed), answers)
     count = jnp.asarray(answers, jnp.int32)
     return simulated_variance(key, means, variances, count, trees=given.trees, law=law)
 
 
 def spread_means(count: int) -> Float[Array, "K"]:
-    """Evenly spaced from 0.2 to 0.8."""
+    """Space means evenly from 0.2 to 0.8."""
     return jnp.linspace(*SPREAD, count)
 
 
 def against_thoughts(given: VarianceArguments) -> dict[str, Any]:
-    """Evenly spread means, variances of rewards of 0 and 1: more thoughts at fixed M."""
+    """Compute variances for evenly spread means and rewards of 0 and 1: more thoughts, fixed M."""
     answers = 64  # where the formula is of use
     rows = []
     for count in given.thoughts_grid:
@@ -141,7 +141,7 @@ def against_thoughts(given: VarianceArguments) -> dict[str, Any]:
 
 
 def given_curve(given: VarianceArguments) -> dict[str, Any]:
-    """(a) and (b) for the means of the command line, or four that are spread evenly."""
+    """Compute (a) and (b) for the means of the command line, or four that are spread evenly."""
     means = jnp.asarray(given.means) if given.means else spread_means(given.thoughts or 4)
     variances = jnp.asarray(given.variances) if given.variances else means * (1 - means)
     if given.law == "bernoulli" and given.variances:
@@ -201,7 +201,7 @@ def scored_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n
 
 
 def thoughts_differ(pool: Float[np.ndarray, "B K n"]) -> Bool[np.ndarray, "B"]:
-    """Prompts whose thoughts are not all worth the same in the pool."""
+    """Return the prompts whose thoughts are not all worth the same in the pool."""
     return np.ptp(pool.mean(axis=2), axis=1) > 1e-6
 
 
@@ -214,7 +214,7 @@ def live_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]
 
 
 def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]:
-    """(c), with (a) and (b) at the means and variances of the same pools, prompt by prompt.
+    """Compute (c), with (a) and (b) at the means and variances of the same pools, by prompt.
 
     The pool stands for the law of the rewards in all three; its noise spreads the thoughts further
     apart than they are. `apart` measures again without that, from disjoint parts of the pool.
@@ -272,7 +272,7 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
 
 
 def in_parts(pool: Float[np.ndarray, "B K n"], answers: int) -> list[float] | None:
-    """Variance between disjoint parts of the pool with its interval; None: it has no two parts."""
+    """Return the variance between disjoint parts of the pool, with interval; None with one part."""
     if 2 * answers > pool.shape[2]:
         return None
     by_prompt = variance_between_parts(jnp.asarray(pool), answers=answers)
@@ -280,7 +280,7 @@ def in_parts(pool: Float[np.ndarray, "B K n"], answers: int) -> list[float] | No
 
 
 def count_noisy(pool: Float[np.ndarray, "B K n"]) -> int:
-    """Prompts whose spread of pooled thought values is below twice what noise alone would give."""
+    """Count prompts whose spread of pooled thought values is below twice that of noise alone."""
     noise = pool.var(axis=2, ddof=1).mean(axis=1) / pool.shape[2]
     return int((pool.mean(axis=2).var(axis=1, ddof=1) < 2 * noise).sum())
 

@@ -29,7 +29,7 @@ def plot_variance(record: dict[str, Any], path: RunPath) -> None:
 
 
 def against_answers(axes: Axes, found: dict[str, Any]) -> None:
-    """Every curve there is, intervals as bands."""
+    """Plot every curve there is, intervals as bands."""
     for number, (name, label) in enumerate(NAMES.items()):
         if name not in found:
             continue
@@ -55,7 +55,7 @@ def against_answers(axes: Axes, found: dict[str, Any]) -> None:
 
 
 def draw_parts(axes: Axes, found: dict[str, Any]) -> None:
-    """The measurement that takes the pool for no law, at each M with two parts or more."""
+    """Plot the measurement from disjoint parts of the pool, at each M with two parts or more."""
     own = [(m, v) for m, v in zip(found["answers"], found["apart"], strict=True) if v]
     if own:
         places = [m for m, _ in own]
@@ -65,7 +65,7 @@ def draw_parts(axes: Axes, found: dict[str, Any]) -> None:
 
 
 def against_thoughts(axes: Axes, found: dict[str, Any]) -> None:
-    """More thoughts at fixed M."""
+    """Plot more thoughts at fixed M."""
     axes.plot(found["thoughts"], found["formula"], "o-", color="C1", label=NAMES["formula"])
     axes.plot(found["thoughts"], found["simulated"], "s--", color="C2", label=NAMES["simulated"])
     axes.plot(

@@ -127,7 +127,7 @@ def without_rounding(
 
 @partial(jax.jit, static_argnames="answers")
 def variance_between_parts(pool: Float[Array, "B K n"], *, answers: int) -> Float[Array, "B"]:
-    """Var A(th_i) over the n // M disjoint parts of M answers each, the mean over thoughts.
+    """Estimate Var A(th_i) over the n // M disjoint parts of M answers, averaged over thoughts.
 
     Parts share no answer: they are independent trees on the same thoughts, and this is unbiased
     (divisor n/M − 1) whatever the law of the rewards. Needs n ≥ 2M.

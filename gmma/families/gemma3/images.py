@@ -35,7 +35,7 @@ class GemmaImageConfig:
 
 
 def gemma_pixels(image: np.ndarray, config: GemmaImageConfig) -> np.ndarray:
-    """`float32[3, side, side]` from `uint8[H, W, 3]`."""
+    """Convert `uint8[H, W, 3]` to `float32[3, side, side]`."""
     square = resized(image, config.side, config.side, config.pixels.resample)
     return normalised(square, config.pixels)
 
@@ -71,7 +71,7 @@ def views(image: np.ndarray, config: GemmaImageConfig) -> list[np.ndarray]:
 def gemma_arrays(
     examples: Sequence[Example], config: GemmaImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> np.ndarray | None:
-    """`float32[B, I, 3, side, side]`; I is a bucket, the rest of a row is zero.
+    """Lay out images as `float32[B, I, 3, side, side]`; I is a bucket, the rest of a row zero.
 
     None in bucket 0: the program without a tower. UserError where a record has more images than
     the largest bucket.
@@ -104,7 +104,7 @@ def gemma_processor(
 def gemma_image_processor(
     directory: Path, config: Gemma3Config, buckets: Sequence[int] | None
 ) -> ImageProcessor | None:
-    """Gemma's processor at the tower's size; None for a model without a tower."""
+    """Return Gemma's processor at the tower's size; None for a model without a tower."""
     if config.vision is None:
         return None
     section = read_image_section(directory)
@@ -128,5 +128,5 @@ def gemma_image_processor(
 
 
 def gemma_full_bucket(config: Gemma3Config, prompt_slots: int) -> int:
-    """Images that a prompt of so many slots has room for."""
+    """Count the images that a prompt of so many slots has room for."""
     return 0 if config.vision is None else prompt_slots // config.image_tokens

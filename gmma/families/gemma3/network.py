@@ -79,7 +79,7 @@ class Gemma3Decoder(Decoder):
             self.projector = ImageProjector(c)
 
     def see(self, images: Float[Array, "B I C H W"]) -> Float[Array, "B F D"]:
-        """Soft tokens of a row's images, one image after the other."""
+        """Return the soft tokens of a row's images, one image after the other."""
         batch, count, *rest = images.shape
         features = self.projector(self.vision(images.reshape(batch * count, *rest)))
         return features.reshape(batch, -1, features.shape[-1])
@@ -87,7 +87,7 @@ class Gemma3Decoder(Decoder):
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree
     ) -> Float[Array, "2 B S half"]:
-        """Angles of local layers, then of global ones."""
+        """Return the angles of local layers, then of global ones."""
         del tokens, images
         c, positions = self.config, context.slots.positions
         local = rotary_angles(positions, c.head_size, c.local_rotary_base) / c.local_rotary_factor
@@ -114,7 +114,7 @@ def gemma3_policy(config: Gemma3Config) -> Policy:
 
 
 def empty_images(config: Gemma3Config, batch: int, bucket: int) -> Float[Array, "B I C H W"]:
-    """Make black images, `bucket` a row."""
+    """Make black images, so many a row."""
     assert config.vision is not None
     side = config.vision.image_pixels
     return jnp.zeros((batch, bucket, config.vision.channels, side, side), jnp.float32)

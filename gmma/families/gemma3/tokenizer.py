@@ -45,7 +45,7 @@ GEMMA_CHAT = """
 
 
 def read_gemma(directory: Path) -> Tokenizer | None:
-    """tokenizer.json by `tokenizers`, which transformers prefers; else tokenizer.model."""
+    """Read tokenizer.json by `tokenizers`, as transformers prefers; else tokenizer.model."""
     model = directory / "tokenizer.model"
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")

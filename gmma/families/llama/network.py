@@ -32,7 +32,7 @@ class RotaryScaling:
     context: float | None = None  # tokens that the model was first trained on
 
     def apply(self, frequency: Float[np.ndarray, "half"]) -> Float[np.ndarray, "half"]:
-        """Slow frequencies, in radians a position."""
+        """Return the slow frequencies, in radians a position."""
         slow = frequency / self.factor
         if self.context is None:
             return slow
@@ -56,7 +56,7 @@ class LlamaDecoder(Decoder):
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree
     ) -> Float[Array, "B S half"]:
-        """Rotary angles of every slot."""
+        """Return the rotary angles of every slot."""
         c = self.config
         if c.rotary_scaling is None:
             return super().angles(tokens, context, images)

@@ -130,7 +130,7 @@ def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
 
 
 def rotary(section: Section, pairs: int) -> dict[str, Any]:
-    """Base and sections, from the old keys or the new one."""
+    """Return the base and sections, from the old keys or the new one."""
     found: dict[str, Any] = {}
     for name in ("rope_parameters", "rope_scaling"):
         own = section.section(name)

@@ -62,21 +62,21 @@ def smart_size(
 
 
 def image_size(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
-    """Height and width in pixels at which the network sees an image."""
+    """Return the height and width in pixels at which the network sees an image."""
     factor = config.vision.patch_pixels * config.vision.merge
     height, width = image.shape[:2]
     return smart_size(height, width, factor, config.min_pixels, config.max_pixels)
 
 
 def cells_of(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
-    """Rows and columns of image tokens."""
+    """Return the rows and columns of image tokens."""
     factor = config.vision.patch_pixels * config.vision.merge
     height, width = image_size(image, config)
     return height // factor, width // factor
 
 
 def cell_patches(image: np.ndarray, config: QwenImageConfig) -> np.ndarray:
-    """`float32[rows, columns, merge², pixels]`: the patches of each cell, of one frame."""
+    """Cut the patches of each cell: `float32[rows, columns, merge², pixels]`, of one frame."""
     vision = config.vision
     m, p = vision.merge, vision.patch_pixels
     rows, columns = cells_of(image, config)
@@ -87,7 +87,7 @@ def cell_patches(image: np.ndarray, config: QwenImageConfig) -> np.ndarray:
 
 
 def window_count(image: np.ndarray, config: QwenImageConfig) -> int:
-    """Windows that cover an image."""
+    """Count the windows that cover an image."""
     rows, columns = cells_of(image, config)
     side = config.vision.window_cells
     return -(-rows // side) * -(-columns // side)
@@ -130,7 +130,7 @@ def put_image(into: QwenImages, row: int, at: Cursor, cells: np.ndarray, merge: 
 def qwen_arrays(
     examples: Sequence[Example], config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> QwenImages | None:
-    """Return the images of a batch; the number of windows is a bucket.
+    """Lay out the images of a batch; the number of windows is a bucket.
 
     None in bucket 0: the program without a tower. UserError where a record needs more windows than
     the largest bucket.
@@ -148,7 +148,7 @@ def qwen_arrays(
 
 
 def qwen_frame(config: QwenImageConfig) -> Frame:
-    """Coordinates are pixels of the image as the network sees it."""
+    """Return the frame of coordinates in pixels of the image as the network sees it."""
     factor = config.vision.patch_pixels * config.vision.merge
 
     def size(width: int, height: int) -> tuple[int, int]:
@@ -181,7 +181,7 @@ def qwen_processor(
 
 
 def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
-    """Windows of any one image of up to so many tokens, at most four times as long as wide.
+    """Bound the windows of any one image of so many tokens, at most four times as long as wide.
 
     r × c cells lie in at most (r/w + 1)(c/w + 1) windows of w × w cells; rounded up, so that the
     tower can attend in chunks.
@@ -196,7 +196,7 @@ def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
 def qwen_image_processor(
     directory: Path, config: QwenConfig, buckets: Sequence[int] | None
 ) -> ImageProcessor:
-    """Qwen's processor."""
+    """Return Qwen's processor."""
     section = read_image_section(directory)
     vision = config.vision
     section.require("patch_size", (vision.patch_pixels,))

@@ -41,13 +41,13 @@ class QwenDecoder(Decoder):
         self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype), c.remat)
 
     def see(self, images: QwenImages) -> Float[Array, "B F D"]:
-        """Tokens of a row's images, one image after the other."""
+        """Return the tokens of a row's images, one image after the other."""
         return self.vision(images)
 
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: QwenImages | None
     ) -> Float[Array, "B S half"]:
-        """Angles of frame, row and column; equal for text."""
+        """Return the angles of frame, row and column; equal for text."""
         path = context.slots.positions + context.rotary_shift[:, None]
         positions = jnp.broadcast_to(path, (3, *path.shape))
         if images is not None and context.shape is not None:
@@ -97,7 +97,7 @@ def rotary_shift(images: QwenImages | None, batch: int) -> Int[Array, "B"]:
 
 
 def empty_images(config: QwenVisionConfig, batch: int, windows: int) -> QwenImages:
-    """Images of rows that have none, at the shapes of a bucket."""
+    """Return the images of rows that have none, at the shapes of a bucket."""
     slots = config.window_patches
     features = windows * config.window_cells**2
     pixels = config.channels * config.patch_pixels**2

@@ -60,7 +60,7 @@ QWEN_CHAT = """
 
 
 def read_qwen(directory: Path) -> Tokenizer | None:
-    """tokenizer.json, else vocab.json with merges.txt, else a tiktoken file of byte pairs."""
+    """Read tokenizer.json, else vocab.json with merges.txt, else a tiktoken file of byte pairs."""
     tiktoken = sorted(directory.glob("*.tiktoken"))
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")
@@ -79,7 +79,7 @@ def read_qwen(directory: Path) -> Tokenizer | None:
 def byte_pairs(
     vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[int, AddedToken]
 ) -> Library:
-    """Qwen's tokenizer from its vocabulary and merges.
+    """Return Qwen's tokenizer from its vocabulary and merges.
 
     UserError where the library would give an added token another id than it has.
     """
@@ -104,7 +104,7 @@ def byte_pairs(
 
 
 def tiktoken_pairs(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges from a file of `base64 rank` lines.
+    """Return the vocabulary and merges from a file of `base64 rank` lines.
 
     A token of rank r was made by merging the pair of earlier tokens into which the merges of lower
     rank cut it; running them on its bytes recovers the pair.

@@ -139,7 +139,7 @@ def repeat_frames(
 
 
 def patch_angles(place: Int[Array, "B n 2"], config: QwenVisionConfig) -> Float[Array, "B n half"]:
-    """Rotary angles: the first half of the pairs turns with the row, the second with the column."""
+    """Return rotary angles: half of the pairs turn with the row, the others with the column."""
     quarter = config.width // config.heads // 2
     angles = [rotary_angles(place[..., axis], quarter, config.rotary_base) for axis in (0, 1)]
     return jnp.concatenate(angles, axis=-1)

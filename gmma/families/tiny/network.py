@@ -138,5 +138,5 @@ def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Pol
 
 
 def empty_images(config: TinyConfig, batch: int) -> Float[Array, "B I H W C"]:
-    """Black images of so many rows."""
+    """Make black images of so many rows."""
     return jnp.zeros((batch, config.images, config.image_pixels, config.image_pixels, 3))

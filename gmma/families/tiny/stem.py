@@ -62,7 +62,7 @@ def patch_loss(
     pixels: UInt8[Array, "N p p C"],
     labels: Int[Array, "N targets"],
 ) -> Float[Array, ""]:
-    """Σ over targets of the mean cross-entropy; a label of −1 does not count."""
+    """Sum the mean cross-entropy over targets; a label of −1 does not count."""
     flat = pixels.reshape(len(pixels), -1).astype(jnp.float32) / 255
     features = Stem(config).apply({"params": learner["stem"]}, flat)
     pairs = zip(learner["heads"], labels.T, strict=True)
@@ -70,7 +70,7 @@ def patch_loss(
 
 
 def target_loss(logits: Float[Array, "N classes"], label: Int[Array, "N"]) -> Float[Array, ""]:
-    """Mean cross-entropy over the batch of the rows that have this target."""
+    """Return the mean cross-entropy over the batch of the rows that have this target."""
     held = label >= 0
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
     return jnp.where(held, loss, 0).mean()

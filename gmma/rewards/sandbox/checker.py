@@ -350,7 +350,7 @@ def _is_callable_for_peer(value: Any) -> bool:
 
 
 def _library_path(value: Any) -> list[str] | None:
-    """Module and name of a function, method, class or module of Python's own library."""
+    """Return the module and name of a function, method, class or module of Python's own library."""
     if isinstance(value, types.ModuleType):
         module, name = value.__name__, ""
     elif isinstance(value, _NAMED_IN_LIBRARY):

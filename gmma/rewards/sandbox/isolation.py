@@ -76,7 +76,7 @@ def _try(layer: str) -> None:
 
 
 def enter_namespaces(layers: Collection[str]) -> None:
-    """New namespaces for this process (the PID namespace: for its children), as nobody inside."""
+    """Enter new namespaces (the PID namespace: for its children), as nobody inside."""
     flags = sum(flag for layer, flag in _FLAGS.items() if layer in layers)
     user, group = os.geteuid(), os.getegid()
     if flags:
@@ -141,7 +141,7 @@ def confine_process(
 
 
 def _restrict_files(scratch: str, own_files: bool) -> None:
-    """Landlock: write under `scratch` alone, read there and in the system's directories."""
+    """Restrict files by Landlock: write under `scratch` alone, read there and in the system's."""
     version = kernel.landlock_version()
     if version == 0:
         raise OSError("Landlock is not there")

@@ -47,7 +47,7 @@ def mount(source: str, target: str, kind: str | None, flags: int, options: str =
 
 
 def make_read_only(target: str, recursive: bool) -> None:
-    """`mount_setattr`, which keeps the flags that a mount may not lose (Linux 5.12)."""
+    """Call `mount_setattr`, which keeps the flags that a mount may not lose (Linux 5.12)."""
     attributes = struct.pack("=QQQQ", _MOUNT_ATTR_READONLY_NOSUID_NODEV, 0, 0, 0)
     flags = _AT_RECURSIVE if recursive else 0
     result = _LIBC.syscall(
@@ -70,7 +70,7 @@ def drop_capabilities() -> None:
 
 
 def keep_few_arenas() -> None:
-    """One heap for all threads: each more would reserve 64 MiB of a limited address space."""
+    """Use one heap for all threads: each more would reserve 64 MiB of a limited address space."""
     _LIBC.mallopt(_M_ARENA_MAX, 1)
 
 

@@ -23,7 +23,7 @@ _SCALARS = frozenset({type(None), bool, str, float})
 
 
 def _pairs(mapping: dict) -> list:
-    """Key, value, key, value, …"""
+    """Return key, value, key, value, …"""
     return [part for pair in mapping.items() for part in pair]
 
 
@@ -180,9 +180,7 @@ def is_changed(container: Any, before: Any) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Convert an instance of a subclass of a built-in type to that type. Raises TypeError for
-    others.
-    """
+    """Convert an instance of a subclass of a built-in type to that type; else raise TypeError."""
     kinds: tuple[Any, ...] = (int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
     for kind in kinds:
         if isinstance(value, kind):

@@ -21,7 +21,7 @@ from gmma.tasks.task import Task, TermOptions, reading_options
 
 
 def build(config: ManipulationConfig, data_dir: Path) -> None:
-    """Draws the scenes, some ten a second on one core, and trains the tokenizer, where missing."""
+    """Draw the scenes, some ten a second on one core, and train the tokenizer, where missing."""
     prepare(storage(config, data_dir))
     prepare_tokenizer(config, data_dir)
 

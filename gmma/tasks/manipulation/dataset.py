@@ -69,7 +69,7 @@ class ManipulationConfig(TaskConfig):
             raise UserError(f"manipulation: {field} is {getattr(self, field)}; it must be {rule}")
 
     def count(self, split: str) -> int:
-        """Scenes in a split."""
+        """Return the number of scenes in a split."""
         return getattr(self, f"{split}_scenes")
 
     @property
@@ -80,7 +80,7 @@ class ManipulationConfig(TaskConfig):
 
 
 def scene_name(config: ManipulationConfig, split: str, index: int) -> tuple[str, int]:
-    """Kind and seed of scene `index` of a split."""
+    """Return the kind and seed of scene `index` of a split."""
     row, kind = divmod(index, len(config.kinds))
     first = SPLITS.index(split) * _SEEDS_PER_SPLIT + config.seed * _SEEDS_PER_SET
     return config.kinds[kind], first + row
@@ -174,7 +174,7 @@ def _columns(config: ManipulationConfig, record: Mapping[str, Any]) -> dict[str,
 
 
 def source(config: ManipulationConfig, data_dir: Path, split: str) -> ExampleSource:
-    """Random access to a split; raises UserError on an unknown split or before `build`.
+    """Open random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `kind` and `seed` name the scene, `frame_size` [w, h] is the picture's size in the
     units of an answer, `part` the colour asked for, and `answer` one right answer of many.

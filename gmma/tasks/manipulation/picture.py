@@ -52,7 +52,7 @@ def workable_tint(scene: Scene) -> Image.Image:
 
 
 def draw_guess(pen: ImageDraw.ImageDraw, scene: Scene, answer: Answer, frame: FrameSize) -> None:
-    """A cross at the point, beside it the action and the stage that the attempt reached."""
+    """Draw a cross at the point, beside it the action and the stage that the attempt reached."""
     came = attempt(scene, answer, frame)
     x, y = (
         min(max(coordinate / side, -0.01), 1.01) * _SIDE_PIXELS

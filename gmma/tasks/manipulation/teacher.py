@@ -45,7 +45,7 @@ def explain_answer(scene: Scene, answer: Answer, frame: FrameSize) -> str:
 def metrics(
     config: Any, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`success`: the joint reached its goal; `contact`: the right part was touched; `parsed`."""
+    """Measure `success` (the joint reached its goal), `contact` (the right part) and `parsed`."""
     columns = [example.columns for example in examples]
     names = ("kind", "seed", "frame_size")
     kinds, seeds, frames = ([column[name] for column in columns] for name in names)

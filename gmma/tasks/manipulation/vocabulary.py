@@ -29,7 +29,7 @@ def tokenizer_path(config: ManipulationConfig, data_dir: Path) -> Path:
 
 
 def prepare_tokenizer(config: ManipulationConfig, data_dir: Path) -> None:
-    """Trains the model on the training split's text, where it is not there."""
+    """Train the model on the training split's text, where it is not there."""
     path = tokenizer_path(config, data_dir)
     if not path.exists():
         corpus = read_corpus(config, data_dir)
@@ -37,7 +37,7 @@ def prepare_tokenizer(config: ManipulationConfig, data_dir: Path) -> None:
 
 
 def read_corpus(config: ManipulationConfig, data_dir: Path) -> Iterator[str]:
-    """Prompts and responses as the teacher writes them."""
+    """Yield the prompts and responses as the teacher writes them."""
     examples, rng = source(config, data_dir, "train"), np.random.default_rng(0)
     for index in range(min(len(examples), _CORPUS_SCENES)):
         example = examples[index]
