@@ -17,6 +17,7 @@ from gmma.commands import read_benchmark, resolve
 from gmma.config import config_from_json, job_to_json, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
+from gmma.rewards import REWARDS
 from gmma.run.assembly import assemble
 from gmma.run.experiments import load_experiment, load_maker
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
@@ -256,7 +257,20 @@ def test_a_parameter_with_the_name_of_an_option_is_refused(name, write):
         resolve([write(f"layers: int = 2, {name}: int = 3")], "train")
 
 
+def test_names_in_a_config_are_looked_for_beside_the_experiment(tmp_path, monkeypatch):
+    """When the file is read, when `experiment()` is called, and after it."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    for name in ("stood_here", "stood_there"):
+        (tmp_path / f"{name}.py").write_text("def near(): return 1")
+    sys.path.append(str(Path(__file__).parent))
+    source = "from tiny_digits import experiment as tiny\ndef experiment():\n    import stood_here"
+    (tmp_path / "own.py").write_text(f"{source}\n    return tiny()")
+    assert load_experiment(tmp_path / "own.py").name == "tiny"
+    assert REWARDS.find("stood_there:near")() == 1
+
+
 def test_a_file_beside_an_experiment_hides_no_library(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.delitem(sys.modules, "code", raising=False)
     (tmp_path / "code.py").write_text("raise ValueError")
     (tmp_path / "odd.py").write_text("import code\nexperiment = code.InteractiveConsole")

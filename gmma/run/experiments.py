@@ -15,7 +15,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -59,16 +59,13 @@ def load_module(path: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # One experiment may begin from another. Last, so that no library reads experiments/code.py in
-    # place of Python's own `code`.
+    # What stands beside the file can be imported, by the file, by the names in its config, and by
+    # workers. Last, so that no library reads experiments/code.py in place of Python's own `code`.
     beside = str(path.parent.absolute())
-    sys.path.append(beside)
-    try:
-        with users_code(path):
-            spec.loader.exec_module(module)
-    finally:
-        with suppress(ValueError):  # the file may have taken it away
-            sys.path.remove(beside)
+    if beside not in sys.path:
+        sys.path.append(beside)
+    with users_code(path):
+        spec.loader.exec_module(module)
     return module
 
 
