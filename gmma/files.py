@@ -78,10 +78,10 @@ def check_name(option: str, name: str) -> None:
             f"{option} = {name!r}; it must be a name of printable characters, without .. and "
             "without / at its ends"
         )
-    check_lengths(option, parts)
+    check_name_lengths(option, parts)
 
 
-def check_lengths(option: str, parts: Iterable[str]) -> None:
+def check_name_lengths(option: str, parts: Iterable[str]) -> None:
     """Raise UserError for a name that is too long for a file system."""
     for part in parts:
         size = len(part.encode(errors="replace"))
@@ -103,7 +103,7 @@ def check_output(option: str, path: RunPath, *, directory: bool = False) -> None
         return
     if not str(path).isprintable():
         raise UserError(f"{option} = {str(path)!r}; it must be a path of printable characters")
-    check_lengths(option, path.parts)
+    check_name_lengths(option, path.parts)
     kind = "directory" if directory else "file"
     if path.exists() and path.is_dir() != directory:
         other = "file" if directory else "directory"

@@ -12,7 +12,7 @@ from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
 from gmma.run.preflight import (
     check_batches,
-    check_lengths,
+    check_fits_slots,
     check_settings,
     trial_examples,
     unknown_metric,
@@ -47,11 +47,11 @@ def with_slots(parts, **slots):
 
 
 def test_every_record_of_text_is_read(parts):
-    check_lengths(parts)
+    check_fits_slots(parts)
     with pytest.raises(UserError, match=r"the prompt of record train/\d+ has 41 tokens"):
-        check_lengths(with_slots(parts, prompt_tokens=40))
+        check_fits_slots(with_slots(parts, prompt_tokens=40))
     with pytest.raises(UserError, match=r"the thought of record train/\d+ has 51 tokens"):
-        check_lengths(with_slots(parts, thought_tokens=50))
+        check_fits_slots(with_slots(parts, thought_tokens=50))
 
 
 def test_prompts_of_evaluation_are_read_too(parts, tmp_path):
@@ -60,13 +60,13 @@ def test_prompts_of_evaluation_are_read_too(parts, tmp_path):
     task = replace(parts.config.task, test_path=path)
     other = assemble(replace(parts.config, task=task, launch=LaunchConfig(data_dir=tmp_path)))
     with pytest.raises(UserError, match=r"the prompt of record test/0 has 46 tokens"):
-        check_lengths(other)
+        check_fits_slots(other)
 
 
 def test_demonstrations_matter_to_sft_alone(parts):
     short = with_slots(parts, thought_tokens=50)
     without = replace(short.config, sft=replace(short.config.sft, steps=0))
-    check_lengths(replace(short, config=without))
+    check_fits_slots(replace(short, config=without))
 
 
 def test_rewards_are_tried_on_some_records_of_each_task():

@@ -20,9 +20,9 @@ import jax
 from gmma.bench.programs import (
     Program,
     Timing,
+    bench_state,
     ratio,
     rollout_program,
-    start_state,
     step_program,
     time_programs,
     update_program,
@@ -129,7 +129,7 @@ def bench_layouts(
 
     rollout, params = time_programs(each(rollout_program), params, arguments.repeats)
     update, state = time_programs(
-        each(update_program, **options), start_state(params), arguments.repeats
+        each(update_program, **options), bench_state(params), arguments.repeats
     )
     return {"rollout": rollout, "update": update}, state.params
 
@@ -151,7 +151,7 @@ def bench_steps(
         shape.label: step_program(policy, shape, arguments.batch_prompts, **options)
         for shape in shapes
     }
-    timings, _ = time_programs(programs, start_state(params), arguments.repeats)
+    timings, _ = time_programs(programs, bench_state(params), arguments.repeats)
     return timings
 
 

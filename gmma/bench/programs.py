@@ -94,7 +94,7 @@ def random_packed(key: PRNGKeyArray, shape: TreeShape, batch: int, vocab_size: i
     return pack_tree(prompts, rollout, random_advantages(keys[3], shape, batch))
 
 
-def start_state(params: Params) -> TrainState:
+def bench_state(params: Params) -> TrainState:
     """Return a training state of AdamW with every parameter trained."""
     return TrainState(
         params=params,

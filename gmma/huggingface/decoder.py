@@ -6,7 +6,7 @@ from typing import Any
 
 from gmma.errors import gather
 from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Row, stacked
+from gmma.huggingface.table import Row, stacked_row
 from gmma.models.decoder import DecoderConfig
 from gmma.models.layers import ACTIVATIONS
 
@@ -103,7 +103,7 @@ def decoder_rows(c: DecoderConfig) -> tuple[Row, ...]:
             "query_norm": ("self_attn.q_norm", c.head_size),
             "key_norm": ("self_attn.k_norm", c.head_size),
         }
-    layer = partial(stacked, "text", "params/blocks/", "layers.{layer}.", c.layers)
+    layer = partial(stacked_row, "text", "params/blocks/", "layers.{layer}.", c.layers)
     embedding = (c.vocab_size, c.width)
     head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
     rows = [

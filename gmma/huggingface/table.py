@@ -41,7 +41,7 @@ class Row:
         return own if self.layers is None else (self.layers, *own)
 
 
-def stacked(
+def stacked_row(
     part: str,
     base: str,
     their_base: str,

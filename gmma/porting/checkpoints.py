@@ -162,7 +162,7 @@ def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DT
             f"{path} trained the family {model.family}, which transformers does not have; only "
             "runs of a ported directory can be exported"
         )
-    return read_run(path, model, step), model.dtype
+    return read_trained(path, model, step), model.dtype
 
 
 def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrained:
@@ -180,7 +180,7 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
     )
 
 
-def read_run(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
+def read_trained(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
     """Return the newest or given checkpoint of a run."""
     described = describe_pretrained(model.directory, model.dtype, architecture=model.architecture)
     held = restore_all_params(path, step)

@@ -114,10 +114,10 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
     for words in trial_warnings(parts, scorer, tried):
         warn(words)
     if not sees_images(parts.config, parts.task):
-        check_lengths(parts)
+        check_fits_slots(parts)
 
 
-def check_lengths(parts: Parts) -> None:
+def check_fits_slots(parts: Parts) -> None:
     """Check that the prompts and demonstrations of a task of text fit their slots.
 
     Also the prompts that evaluation will ask.

@@ -72,7 +72,7 @@ def push_effort(
     """
     joint = model.joint(scene.part).id
     axis, anchor = data.xaxis[joint], data.xanchor[joint]
-    way = np.cross(axis, surface.point - anchor) if turns(scene) else axis
+    way = np.cross(axis, surface.point - anchor) if is_hinged(scene) else axis
     effort = -np.sum(surface.normal * way, axis=1) / scene.arm
     return np.where(surface.body == model.body(scene.part).id, effort, 0.0)
 
@@ -93,7 +93,7 @@ def grid_points(image_size: tuple[int, int], count: int = GRID) -> np.ndarray:
     return np.stack([x.ravel(), y.ravel()], axis=1)
 
 
-def turns(scene: Scene) -> bool:
+def is_hinged(scene: Scene) -> bool:
     """Return whether the asked part turns on a hinge, rather than slides."""
     model = compile_scene(scene.mjcf)
     return bool(model.jnt_type[model.joint(scene.part).id] == mujoco.mjtJoint.mjJNT_HINGE)

@@ -29,7 +29,7 @@ class SurveyConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class KindTally:
     """Counts over some scenes of one kind."""
 
     scenes: int
@@ -41,7 +41,7 @@ class Tally:
     attempt_seconds: float  # worker time of all attempts
 
 
-def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> Tally:
+def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> KindTally:
     """Try one oracle answer and `guesses` blind ones in each scene; all drawn from its seed."""
     began = time.perf_counter()
     scenes = [draw_scene(kind, seed) for seed in seeds]
@@ -51,7 +51,7 @@ def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> Tally:
         rng = np.random.default_rng((1, scene.seed))
         oracle.append(attempt(scene, know_answer(scene, rng)))
         blind += [attempt(scene, guess_answer(rng)) for _ in range(guesses)]
-    return Tally(
+    return KindTally(
         scenes=len(scenes),
         oracle=sum(a.success for a in oracle),
         guesses=len(blind),
@@ -62,13 +62,13 @@ def survey_scenes(kind: str, seeds: Sequence[int], guesses: int) -> Tally:
     )
 
 
-def add_tallies(tallies: Sequence[Tally]) -> Tally:
+def add_tallies(tallies: Sequence[KindTally]) -> KindTally:
     """Return the sum of each count."""
-    names = Tally.__dataclass_fields__
-    return Tally(**{name: sum(getattr(t, name) for t in tallies) for name in names})
+    names = KindTally.__dataclass_fields__
+    return KindTally(**{name: sum(getattr(t, name) for t in tallies) for name in names})
 
 
-def survey(config: SurveyConfig) -> dict[str, Tally]:
+def survey(config: SurveyConfig) -> dict[str, KindTally]:
     """Return a tally per kind, over worker processes in chunks of 25 scenes."""
     seeds = range(config.first_seed, config.first_seed + config.scenes)
     chunks = [list(seeds[i : i + 25]) for i in range(0, config.scenes, 25)]
@@ -85,7 +85,7 @@ def survey(config: SurveyConfig) -> dict[str, Tally]:
     }
 
 
-def print_survey(tallies: dict[str, Tally], wall_seconds: float) -> None:
+def print_survey(tallies: dict[str, KindTally], wall_seconds: float) -> None:
     """Print one row per kind, and what all workers did together."""
     print(f"{'kind':8}{'scenes':>8}{'oracle':>9}{'guesses':>9}{'blind':>9}{'contact':>9}")
     for kind, t in tallies.items():

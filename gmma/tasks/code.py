@@ -28,7 +28,7 @@ from gmma.tasks.configs import TaskConfig
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
-from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_records
+from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_record_file
 from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
@@ -68,10 +68,10 @@ class CodeConfig(TaskConfig):
 
 def read_exercises(config: CodeConfig) -> dict[str, list[Exercise]]:
     """Return the exercises of each split that are not too long."""
-    records = read_records(config.train_path, "train")
+    records = read_record_file(config.train_path, "train")
     splits = _split_mbpp(records, config) or _split_by_hash(records, config)
     if config.test_path is not None:
-        splits["test"] = read_records(config.test_path, "test")
+        splits["test"] = read_record_file(config.test_path, "test")
     read = {split: list(_fitting(config, found, split)) for split, found in splits.items()}
     for split, exercises in read.items():
         if not exercises:

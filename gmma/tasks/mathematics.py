@@ -38,7 +38,7 @@ from gmma.tasks.records import (
     hold_out,
     place_of,
     read_number,
-    read_records,
+    read_record_file,
     read_trace,
     refuse_tags,
     require_text,
@@ -214,7 +214,7 @@ def _question(problem: Problem) -> str:
 def _read_fitting(config: MathConfig, path: Path, split: str) -> list[Problem]:
     problems = [
         read_problem(record)._replace(images=find_images(config, record, path))
-        for record in read_records(path, split)
+        for record in read_record_file(path, split)
     ]
     return [problem for problem in problems if _within(config.longest_question, problem.question)]
 

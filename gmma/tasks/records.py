@@ -43,7 +43,7 @@ class PlacedRecord(dict[str, Any]):
     where = "a record"
 
 
-def read_records(path: Path, split: str) -> list[RawRecord]:
+def read_record_file(path: Path, split: str) -> list[RawRecord]:
     """Return the records of a JSONL file, or those of a split of a prepared TFDS dataset.
 
     Raises UserError where there is neither, and for a line that is no JSON object.

@@ -133,7 +133,7 @@ def draw_path_scene(config: SceneConfig, split: str, rng: np.random.Generator) -
     gripper, *points = place_things(config, cells, rng)
     colours = rng.permutation(list(COLOURS))[:count].tolist()
     blocks = dict(zip(colours, points, strict=True))
-    draw_arm(picture, gripper, rng)
+    draw_gripper_arm(picture, gripper, rng)
     half = _THING_SHARE * config.scene_pixels
     pen = ImageDraw.Draw(picture)
     for colour, (x, y) in blocks.items():
@@ -156,7 +156,7 @@ def place_things(
     return list(corners * cell + rng.uniform(room, cell - room, corners.shape))
 
 
-def draw_arm(picture: Image.Image, gripper: np.ndarray, rng: np.random.Generator) -> None:
+def draw_gripper_arm(picture: Image.Image, gripper: np.ndarray, rng: np.random.Generator) -> None:
     """Draw two links from an edge of the image to the gripper, a white ring with a black core."""
     side = picture.width
     base = np.array([rng.uniform(0, side), side]) if rng.random() < 0.5 else np.array([0.0, side])

@@ -10,7 +10,7 @@ from text_data import GSM8K, write_jsonl
 from gmma.errors import UserError
 from gmma.tasks import TASKS
 from gmma.tasks.mathematics import MathConfig, read_problem
-from gmma.tasks.records import fingerprint, hold_out, read_records
+from gmma.tasks.records import fingerprint, hold_out, read_record_file
 
 
 def test_jsonl_and_the_public_builders_dataset_give_the_same_problems(tmp_path, monkeypatch):
@@ -21,19 +21,19 @@ def test_jsonl_and_the_public_builders_dataset_give_the_same_problems(tmp_path, 
     tfds.disable_progress_bar()
     builder = Gsm8k(data_dir=tmp_path / "tfds")
     builder.download_and_prepare(file_format="array_record", download_dir=tmp_path / "downloads")
-    assert read_records(path, "train") == GSM8K
+    assert read_record_file(path, "train") == GSM8K
     wanted = sorted(map(read_problem, GSM8K))
     for split in ("train", "test"):
-        assert sorted(map(read_problem, read_records(Path(builder.data_dir), split))) == wanted
+        assert sorted(map(read_problem, read_record_file(Path(builder.data_dir), split))) == wanted
     with pytest.raises(UserError, match="no split 'dev', only test, test_socratic, train, "):
-        read_records(Path(builder.data_dir), "dev")
+        read_record_file(Path(builder.data_dir), "dev")
 
 
 def test_a_line_may_hold_any_character_but_its_end(tmp_path):
     odd = [{"question": "a\u2028b\u0085c\x1cd\x0be", "answer": "1"}]
     path = tmp_path / "odd.jsonl"
     path.write_text('{"question": "a\u2028b\u0085c\\u001cd\\u000be", "answer": "1"}\n\n')
-    assert read_records(path, "train") == odd
+    assert read_record_file(path, "train") == odd
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_a_line_may_hold_any_character_but_its_end(tmp_path):
 def test_a_broken_line_is_named(tmp_path, text, message):
     (tmp_path / "broken.jsonl").write_text(text)
     with pytest.raises(UserError, match=message):
-        read_records(tmp_path / "broken.jsonl", "train")
+        read_record_file(tmp_path / "broken.jsonl", "train")
 
 
 def test_no_file_is_a_user_error(tmp_path):
-    for read in (lambda path: read_records(path, "train"), fingerprint):
+    for read in (lambda path: read_record_file(path, "train"), fingerprint):
         with pytest.raises(UserError, match="neither a JSONL file nor a directory"):
             read(tmp_path / "nothing.jsonl")
 

@@ -24,7 +24,7 @@ from gmma.tasks.exercises import read_exercise
 from gmma.tasks.formats import FORMATS
 from gmma.tasks.manifest import RecordsConfig, read_document, read_manifest
 from gmma.tasks.mathematics import MathConfig, read_problem
-from gmma.tasks.records import read_records
+from gmma.tasks.records import read_record_file
 from gmma.tasks.visual import demonstrations, storage
 from gmma.text.tokenizer import load_sentencepiece
 
@@ -416,7 +416,7 @@ def test_episodes_of_bridge_make_a_manifest(tmp_path):
 def test_a_file_of_another_kind_says_what_it_is(tmp_path, data, words):
     path = tmp_path / "records.jsonl"
     path.write_bytes(data)
-    for read in (lambda: read_records(path, "train"), lambda: read_document(path)):
+    for read in (lambda: read_record_file(path, "train"), lambda: read_document(path)):
         with pytest.raises(UserError) as error:
             read()
         for word in [*words, str(path)]:
@@ -426,7 +426,7 @@ def test_a_file_of_another_kind_says_what_it_is(tmp_path, data, words):
 def test_a_mark_of_utf_8_is_no_part_of_the_text(tmp_path):
     path = tmp_path / "records.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"question": "1?", "answer": "1"}\n')
-    assert read_records(path, "train") == [{"question": "1?", "answer": "1"}]
+    assert read_record_file(path, "train") == [{"question": "1?", "answer": "1"}]
     assert read_document(path) == [{"question": "1?", "answer": "1"}]
 
 
@@ -529,7 +529,7 @@ def test_a_problem_is_asked_with_its_pictures(tmp_path):
 def test_an_exercise_of_another_kind_is_named(tmp_path, change, words):
     path = write_jsonl(tmp_path / "a.jsonl", [MBPP[0] | change])
     with pytest.raises(UserError, match=rf"record 0 of {path}, line 1:? ?{words}"):
-        read_exercise(read_records(path, "train")[0], 1)
+        read_exercise(read_record_file(path, "train")[0], 1)
 
 
 def test_pictures_of_gmma_data_overwrite_no_other_tasks(tmp_path, monkeypatch, capsys):

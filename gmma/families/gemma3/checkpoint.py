@@ -17,7 +17,7 @@ from gmma.huggingface.decoder import (
     listed_local_layers,
 )
 from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Row, Table, stacked
+from gmma.huggingface.table import Row, Table, stacked_row
 from gmma.models.decoder import NO_WINDOW, DType
 from gmma.models.layers import ACTIVATIONS
 
@@ -213,7 +213,9 @@ def gemma3_table(config: Gemma3Config) -> Table:
 def vision_rows(c: SiglipConfig) -> tuple[Row, ...]:
     """Return the SigLIP tower, its pooling head included where the checkpoint carries one."""
     whole = partial(Row, part="vision")
-    layer = partial(stacked, "vision", "params/vision/blocks/", "encoder.layers.{layer}.", c.layers)
+    layer = partial(
+        stacked_row, "vision", "params/vision/blocks/", "encoder.layers.{layer}.", c.layers
+    )
     square = (c.width, c.width)
     linears = {
         "query": ("self_attn.q_proj", square),

@@ -15,7 +15,7 @@ from gmma.huggingface.decoder import (
     listed_local_layers,
 )
 from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Row, Table, stacked
+from gmma.huggingface.table import Row, Table, stacked_row
 from gmma.models.decoder import NO_WINDOW, DType
 from gmma.models.layers import ACTIVATIONS
 
@@ -177,7 +177,7 @@ def vision_rows(c: QwenVisionConfig, out_width: int) -> tuple[Row, ...]:
         "mlp/down": ("mlp.down_proj", (c.width, c.mlp)),
     }
     whole = partial(Row, part="vision")
-    layer = partial(stacked, "vision", "params/vision/blocks/", "blocks.{layer}.", c.layers)
+    layer = partial(stacked_row, "vision", "params/vision/blocks/", "blocks.{layer}.", c.layers)
     base, kernel = "params/vision/", (c.width, c.channels, c.frames, *2 * (c.patch_pixels,))
     rows = [
         whole(

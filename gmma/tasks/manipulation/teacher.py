@@ -10,7 +10,7 @@ from gmma.rewards.manipulation import attempt_all
 from gmma.simulator.attempt import Answer, format_answer, parse_answer
 from gmma.simulator.policies import know_answer
 from gmma.simulator.scene import Scene
-from gmma.simulator.sight import draw_scene, turns, visible_box
+from gmma.simulator.sight import draw_scene, is_hinged, visible_box
 from gmma.tasks.task import Demonstration
 from gmma.types import Example
 
@@ -34,7 +34,7 @@ def demonstrate(config: Any, example: Example, rng: np.random.Generator) -> Demo
 def explain_answer(scene: Scene, answer: Answer, frame: FrameSize) -> str:
     """Say where the part is, how it moves, and why to push or to pull at the point."""
     x, y = (int(coordinate) for coordinate in answer.point)
-    moves = "It turns on a hinge, and far from that" if turns(scene) else "It slides, and"
+    moves = "It turns on a hinge, and far from that" if is_hinged(scene) else "It slides, and"
     looks = "the way" if answer.action == "pull" else "against the way"
     return (
         f"The {scene.part} {scene.kind} is within {list(visible_box(scene, frame))}. "
