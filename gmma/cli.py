@@ -29,6 +29,9 @@ from gmma.hardware.preemption import Ended
 
 def command_train(arguments: Sequence[str]) -> None:
     """Train an experiment, or go on with a run."""
+    from gmma.options.parsing import split_experiment
+
+    split_experiment(arguments, "train")  # help ends here, before JAX is imported
     from gmma.commands import train_command
 
     train_command(arguments)
@@ -36,6 +39,9 @@ def command_train(arguments: Sequence[str]) -> None:
 
 def command_sweep(arguments: Sequence[str]) -> None:
     """Run a sweep's arms and seeds, and compare them."""
+    from gmma.options.parsing import split_experiment
+
+    split_experiment(arguments, "sweep")
     from gmma.sweep.command import sweep_command
 
     sweep_command(arguments)
@@ -43,34 +49,53 @@ def command_sweep(arguments: Sequence[str]) -> None:
 
 def command_variance(arguments: Sequence[str]) -> None:
     """Variance of the thought advantage: formula, simulation, measurement."""
+    from gmma.options.arguments import VarianceArguments
+    from gmma.options.parsing import parse
+
+    given = parse(VarianceArguments, arguments, prog="gmma variance")
     from gmma.variance.command import variance_command
 
-    variance_command(arguments)
+    variance_command(given)
 
 
 def command_eval(arguments: Sequence[str]) -> None:
     """Evaluate a run's checkpoint."""
+    from gmma.options.arguments import EvalArguments
+    from gmma.options.parsing import parse
+
+    given = parse(EvalArguments, arguments, prog="gmma eval")
     from gmma.commands import eval_command
 
-    eval_command(arguments)
+    eval_command(given)
 
 
 def command_sample(arguments: Sequence[str]) -> None:
     """Grow one tree from a run's checkpoint."""
+    from gmma.options.arguments import SampleArguments
+    from gmma.options.parsing import parse
+
+    given = parse(SampleArguments, arguments, prog="gmma sample")
     from gmma.commands import sample_command
 
-    sample_command(arguments)
+    sample_command(given)
 
 
 def command_report(arguments: Sequence[str]) -> None:
     """Write a run or a sweep as one HTML page."""
+    from gmma.options.arguments import ReportArguments
+    from gmma.options.parsing import parse
+
+    given = parse(ReportArguments, arguments, prog="gmma report")
     from gmma.report.command import report_command
 
-    report_command(arguments)
+    report_command(given)
 
 
 def command_data(arguments: Sequence[str]) -> None:
     """Build an experiment's dataset and show some of it."""
+    from gmma.options.parsing import split_experiment
+
+    split_experiment(arguments, "data")
     from gmma.commands import data_command
 
     data_command(arguments)
@@ -78,13 +103,20 @@ def command_data(arguments: Sequence[str]) -> None:
 
 def command_bench(arguments: Sequence[str]) -> None:
     """Time the tree against prompt-shared and flat rows."""
-    from gmma.commands import bench_command
+    from gmma.options.arguments import BenchArguments
+    from gmma.options.parsing import parse
 
-    bench_command(arguments)
+    given = parse(BenchArguments, arguments, prog="gmma bench")
+    from gmma.bench.command import bench
+
+    bench(given)
 
 
 def command_plan(arguments: Sequence[str]) -> None:
     """Compile an experiment for TPU slices that are not there."""
+    from gmma.options.parsing import split_experiment
+
+    split_experiment(arguments, "plan")
     from gmma.commands import plan_command
 
     plan_command(arguments)
@@ -92,9 +124,54 @@ def command_plan(arguments: Sequence[str]) -> None:
 
 def command_port(arguments: Sequence[str]) -> None:
     """Hugging Face directories in and out."""
-    from gmma.porting.command import port_command
+    verb, *rest = arguments or [""]
+    if verb in ("-h", "--help"):
+        print(f"gmma port {'|'.join(VERBS)} …, each with --help")
+        raise SystemExit(0)
+    if verb not in VERBS:
+        problem = f"no command {verb!r}" if verb else "which command?"
+        raise UserError(f"{problem}; gmma port {'|'.join(VERBS)} …, each with --help")
+    VERBS[verb](rest)
 
-    port_command(arguments)
+
+def port_import(arguments: Sequence[str]) -> None:
+    """Write a Hugging Face directory as a checkpoint."""
+    from gmma.options.arguments import ImportArguments
+    from gmma.options.parsing import parse
+
+    given = parse(ImportArguments, arguments, prog="gmma port import")
+    from gmma.porting.command import import_command
+
+    import_command(given)
+
+
+def port_export(arguments: Sequence[str]) -> None:
+    """Write a run as a Hugging Face directory, or its adapters."""
+    from gmma.options.arguments import ExportArguments
+    from gmma.options.parsing import parse
+
+    given = parse(ExportArguments, arguments, prog="gmma port export")
+    from gmma.porting.command import export_command
+
+    export_command(given)
+
+
+def port_check(arguments: Sequence[str]) -> None:
+    """List what is wrong with a Hugging Face directory."""
+    from gmma.options.arguments import CheckArguments
+    from gmma.options.parsing import parse
+
+    given = parse(CheckArguments, arguments, prog="gmma port check")
+    from gmma.porting.command import check_command
+
+    check_command(given)
+
+
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "import": port_import,
+    "export": port_export,
+    "check": port_check,
+}
 
 
 COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {

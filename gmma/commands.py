@@ -6,34 +6,32 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
-from gmma.bench.command import BenchArguments, bench
 from gmma.config import (
     EvalConfig,
     ExperimentConfig,
     HostsConfig,
     MeshConfig,
-    check_values,
     config_from_json,
     job_to_json,
     launch_from_json,
     options_to_json,
-    require,
     with_launch,
 )
 from gmma.errors import UserError
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
+from gmma.options.arguments import EvalArguments, SampleArguments
+from gmma.options.launch import LaunchOverride, MeshOverride
+from gmma.options.parsing import parse, split_experiment
 from gmma.plan.command import PROGRAMS, plan_experiment
 from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
@@ -47,7 +45,7 @@ from gmma.run.benchmarks import (
 )
 from gmma.run.data import example_batches
 from gmma.run.evaluate import grow_examples, save_evaluation
-from gmma.run.experiments import MARKERS, line_of, load_maker, make_config, take_parameters
+from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 from gmma.run.feed import in_frame
 from gmma.run.outcome import format_interval
 from gmma.run.programs import make_credit, make_grow
@@ -57,32 +55,9 @@ from gmma.scoring import counted_answers, read_texts, score_answers
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
 from gmma.tasks.records import fingerprint
-from gmma.tasks.storage import SPLITS
 from gmma.train import train
 
 T = TypeVar("T")
-
-
-def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
-    """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
-    extra = {} if default is None else {"default": default}
-    given = tyro.cli(kind, args=list(arguments), prog=prog, config=MARKERS, **extra)
-    check_values(given)
-    return given
-
-
-def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
-    """The experiment file, which comes first, and the rest; help needs no file."""
-    usage = (
-        f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
-        "[--parameter value …] [--field value …]; --help after the file lists every one"
-    )
-    if arguments and arguments[0] in ("-h", "--help"):
-        print(usage)
-        raise SystemExit(0)
-    if not arguments or arguments[0].startswith("-"):
-        raise UserError(f"which experiment? {usage}")
-    return Path(arguments[0]), list(arguments[1:])
 
 
 def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, bool]:
@@ -151,24 +126,6 @@ def home_of_runs(run_dir: RunPath, name: str) -> RunPath:
     return place.parents[len(parts) - 1] if place.parts[-len(parts) :] == parts else place.parent
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeshOverride:
-    """Devices along mesh axes in place of the run's own; −1 on one of them takes all left."""
-
-    data: int | None = None  # copies of the parameters; None: as in the run
-    fsdp: int | None = None  # parts of the parameters; None: as in the run
-    tensor: int | None = None  # parts of every layer; None: as in the run
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchOverride:
-    """What a command that reads a run has in place of the run's newest launch."""
-
-    # None given: the run's own where it fits the devices
-    mesh: MeshOverride = dataclasses.field(default_factory=MeshOverride)
-    data_dir: Path | None = None  # where the datasets are; None: as in the run
-
-
 def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     """A run's config for the devices that are here: on the mesh that is given, or on the run's own;
     where they do not make that up, every device holds a part of the parameters.
@@ -187,41 +144,6 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     return with_launch(config, mesh=MeshConfig(data=1, fsdp=-1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvalArguments:
-    """Evaluate a run's checkpoint on held-out examples of its own task, or of others."""
-
-    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
-    step: int | None = None  # of the checkpoint; None: the newest
-    # all, names of tasks, experiment files, each with its options: "FILE.py --backbone gemma3_4b";
-    # none: the run's own task
-    tasks: tuple[str, ...] = ()
-    split: str = "test"  # train, validation or test
-    examples: int | None = None  # how many of the split, from its start; None: as in the run
-    samples: int | None = None  # sampled answers per example; greedy is done besides
-    temperature: float | None = None  # of the sampled answers
-    top_p: float | None = None  # of the sampled answers
-    batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
-    pictures: int = 3  # of the best examples, and as many of the worst, of each task
-    # JSON with every value, pictures in a folder beside it; None:
-    # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
-    output: RunPath | None = None
-    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=LaunchOverride
-    )
-    hosts: HostsConfig = dataclasses.field(default_factory=HostsConfig)  # as in gmma train
-
-    def __post_init__(self) -> None:
-        require(self.pictures >= 0, "pictures", self.pictures, "0 (none) or more")
-        check_split(self.split)
-
-
-def check_split(split: str) -> None:
-    """Raise UserError for a split that no task has."""
-    if split not in SPLITS:
-        raise UserError(f"no split {split!r}; choose one of {', '.join(SPLITS)}")
-
-
 def override(config: T, **values: Any) -> T:
     """A dataclass with those fields replaced that are given, None being not given."""
     return dataclasses.replace(config, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
@@ -238,9 +160,8 @@ def read_benchmark(given: str) -> ExperimentConfig:
     return parse_experiment(path, words, prog=f"gmma eval --tasks {path}")
 
 
-def eval_command(arguments: Sequence[str]) -> None:
+def eval_command(given: EvalArguments) -> None:
     """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
-    given = parse(EvalArguments, arguments, prog="gmma eval")
     trained = load_run(given.run_dir)
     hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(trained)})
     config = placed(trained, given.launch)
@@ -294,27 +215,8 @@ def print_benchmark(found: Outcome, title: str) -> None:
     print_table(f"{found.name}: {title}", ["", "mean [95 % interval]"], rows)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SampleArguments:
-    """Grow one tree from a run's checkpoint, print it, and draw it."""
-
-    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
-    example: int = 0  # row of the split
-    split: str = "test"  # train, validation or test
-    step: int | None = None  # of the checkpoint; None: the newest
-    seed: int = 0  # of the sampling
-    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
-    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = dataclasses.field(
-        default_factory=LaunchOverride
-    )
-
-    def __post_init__(self) -> None:
-        check_split(self.split)
-
-
-def sample_command(arguments: Sequence[str]) -> None:
+def sample_command(given: SampleArguments) -> None:
     """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
-    given = parse(SampleArguments, arguments, prog="gmma sample")
     config = placed(load_run(given.run_dir), given.launch)
     output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
     check_output("output", output, directory=True)
@@ -417,8 +319,3 @@ def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[st
         else:
             values.append(value)
     return values, others
-
-
-def bench_command(arguments: Sequence[str]) -> None:
-    """`gmma bench`: one table for the layouts, one for T4A1, T4A4 and T16A1."""
-    bench(parse(BenchArguments, arguments, prog="gmma bench"))

@@ -5,11 +5,8 @@ field; the resolved config is printed and saved, and is enough to repeat the run
 field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
 """
 
-import math
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass, replace
-from pathlib import Path, PurePath
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
@@ -18,19 +15,23 @@ from pydantic_core import PydanticSerializationError
 
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
-from gmma.families.tiny.network import TinyConfig
+from gmma.families.tiny.config import TinyConfig
 from gmma.files import RunPath, check_name
 from gmma.named import Named
+from gmma.options.checks import check_values, require
+from gmma.options.launch import HostsConfig as HostsConfig
+from gmma.options.launch import LaunchConfig as LaunchConfig
+from gmma.options.launch import MeshConfig as MeshConfig
+from gmma.options.sampling import SamplingConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
-from gmma.sampling import SamplingConfig
 from gmma.tasks.configs import AnyTaskConfig, TaskConfig
 from gmma.tasks.mixture import MixtureConfig
-from gmma.types import TreeShape
 
 if TYPE_CHECKING:
     from gmma.advantage import Credit
     from gmma.surrogate import Surrogate
+    from gmma.types import TreeShape  # which imports JAX
 
 Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
@@ -40,43 +41,6 @@ CREDITS: "Named[Credit]" = Named("credit rule", {"grpo_ma": "gmma.advantage:mult
 SURROGATES: "Named[Surrogate]" = Named("surrogate", {"clipped": "gmma.surrogate:clipped_surrogate"})
 RolloutLayout = Literal["gathered", "sharded"]
 ModelConfig = TinyConfig | PretrainedConfig
-
-
-def require(holds: bool, field_name: str, value: object, rule: str) -> None:
-    """Raise a `UserError` that names the field, its value and the rule."""
-    if not holds:
-        raise UserError(f"{field_name} = {value}; it must be {rule}")
-
-
-LARGEST_INT = 2**31 - 1  # steps, sizes and counts are int32 on the devices
-LARGEST_SEED = 2**32 - 1  # of a JAX key
-LARGEST_FLOAT = 3.4028234e38  # float32's; beyond it a device has infinity
-
-
-def check_values(held: Any, place: str = "") -> None:
-    """Raise UserError for a value that no run could use, anywhere in a dataclass.
-
-    Numbers are finite and fit the devices, seeds are no less than 0, paths are printable, texts can
-    be written as UTF-8. What a field of its own must be, its own dataclass says.
-    """
-    if is_dataclass(held):
-        for part in fields(held):
-            check_values(getattr(held, part.name), f"{place}.{part.name}".lstrip("."))
-    elif isinstance(held, tuple | list):
-        for index, one in enumerate(held):
-            check_values(one, f"{place}.{index}")
-    elif isinstance(held, float):
-        holds = math.isfinite(held) and abs(held) <= LARGEST_FLOAT
-        require(holds, place, held, f"a finite number, up to {LARGEST_FLOAT:.2g}")
-    elif isinstance(held, int) and place.rpartition(".")[2] == "seed":
-        require(0 <= held <= LARGEST_SEED, place, held, f"within 0 … {LARGEST_SEED}")
-    elif isinstance(held, int) and ".options." not in place:
-        require(abs(held) <= LARGEST_INT, place, held, f"{LARGEST_INT} or less")
-    elif isinstance(held, PurePath):
-        require(str(held).isprintable(), place, repr(str(held)), "a path of printable characters")
-    elif isinstance(held, str):
-        whole = held.isascii() or held.encode("utf-8", "ignore").decode() == held
-        require(whole and "\0" not in held, place, repr(held), "text that UTF-8 can write")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,8 +62,10 @@ class TreeConfig:
             require(value >= 1, f"tree.{name}", value, "1 or more")
 
     @property
-    def shape(self) -> TreeShape:
+    def shape(self) -> "TreeShape":
         """The static shape of every tree of the run."""
+        from gmma.types import TreeShape
+
         return TreeShape(
             prompt=self.prompt_tokens,
             thought=self.thought_tokens,
@@ -284,20 +250,6 @@ class StopConfig:
             require(getattr(self, name) >= 1, f"stop.{name}", getattr(self, name), "1 or more")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeshConfig:
-    """Devices along the mesh axes; −1 on one of them takes all that are left."""
-
-    data: int = -1  # copies of the parameters, each with its part of the batch
-    fsdp: int = 1  # parts of the parameters, each with its part of the batch
-    tensor: int = 1  # parts of every layer
-
-    def __post_init__(self) -> None:
-        sizes = (self.data, self.fsdp, self.tensor)
-        require(all(s == -1 or s >= 1 for s in sizes), "mesh", sizes, "sizes of 1 or more, or −1")
-        require(sizes.count(-1) <= 1, "mesh", sizes, "−1 on at most one axis")
-
-
 def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
     """Every term is for a task that there is, and every task of a mixture has a term."""
     titles = task.titles if isinstance(task, MixtureConfig) else ()
@@ -313,53 +265,6 @@ def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
                 f"no term of the reward is for task '{title}' of the mixture, whose answers would "
                 "all earn 0; add a RewardTerm with that task, or one without a task"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HostsConfig:
-    """The processes that train together, one a host (`gmma/hardware/hosts.py`, `docs/tpu.md`)."""
-
-    # alone: this process is the whole run; slice: JAX asks the TPU VM for the other hosts;
-    # given: the three fields below say
-    join: Literal["alone", "slice", "given"] = "alone"
-    coordinator: str | None = None  # HOST:PORT, where the process with index 0 listens
-    count: int | None = None  # processes of the run
-    index: int | None = None  # of this process, from 0; 0 writes the files and prints
-    start_seconds: int = 300  # to wait for the others at the start
-    heartbeat_seconds: int = 30  # a host that is silent for so long is lost, and the others end
-    stop_seconds: int = 15  # to wait for the others at the end, or for a failing host's clean-up
-
-    def __post_init__(self) -> None:
-        for name in ("start_seconds", "heartbeat_seconds", "stop_seconds"):
-            value = getattr(self, name)
-            require(value >= 1, f"hosts.{name}", value, "1 or more")
-        given = (self.coordinator, self.count, self.index)
-        if self.join == "given":
-            found = re.fullmatch(r"\S+:([0-9]{1,5})", self.coordinator or "")
-            whole = found is not None and 1 <= int(found[1]) <= 65535
-            require(whole, "hosts.coordinator", self.coordinator, "HOST:PORT, a port up to 65535")
-            require((self.count or 0) >= 1, "hosts.count", self.count, "1 or more")
-            fits = self.index is not None and 0 <= self.index < (self.count or 0)
-            require(fits, "hosts.index", self.index, f"from 0 and below hosts.count = {self.count}")
-        elif given != (None, None, None):
-            raise UserError(
-                f"hosts.coordinator, count, index = {given} with hosts.join = {self.join}: set "
-                "hosts.join to given"
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class LaunchConfig:
-    """Where and on what a run is started; no number of it depends on this.
-
-    Each start of a run may have another: it is no part of the experiment that is saved.
-    """
-
-    hosts: HostsConfig = field(default_factory=HostsConfig)
-    # Sums over devices are rounded as they are cut: numbers are equal bit for bit on one mesh.
-    mesh: MeshConfig = field(default_factory=MeshConfig)
-    data_dir: Path = Path("data")  # datasets are built and read here
-    runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
-import fsspec
 import tyro
 from etils import epath
 from pydantic import PlainSerializer, PlainValidator
@@ -61,6 +60,8 @@ def check_bucket(path: RunPath) -> None:
         return
     if importlib.util.find_spec("tensorflow") is not None:
         return
+    import fsspec  # slow, and only buckets need it: help does not wait for it
+
     try:
         fsspec.get_filesystem_class("gcs" if scheme == "gs" else scheme)
     except (ImportError, ValueError) as error:

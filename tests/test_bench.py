@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import pytest
 
 from gmma.bench import command
-from gmma.bench.command import MODELS, BenchArguments, BenchModel, bench, layouts, rows_of
+from gmma.bench.command import MODELS, BenchModel, bench, layouts, rows_of
 from gmma.bench.programs import Program, Timing, ratio, time_programs
 from gmma.families.tiny.network import TinyConfig, tiny_policy
+from gmma.options.arguments import BenchArguments
 from gmma.tree import TreeShape
 
 

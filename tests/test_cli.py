@@ -16,9 +16,12 @@ from tiny_digits import experiment
 from tiny_run import TINY, open_tiny, tree_of
 
 from gmma import cli, commands
-from gmma.commands import EvalArguments, LaunchOverride, SampleArguments, parse, placed
+from gmma.commands import placed
 from gmma.config import LaunchConfig, MeshConfig, config_to_json, with_launch
 from gmma.errors import CODE_USER_ERROR
+from gmma.options.arguments import EvalArguments, SampleArguments
+from gmma.options.launch import LaunchOverride
+from gmma.options.parsing import parse
 from gmma.records.checkpoint import save_config
 from gmma.records.console import print_table
 from gmma.run.assembly import run_scorer

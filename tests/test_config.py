@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from tiny_digits import experiment
 
-from gmma.commands import parse
 from gmma.config import (
     CheckpointConfig,
     EvalConfig,
@@ -26,6 +25,7 @@ from gmma.config import (
 )
 from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig
+from gmma.options.parsing import parse
 from gmma.rewards.terms import RewardTerm
 from gmma.sampling import SamplingConfig
 

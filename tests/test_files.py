@@ -12,7 +12,6 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from tiny_digits import experiment
 
-from gmma.commands import parse
 from gmma.config import ExperimentConfig, config_from_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import (
@@ -26,6 +25,7 @@ from gmma.files import (
     run_path,
     write_whole,
 )
+from gmma.options.parsing import parse
 from gmma.records.checkpoint import check_start, checkpoint_steps, save_config
 from gmma.records.checksums import find_damage, write_checksums
 from gmma.records.metrics import open_writer, read_records

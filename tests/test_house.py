@@ -8,7 +8,9 @@ PACKAGE = Path(__file__).parents[1] / "gmma"
 # and from its own line only within one folder.
 FLOORS = (
     ("errors", "intervals", "masked", "theory", "types"),
-    ("files", "named", "sampling", "advantage", "surrogate", "answers", "text", "tree"),
+    ("files", "named"),
+    ("options",),
+    ("sampling", "advantage", "surrogate", "answers", "text", "tree"),
     ("simulator", "models"),
     ("rewards", "rollout"),
     ("images",),

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_run import open_tiny
 
+from gmma import cli
 from gmma.errors import UserError
-from gmma.variance.command import live_prompts, slope, variance_command
+from gmma.variance.command import live_prompts, slope
 from gmma.variance.simulation import resampled, simulated_variance, variance_between_parts
 
 ANSWERS = (1, 2, 8)
@@ -92,7 +93,7 @@ def test_wrong_options_are_refused(arguments, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = ["--trees", "1600", "--thoughts-grid", "3"]
     with pytest.raises(UserError, match=message):
-        variance_command([*arguments, *small])
+        cli.command_variance([*arguments, *small])
 
 
 def test_a_policy_s_thoughts_are_measured(tmp_path_factory, tmp_path):
@@ -122,7 +123,7 @@ def test_prompts_without_a_difference_are_left_out():
 def test_given_means_need_no_run(tmp_path, capsys):
     """The command alone: formula and simulation for the means it is given."""
     options = ["--means", "0.1", "0.5", "0.9", "--answers", "64", "256", "--thoughts-grid", "3"]
-    variance_command([*options, "--trees", "16000", "--output", str(tmp_path)])
+    cli.command_variance([*options, "--trees", "16000", "--output", str(tmp_path)])
     assert "against log M, formula: -1.00" in capsys.readouterr().out
     found = json.loads((tmp_path / "variance.json").read_text())["against_answers"]
     assert found["slopes"]["formula"] == pytest.approx(-1)

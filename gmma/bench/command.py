@@ -12,8 +12,7 @@ figures are medians, and ratios are taken repeat by repeat. Weights and tokens a
 
 import json
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
@@ -27,11 +26,10 @@ from gmma.bench.programs import (
     time_programs,
     update_program,
 )
-from gmma.config import require
-from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.files import check_output, write_whole
 from gmma.models.policy import Policy
+from gmma.options.arguments import BenchArguments
 from gmma.records.console import print_table
 from gmma.types import Params, TreeShape
 
@@ -74,31 +72,6 @@ MODELS: dict[str, BenchModel] = {
         chunk_slots=128,
     ),
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class BenchArguments:
-    """Time rollout and update of random weights: tree against prompt-shared against flat rows."""
-
-    model: Literal["tiny", "0.5b", "3b"] = "tiny"  # parameters; AdamW takes 16 bytes for each
-    dtype: Literal["float32", "bfloat16"] | None = None  # of activations; None: as the model has
-    batch_prompts: int = 4  # B
-    thoughts: int = 4  # K
-    answers: int = 4  # M
-    repeats: int = 5  # timed runs of each program; the median is reported
-    cases: int | None = None  # how many of the model's sizes, from the first; None: all
-    microbatches: int = 1  # of an update, in every layout
-    output: Path | None = None  # JSON with every figure
-
-    def __post_init__(self) -> None:
-        for name in ("batch_prompts", "thoughts", "answers", "repeats", "cases", "microbatches"):
-            value = getattr(self, name)
-            require(value is None or value >= 1, name, value, "1 or more")
-        if self.batch_prompts % self.microbatches:
-            raise UserError(
-                f"batch_prompts = {self.batch_prompts} is not divisible by microbatches = "
-                f"{self.microbatches}; choose a multiple"
-            )
 
 
 def layouts(shape: TreeShape) -> dict[str, TreeShape]:

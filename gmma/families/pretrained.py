@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gmma.models.layers import Attention, Remat
-from gmma.models.lora import LoraConfig
+from gmma.options.networks import Attention, LoraConfig, Remat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ where it must: `see` turns images into features, `angles` gives the rotary angle
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -32,11 +32,11 @@ from gmma.models.layers import (
 from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context, Policy, no_image_groups, no_rotary_shift, policy_of
 from gmma.models.vision import place_images
+from gmma.options.networks import DType as DType
 from gmma.tree.layout import prompt_only
 from gmma.types import PyTree, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
-DType = Literal["float32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -14,6 +14,8 @@ from gmma.models.attention import Level, decode_attention, packed_attention
 from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context
 from gmma.models.splash import on_tpu, splash_attention
+from gmma.options.networks import Attention as Attention
+from gmma.options.networks import Remat as Remat
 
 Initializer = Callable[..., Array]
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
@@ -23,10 +25,6 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "relu": nn.relu,
 }
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
-# Attention of packed trees: by levels, or by a TPU kernel; `auto` takes the kernel on TPUs.
-# `splash_interpreted` is the kernel as plain operations, on any device, for tests.
-Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
-Remat = Literal["none", "full", "dots"]
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,

@@ -6,7 +6,7 @@ and not Qwix: what is needed is these few lines, and stacked layers under scan n
 """
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +15,10 @@ from jax.sharding import PartitionSpec
 
 from gmma.errors import UserError
 from gmma.models.policy import Policy
+from gmma.options.networks import LoraConfig as LoraConfig
 from gmma.types import Params, PyTree
 
 KERNEL = "/kernel"
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """The linear layers that get adapters, and the adapters' size."""
-
-    rank: int = 16
-    # α: the adapter's share is α / rank, multiplied into `a` at the start (our choice), so that
-    # exported adapters have α = rank.
-    alpha: float = 16.0
-    # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`.
-    patterns: tuple[str, ...] = (r"blocks/(query|key|value|out)", r"blocks/mlp/(gate|up|down)")
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise UserError(f"lora.rank = {self.rank}; it must be 1 or more")
-        if not self.alpha > 0:
-            raise UserError(f"lora.alpha = {self.alpha}; it must be above 0")
-        for pattern in self.patterns:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise UserError(
-                    f"lora.patterns: {pattern!r} is no regular expression ({error})"
-                ) from None
 
 
 def adapted_paths(params: Params, config: LoraConfig) -> list[str]:

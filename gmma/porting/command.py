@@ -1,16 +1,10 @@
 """`gmma port import|export|check`: what the command does with its arguments."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
-import tyro
-
-from gmma.config import MeshConfig
 from gmma.errors import UserError
 from gmma.huggingface.chat import DIFFERENCE, TEMPLATE, write_chat_template
-from gmma.models.decoder import DType
+from gmma.options.arguments import CheckArguments, ExportArguments, ImportArguments
 from gmma.porting.adapters import save_adapters
 from gmma.porting.check import check_directory
 from gmma.porting.checkpoints import (
@@ -28,48 +22,8 @@ T = TypeVar("T")
 GB = 1e9
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckArguments:
-    """List everything that is wrong with a Hugging Face directory."""
-
-    directory: tyro.conf.Positional[Path]
-    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImportArguments:
-    """Write a Hugging Face directory as a checkpoint that `--init-from` takes."""
-
-    directory: tyro.conf.Positional[Path]
-    output: tyro.conf.Positional[
-        Path
-    ]  # a new directory; its huggingface/ is then --model.directory
-    dtype: DType = "bfloat16"  # of the parameters
-    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
-    mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, fsdp=-1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportArguments:
-    """Write a run as a directory that transformers loads, or its adapters for peft."""
-
-    source: tyro.conf.Positional[Path]  # runs/NAME, an import, or a checkpoint in either
-    output: tyro.conf.Positional[Path]
-    merge: bool = False  # the whole model, adapters added to the weights; so it is without a flag
-    adapters: bool = False  # the adapters alone
-    step: int | None = None  # of the checkpoint; None: the newest
-    dtype: DType | None = None  # of the tensors; None: that of the run's activations
-
-
-def parse(kind: type[T], name: str, arguments: Sequence[str]) -> T:
-    """Parse arguments into a dataclass; a bare `--flag` is true."""
-    config = (tyro.conf.AvoidSubcommands, tyro.conf.FlagCreatePairsOff)
-    return tyro.cli(kind, args=list(arguments), prog=f"gmma port {name}", config=config)
-
-
-def check_command(arguments: Sequence[str]) -> None:
+def check_command(given: CheckArguments) -> None:
     """`gmma port check DIR`: exit code 2 with all problems, or what the directory holds."""
-    given = parse(CheckArguments, "check", arguments)
     found = check_directory(given.directory, given.architecture)
     rows = [
         ["family", found.family],
@@ -83,9 +37,8 @@ def check_command(arguments: Sequence[str]) -> None:
     print(f"nothing is wrong with {given.directory}")
 
 
-def import_command(arguments: Sequence[str]) -> None:
+def import_command(given: ImportArguments) -> None:
     """`gmma port import DIR OUT`: a checkpoint, and what it took of the host's memory."""
-    given = parse(ImportArguments, "import", arguments)
     report = import_directory(
         given.directory, given.output, given.dtype, given.mesh, given.architecture
     )
@@ -107,9 +60,8 @@ def memory_rows(report: ImportReport) -> list[list[str]]:
     ]
 
 
-def export_command(arguments: Sequence[str]) -> None:
+def export_command(given: ExportArguments) -> None:
     """`gmma port export RUN_OR_CHECKPOINT OUT [--merge | --adapters]`."""
-    given = parse(ExportArguments, "export", arguments)
     if given.merge and given.adapters:
         raise UserError("--merge and --adapters exclude each other; export twice to have both")
     pretrained, dtype = read_checkpoint(given.source, given.step)
@@ -123,18 +75,3 @@ def export_command(arguments: Sequence[str]) -> None:
     if not is_import(given.source):  # which nobody trained
         write_chat_template(given.output, chat_of(pretrained.source))
         print(f"its {TEMPLATE} asks as the run did. {DIFFERENCE}.")
-
-
-COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
-    "import": import_command,
-    "export": export_command,
-    "check": check_command,
-}
-
-
-def port_command(arguments: Sequence[str]) -> None:
-    """`gmma port NAME …`."""
-    if not arguments or arguments[0] not in COMMANDS:
-        given = f"no command {arguments[0]!r}" if arguments else "which command?"
-        raise UserError(f"{given}; gmma port {'|'.join(COMMANDS)} …, each with --help")
-    COMMANDS[arguments[0]](arguments[1:])

@@ -1,30 +1,16 @@
 """`gmma report DIR [--output PATH]`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import tyro
-
-from gmma.commands import parse
 from gmma.errors import UserError
 from gmma.files import RunPath, check_bucket, check_output, write_whole
+from gmma.options.arguments import ReportArguments
 from gmma.report.render import render_page
 from gmma.report.run import run_page
 from gmma.report.sweep import sweep_page
 from gmma.sweep.arms import SWEEP_FILE
 
 
-@dataclass(frozen=True, kw_only=True)
-class ReportArguments:
-    """Write a run or a sweep as one HTML page that opens from disk."""
-
-    directory: tyro.conf.Positional[RunPath]  # runs/NAME, of a run or of a sweep
-    output: RunPath | None = None  # None: report.html in the directory
-
-
-def report_command(arguments: Sequence[str]) -> None:
+def report_command(given: ReportArguments) -> None:
     """Collect what the directory holds, write the page, say where it is."""
-    given = parse(ReportArguments, arguments, prog="gmma report")
     check_bucket(given.directory)
     output = given.directory / "report.html" if given.output is None else given.output
     if given.directory.is_dir():

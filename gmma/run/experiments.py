@@ -25,8 +25,8 @@ import tyro
 
 from gmma.config import ExperimentConfig, of_its_types
 from gmma.errors import UserError
+from gmma.options.parsing import CONVENTION, MARKERS
 
-MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
 # What commands that read experiment files take from the line themselves.
 OWN_OPTIONS = frozenset(
     (
@@ -138,14 +138,15 @@ def take_parameters(maker: Maker, arguments: Sequence[str], prog: str) -> dict[s
         return values
 
     documented = as_tyro_reads(given, maker.parameters, maker.call.__doc__)
-    values, _ = tyro.cli(
-        documented,
-        args=list(arguments),
-        prog=prog,
-        config=MARKERS,
-        return_unknown_args=True,
-        add_help=False,  # the help of the whole line is printed when the fields are known
-    )
+    with CONVENTION:
+        values, _ = tyro.cli(
+            documented,
+            args=list(arguments),
+            prog=prog,
+            config=MARKERS,
+            return_unknown_args=True,
+            add_help=False,  # the help of the whole line is printed when the fields are known
+        )
     return values
 
 

@@ -23,7 +23,7 @@ from gmma.config import (
     require,
 )
 from gmma.families.pretrained import PretrainedConfig
-from gmma.models.lora import LoraConfig
+from gmma.options.networks import LoraConfig
 from gmma.rewards.terms import RewardTerm
 
 Variant = Annotated[

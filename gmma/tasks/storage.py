@@ -22,9 +22,9 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.files import lock_of, locked, move_directory
+from gmma.options.checks import SPLITS as SPLITS
 from gmma.tasks.task import C, HashContent
 
-SPLITS = ("train", "validation", "test")
 _CONTENT_FILE = "content.json"
 
 

@@ -7,22 +7,22 @@ and (b) alone, for thoughts whose means are spread evenly or given.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jaxtyping import Array, Bool, Float
 
-from gmma.commands import LaunchOverride, load_run, parse, placed, use_compilation_cache
-from gmma.config import ExperimentConfig, require
+from gmma.commands import load_run, placed, use_compilation_cache
+from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.files import RunPath, check_output, write_whole
 from gmma.intervals import mean_interval
+from gmma.options.arguments import Law, VarianceArguments
 from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table
 from gmma.records.diagnostics import thought_noise
@@ -35,58 +35,14 @@ from gmma.run.state import load_params
 from gmma.scoring import read_texts, score_answers
 from gmma.theory import thought_advantage_variance
 from gmma.variance.plot import plot_variance
-from gmma.variance.simulation import Law, resampled, simulated_variance, variance_between_parts
+from gmma.variance.simulation import resampled, simulated_variance, variance_between_parts
 
 SPREAD = (0.2, 0.8)  # of evenly spaced means
 UNHURRIED_SECONDS = 1e9  # a limit of a step that nothing reaches
 
 
-@dataclass(frozen=True, kw_only=True)
-class VarianceArguments:
-    """Variance of the thought advantage against K and M: formula, simulation, measurement."""
-
-    run_dir: tyro.conf.Positional[RunPath | None] = None  # a run whose policy is measured
-    step: int | None = None  # of the checkpoint; None: the newest
-    split: str = "test"  # train, validation or test
-    examples: int = 64  # prompts that are measured
-    pool: int = 128  # answers to each thought that are sampled, scored and drawn from
-    thoughts: int | None = None  # K of the measurement; None: the run's
-    answers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # every M
-    thoughts_grid: tuple[int, ...] = (3, 4, 8, 16, 32, 64)  # every K of the curve against K
-    means: tuple[float, ...] = ()  # of one answer's reward given each thought, without a run
-    variances: tuple[float, ...] = ()  # likewise; none: μ(1 − μ), of rewards of 0 and 1
-    law: Law = "bernoulli"  # of simulated rewards without a run; a run's are taken as gaussian
-    trees: int = 1_000_000  # that are simulated for each point
-    seed: int = 0
-    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
-        default_factory=LaunchOverride
-    )
-    output: RunPath | None = None  # directory; None: RUN_DIR/variance, or ./variance
-
-    def __post_init__(self) -> None:
-        for name in ("answers", "thoughts_grid"):
-            require(len(getattr(self, name)) > 0, name, (), "one number or more")
-        for name in ("examples", "trees"):
-            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        require(self.thoughts is None or self.thoughts >= 2, "thoughts", self.thoughts, "2 or more")
-        require(min(self.answers) >= 1, "answers", self.answers, "numbers of 1 or more")
-        require(min(self.thoughts_grid) >= 3, "thoughts_grid", self.thoughts_grid, "3 or more")
-        require(self.pool >= 2, "pool", self.pool, "2 or more")
-        require(self.trees >= 1000, "trees", self.trees, "1000 or more")
-        require(len(self.means) != 1, "means", self.means, "none, or those of two thoughts or more")
-        require(min(self.variances, default=0) >= 0, "variances", self.variances, "0 or more")
-        if self.law == "bernoulli" and not self.variances:
-            inside = all(0 <= mean <= 1 for mean in self.means)
-            require(inside, "means", self.means, "within 0 … 1 for rewards of 0 and 1")
-        if self.variances and len(self.variances) != len(self.means):
-            raise UserError(
-                f"{len(self.variances)} variances for {len(self.means)} means; give one for each"
-            )
-
-
-def variance_command(arguments: Sequence[str]) -> None:
-    """Print tables; write `variance.json` and `variance.png` into the output directory."""
-    given = parse(VarianceArguments, arguments, prog="gmma variance")
+def variance_command(given: VarianceArguments) -> None:
+    """Tables on screen; `variance.json` and `variance.png` in the output directory."""
     home = given.output or (given.run_dir or Path()) / "variance"
     if given.run_dir is not None:
         load_run(given.run_dir)

@@ -6,15 +6,14 @@ variance of A_i is what the formula gives to first order.
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from gmma.advantage import group_relative, thought_advantages
-
-Law = Literal["bernoulli", "gaussian"]
+from gmma.options.arguments import Law
 
 
 def draw_values(

@@ -1,0 +1,1 @@
+"""What the command line takes. Nothing here imports JAX: help is printed at once."""

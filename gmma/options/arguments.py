@@ -1,0 +1,171 @@
+"""The arguments of the commands that read no experiment file; a field's comment is its help."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from gmma.errors import UserError
+from gmma.files import RunPath
+from gmma.options.checks import check_split, require
+from gmma.options.launch import HostsConfig, LaunchOverride, MeshConfig
+from gmma.options.networks import DType
+
+Law = Literal["bernoulli", "gaussian"]  # of simulated rewards
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Evaluate a run's checkpoint on held-out examples of its own task, or of others."""
+
+    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
+    step: int | None = None  # of the checkpoint; None: the newest
+    # all, names of tasks, experiment files, each with its options: "FILE.py --backbone gemma3_4b";
+    # none: the run's own task
+    tasks: tuple[str, ...] = ()
+    split: str = "test"  # train, validation or test
+    examples: int | None = None  # how many of the split, from its start; None: as in the run
+    samples: int | None = None  # sampled answers per example; greedy is done besides
+    temperature: float | None = None  # of the sampled answers
+    top_p: float | None = None  # of the sampled answers
+    batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
+    pictures: int = 3  # of the best examples, and as many of the worst, of each task
+    # JSON with every value, pictures in a folder beside it; None:
+    # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    output: RunPath | None = None
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
+        default_factory=LaunchOverride
+    )
+    hosts: HostsConfig = field(default_factory=HostsConfig)  # as in gmma train
+
+    def __post_init__(self) -> None:
+        require(self.pictures >= 0, "pictures", self.pictures, "0 (none) or more")
+        check_split(self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleArguments:
+    """Grow one tree from a run's checkpoint, print it, and draw it."""
+
+    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
+    example: int = 0  # row of the split
+    split: str = "test"  # train, validation or test
+    step: int | None = None  # of the checkpoint; None: the newest
+    seed: int = 0  # of the sampling
+    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
+        default_factory=LaunchOverride
+    )
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VarianceArguments:
+    """Variance of the thought advantage against K and M: formula, simulation, measurement."""
+
+    run_dir: tyro.conf.Positional[RunPath | None] = None  # a run whose policy is measured
+    step: int | None = None  # of the checkpoint; None: the newest
+    split: str = "test"  # train, validation or test
+    examples: int = 64  # prompts that are measured
+    pool: int = 128  # answers to each thought that are sampled, scored and drawn from
+    thoughts: int | None = None  # K of the measurement; None: the run's
+    answers: tuple[int, ...] = (1, 2, 4, 8, 16, 32)  # every M
+    thoughts_grid: tuple[int, ...] = (3, 4, 8, 16, 32, 64)  # every K of the curve against K
+    means: tuple[float, ...] = ()  # of one answer's reward given each thought, without a run
+    variances: tuple[float, ...] = ()  # likewise; none: μ(1 − μ), of rewards of 0 and 1
+    law: Law = "bernoulli"  # of simulated rewards without a run; a run's are taken as gaussian
+    trees: int = 1_000_000  # that are simulated for each point
+    seed: int = 0
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
+        default_factory=LaunchOverride
+    )
+    output: RunPath | None = None  # directory; None: RUN_DIR/variance, or ./variance
+
+    def __post_init__(self) -> None:
+        for name in ("answers", "thoughts_grid"):
+            require(len(getattr(self, name)) > 0, name, (), "one number or more")
+        for name in ("examples", "trees"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.thoughts is None or self.thoughts >= 2, "thoughts", self.thoughts, "2 or more")
+        require(min(self.answers) >= 1, "answers", self.answers, "numbers of 1 or more")
+        require(min(self.thoughts_grid) >= 3, "thoughts_grid", self.thoughts_grid, "3 or more")
+        require(self.pool >= 2, "pool", self.pool, "2 or more")
+        require(self.trees >= 1000, "trees", self.trees, "1000 or more")
+        require(len(self.means) != 1, "means", self.means, "none, or those of two thoughts or more")
+        require(min(self.variances, default=0) >= 0, "variances", self.variances, "0 or more")
+        if self.law == "bernoulli" and not self.variances:
+            inside = all(0 <= mean <= 1 for mean in self.means)
+            require(inside, "means", self.means, "within 0 … 1 for rewards of 0 and 1")
+        if self.variances and len(self.variances) != len(self.means):
+            raise UserError(
+                f"{len(self.variances)} variances for {len(self.means)} means; give one for each"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportArguments:
+    """Write a run or a sweep as one HTML page that opens from disk."""
+
+    directory: tyro.conf.Positional[RunPath]  # runs/NAME, of a run or of a sweep
+    output: RunPath | None = None  # None: report.html in the directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchArguments:
+    """Time rollout and update of random weights: tree against prompt-shared against flat rows."""
+
+    model: Literal["tiny", "0.5b", "3b"] = "tiny"  # parameters; AdamW takes 16 bytes for each
+    dtype: Literal["float32", "bfloat16"] | None = None  # of activations; None: as the model has
+    batch_prompts: int = 4  # B
+    thoughts: int = 4  # K
+    answers: int = 4  # M
+    repeats: int = 5  # timed runs of each program; the median is reported
+    cases: int | None = None  # how many of the model's sizes, from the first; None: all
+    microbatches: int = 1  # of an update, in every layout
+    output: Path | None = None  # JSON with every figure
+
+    def __post_init__(self) -> None:
+        for name in ("batch_prompts", "thoughts", "answers", "repeats", "cases", "microbatches"):
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "1 or more")
+        if self.batch_prompts % self.microbatches:
+            raise UserError(
+                f"batch_prompts = {self.batch_prompts} is not divisible by microbatches = "
+                f"{self.microbatches}; choose a multiple"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckArguments:
+    """List everything that is wrong with a Hugging Face directory."""
+
+    directory: tyro.conf.Positional[Path]
+    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportArguments:
+    """Write a Hugging Face directory as a checkpoint that `--init-from` takes."""
+
+    directory: tyro.conf.Positional[Path]
+    output: tyro.conf.Positional[
+        Path
+    ]  # a new directory; its huggingface/ is then --model.directory
+    dtype: DType = "bfloat16"  # of the parameters
+    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
+    mesh: MeshConfig = field(default_factory=lambda: MeshConfig(data=1, fsdp=-1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportArguments:
+    """Write a run as a directory that transformers loads, or its adapters for peft."""
+
+    source: tyro.conf.Positional[Path]  # runs/NAME, an import, or a checkpoint in either
+    output: tyro.conf.Positional[Path]
+    merge: bool = False  # the whole model, adapters added to the weights; so it is without a flag
+    adapters: bool = False  # the adapters alone
+    step: int | None = None  # of the checkpoint; None: the newest
+    dtype: DType | None = None  # of the tensors; None: that of the run's activations

@@ -1,0 +1,38 @@
+"""Options that several networks have: types, what is computed again, kernels, adapters."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from gmma.errors import UserError
+
+# Attention of packed trees: by levels, or by a TPU kernel; `auto` takes the kernel on TPUs.
+# `splash_interpreted` is the kernel as plain operations, on any device, for tests.
+Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
+Remat = Literal["none", "full", "dots"]
+DType = Literal["float32", "bfloat16", "float64"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """The linear layers that get adapters, and the adapters' size."""
+
+    rank: int = 16
+    # α: the adapter's share is α / rank, multiplied into `a` at the start (our choice), so that
+    # exported adapters have α = rank.
+    alpha: float = 16.0
+    # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`.
+    patterns: tuple[str, ...] = (r"blocks/(query|key|value|out)", r"blocks/mlp/(gate|up|down)")
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise UserError(f"lora.rank = {self.rank}; it must be 1 or more")
+        if not self.alpha > 0:
+            raise UserError(f"lora.alpha = {self.alpha}; it must be above 0")
+        for pattern in self.patterns:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(
+                    f"lora.patterns: {pattern!r} is no regular expression ({error})"
+                ) from None

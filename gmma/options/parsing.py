@@ -1,0 +1,79 @@
+"""One convention of options for all commands.
+
+Options are tyro's, made of dataclasses: `--tree.answers 8`. One that is true or false may stand
+bare (`--resume` is `--resume True`). One of several values takes them one after another.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from gmma.errors import UserError
+from gmma.options.checks import check_values
+
+T = TypeVar("T")
+MARKERS = (tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff)
+CONVENTION = ConstructorRegistry()
+TRUTHS = {"True": True, "False": False}
+
+
+@CONVENTION.primitive_rule
+def bare_or_with_a_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bool] | None:
+    """Take an option that is true or false with its value, or bare for True."""
+    if info.type is not bool:
+        return None
+
+    def read(words: list[str]) -> bool:
+        if words and words[0] not in TRUTHS:
+            raise ValueError(f"{words[0]!r} is neither True nor False")
+        return TRUTHS[words[0]] if words else True
+
+    return PrimitiveConstructorSpec(
+        nargs=(0, 1),
+        metavar="[{True,False}]",
+        instance_from_str=read,
+        is_instance=lambda value: isinstance(value, bool),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+@CONVENTION.primitive_rule
+def one_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
+    """Take one word for what may be a text or a truth: a truth of a list is never bare."""
+    union = get_origin(info.type) in (Union, UnionType)
+    if not union or not {str, bool} <= set(get_args(info.type)):
+        return None
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="VALUE",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, get_args(info.type)),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
+    """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
+    extra = {} if default is None else {"default": default}
+    with CONVENTION:
+        given: T = tyro.cli(kind, args=list(arguments), prog=prog, config=MARKERS, **extra)
+    check_values(given)
+    return given
+
+
+def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
+    """The experiment file, which comes first, and the rest; help needs no file."""
+    usage = (
+        f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
+        "[--parameter value …] [--field value …]; --help after the file lists every one"
+    )
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(usage)
+        raise SystemExit(0)
+    if not arguments or arguments[0].startswith("-"):
+        raise UserError(f"which experiment? {usage}")
+    return Path(arguments[0]), list(arguments[1:])

@@ -1,0 +1,72 @@
+"""One convention of options, and help that is there at once."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from gmma.cli import COMMANDS, VERBS
+from gmma.errors import UserError
+from gmma.options.arguments import EvalArguments, ExportArguments
+from gmma.options.parsing import parse
+from gmma.options.sampling import SamplingConfig
+
+# What takes seconds to import, or tens of megabytes.
+HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets", "grain")
+HELP = """
+import json, sys
+from gmma.cli import main
+for line in json.load(sys.stdin):
+    try:
+        main([*line, "--help"])
+    except SystemExit as end:
+        assert end.code == 0, line
+print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
+"""
+
+
+def test_help_imports_nothing_heavy():
+    lines = [[], *([name] for name in COMMANDS), *(["port", verb] for verb in VERBS)]
+    assert len(COMMANDS) == 10
+    done = subprocess.run(
+        [sys.executable, "-c", HELP], input=json.dumps(lines), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    imported = json.loads(done.stdout.splitlines()[-1])
+    assert "tyro" in imported
+    assert not set(HEAVY) & set(imported)
+    for shown in ("--tasks", "--trees", "--cases", "--adapters", "--dtype", "experiments/NAME.py"):
+        assert shown in done.stdout
+
+
+def exported(*options):
+    return parse(ExportArguments, [*options], prog="gmma port export")
+
+
+def test_a_truth_is_bare_or_has_its_value(capsys):
+    """Also where positional arguments follow."""
+    for options, merge in [
+        (("run", "out", "--merge"), True),
+        (("--merge", "run", "out"), True),
+        (("run", "out", "--merge", "True", "--step", "3"), True),
+        (("run", "--merge", "False", "out"), False),
+        (("run", "out"), False),
+    ]:
+        given = exported(*options)
+        assert (str(given.source), str(given.output), given.merge) == ("run", "out", merge)
+    with pytest.raises(SystemExit, match="2"):
+        exported("run", "out", "--merge", "maybe")
+    assert "'maybe'" in " ".join(capsys.readouterr().err.split())
+
+
+def test_several_values_come_one_after_another():
+    given = parse(EvalArguments, ["runs/x", "--tasks", "digits", "math"], prog="gmma eval")
+    assert given.tasks == ("digits", "math")
+
+
+def test_a_mistake_is_one_message():
+    with pytest.raises(UserError, match="no split 'all'; choose one of train, validation, test"):
+        parse(EvalArguments, ["runs/x", "--split", "all"], prog="gmma eval")
+    with pytest.raises(UserError, match=r"top_p = 2\.0"):
+        parse(SamplingConfig, ["--top-p", "2"], prog="gmma")
