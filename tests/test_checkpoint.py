@@ -3,6 +3,7 @@
 import gc
 import json
 import shutil
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +11,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
+from tiny_digits import experiment
 from tiny_run import assert_same_arrays, by_path, tree_of
 
-from gmma.config import CheckpointConfig
+from gmma.config import CheckpointConfig, config_to_json
 from gmma.errors import UserError
 from gmma.files import read_json, write_whole
 from gmma.records import checkpoint
@@ -20,7 +22,7 @@ from gmma.records.checkpoint import Progress
 from gmma.records.checksums import write_checksums
 
 KEEP_TWO = CheckpointConfig(every_steps=1, keep_last=2)
-CONFIG = {"name": "a", "seed": 0, "rl": {"steps": 5, "batch_prompts": 8}, "rewards": {"workers": 1}}
+CONFIG = config_to_json(replace(experiment(), name="a"))
 
 
 def state_at(step):
@@ -326,14 +328,23 @@ def test_files_of_a_run_without_a_config_are_not_written_over(copied):
 
 
 def test_another_config_is_refused_by_the_fields_that_differ(started):
-    rl = {"steps": 5, "batch_prompts": 16}
+    rl = CONFIG["rl"] | {"batch_prompts": 16}
     with pytest.raises(UserError, match=r"rl\.batch_prompts was 8, is 16; seed was 0, is 1") as e:
         start(started, resume=True, seed=1, rl=rl)
     assert "steps" not in str(e.value)
 
 
 def test_what_changes_no_result_may_change(started):
-    start(started, resume=True, rewards={"workers": 4}, samples_every_steps=0, stop={})
+    start(started, resume=True, rewards=CONFIG["rewards"] | {"workers": 4}, stop={})
+
+
+def test_a_field_that_the_run_s_version_had_not_has_its_default(started):
+    objective = dict(CONFIG["objective"])
+    del objective["delta"]
+    (started / "config.json").write_text(json.dumps(CONFIG | {"objective": objective}))
+    start(started, resume=True)
+    with pytest.raises(UserError, match=r"objective\.delta was None, is 4\.0"):
+        start(started, resume=True, objective=CONFIG["objective"] | {"delta": 4.0})
 
 
 def test_the_first_config_stays(started):

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -12,7 +13,7 @@ from etils import epath
 from fsspec.implementations.memory import MemoryFileSystem
 from tiny_digits import experiment
 
-from gmma.config import ExperimentConfig, config_from_json, job_to_json
+from gmma.config import ExperimentConfig, config_from_json, config_to_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import (
     PARTIAL,
@@ -141,14 +142,14 @@ def test_json_that_is_no_object_is_refused(tmp_path, content):
 
 
 def test_a_run_in_a_bucket_is_not_written_over(run_dir):
-    config = {"seed": 1}
+    config = config_to_json(replace(experiment(), seed=1))
     check_start(run_dir, False, config)
     save_config(run_dir, config)
     check_start(run_dir, True, config)
     with pytest.raises(UserError, match="already holds a run"):
         check_start(run_dir, False, config)
     with pytest.raises(UserError, match="seed was 1, is 2"):
-        check_start(run_dir, True, {"seed": 2})
+        check_start(run_dir, True, config | {"seed": 2})
 
 
 def test_a_checkpoint_counts_once_its_mark_is_there(run_dir):

@@ -36,7 +36,7 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gmma.config import CheckpointConfig, split_launch
+from gmma.config import CheckpointConfig, config_from_json, config_to_json
 from gmma.errors import UserError
 from gmma.files import (
     RunPath,
@@ -360,7 +360,8 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
 
     Raises UserError rather than write over a run or change its experiment.
 
-    Each start has its own launch: no launch is compared.
+    Each start has its own launch: no launch is compared. A field that the version of the run had
+    not has its default there, which changes no number: what is new is off until it is asked for.
     """
     saved = run_dir / CONFIG_FILE
     if not saved.exists():
@@ -375,8 +376,8 @@ def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> No
         raise UserError(
             f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
         )
-    experiment, _ = split_launch(read_json(saved))
-    changed = sorted(_changed_fields(experiment, config))
+    begun = config_to_json(config_from_json(read_json(saved), saved))
+    changed = sorted(_changed_fields(begun, config))
     if changed:
         more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
         raise UserError(
@@ -451,7 +452,5 @@ def _changed_fields(
             continue
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             yield from _changed_fields(old, new, f"{path}/")
-        elif name not in saved:  # an earlier version wrote it, which had no such field
-            yield f"{path.replace('/', '.')} is {new}, and the run is of a version without it"
         else:
             yield f"{path.replace('/', '.')} was {old}, is {new}"

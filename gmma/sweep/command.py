@@ -10,10 +10,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from gmma.commands import parse, split_experiment, use_compilation_cache
+from gmma.commands import use_compilation_cache
 from gmma.config import ExperimentConfig, of_its_types, require
 from gmma.errors import UserError
 from gmma.files import check_output, write_whole
+from gmma.options.parsing import parse, split_experiment
 from gmma.records.console import print_table
 from gmma.run.experiments import Maker, line_of, load_maker, take_parameters
 from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
