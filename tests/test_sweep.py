@@ -195,6 +195,27 @@ def test_every_sweep_of_the_experiments_has_valid_runs():
         assert all(isinstance(run.config, ExperimentConfig) for run in runs)
 
 
+def test_a_sweep_has_parameters_beside_its_options(tmp_path):
+    sweep_file = tmp_path / "tiny_widths.py"
+    sweep_file.write_text(
+        f"import sys; sys.path.append({str(ROOT / 'tests')!r})\n"
+        "from tiny_sweep import sweep as tiny\n"
+        "from dataclasses import replace\n"
+        "def sweep(seeds: int = 1): return replace(tiny(), seeds=tuple(range(seeds)))\n"
+    )
+    words = ["--seeds", "2", "--workers", "4", "--rl.steps", "7"]
+    sweep, given = load_sweep(sweep_file, words)
+    assert (len(sweep.seeds), given.workers, given.base.rl.steps) == (2, 4, 7)
+    sweep_file.write_text("def sweep(workers: int = 3): return 1")
+    with pytest.raises(UserError, match="returned int, not a Sweep"):
+        load_sweep(sweep_file, words[2:])
+    sweep_file.write_text(
+        "from tiny_sweep import sweep as tiny\ndef sweep(workers: int = 3): return tiny()"
+    )
+    with pytest.raises(UserError, match=r"the parameter 'workers' of sweep.. has the name of"):
+        load_sweep(sweep_file, words[2:])
+
+
 # The queue, with processes that write what a run would leave.
 
 
