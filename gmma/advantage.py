@@ -49,7 +49,7 @@ class Credit(Protocol):
 def entered(
     rewards: Real[Array, "*s"], mask: Bool[Array, "*s"] | None
 ) -> tuple[Float[jax.Array, "*s"], Bool[jax.Array, "*s"]]:
-    """Rewards in the type they are computed in, and a mask, which holds everywhere if not given.
+    """Convert rewards to the type they are computed in; without a mask every entry counts.
 
     NumPy's float64 becomes JAX's float32 here, unless JAX is told otherwise, so that no bound of
     rounding is taken for the wider type; counts become floats.
@@ -62,7 +62,7 @@ def entered(
 def group_relative(
     rewards: Real[Array, "B G"], *, scale: Scale = "group", mask: Bool[Array, "B G"] | None = None
 ) -> Float[Array, "B G"]:
-    """GRPO's advantage, `(R − mean_g R) / std_g R` (DeepSeekMath, arXiv 2402.03300).
+    """Return GRPO's advantage, `(R − mean_g R) / std_g R` (DeepSeekMath, arXiv 2402.03300).
 
     `scale` divides by the deviation of the group, of the whole batch, or not at all (Dr. GRPO).
     Entries outside `mask` do not count and get 0.
@@ -81,7 +81,7 @@ def rescale(
     mask: Bool[Array, "B G"],
     scale: Scale,
 ) -> Float[Array, "B G"]:
-    """Centred values over the deviation of their group or of the batch; 0 where that is 0."""
+    """Divide centred values by the deviation of their group or of the batch; 0 where that is 0."""
     if scale == "none":
         return centred
     axis = 1 if scale == "group" else (0, 1)
@@ -93,7 +93,7 @@ def rescale(
 def from_mean(
     values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis
 ) -> Float[Array, "*s"]:
-    """Differences from the mean along `axis`; 0 where the mask does not hold.
+    """Subtract the mean along `axis`; 0 where the mask does not hold.
 
     The mean that is left after subtracting the mean is rounding; it is subtracted too.
     """
@@ -107,7 +107,7 @@ def from_mean(
 def from_smallest(
     values: Float[Array, "*s"], mask: Bool[Array, "*s"], axis: Axis
 ) -> Float[Array, "*s"]:
-    """Differences from the smallest counted value along `axis`; 0 where the mask does not hold."""
+    """Subtract the smallest counted value along `axis`; 0 where the mask does not hold."""
     smallest = jnp.where(mask, values, jnp.inf).min(axis=axis, keepdims=True)
     return jnp.where(mask, values - smallest, 0)
 
@@ -118,7 +118,7 @@ def thought_advantages(
     scale: Scale = "group",
     mask: Bool[Array, "B K M"] | None = None,
 ) -> Float[Array, "B K"]:
-    """A(th_i): the thought values relative to each other ([S], [T]).
+    """Return A(th_i): the thought values relative to each other ([S], [T]).
 
     Values that differ by less than the rounding of the rewards are taken as equal; otherwise ⅓ + ⅔
     against 1 + 0 could earn a thought an advantage of ±1.
@@ -135,8 +135,10 @@ def thought_advantages(
 
 
 def value_rounding(spread: Float[Array, "*s"], dtype: Any) -> Float[Array, "*s"]:
-    """How far thought values of a tree differ by the rounding of its rewards alone: a few units in
-    the last place of the difference between its largest and its smallest reward, of type `dtype`.
+    """Bound how far a tree's thought values differ by the rounding of its rewards alone.
+
+    The bound is a few units in the last place of the difference between its largest and its
+    smallest reward, of type `dtype`.
     """
     return 4 * jnp.finfo(dtype).eps * spread
 
@@ -144,7 +146,7 @@ def value_rounding(spread: Float[Array, "*s"], dtype: Any) -> Float[Array, "*s"]
 def value_differences(
     rewards: Float[Array, "B K M"], mask: Bool[Array, "B K M"]
 ) -> Float[Array, "B K"]:
-    """V(th_i) − V(th_p) for one thought p that counts ([R]; equation of V [S]).
+    """Return V(th_i) − V(th_p) for one thought p that counts ([R]; equation of V [S]).
 
     Where answers differ more than thoughts do, the rounding of two means would be most of their
     difference. So each reward is cut into a multiple of 2⁻¹² of the power of two above the largest,
@@ -175,7 +177,9 @@ def answer_advantages(
     baseline: AnswerBaseline = "tree",
     mask: Bool[Array, "B K M"] | None = None,
 ) -> Float[Array, "B K M"]:
-    """A(ans_ij): rewards relative to the K·M of the tree ([S], [T]), or the M of their thought."""
+    """Return A(ans_ij): rewards relative to the K·M of the tree ([S], [T]), or to their thought's
+    M.
+    """
     batch, thoughts, answers = rewards.shape
     group = (batch, thoughts * answers) if baseline == "tree" else (batch * thoughts, answers)
     grouped = None if mask is None else mask.reshape(group)
@@ -189,7 +193,7 @@ def multi_answer(
     answer_baseline: AnswerBaseline = "tree",
     mask: Bool[Array, "B K M"] | None = None,
 ) -> Advantages:
-    """GRPO-MA's two advantages: the thought by the mean of its answers, each answer by its own.
+    """Return GRPO-MA's advantages: a thought by its answers' mean, an answer by its own reward.
 
     `mask` leaves out answers that could not be scored, or that a smaller M does not have.
 

@@ -48,7 +48,7 @@ def command_sweep(arguments: Sequence[str]) -> None:
 
 
 def command_variance(arguments: Sequence[str]) -> None:
-    """Variance of the thought advantage: formula, simulation, measurement."""
+    """Compare the thought advantage's variance: formula, simulation, measurement."""
     from gmma.options.arguments import VarianceArguments
     from gmma.options.parsing import parse
 
@@ -123,7 +123,7 @@ def command_plan(arguments: Sequence[str]) -> None:
 
 
 def command_port(arguments: Sequence[str]) -> None:
-    """Hugging Face directories in and out."""
+    """Read and write Hugging Face directories."""
     verb, *rest = arguments or [""]
     if verb in ("-h", "--help"):
         print(f"gmma port {'|'.join(VERBS)} …, each with --help")
@@ -202,14 +202,14 @@ PLAIN = str.maketrans(
 
 
 def in_plain(error: UnicodeError) -> tuple[str, int]:
-    """A handler of `codecs`: what a stream cannot encode, in ASCII."""
+    """Encode for `codecs` what a stream cannot encode, in ASCII."""
     assert isinstance(error, UnicodeEncodeError)
     text = error.object[error.start : error.end].translate(PLAIN)
     return text.encode("ascii", "backslashreplace").decode(), error.end
 
 
 def print_anywhere() -> None:
-    """No text of ours stops a terminal or a pipe that has not its signs."""
+    """Let no text of ours stop a terminal or a pipe that lacks its signs."""
     codecs.register_error("gmma.plain", in_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -217,7 +217,7 @@ def print_anywhere() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the command `gmma`."""
+    """Run the command `gmma`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Libraries below print hints meant for their own developers; a user can still ask for them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

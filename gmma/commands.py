@@ -1,4 +1,4 @@
-"""What the commands do, between their arguments and the functions of the package."""
+"""The body of each command, between its arguments and the functions of the package."""
 
 import dataclasses
 import json
@@ -61,7 +61,7 @@ T = TypeVar("T")
 
 
 def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, bool]:
-    """The experiment with its overrides, and whether `--resume` was given."""
+    """Return the experiment with its overrides, and whether `--resume` was given."""
     path, rest = split_experiment(arguments, command)
     resume = "--resume" in rest
     overrides = [argument for argument in rest if argument != "--resume"]
@@ -76,7 +76,7 @@ def parse_experiment(path: Path, arguments: Sequence[str], *, prog: str) -> Expe
 
 
 def train_command(arguments: Sequence[str]) -> None:
-    """`gmma train EXPERIMENT [--resume] [--field value …]`."""
+    """Run `gmma train EXPERIMENT [--resume] [--field value …]`."""
     config, resume = resolve(arguments, "train")
     check_output("runs_dir", config.run_dir, directory=True)
     check_output("data_dir", config.launch.data_dir, directory=True)
@@ -90,7 +90,7 @@ def train_command(arguments: Sequence[str]) -> None:
 
 
 def use_compilation_cache(config: ExperimentConfig) -> None:
-    """Programs compiled once are read from disk by later processes of the same experiment.
+    """Let later processes of an experiment read compiled programs from disk.
 
     Where JAX_COMPILATION_CACHE_DIR is set, it and its fellows go before.
     """
@@ -101,7 +101,7 @@ def use_compilation_cache(config: ExperimentConfig) -> None:
 
 
 def load_run(run_dir: RunPath) -> ExperimentConfig:
-    """The experiment of a run, with the mesh and the data directory of its newest launch.
+    """Load a run's experiment, with the mesh and the data directory of its newest launch.
 
     Its files are where they are found. The hosts of the run are not those of who reads it.
     """
@@ -121,14 +121,16 @@ def load_run(run_dir: RunPath) -> ExperimentConfig:
 
 
 def home_of_runs(run_dir: RunPath, name: str) -> RunPath:
-    """Where a run of this name lies; a name can have folders, and a directory can be renamed."""
+    """Find where a run of this name lies; a name can have folders, a directory be renamed."""
     place, parts = absolute(run_dir), PurePath(name).parts
     return place.parents[len(parts) - 1] if place.parts[-len(parts) :] == parts else place.parent
 
 
 def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
-    """A run's config for the devices that are here: on the mesh that is given, or on the run's own;
-    where they do not make that up, every device holds a part of the parameters.
+    """Return a run's config for the devices that are here.
+
+    The mesh is the given one, or the run's own; where the devices do not make that up, every device
+    holds a part of the parameters.
     """
     if given.data_dir is not None:
         config = with_launch(config, data_dir=given.data_dir)
@@ -145,7 +147,7 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
 
 
 def override(config: T, **values: Any) -> T:
-    """A dataclass with those fields replaced that are given, None being not given."""
+    """Replace the given fields of a dataclass; None means not given."""
     return dataclasses.replace(config, **{k: v for k, v in values.items() if v is not None})  # type: ignore[type-var]
 
 
@@ -161,7 +163,7 @@ def read_benchmark(given: str) -> ExperimentConfig:
 
 
 def eval_command(given: EvalArguments) -> None:
-    """`gmma eval RUN_DIR`: tables, JSON with every example's values, pictures of best and worst."""
+    """Run `gmma eval RUN_DIR`: tables, JSON with every example's values, pictures."""
     trained = load_run(given.run_dir)
     hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(trained)})
     config = placed(trained, given.launch)
@@ -207,7 +209,7 @@ def eval_command(given: EvalArguments) -> None:
 
 
 def print_benchmark(found: Outcome, title: str) -> None:
-    """A table with 95 % intervals, or why there is none."""
+    """Print a table with 95 % intervals, or why there is none."""
     if found.summary is None:
         print(f"{found.name} left out: {found.reason}")
         return
@@ -216,7 +218,7 @@ def print_benchmark(found: Outcome, title: str) -> None:
 
 
 def sample_command(given: SampleArguments) -> None:
-    """`gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, and the picture."""
+    """Run `gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, a picture."""
     config = placed(load_run(given.run_dir), given.launch)
     output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
     check_output("output", output, directory=True)
@@ -249,7 +251,7 @@ def sample_command(given: SampleArguments) -> None:
 
 
 def data_command(arguments: Sequence[str]) -> None:
-    """`gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
+    """Run `gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
     config, resume = resolve(arguments, "data")
     if resume:
         raise UserError("gmma data has no --resume: it builds what is missing")
@@ -280,7 +282,7 @@ def data_command(arguments: Sequence[str]) -> None:
 
 
 def plan_command(arguments: Sequence[str]) -> None:
-    """`gmma plan EXPERIMENT --topology v5e:2x4 [--topology …] [--field value …]`.
+    """Run `gmma plan EXPERIMENT --topology v5e:2x4 [--topology …] [--field value …]`.
 
     `--json FILE` writes every figure; `--program NAME`, again for a further one, plans these alone;
     `--until-memory` ends each compilation when memory has been assigned: the same tables in a
@@ -309,7 +311,7 @@ def plan_command(arguments: Sequence[str]) -> None:
 
 
 def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
-    """The values of every `name VALUE`, and the other arguments."""
+    """Return the values of every `name VALUE`, and the other arguments."""
     given, values, others = iter(arguments), [], []
     for argument in given:
         if argument != name:

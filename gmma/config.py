@@ -1,4 +1,4 @@
-"""What a run is made of: frozen dataclasses, one per idea, each field overridable by name.
+"""The configuration of a run: frozen dataclasses, one per idea, each field overridable by name.
 
 An experiment file returns an `ExperimentConfig`; `gmma train FILE --tree.answers 8` overrides one
 field; the resolved config is printed and saved, and is enough to repeat the run. The comment of a
@@ -118,7 +118,7 @@ class ObjectiveConfig:
 
     @property
     def upper_epsilon(self) -> float:
-        """`epsilon_high`, or `epsilon` where it is not given."""
+        """`epsilon_high`, or `epsilon` if it is not given."""
         return self.epsilon if self.epsilon_high is None else self.epsilon_high
 
 
@@ -222,7 +222,7 @@ class EvalConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointConfig:
-    """When a run can be resumed from, and what it keeps."""
+    """Settings of checkpoints: when to save, and which to keep."""
 
     every_steps: int = 50  # steps between checkpoints, SFT and RL alike
     keep_last: int = 2  # so many of the newest checkpoints stay
@@ -237,7 +237,7 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class StopConfig:
-    """When a run that could only compute nothing ends by itself, with an exit code of its own."""
+    """Settings that end a run which can no longer learn, with an exit code of its own."""
 
     # Steps in a row whose loss or gradient is not finite. At once where a checkpoint is due and the
     # state has such a value: no checkpoint is written that has.
@@ -251,7 +251,7 @@ class StopConfig:
 
 
 def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
-    """Every term is for a task that there is, and every task of a mixture has a term."""
+    """Check that every term's task exists, and that every task of a mixture has a term."""
     titles = task.titles if isinstance(task, MixtureConfig) else ()
     for term in terms:
         if term.task is not None and term.task not in titles:
@@ -311,7 +311,7 @@ class ExperimentConfig:
 
     @property
     def run_dir(self) -> RunPath:
-        """Where the run's files are."""
+        """The directory of the run's files."""
         return self.launch.runs_dir / self.name
 
 
@@ -396,7 +396,7 @@ OTHER_VERSION = "use the version of gmma that wrote it, or correct the file"
 
 
 def of_its_types(config: ExperimentConfig, origin: RunPath | str) -> ExperimentConfig:
-    """The config with every value of its field's type; `origin` is the file that it comes from.
+    """Convert every value to its field's type; `origin` is the file that the config comes from.
 
     Python checks no types: `seed="1"` becomes 1 here, and `seed="one"` a UserError with the field.
     """
@@ -414,7 +414,7 @@ def of_its_types(config: ExperimentConfig, origin: RunPath | str) -> ExperimentC
 def unknown_fields(
     given: Mapping[str, Any], known: Mapping[str, Any], prefix: str = ""
 ) -> Iterator[str]:
-    """Paths of the fields that one JSON config has and the other has not."""
+    """List the paths of fields that one JSON config has and the other has not."""
     for name, value in given.items():
         if name not in known:
             yield prefix + name

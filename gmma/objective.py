@@ -23,7 +23,7 @@ from gmma.types import Metric, Metrics, PackedTree, Params, TreeShape, pytree
 
 @pytree
 class TokenTerms:
-    """What any loss saw at each slot, in nats."""
+    """Quantities per slot that any loss reports, in nats."""
 
     logprobs: Float[Array, "B S"]
     entropy: Float[Array, "B S"]
@@ -31,7 +31,7 @@ class TokenTerms:
 
 @pytree
 class LossTerms(TokenTerms):
-    """What the policy objective saw besides."""
+    """Quantities that the policy objective reports besides."""
 
     ratio: Float[Array, "B S"]
     surrogate: Float[Array, "B S"]
@@ -49,7 +49,7 @@ def token_logprobs(
     temperature: float = 1.0,
     chunk_slots: int | None = None,
 ) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
-    """Log-prob of every token behind the prompt given its path, and the entropy there, in nats.
+    """Compute log-probs of the tokens behind the prompt given their paths, and entropies, in nats.
 
     Float32 or wider, at the sampling temperature. With `chunk_slots` the logits of that many slots
     exist at a time, forward and backward. Prompt slots are 0.
@@ -79,7 +79,7 @@ def token_logprobs(
 def sequence_sums(
     values: Shaped[Array, "B S"], shape: TreeShape, *, whole_response: bool
 ) -> Shaped[Array, "B S"]:
-    """At each slot, the sum over the sequence the slot belongs to.
+    """Sum over the sequence that each slot belongs to.
 
     A sequence is a thought or an answer; with `whole_response` (GRPO, M = 1) it is a thought
     together with its answer.
@@ -99,7 +99,7 @@ def sequence_sums(
 def token_weights(
     trained: Bool[Array, "B S"], shape: TreeShape, config: ObjectiveConfig
 ) -> Float[Array, "B S"]:
-    """The share of each token in the loss; zero where nothing is trained.
+    """Return the share of each token in the loss; zero where nothing is trained.
 
         grpo      1/(N·|y|): mean over tokens, then over sequences     DeepSeekMath
         dr_grpo   1/(N·slots): a constant in place of the length       arXiv 2503.20783
@@ -143,7 +143,7 @@ def importance_ratio(
     packed: PackedTree,
     config: ObjectiveConfig,
 ) -> Float[Array, "B S"]:
-    """r_t per token, or the geometric mean of a sequence's ratios at each of its tokens (GSPO)."""
+    """Return r_t per token, or its sequence's geometric mean of ratios (GSPO)."""
     log_ratio = jnp.where(packed.trained, logprobs - old_logprobs, 0)
     if config.importance_sampling_level == "sequence":
         shape, whole = packed.inputs.shape, config.algorithm == "grpo"
@@ -159,7 +159,7 @@ def loss_terms(
     packed: PackedTree,
     config: ObjectiveConfig,
 ) -> LossTerms:
-    """Surrogate and KL of every slot. Without old log-probs the batch is on policy and r_t = 1."""
+    """Compute surrogate and KL of every slot. Without old log-probs it is on policy, r_t = 1."""
     fixed = jax.lax.stop_gradient(logprobs)
     old = fixed if packed.old_logprobs is None else packed.old_logprobs
     ratio = importance_ratio(logprobs, old, packed, config)
@@ -202,7 +202,7 @@ def policy_loss(
     temperature: float = 1.0,
     chunk_slots: int | None = None,
 ) -> tuple[Float[Array, ""], LossTerms]:
-    """−Σ_s w_s (surrogate_s − β·KL_s): the negative of the objective J."""
+    """Compute −Σ_s w_s (surrogate_s − β·KL_s): the negative of the objective J."""
     logprobs, entropy = token_logprobs(
         policy, params, packed, temperature=temperature, chunk_slots=chunk_slots
     )
@@ -219,14 +219,14 @@ def imitation_loss(
     *,
     chunk_slots: int | None = None,
 ) -> tuple[Float[Array, ""], TokenTerms]:
-    """SFT: −Σ_s w_s log π(y_s | path before s)."""
+    """Compute the loss of SFT: −Σ_s w_s log π(y_s | path before s)."""
     logprobs, entropy = token_logprobs(policy, params, packed, chunk_slots=chunk_slots)
     terms = TokenTerms(logprobs=logprobs, entropy=entropy)
     return -masked_sum(weights * logprobs, packed.trained), terms
 
 
 def segment_metrics(terms: TokenTerms, packed: PackedTree) -> Metrics:
-    """Sums and counts over trained tokens, of the thoughts and of the answers apart."""
+    """Sum and count over trained tokens, of the thoughts and of the answers apart."""
     values = {"logprob": terms.logprobs, "entropy": terms.entropy}
     if isinstance(terms, LossTerms):
         values |= {
@@ -247,9 +247,7 @@ def segment_metrics(terms: TokenTerms, packed: PackedTree) -> Metrics:
 
 
 def segment_peaks(terms: TokenTerms, packed: PackedTree) -> dict[str, Float[Array, ""]]:
-    """Largest gap in nats between sampler and trainer over trained tokens, per segment; of what
-    nobody sampled, none.
-    """
+    """Return the largest gap in nats between sampler and trainer per segment; empty for SFT."""
     if not isinstance(terms, LossTerms):
         return {}
     gap = jnp.where(packed.trained, terms.sampler_gap, 0)

@@ -20,7 +20,7 @@ TASK_NAME = "S64"  # a task's name in bytes, so that it travels between hosts as
 
 @dataclass(frozen=True, kw_only=True)
 class TreeTexts:
-    """What the trees of a batch say, row by row in the order (b, i, j)."""
+    """Texts of the trees of a batch, row by row in the order (b, i, j)."""
 
     thoughts: tuple[tuple[str, ...], ...]  # [B][K], without the closing tag
     answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None: none to read
@@ -39,7 +39,7 @@ class Scores:
 
 @pytree
 class Measured:
-    """What a step's metrics are made of: a few numbers an answer, so every host can have all."""
+    """Inputs of a step's metrics: a few numbers an answer, so every host can have all."""
 
     scores: Scores
     thought_lengths: Int[np.ndarray, "B K"]
@@ -73,7 +73,7 @@ def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
 def score_answers(
     scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout, texts: TreeTexts
 ) -> Scores:
-    """Reward of every answer: the weighted sum of the scorer's terms.
+    """Return the reward of every answer: the weighted sum of the scorer's terms.
 
     Besides the dataset's columns a term may ask for `closed` (the thought closed by itself),
     `finished` (the answer is well formed) and `response_tokens` (thought and answer). Where no
@@ -108,7 +108,7 @@ def score_answers(
 
 
 def measure(scores: Scores, rollout: TreeRollout) -> Measured:
-    """Of a fetched and scored rollout, what its metrics need."""
+    """Collect what the metrics need from a fetched and scored rollout."""
     return Measured(
         scores=scores,
         thought_lengths=rollout.thought_lengths,
@@ -119,7 +119,7 @@ def measure(scores: Scores, rollout: TreeRollout) -> Measured:
 
 
 def rollout_metrics(measured: Measured, counted: Bool[np.ndarray, "B K M"]) -> dict[str, Metric]:
-    """Rewards, their spread within trees where they count, and lengths, of a whole batch."""
+    """Measure rewards, their spread within trees where they count, and lengths of a batch."""
     return {
         **reward_metrics(measured.scores),
         **group_metrics(np.where(counted, measured.scores.rewards, np.nan)),
@@ -128,8 +128,10 @@ def rollout_metrics(measured: Measured, counted: Bool[np.ndarray, "B K M"]) -> d
 
 
 def reward_metrics(scores: Scores) -> dict[str, Metric]:
-    """TRL's names: `reward`, each term's mean and standard deviation over the batch (population),
-    and how many answers could not be scored, by kind.
+    """Measure rewards under TRL's names.
+
+    `reward`, each term's mean and standard deviation over the batch (population), and how many
+    answers could not be scored, by kind.
     """
     metrics = {"reward": mean_of(scores.rewards)}
     for name, values in scores.terms.items():
@@ -143,7 +145,7 @@ def reward_metrics(scores: Scores) -> dict[str, Metric]:
 
 
 def task_metrics(scores: Scores) -> dict[str, Metric]:
-    """`task/{task}/reward` and `rewards/{task}/{term}/mean` of each task of a mixture.
+    """Measure `task/{task}/reward` and `rewards/{task}/{term}/mean` of each task of a mixture.
 
     A term that is for one task alone has its mean among the terms already.
     """
@@ -164,7 +166,7 @@ def counted_answers(
     drop_unclosed: bool,
     min_scored: int,
 ) -> tuple[Bool[np.ndarray, "B K M"], dict[str, Metric]]:
-    """Which answers count in the statistics of their tree, and the share of trees that do not.
+    """Return which answers count in their tree's statistics, and the share of dropped trees.
 
     Left out are answers without a reward (NaN) and, with `drop_unclosed`, those to a thought that
     did not close. A tree in which fewer than `min_scored` remain, or than all where it has not so
@@ -178,7 +180,7 @@ def counted_answers(
 
 
 def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
-    """Spread within a prompt's tree, and the share of groups that teach nothing.
+    """Measure the spread within a prompt's tree, and the share of groups that teach nothing.
 
     An answer whose reward is NaN does not count, nor does a tree where none does. A thought's value
     is the mean of its answers that count. `frac_reward_zero_std` counts trees whose rewards are all
@@ -204,7 +206,7 @@ def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:
 
 
 def length_metrics(measured: Measured | TreeRollout) -> dict[str, Metric]:
-    """Lengths in tokens, and how often a thought or an answer ended by itself.
+    """Measure lengths in tokens, and how often a thought or an answer ended by itself.
 
     `num_tokens` is this step's, forced closing tags included and prompts not; TRL's metric of that
     name adds up over the run, with prompts.

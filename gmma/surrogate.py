@@ -1,4 +1,4 @@
-"""What a token adds to the objective J: clipped surrogates and KL estimators, elementwise."""
+"""Elementwise terms of the objective J: clipped surrogates and KL estimators."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -37,7 +37,7 @@ def clipped_surrogate(
     delta: float | None = None,
     logprobs: Float[Array, "*s"] | None = None,
 ) -> Float[Array, "*s"]:
-    """min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A), per token (PPO, arXiv 1707.06347).
+    """Return min(r·A, clip(r, 1 − ε_low, 1 + ε_high)·A), per token (PPO, arXiv 1707.06347).
 
     With `delta` the unclipped ratio is bounded above, min(r, δ)·A (dual clip, as TRL writes it).
 
@@ -53,17 +53,17 @@ def clipped_surrogate(
 
 
 def k1_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """log π − log π_ref: unbiased, of any sign."""
+    """Return log π − log π_ref: unbiased, of any sign."""
     return logprobs - reference
 
 
 def k2_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """½ (log π − log π_ref)²: biased, never negative."""
+    """Return ½ (log π − log π_ref)²: biased, never negative."""
     return 0.5 * jnp.square(logprobs - reference)
 
 
 def k3_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """π_ref/π − log(π_ref/π) − 1: unbiased, never negative (Schulman 2020; GRPO's choice)."""
+    """Return π_ref/π − log(π_ref/π) − 1: unbiased, never negative (Schulman 2020; as GRPO)."""
     log_ratio = reference - logprobs
     return jnp.expm1(log_ratio) - log_ratio
 

@@ -96,7 +96,7 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """What a step leaves: the state, metrics that may still be computing, and what to show."""
+    """Result of a step: the state, metrics that may still be computing, and what to show."""
 
     state: TrainState
     metrics: tuple[Metrics, ...]  # of each update, and the host's
@@ -112,7 +112,7 @@ def rl_step(
     batch: ExampleBatch,
     step: int,
 ) -> StepResult:
-    """One step of GRPO-MA; the state is donated. The reference is there where β > 0."""
+    """Take one step of GRPO-MA; the state is donated. The reference is there where β > 0."""
     parts, programs = run.parts, run.programs
     started = time.monotonic()
     prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
@@ -150,7 +150,7 @@ def rl_step(
 def sft_step(
     run: Run, trainer: Trainer, state: TrainState, batch: ExampleBatch, step: int
 ) -> StepResult:
-    """One step of imitation: a demonstration is a tree with one thought and one answer."""
+    """Take one step of imitation: a demonstration is a tree with one thought and one answer."""
     parts = run.parts
     shown = read_demonstrations(parts, batch)
     no_credit = Advantages(
@@ -178,12 +178,12 @@ class Phase:
 
 
 def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> TrainState:
-    """The steps of a phase that are still to do, each recorded, some of them checkpointed.
+    """Take the steps of a phase that are still to do; record each, checkpoint some.
 
     While the devices still update, the next batch is read; then the step's metrics are fetched.
-    Raises, behind a checkpoint, Preempted where SIGTERM has come, UserError where RL has no metric
-    of the name that ranks checkpoints, and Unscored where no answer counts any more; NotFinite
-    behind the last checkpoint whose values were finite.
+    After checkpointing, raises Preempted on SIGTERM, UserError if RL has no metric of the name that
+    ranks checkpoints, and Unscored if no answer counts any more. Raises NotFinite without saving:
+    the last checkpoint whose values were finite stays.
     """
     config = run.parts.config
     stream = read_batches(run.parts, phase.name)
@@ -227,13 +227,13 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
 
 
 def transfer_guard() -> AbstractContextManager[None]:
-    """A transfer that is not named is an error; where nothing is jitted, every constant is one."""
+    """Make unnamed transfers an error; where nothing is jitted, every constant is one."""
     jitted = not jax.config.jax_disable_jit  # type: ignore[attr-defined]
     return jax.transfer_guard("disallow" if jitted else "allow")
 
 
 def make_record(phase: Phase, step: int, result: StepResult, started: float) -> dict[str, Any]:
-    """One line of metrics; fetching them waits for the update."""
+    """Make one line of metrics; fetching them waits for the update."""
     values = compute(reduce(merge, jax.device_get(result.metrics)))
     seconds = time.monotonic() - started
     parts = {**result.seconds, "update": seconds - sum(result.seconds.values())}
@@ -245,7 +245,7 @@ def make_record(phase: Phase, step: int, result: StepResult, started: float) -> 
 def look(
     run: Run, phase: Phase, state: TrainState, result: StepResult, done: int
 ) -> dict[str, float]:
-    """Now and then: write one tree to `samples/`, and evaluate on the validation split."""
+    """Write one tree to `samples/` and evaluate on the validation split, when due."""
     config = run.parts.config
     if leads() and result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
@@ -268,14 +268,14 @@ def validate(
 
 
 def is_due(done: int, every: int) -> bool:
-    """Whether something that happens every so many steps happens now; 0: never."""
+    """Return whether an event of every `every` steps is due now; 0: never."""
     return every > 0 and done % every == 0
 
 
 def save_state(
     run: Run, phase: Phase, state: TrainState, progress: Progress, record: dict[str, Any]
 ) -> None:
-    """A checkpoint under the run's step; RL ones are ranked by the configured metric.
+    """Save a checkpoint under the run's step; RL ones are ranked by the configured metric.
 
     Raises NotFinite rather than save a value that is not: it would replace one that is.
     """
@@ -292,7 +292,7 @@ def save_state(
 
 
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:
-    """A whole run, or what is left of it: SFT and RL, an evaluation after each, and their table."""
+    """Train a whole run, or what is left of it: SFT, RL, an evaluation after each, their table."""
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
     check_settings(config)
     with leader_first("the dataset"):
@@ -348,12 +348,12 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
 
 
 def open_records(config: ExperimentConfig, before_step: int) -> AbstractContextManager[Writer]:
-    """The run's metrics, on the host that leads."""
+    """Open the run's metrics, on the host that leads."""
     return open_writer(config.run_dir, before_step=before_step) if leads() else nullcontext(SILENT)
 
 
 def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
-    """The SFT phase, from the newest checkpoint or from the start; whole parameters."""
+    """Run SFT, from the newest checkpoint or from the start, and return whole parameters."""
     config, trainer = run.parts.config, make_sft_trainer(run.parts)
     if latest is None:
         state = trainer.start(first_params(run.parts))
@@ -373,7 +373,7 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
 
 
 def reinforce(run: Run, params: Params) -> Params:
-    """The RL phase from these parameters, which also stay as the reference where one is needed."""
+    """Run RL from these parameters, which also stay as the reference where one is needed."""
     trainer = make_rl_trainer(run.parts)
     state = trainer.start(params)
     # A copy of its own: the state begins with the same buffers and is donated to its update.
@@ -383,7 +383,7 @@ def reinforce(run: Run, params: Params) -> Params:
 
 
 def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
-    """The RL phase from the run's newest checkpoint."""
+    """Continue RL from the run's newest checkpoint."""
     trainer = make_rl_trainer(run.parts)
     wanted = {"reference": whole_params(trainer.abstract)} if needs_reference(run.parts) else {}
     state, beside = restore(run.parts, trainer, run.checkpoints, latest, wanted)
@@ -392,7 +392,7 @@ def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
 
 
 def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
-    """RL, ready to step."""
+    """Make RL ready to step."""
     config = run.parts.config
     return Phase(
         name="rl",
@@ -405,7 +405,7 @@ def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:
 
 
 def evaluate_after(run: Run, phase: str, params: Params) -> None:
-    """The test split after a phase, kept in `evaluation/`; a run that resumes keeps what it has."""
+    """Evaluate the test split after a phase; a run that resumes keeps the evaluation it has."""
     config = run.parts.config
     path = evaluation_path(config, phase)
     run.checkpoints.wait_until_finished()  # who sees the evaluation may go on from the checkpoint

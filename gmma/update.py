@@ -27,7 +27,7 @@ def train_step(
     optimizer: optax.GradientTransformation,
     microbatches: int = 1,
 ) -> tuple[TrainState, Metrics]:
-    """One optimiser update from one packed batch, accumulated over equal microbatches.
+    """Take one optimiser update from one packed batch, accumulated over equal microbatches.
 
     The weights of the tokens are fixed before the batch is cut, so gradients of the parts add up to
     the gradient of the whole whatever the lengths.
@@ -64,7 +64,7 @@ def train_step(
 
 
 def batch_weights(packed: PackedTree, *, config: ObjectiveConfig, microbatches: int) -> Array:
-    """Each token's share in the loss of the whole batch; for `bnpo`, of its microbatch."""
+    """Return each token's share in the loss of the whole batch; for `bnpo`, of its microbatch."""
     shape = packed.inputs.shape
     if config.loss_type != "bnpo":
         return token_weights(packed.trained, shape, config)
@@ -74,7 +74,7 @@ def batch_weights(packed: PackedTree, *, config: ObjectiveConfig, microbatches: 
 
 
 def cut_batch(batch: PyTree, parts: int) -> PyTree:
-    """Row r goes to part r mod `parts`, so that every device keeps a share of every part."""
+    """Put row r into part r mod `parts`, so that every device keeps a share of every part."""
 
     def cut(array: Array) -> Array:
         rows = array.shape[0] // parts
@@ -111,7 +111,7 @@ def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransfo
 
 
 def split_params(params: Params, trained: Callable[[str], bool]) -> tuple[Params, Params]:
-    """(trained, frozen): two nested dicts that share no leaf; `trained` judges a path `a/b/c`."""
+    """Return (trained, frozen), two nested dicts of distinct leaves; `trained` judges `a/b/c`."""
     flat = flatten_dict(params, sep="/")
     chosen = {path: leaf for path, leaf in flat.items() if trained(path)}
     frozen = {path: leaf for path, leaf in flat.items() if path not in chosen}

@@ -1,4 +1,4 @@
-"""Laws of the house: imports go down, few modules at the top, a short README."""
+"""Laws of the house: imports go down, few modules at the top, a short README, plain docstrings."""
 
 import ast
 from pathlib import Path
@@ -106,3 +106,19 @@ def test_a_climb_would_be_seen(tmp_path):
         "def late():\n    from gmma.run.programs import make_grow\n"
     )
     assert imports(file, modules()) == {"gmma.train", "gmma.commands", "gmma.run.programs"}
+
+
+TWISTED = {"What", "Where", "How", "Whether", "Of", "Those", "Which", "Who", "When", "From", "That"}
+
+
+def test_docstrings_say_it_at_once():
+    """A docstring opens with a verb, or names its subject (CONTRIBUTING.md)."""
+    kinds = (ast.FunctionDef, ast.ClassDef, ast.Module)
+    opening = [
+        (path.relative_to(PACKAGE), getattr(node, "name", ""), text.split()[0].strip(",.:;"))
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, kinds) and (text := ast.get_docstring(node))
+    ]
+    assert len(opening) > 1000
+    assert not [found for found in opening if found[2] in TWISTED]

@@ -1,4 +1,4 @@
-"""What the rest of gmma knows of a model family: a record of functions."""
+"""The interface of a model family to the rest of gmma: a record of functions."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What the command line takes. Nothing here imports JAX: help is printed at once."""
+"""The command line's options. Nothing here imports JAX: help is printed at once."""

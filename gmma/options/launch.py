@@ -1,4 +1,4 @@
-"""Where and on what a command is started: hosts, mesh and directories."""
+"""The launch of a command: hosts, mesh and directories."""
 
 import re
 from dataclasses import dataclass, field
@@ -59,7 +59,7 @@ class HostsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
-    """Where and on what a run is started; no number of it depends on this.
+    """Launch of a run: its hosts, mesh and directories; no number of it depends on this.
 
     Each start of a run may have another: it is no part of the experiment that is saved.
     """
@@ -82,7 +82,7 @@ class MeshOverride:
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOverride:
-    """What a command that reads a run has in place of the run's newest launch."""
+    """Launch options of a command that reads a run, in place of the run's newest launch."""
 
     # None given: the run's own where it fits the devices
     mesh: MeshOverride = field(default_factory=MeshOverride)

@@ -57,7 +57,7 @@ def one_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None
 
 
 def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, default: Any = None) -> T:
-    """Arguments into a dataclass, with help from its field comments; exit code 2 on a mistake."""
+    """Parse arguments into a dataclass, with help from field comments; exit code 2 on a mistake."""
     extra = {} if default is None else {"default": default}
     with CONVENTION:
         given: T = tyro.cli(kind, args=list(arguments), prog=prog, config=MARKERS, **extra)
@@ -66,7 +66,7 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, defaul
 
 
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
-    """The experiment file, which comes first, and the rest; help needs no file."""
+    """Split off the experiment file, which comes first; help needs no file."""
     usage = (
         f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
         "[--parameter value …] [--field value …]; --help after the file lists every one"

@@ -23,7 +23,7 @@ GB = 1e9
 
 
 def check_command(given: CheckArguments) -> None:
-    """`gmma port check DIR`: exit code 2 with all problems, or what the directory holds."""
+    """Run `gmma port check DIR`: exit code 2 with all problems, or what the directory holds."""
     found = check_directory(given.directory, given.architecture)
     rows = [
         ["family", found.family],
@@ -38,7 +38,7 @@ def check_command(given: CheckArguments) -> None:
 
 
 def import_command(given: ImportArguments) -> None:
-    """`gmma port import DIR OUT`: a checkpoint, and what it took of the host's memory."""
+    """Run `gmma port import DIR OUT`: a checkpoint, and the host memory that it took."""
     report = import_directory(
         given.directory, given.output, given.dtype, given.mesh, given.architecture
     )
@@ -61,7 +61,7 @@ def memory_rows(report: ImportReport) -> list[list[str]]:
 
 
 def export_command(given: ExportArguments) -> None:
-    """`gmma port export RUN_OR_CHECKPOINT OUT [--merge | --adapters]`."""
+    """Run `gmma port export RUN_OR_CHECKPOINT OUT [--merge | --adapters]`."""
     if given.merge and given.adapters:
         raise UserError("--merge and --adapters exclude each other; export twice to have both")
     pretrained, dtype = read_checkpoint(given.source, given.step)

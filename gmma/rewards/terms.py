@@ -47,7 +47,7 @@ class RewardTerm:
 
     @property
     def label(self) -> str:
-        """What metrics call the term: its name, behind its task where it has one."""
+        """The term's name in metrics, behind its task where it has one."""
         return self.name if self.task is None else f"{self.task}/{self.name}"
 
 
@@ -61,7 +61,7 @@ def find_reward(term: RewardTerm) -> Reward:
 
 @functools.cache
 def parameters_named(reward: Reward) -> frozenset[str] | None:
-    """The columns a function takes; None if it takes all (`**columns`)."""
+    """Return the columns that a function takes; None if it takes all (`**columns`)."""
     parameters = inspect.signature(reward).parameters.values()
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return None
@@ -69,7 +69,7 @@ def parameters_named(reward: Reward) -> frozenset[str] | None:
 
 
 def columns_read(term: RewardTerm) -> frozenset[str] | None:
-    """The columns to send to a worker for a term; None means all of them.
+    """Return the columns to send to a worker for a term; None means all of them.
 
     Gmma's own rewards read only what they name, so that images stay out of the pipe. A user's
     function is not looked at: it is imported in the workers alone.
@@ -80,7 +80,7 @@ def columns_read(term: RewardTerm) -> frozenset[str] | None:
 
 
 def takes_time_limit(reward: Reward) -> bool:
-    """Whether a reward has the parameter `try_seconds`, and may so be asked for a short try."""
+    """Return whether a reward takes `try_seconds`, and so may be asked for a short try."""
     return "try_seconds" in inspect.signature(reward).parameters
 
 
@@ -163,7 +163,7 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
 def rows_of_terms(
     terms: Sequence[RewardTerm], answers: int, columns: Mapping[str, Any]
 ) -> np.ndarray:
-    """bool[N, terms]: a term with a task is for the rows whose column `task` names it.
+    """Return which rows each term scores, bool[N, terms]: those of its task, if it has one.
 
     Raises UserError where a term has a task and the dataset no column `task`.
     """

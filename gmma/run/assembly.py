@@ -1,4 +1,4 @@
-"""From a config to the parts of a run: task, backbone, stops, mesh."""
+"""Assemble the parts of a run from its config: task, backbone, stops, mesh."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from gmma.tree.stops import TreeStops, tree_stops
 
 @dataclass(frozen=True, kw_only=True)
 class Parts(Backbone):
-    """What every command needs of an experiment: the backbone, and what it works on."""
+    """The parts that every command needs of an experiment: the backbone, and what it works on."""
 
     config: ExperimentConfig
     task: Task
@@ -28,7 +28,7 @@ class Parts(Backbone):
 
 
 def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
-    """The terms of the reward with what the task's own config adds to their options."""
+    """Return the reward's terms, their options completed by the task's own config."""
     task = find_task(config.task.name)
     return tuple(
         replace(term, options=(*task.term_options(config.task, term), *term.options))
@@ -37,7 +37,7 @@ def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
 
 
 def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
-    """The scoring service with the terms and limits of a run."""
+    """Start the scoring service with the terms and limits of a run."""
     limits = config.rewards
     return open_scorer(
         reward_terms(config),

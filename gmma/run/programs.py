@@ -43,8 +43,10 @@ Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 
 
 def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
-    """(params, prompts, step) → rollout: each device, or each group of them that shares the
-    parameters, grows the trees of its own prompts.
+    """Make (params, prompts, step) → rollout.
+
+    Each device, or each group of devices that shares the parameters, grows the trees of its own
+    prompts.
 
     The key of a step is the root key folded with the step, the key of a prompt is that folded with
     its row in the whole batch. Parameters are cast to the activations' type and then gathered, as
@@ -71,7 +73,7 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
 
 
 def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
-    """(rewards, counted) → advantages, as `credit`."""
+    """Make (rewards, counted) → advantages, as `credit`."""
     given = partial(credit, objective=parts.config.objective)
     return jax.jit(given, out_shardings=NamedSharding(parts.mesh, BATCH))
 
@@ -79,7 +81,7 @@ def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
 def credit(
     rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], *, objective: ObjectiveConfig
 ) -> Advantages:
-    """The configured advantages; answers that do not count get none and shift nothing."""
+    """Return the configured advantages; answers that do not count get none and shift nothing."""
     return CREDITS.find(objective.credit)(
         jnp.where(counted, rewards, 0),
         mask=counted,
@@ -90,14 +92,14 @@ def credit(
 
 
 def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
-    """(prompts, rollout, advantages) → packed tree, as `packing`."""
+    """Make (prompts, rollout, advantages) → packed tree, as `packing`."""
     return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def packing(
     config: ExperimentConfig,
 ) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
-    """`pack_tree` with the run's policy on unfinished text."""
+    """Apply `pack_tree` with the run's policy on unfinished text."""
     return partial(
         pack_tree,
         drop_unclosed=config.tree.unfinished == "drop",
@@ -106,7 +108,7 @@ def packing(
 
 
 def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
-    """(state, reference, packed) → packed with the log-probs that the objective will compare to.
+    """Make (state, reference, packed) → packed with the log-probs that the objective compares to.
 
     The old policy's are needed from the second update on a rollout; on policy they are the new
     ones, also where the objective corrects for the sampler, and one forward pass is saved.
@@ -141,7 +143,7 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
 
 
 def traced_on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, traced with the mesh in view: kernels are cut over it (`models/splash.py`)."""
+    """Trace the function with the mesh in view: kernels are cut over it (`models/splash.py`)."""
 
     def traced(*arguments: Any) -> Any:
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -151,13 +153,16 @@ def traced_on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def needs_reference(parts: Parts) -> bool:
-    """Whether a run holds a second set of parameters: for the KL term, unless adapters come off."""
+    """Return whether a run holds a second set of parameters.
+
+    It does for the KL term, unless it has adapters that can be switched off.
+    """
     return parts.config.objective.beta > 0 and not parts.adapted
 
 
 @dataclass(frozen=True, kw_only=True)
 class Programs:
-    """What a step calls between its batch and its update."""
+    """The compiled programs that a step calls between its batch and its update."""
 
     grow: Grow
     credit: Callable[[Array, Array], Advantages]
@@ -166,7 +171,7 @@ class Programs:
 
 
 def make_programs(parts: Parts) -> Programs:
-    """The programs of a run; nothing is compiled before the first call."""
+    """Make the programs of a run; nothing is compiled before the first call."""
     config = parts.config
     return Programs(
         grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
@@ -188,7 +193,7 @@ class Trainer:
 
 
 def make_sft_trainer(parts: Parts) -> Trainer:
-    """Imitation: mean log-likelihood over the tokens of thoughts and over those of answers."""
+    """Make the trainer of imitation: mean log-likelihood over thoughts' and answers' tokens."""
     chunk = parts.config.logprob_chunk_slots
     policy = placed_policy(parts.policy, parts.mesh)
     loss = partial(imitation_loss, policy, chunk_slots=chunk)
@@ -196,14 +201,14 @@ def make_sft_trainer(parts: Parts) -> Trainer:
 
 
 def make_rl_trainer(parts: Parts) -> Trainer:
-    """The configured policy objective."""
+    """Make the trainer of the configured policy objective."""
     config = parts.config
     loss = rl_loss(config, placed_policy(parts.policy, parts.mesh))
     return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
 
 
 def rl_loss(config: ExperimentConfig, policy: Policy) -> Loss:
-    """`policy_loss` as the run has it."""
+    """Make `policy_loss` of the run's settings."""
     return partial(
         policy_loss,
         policy,
@@ -248,7 +253,7 @@ def _make_trainer(
 def start_state(
     parts: Parts, optimizer: optax.GradientTransformation, params: Params
 ) -> TrainState:
-    """A phase's first state from a whole set of parameters."""
+    """Make a phase's first state from a whole set of parameters."""
     trained, frozen = split_params(params, parts.trained)
     return TrainState(
         params=trained,
@@ -259,13 +264,14 @@ def start_state(
 
 
 def parts_params(parts: Parts) -> Params:
-    """Shapes of all parameters."""
+    """Return the shapes of all parameters."""
     return jax.eval_shape(parts.policy.init, jax.random.key(0))
 
 
 def kept_params(parts: Parts) -> dict[str, Params]:
-    """Shapes and places of the parameters that a checkpoint keeps: `params`, and `frozen` unless
-    that is a base under adapters, which its directory keeps.
+    """Return shapes and places of the parameters that a checkpoint keeps.
+
+    They are `params`, and `frozen` unless that is a base under adapters, which its directory keeps.
     """
     abstract = make_rl_trainer(parts).abstract
     kept = {"params": abstract.params, "frozen": abstract.frozen}
@@ -275,7 +281,7 @@ def kept_params(parts: Parts) -> dict[str, Params]:
 def state_shardings(
     parts: Parts, optimizer: optax.GradientTransformation, shapes: TrainState
 ) -> TrainState:
-    """Parameters by the table; what the optimiser keeps for a parameter lies where that does."""
+    """Return the state's shardings: the optimiser's arrays lie where their parameters do."""
     everything = param_shardings(parts.policy, parts_params(parts), parts.mesh)
     trained, frozen = split_params(everything, parts.trained)
     whole = NamedSharding(parts.mesh, REPLICATED)

@@ -1,4 +1,4 @@
-"""What experiments have in common: their parameters, the settings of a ported backbone, baselines.
+"""Shared settings of experiments: parameters, those of a ported backbone, baselines.
 
 Every number here is our choice: the paper's settings are not known to us.
 """

@@ -69,7 +69,7 @@ def load_sweep(path: Path, arguments: Sequence[str]) -> tuple[Sweep, SweepArgume
 
 
 def sweep_command(arguments: Sequence[str]) -> None:
-    """`gmma sweep EXPERIMENT [--workers N] [--field value …]`; start it again to go on.
+    """Run `gmma sweep EXPERIMENT [--workers N] [--field value …]`; start it again to continue.
 
     `--dry-run` prints the runs and stops; `--results` leaves out what is not done. For arms that
     differ in `tree.answers` alone, `--one-program` trains them and their seeds side by side

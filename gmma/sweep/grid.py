@@ -28,7 +28,7 @@ from gmma.update import batch_weights, join_params, make_optimizer, train_step
 
 @dataclass(frozen=True, kw_only=True)
 class GridPrograms:
-    """What a step of all cells calls; every argument has a leading axis of cells."""
+    """The programs that a step of all cells calls; every argument has a leading axis of cells."""
 
     start: Callable[[PyTree], PyTree]  # parameters → train states
     grow: Callable[..., TreeRollout]  # (states, prompts, seeds, step)
@@ -36,7 +36,7 @@ class GridPrograms:
 
 
 def check_grid(objective: ObjectiveConfig) -> None:
-    """A grid is on policy and holds no second set of parameters. Raises UserError otherwise."""
+    """Raise UserError unless the grid is on policy and holds no second set of parameters."""
     unfit = {
         "algorithm": (objective.algorithm, "grpo_ma"),
         "num_iterations": (objective.num_iterations, 1),
@@ -52,7 +52,7 @@ def check_grid(objective: ObjectiveConfig) -> None:
 
 
 def grid_programs(parts: Parts, answers: int) -> GridPrograms:
-    """Programs for cells of up to so many answers, compiled once each, on one device."""
+    """Make programs for cells of up to so many answers, compiled once each, on one device."""
     config, policy = parts.config, parts.policy
     check_grid(config.objective)
     shape = replace(config.tree.shape, answers=answers)
@@ -95,7 +95,7 @@ def grid_programs(parts: Parts, answers: int) -> GridPrograms:
 
 
 def first_answers(rollout: TreeRollout, own: Int[Array, ""]) -> TreeRollout:
-    """The rollout with the first `own` answers of each thought; the others have no tokens."""
+    """Keep the first `own` answers of each thought of the rollout; the others have no tokens."""
     kept = jnp.arange(rollout.answers.shape[2]) < own
     lengths = jnp.where(kept[None, None], rollout.answer_lengths, 0)
     return replace(rollout, answer_lengths=lengths)
@@ -104,7 +104,7 @@ def first_answers(rollout: TreeRollout, own: Int[Array, ""]) -> TreeRollout:
 def cell_weights(
     packed: PackedTree, *, own: Int[Array, ""], shape: TreeShape, parts: Parts
 ) -> Shaped[Array, "B S"]:
-    """`batch_weights` of a tree with `own` answers a thought.
+    """Apply `batch_weights` to a tree with `own` answers a thought.
 
     The constant 1/(K·M) of `grpo` and `dr_grpo` stands for the answers that there are; the other
     loss types count tokens, and what is masked has none.

@@ -62,12 +62,12 @@ class Cell:
 
     @property
     def config(self) -> ExperimentConfig:
-        """The run's own."""
+        """The run's own config."""
         return self.parts.config
 
 
 def check_cells(configs: Sequence[ExperimentConfig]) -> None:
-    """Cells are RL without an SFT of their own, alike but for seed and M, and none has begun."""
+    """Check that cells are RL without own SFT, differ in seed and M alone, and have not begun."""
 
     def common(config: ExperimentConfig) -> Mapping[str, Any]:
         same = {name: getattr(configs[0], name) for name in FREE}
@@ -90,7 +90,7 @@ def check_cells(configs: Sequence[ExperimentConfig]) -> None:
 
 
 def assemble_cells(configs: Sequence[ExperimentConfig]) -> list[Parts]:
-    """Parts of each cell on one device; those of a seed are assembled once."""
+    """Assemble each cell's parts on one device; those of a seed are assembled once."""
     by_seed: dict[int, Parts] = {}
     mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     for config in configs:
@@ -100,7 +100,7 @@ def assemble_cells(configs: Sequence[ExperimentConfig]) -> list[Parts]:
 
 
 def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
-    """Train all cells together; the last record of each.
+    """Train all cells together, and return the last record of each.
 
     Raises UserError where they cannot be one program, before anything is written.
     """
@@ -138,7 +138,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> list[Record]:
 
 
 def starting_params(parts: Sequence[Parts]) -> list[Params]:
-    """Where each cell begins; cells that begin alike read or make it once."""
+    """Return each cell's initial parameters; cells that begin alike read or make them once."""
     known: dict[Beginning, Params] = {}
     for own in parts:
         if beginning_of(own.config) not in known:
@@ -147,12 +147,12 @@ def starting_params(parts: Sequence[Parts]) -> list[Params]:
 
 
 def beginning_of(config: ExperimentConfig) -> Beginning:
-    """What tells the first parameters of two cells apart."""
+    """Return what tells the initial parameters of two cells apart."""
     return config.seed, config.init_from
 
 
 def evaluate_beginnings(cells: Sequence[Cell], beginnings: Sequence[Params]) -> None:
-    """The test split before the first step: what a run of its own writes after its SFT."""
+    """Evaluate the test split before the first step, as a run does after its SFT."""
     known: dict[Beginning, Evaluation] = {}
     for cell, params in zip(cells, beginnings, strict=True):
         own = beginning_of(cell.config)
@@ -165,7 +165,7 @@ def evaluate_beginnings(cells: Sequence[Cell], beginnings: Sequence[Params]) -> 
 def train_cells(
     cells: Sequence[Cell], programs: GridPrograms, scorer: Scorer, states: PyTree
 ) -> tuple[PyTree, list[Record]]:
-    """All steps of all cells."""
+    """Take all steps of all cells."""
     config = cells[0].config
     streams = {cell.config.seed: read_batches(cell.parts, "rl") for cell in cells}
     norms = [RunningMean() for _ in cells]
@@ -196,7 +196,7 @@ def step_cells(
     batches: Mapping[int, ExampleBatch],
     step: int,
 ) -> tuple[PyTree, list[Record]]:
-    """One step of every cell; the states are donated. Seconds are those of all cells together."""
+    """Take one step of every cell; the states are donated. Seconds are those of all cells."""
     started, compiled = time.monotonic(), compilations()
     prompts_of = {
         seed: read_prompts(cell.parts, batches[seed].examples)
@@ -231,7 +231,7 @@ def step_cells(
 
 
 def own_rollout(cell: Cell, rollout: TreeRollout) -> TreeRollout:
-    """A fetched rollout without the answers that the cell does not have."""
+    """Remove the answers that the cell does not have from a fetched rollout."""
     own = cell.config.tree.answers
     return replace(
         rollout,
@@ -245,7 +245,7 @@ def own_rollout(cell: Cell, rollout: TreeRollout) -> TreeRollout:
 def score_cell(
     cell: Cell, scorer: Scorer, batch: ExampleBatch, rollout: TreeRollout
 ) -> tuple[np.ndarray, np.ndarray, tuple[dict[str, Metric], ...]]:
-    """Rewards and which count, `[B K M]` of the cell's own M, and the metrics of both."""
+    """Return rewards and which count, `[B K M]` of the cell's own M, and the metrics of both."""
     config = cell.config
     texts = read_texts(rollout, cell.parts.tokenizer)
     measured = measure(score_answers(scorer, batch.examples, rollout, texts), rollout)
@@ -260,23 +260,23 @@ def score_cell(
 
 
 def widen(values: np.ndarray, most: int, fill: float | bool) -> np.ndarray:
-    """`[B K M]` as `[B K most]`."""
+    """Widen `[B K M]` to `[B K most]`."""
     room = [(0, 0), (0, 0), (0, most - values.shape[2])]
     return np.pad(values, room, constant_values=fill)
 
 
 def stacked(trees: Sequence[PyTree]) -> PyTree:
-    """Cells along a leading axis."""
+    """Stack cells along a leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def cell_of(tree: PyTree, at: int) -> Any:
-    """One cell of them."""
+    """Return one cell of them."""
     return jax.tree.map(lambda leaf: leaf[at], tree)
 
 
 def finish(cell: Cell, state: TrainState, record: Record) -> NotFinite | None:
-    """The cell's checkpoint, and its evaluation on the test split; or why it has neither."""
+    """Save the cell's checkpoint and evaluate it on the test split; return why if it cannot."""
     config = cell.config
     array = first_not_finite(state)
     if array is not None:

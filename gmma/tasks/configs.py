@@ -1,4 +1,4 @@
-"""What the configs of all tasks share: a name, which finds the task.
+"""Shared part of all tasks' configs: a name, which finds the task.
 
 A task's config is a frozen dataclass of its own that begins with `TaskConfig`. Its fields are read
 from JSON and from the command line by the task that its name finds, gmma's or a user's.

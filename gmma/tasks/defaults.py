@@ -1,4 +1,4 @@
-"""What a task need not bring: its hash, its picture, its tokenizer, from its examples alone."""
+"""Defaults for what a task need not bring: its hash, picture and tokenizer, from its examples."""
 
 import hashlib
 import json

@@ -73,7 +73,7 @@ class MixturePart:
 
 @dataclass(frozen=True, kw_only=True)
 class MixtureConfig(TaskConfig):
-    """Which tasks, in which proportion."""
+    """The tasks of a mixture, and their proportions."""
 
     name: Literal["mixture"] = "mixture"  # which task this is
     parts: tuple[MixturePart, ...]  # the command line changes a part by its place, from 0 on
@@ -93,12 +93,12 @@ class MixtureConfig(TaskConfig):
         return tuple(part.title for part in self.parts)
 
     def part(self, title: str) -> MixturePart:
-        """The part with this label."""
+        """Return the part with this label."""
         return self.parts[self.titles.index(title)]
 
 
 def source(config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
-    """Random access to a split; raises UserError on an unknown split or before `build`."""
+    """Open random access to a split; raises UserError on an unknown split or before `build`."""
     sources = tuple(
         find_task(part.task.name).source(part.task, data_dir, split) for part in config.parts
     )
@@ -112,14 +112,14 @@ def source(config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
 
 
 def content(config: MixtureConfig, data_dir: Path) -> str:
-    """A hash of the records of every part."""
+    """Hash the records of every part."""
     return fingerprint(
         *(hash_content(find_task(part.task.name), part.task, data_dir) for part in config.parts)
     )
 
 
 def demonstrated_rows(config: MixtureConfig, data_dir: Path) -> list[int]:
-    """Rows of `train` whose record has a demonstration."""
+    """Return the rows of `train` whose record has a demonstration."""
     mixed = source(config, data_dir, "train")
     shown = []
     for part, found in zip(config.parts, mixed.sources, strict=True):
@@ -132,7 +132,7 @@ def demonstrated_rows(config: MixtureConfig, data_dir: Path) -> list[int]:
 
 
 def build(config: MixtureConfig, data_dir: Path) -> None:
-    """Builds every part, and train the tokenizer of all together."""
+    """Build every part, and train the tokenizer of all together."""
     for part in config.parts:
         find_task(part.task.name).build(part.task, data_dir)
     path = tokenizer_path(config, data_dir)
@@ -140,7 +140,7 @@ def build(config: MixtureConfig, data_dir: Path) -> None:
 
 
 def tokenizer_path(config: MixtureConfig, data_dir: Path) -> Path:
-    """Where `build` puts the SentencePiece model; its name follows those of the parts' own."""
+    """Return where `build` puts the SentencePiece model; its name follows those of its parts."""
     parts = []
     for part in config.parts:
         own = find_task(part.task.name).tokenizer_path
@@ -151,7 +151,7 @@ def tokenizer_path(config: MixtureConfig, data_dir: Path) -> Path:
 
 
 def read_corpus(config: MixtureConfig, data_dir: Path) -> Iterator[str]:
-    """Prompts and responses of every part, one part after the other."""
+    """Yield prompts and responses of every part, one part after the other."""
 
     def ask(example: Example) -> Example:
         return in_frame(config, example, STORED_PIXELS)
@@ -162,7 +162,7 @@ def read_corpus(config: MixtureConfig, data_dir: Path) -> Iterator[str]:
 
 
 def part_of(config: MixtureConfig, example: Example) -> tuple[Task, Any, Example]:
-    """The task of an example, its config, and the example without the column that names it."""
+    """Return an example's task, its config, and the example without the column that names it."""
     part = config.part(example.columns["task"])
     columns = {name: value for name, value in example.columns.items() if name != "task"}
     return find_task(part.task.name), part.task, replace(example, columns=columns)
@@ -171,19 +171,19 @@ def part_of(config: MixtureConfig, example: Example) -> tuple[Task, Any, Example
 def demonstrate(
     config: MixtureConfig, example: Example, rng: np.random.Generator
 ) -> Demonstration | None:
-    """That of the example's own task; None where the task or the record has none."""
+    """Demonstrate as the example's own task does; None where the task or the record has none."""
     task, own, bare = part_of(config, example)
     return None if task.demonstrate is None else task.demonstrate(own, bare, rng)
 
 
 def in_frame(config: MixtureConfig, example: Example, frame: Frame) -> Example:
-    """The example in a model family's coordinates, where its task has any."""
+    """Ask the example in a model family's coordinates, where its task has any."""
     task, own, bare = part_of(config, example)
     return example if task.in_frame is None else _merged(example, task.in_frame(own, bare, frame))
 
 
 def augment(config: MixtureConfig, example: Example, rng: np.random.Generator) -> Example:
-    """The example changed, where its task can change it."""
+    """Change the example, where its task can."""
     task, own, bare = part_of(config, example)
     return example if task.augment is None else _merged(example, task.augment(own, bare, rng))
 
@@ -195,7 +195,7 @@ def _merged(example: Example, changed: Example) -> Example:
 def by_part(
     config: MixtureConfig, examples: Sequence[Example]
 ) -> Iterator[tuple[str, Task, Any, list[int], list[Example]]]:
-    """Label, task, config, rows and examples of every part that is among them."""
+    """Yield label, task, config, rows and examples of every part that is among them."""
     for part in config.parts:
         rows = [row for row, e in enumerate(examples) if e.columns["task"] == part.title]
         if rows:
@@ -206,8 +206,9 @@ def by_part(
 def metrics(
     config: MixtureConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """`{label}/{metric}` of each part, NaN for other parts' answers; `score`, the metric that sums
-    the answer's own task up; `parsed`.
+    """Measure `{label}/{metric}` of each part, `score` and `parsed`.
+
+    Other parts' answers have NaN. `score` is the headline metric of the answer's own task.
     """
     found: dict[str, np.ndarray] = {}
     for title, task, own, rows, bare in by_part(config, examples):
@@ -225,7 +226,7 @@ def group_metrics(
     example: Example,
     values: Mapping[str, Sequence[float]],
 ) -> dict[str, float]:
-    """What the example's own task says of its answers together, behind the label."""
+    """Measure an example's answers together as its own task does, behind the label."""
     task, own, bare = part_of(config, example)
     if task.group_metrics is None:
         return {}
@@ -241,7 +242,7 @@ def corpus(
     examples: Sequence[Example],
     picks: np.ndarray,
 ) -> dict[str, CorpusFigure]:
-    """The metrics that only a whole split has, of each part on its own examples.
+    """Measure what only a whole split has, of each part on its own examples.
 
     Each part is resampled among its own, as often as the mixture is.
     """
@@ -255,13 +256,13 @@ def corpus(
 
 
 def draw(config: MixtureConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """The picture of the example's own task."""
+    """Draw the picture of the example's own task."""
     task, own, bare = part_of(config, example)
     return draw_answers(task, own, bare, answers)
 
 
 def term_options(config: MixtureConfig, term: RewardTerm) -> TermOptions:
-    """What the term's own task adds to it; of a term for every task, what any adds."""
+    """Return what the term's own task adds to it; for a term of every task, what any adds."""
     own = [part for part in config.parts if term.task in (None, part.title)]
     added = (find_task(part.task.name).term_options(part.task, term) for part in own)
     options = tuple(dict.fromkeys(option for options in added for option in options))
@@ -279,7 +280,7 @@ def term_options(config: MixtureConfig, term: RewardTerm) -> TermOptions:
 def patches(
     config: MixtureConfig, rng: np.random.Generator, count: int, patch_pixels: int
 ) -> Patches:
-    """Those of the first part that can teach a vision stem."""
+    """Return the patches of the first part that can teach a vision stem."""
     for part in config.parts:
         draw_patches = find_task(part.task.name).patches
         if draw_patches is not None:

@@ -1,4 +1,4 @@
-"""What the rest of gmma knows of a task: a record of functions, no base class."""
+"""The interface of a task to the rest of gmma: a record of functions, no base class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -53,14 +53,14 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True)
 class Demonstration:
-    """What SFT imitates, without tags: the text inside `<think>` and inside `<answer>`."""
+    """Target of SFT, without tags: the text inside `<think>` and inside `<answer>`."""
 
     thought: str
     answer: str
 
 
 def reading_options(reading: Reading, form: str, term: RewardTerm) -> TermOptions:
-    """What a term needs to know of how answers are read, and of the form that is asked for."""
+    """Return a term's options: how answers are read, and the form that is asked for."""
     if term.name in READING_TERMS:
         return (("reading", reading),)
     return (("form", form),) if term.name == "answer_form" else ()
@@ -77,7 +77,7 @@ class Patches:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusFigure:
-    """A metric of a whole split, and what it is on resampled splits."""
+    """A metric of a whole split, and its values on resampled splits."""
 
     value: float
     resampled: np.ndarray  # float64[R]
@@ -201,7 +201,7 @@ def nothing_to_build(config: TaskConfig, data_dir: Path) -> None:
 
 
 def no_options(config: TaskConfig, term: RewardTerm) -> TermOptions:
-    """Return none."""
+    """Return no options."""
     return ()
 
 
