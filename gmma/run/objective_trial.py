@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,6 @@ from jaxtyping import Array
 from gmma.config import CREDITS, SURROGATES, ObjectiveConfig, Options
 from gmma.errors import UserError
 from gmma.named import check_call, spelled
-from gmma.run.programs import credit
 from gmma.types import Advantages, TreeShape
 
 TREES = 3
@@ -49,8 +49,18 @@ def try_credit(objective: ObjectiveConfig, shape: TreeShape) -> None:
     rng = np.random.default_rng(0)
     rewards = jnp.asarray(rng.random(size), jnp.float32).at[-1].set(1.0)  # a tree all alike
     counted = jnp.asarray(rng.random(size) < 0.9)
+
+    def estimate(rewards: Array, counted: Array) -> Any:
+        return function(
+            jnp.where(counted, rewards, 0),
+            mask=counted,
+            scale=objective.scale_rewards,
+            answer_baseline=objective.answer_baseline,
+            **dict(objective.credit_options),
+        )
+
     with own_code(what):
-        found = jax.jit(lambda r, c: credit(r, c, objective=objective))(rewards, counted)
+        found = jax.jit(estimate)(rewards, counted)
     if not isinstance(found, Advantages):
         raise UserError(f"{what} returned a {type(found).__name__}, not gmma.types.Advantages")
     for name, value, wanted in (
