@@ -6,12 +6,14 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import jax
 import numpy as np
+import tyro
 from rich.console import Console
 
 from gmma.config import (
@@ -60,19 +62,52 @@ from gmma.train import train
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainArguments:
+    """The experiment, and how its run begins."""
+
+    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+    resume: bool = False  # go on with the run where it has begun
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanArguments:
+    """The experiment, and what of it is planned on which slices."""
+
+    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+    topology: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a slice; again for a further one
+    # a program that is planned, again for a further one; none given: all
+    program: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    json: Path | None = None  # a file for every figure
+    # End each compilation when memory has been assigned: the same tables in a fraction of the time,
+    # and machine code that nobody has tried to write
+    until_memory: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.program) - set(PROGRAMS))
+        if unknown:
+            raise UserError(f"no program {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
+
+
 def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, bool]:
     """Return the experiment with its overrides, and whether `--resume` was given."""
     path, rest = split_experiment(arguments, command)
-    resume = "--resume" in rest
-    overrides = [argument for argument in rest if argument != "--resume"]
-    return parse_experiment(path, overrides, prog=f"gmma {command} {path}"), resume
+    given = parse_line(TrainArguments, path, rest, prog=f"gmma {command} {path}")
+    return given.base, given.resume
 
 
 def parse_experiment(path: Path, arguments: Sequence[str], *, prog: str) -> ExperimentConfig:
     """Make the experiment of a file with its parameters, and lay the other arguments over it."""
+    return parse_line(lambda *, base: base, path, arguments, prog=prog)
+
+
+def parse_line(around: Callable[..., T], path: Path, arguments: Sequence[str], *, prog: str) -> T:
+    """Parse a line with an experiment file; `around(base=…)` holds its experiment and options."""
     maker = load_maker(path, "experiment", "an ExperimentConfig")
     values = take_parameters(maker, arguments, prog)
-    return parse(line_of(maker, values, make_config(maker, values)), arguments, prog=prog)
+    default = around(base=make_config(maker, values))
+    given: T = parse(line_of(maker, values, default), arguments, prog=prog)
+    return given
 
 
 def train_command(arguments: Sequence[str]) -> None:
@@ -252,9 +287,8 @@ def sample_command(given: SampleArguments) -> None:
 
 def data_command(arguments: Sequence[str]) -> None:
     """Run `gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
-    config, resume = resolve(arguments, "data")
-    if resume:
-        raise UserError("gmma data has no --resume: it builds what is missing")
+    path, rest = split_experiment(arguments, "data")
+    config = parse_experiment(path, rest, prog=f"gmma data {path}")
     check_output("data_dir", config.launch.data_dir, directory=True)
     task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
@@ -289,35 +323,15 @@ def plan_command(arguments: Sequence[str]) -> None:
     fraction of the time, and machine code that nobody has tried to write.
     """
     path, rest = split_experiment(arguments, "plan")
-    topologies, rest = take_option(rest, "--topology")
-    files, rest = take_option(rest, "--json")
-    programs, rest = take_option(rest, "--program")
-    overrides = [argument for argument in rest if argument != "--until-memory"]
-    config = parse_experiment(path, overrides, prog=f"gmma plan {path}")
-    if files:
-        check_output("--json", Path(files[-1]))
-    if not topologies:
+    given = parse_line(PlanArguments, path, rest, prog=f"gmma plan {path}")
+    if given.json is not None:
+        check_output("--json", given.json)
+    if not given.topology:
         raise UserError("which slice? add --topology v5e:2x4; give it again for a further one")
-    unknown = sorted(set(programs) - set(PROGRAMS))
-    if unknown:
-        raise UserError(f"no program {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
     plan_experiment(
-        config,
-        topologies,
-        Path(files[-1]) if files else None,
-        programs=programs or PROGRAMS,
-        until_memory="--until-memory" in rest,
+        given.base,
+        given.topology,
+        given.json,
+        programs=given.program or PROGRAMS,
+        until_memory=given.until_memory,
     )
-
-
-def take_option(arguments: Sequence[str], name: str) -> tuple[list[str], list[str]]:
-    """Return the values of every `name VALUE`, and the other arguments."""
-    given, values, others = iter(arguments), [], []
-    for argument in given:
-        if argument != name:
-            others.append(argument)
-        elif (value := next(given, None)) is None:
-            raise UserError(f"{name} needs a value")
-        else:
-            values.append(value)
-    return values, others

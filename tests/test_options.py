@@ -5,8 +5,10 @@ import subprocess
 import sys
 
 import pytest
+from tiny_run import TINY
 
 from gmma.cli import COMMANDS, VERBS
+from gmma.commands import resolve
 from gmma.errors import UserError
 from gmma.options.arguments import EvalArguments, ExportArguments
 from gmma.options.parsing import parse
@@ -70,3 +72,17 @@ def test_a_mistake_is_one_message():
         parse(EvalArguments, ["runs/x", "--split", "all"], prog="gmma eval")
     with pytest.raises(UserError, match=r"top_p = 2\.0"):
         parse(SamplingConfig, ["--top-p", "2"], prog="gmma")
+
+
+@pytest.mark.parametrize(
+    ("options", "resumed"),
+    [
+        ((), False),
+        (("--resume",), True),
+        (("--resume", "True"), True),
+        (("--resume", "False", "--seed", "7"), False),
+        (("--resume", "--seed", "7"), True),
+    ],
+)
+def test_resume_is_an_option_like_any_other(options, resumed):
+    assert resolve([str(TINY), *options], "train")[1] == resumed

@@ -13,9 +13,10 @@ import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from slices import needs_libtpu
+from tiny_run import TINY
 
 import gmma
-from gmma.commands import take_option
+from gmma import commands
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
@@ -68,11 +69,27 @@ def test_a_slice_that_is_none() -> None:
         open_slice("v5e:3x3")
 
 
-def test_options_are_taken_out_wherever_they_stand() -> None:
-    given = ["--topology", "v5e:2x4", "--mesh.fsdp", "4", "--topology", "v4:2x2x1"]
-    assert take_option(given, "--topology") == (["v5e:2x4", "v4:2x2x1"], ["--mesh.fsdp", "4"])
-    with pytest.raises(UserError, match="--json needs a value"):
-        take_option(["--json"], "--json")
+def test_slices_and_programs_are_given_again_for_further_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Wherever they stand among the experiment's own options."""
+    found: dict[str, Any] = {}
+
+    def plan(config: Any, topologies: Any, output: Any, **options: Any) -> None:
+        found.update(options, config=config, topologies=topologies, output=output)
+
+    monkeypatch.setattr(commands, "plan_experiment", plan)
+    line = "--topology v5e:2x4 --mesh.fsdp 4 --until-memory --topology v4:2x2x1 --program sft"
+    commands.plan_command([str(TINY), *line.split()])
+    assert found["topologies"] == ("v5e:2x4", "v4:2x2x1")
+    assert found["config"].launch.mesh.fsdp == 4
+    assert (found["programs"], found["until_memory"], found["output"]) == (("sft",), True, None)
+    with pytest.raises(UserError, match="no program 'nothing'; choose from rollout"):
+        commands.plan_command([str(TINY), "--topology", "v5e:2x4", "--program", "nothing"])
+    with pytest.raises(UserError, match="which slice"):
+        commands.plan_command([str(TINY)])
+    with pytest.raises(SystemExit, match="2"):
+        commands.plan_command([str(TINY), "--json"])
 
 
 def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:

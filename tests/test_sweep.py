@@ -468,6 +468,7 @@ def test_what_a_run_lacks_is_said(quick):
 
 def test_the_command_that_is_kept_is_the_one_that_goes_on():
     given_arguments = ["x.py", "--share", "1/2", "--results", "--workers", "2", "--share=0/2"]
+    given_arguments += ["--results", "False"]
     assert repeating(given_arguments) == "gmma sweep x.py --workers 2"
 
 

@@ -14,7 +14,7 @@ from gmma.commands import use_compilation_cache
 from gmma.config import ExperimentConfig, of_its_types, require
 from gmma.errors import UserError
 from gmma.files import check_output, write_whole
-from gmma.options.parsing import parse, split_experiment
+from gmma.options.parsing import TRUTHS, parse, split_experiment
 from gmma.records.console import print_table
 from gmma.run.experiments import Maker, line_of, load_maker, take_parameters
 from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
@@ -25,7 +25,6 @@ from gmma.sweep.results import sweep_record
 from gmma.sweep.tables import print_sweep, sweep_markdown
 
 CODE_SOME_FAILED = 1
-FLAGS = ("--dry-run", "--results", "--one-program", "--compare")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +35,11 @@ class SweepArguments:
     workers: int = 1  # runs at a time on this machine, each a process of one thread where several
     # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
     share: str = "0/1"
+    dry_run: bool = False  # print the runs and stop
+    results: bool = False  # show what is done, and run nothing
+    # train arms that differ in tree.answers alone side by side, with their seeds (sweep/grid.py)
+    one_program: bool = False
+    compare: bool = False  # time that against the same runs one after another
 
     def __post_init__(self) -> None:
         require(self.workers >= 1, "workers", self.workers, "1 or more")
@@ -76,27 +80,25 @@ def sweep_command(arguments: Sequence[str]) -> None:
     (`grid.py`), and `--compare` times that against the same runs one after another.
     """
     path, rest = split_experiment(arguments, "sweep")
-    flags = {flag for flag in FLAGS if flag in rest}
-    rest = [argument for argument in rest if argument not in flags]
     sweep, given = load_sweep(path, rest)
     sweep = replace(sweep, base=checked_base(sweep, given.base))
     runs = sweep_runs(sweep)
     check_runs(runs)
     check_output("runs_dir", sweep.directory, directory=True)
     check_output("data_dir", sweep.base.launch.data_dir, directory=True)
-    if "--dry-run" in flags:
+    if given.dry_run:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")
-    elif "--compare" in flags:
+    elif given.compare:
         train_starts(sweep, runs, given.workers)
         print_grid_times(compare_with_runs(cells_of(runs)))
-    elif "--one-program" in flags:
+    elif given.one_program:
         train_starts(sweep, runs, given.workers)
         if not all(run.is_done() for run in runs):
             use_compilation_cache(cells_of(runs)[0])
             run_grid(cells_of(runs))
         show_results(sweep, runs, arguments)
-    elif "--results" in flags:
+    elif given.results:
         show_results(sweep, runs, arguments)
     else:
         failed = run_queue(sweep, runs, given.workers, parse_share(given.share))
@@ -150,13 +152,15 @@ def show_results(sweep: Sweep, runs: Sequence[SweepRun], arguments: Sequence[str
 
 def repeating(arguments: Sequence[str]) -> str:
     """Return the command that goes on with the whole sweep, or repeats it."""
-    kept: list[str] = []
-    for argument in arguments:
-        if kept and kept[-1] == "--share":
-            kept.pop()
-        elif argument != "--results" and not argument.startswith("--share="):
-            kept.append(argument)
-    return shlex.join(["gmma", "sweep", *kept])
+    kept, words = ["gmma", "sweep"], list(arguments)
+    while words:
+        word = words.pop(0)
+        name, given, _ = word.partition("=")
+        if name not in ("--share", "--results"):
+            kept.append(word)
+        elif not given and words and (name == "--share" or words[0] in TRUTHS):
+            words.pop(0)
+    return shlex.join(kept)
 
 
 def print_grid_times(times: GridTimes) -> None:

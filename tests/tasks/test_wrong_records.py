@@ -540,8 +540,8 @@ def test_pictures_of_gmma_data_overwrite_no_other_tasks(tmp_path, monkeypatch, c
         folder.mkdir()
         task = config_of(write_manifest(folder, name, count=4), name)
         config = SimpleNamespace(task=task, launch=LaunchConfig(data_dir=tmp_path), seed=0)
-        monkeypatch.setattr(commands, "resolve", lambda arguments, prog, found=config: (found, ""))
-        commands.data_command([])
+        monkeypatch.setattr(commands, "parse_experiment", lambda *_, found=config, **__: found)
+        commands.data_command(["x.py"])
         printed = capsys.readouterr().out
         shown += [line.split()[1] for line in printed.splitlines() if "  picture" in line]
     assert len(set(shown)) == 8
