@@ -23,7 +23,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from gmma.errors import CODE_USER_ERROR, DISK, UserError, say
+from gmma.errors import CODE_USER_ERROR, DISK, UserError, os_error_text
 from gmma.hardware.preemption import Ended
 
 
@@ -242,5 +242,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         if error.filename is None and error.errno not in DISK:
             raise  # of no file: a mistake of gmma's own
-        print(f"gmma {name}: {say(error)}", file=sys.stderr)
+        print(f"gmma {name}: {os_error_text(error)}", file=sys.stderr)
         raise SystemExit(CODE_USER_ERROR) from None

@@ -39,20 +39,20 @@ from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.benchmarks import (
-    Outcome,
+    BenchmarkResult,
     build_dataset,
     choose_benchmarks,
-    outcomes_to_json,
+    results_to_json,
     run_benchmark,
 )
 from gmma.run.data import example_batches
 from gmma.run.evaluate import grow_examples, save_evaluation
 from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 from gmma.run.feed import in_frame
-from gmma.run.outcome import format_interval
 from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.run.state import load_params
+from gmma.run.summary import format_interval
 from gmma.scoring import counted_answers, read_texts, score_answers
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
@@ -236,14 +236,14 @@ def eval_command(given: EvalArguments) -> None:
     if not hosts.leads():
         return
     if given.tasks:
-        write_whole(output, json.dumps(outcomes_to_json(outcomes)))
+        write_whole(output, json.dumps(results_to_json(outcomes)))
     else:
         assert outcomes[0].evaluation is not None
         save_evaluation(output, outcomes[0].evaluation)
     print(f"every value: {output}\nbest and worst: {drawn}")
 
 
-def print_benchmark(found: Outcome, title: str) -> None:
+def print_benchmark(found: BenchmarkResult, title: str) -> None:
     """Print a table with 95 % intervals, or why there is none."""
     if found.summary is None:
         print(f"{found.name} left out: {found.reason}")

@@ -50,7 +50,7 @@ def gather(*steps: Callable[[], Any]) -> list[Any]:
     return results
 
 
-def say(error: OSError) -> str:
+def os_error_text(error: OSError) -> str:
     """Return a system's error about a file as a message: which file, what is wrong, what helps."""
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     place = " to ".join(names) or "a file"

@@ -16,7 +16,7 @@ import tyro
 from etils import epath
 from pydantic import PlainSerializer, PlainValidator
 
-from gmma.errors import UserError, say
+from gmma.errors import UserError, os_error_text
 
 PARTIAL = ".partial"  # ends the name of a file that is still being written
 NAME_BYTES = 200  # of a file's or directory's name; file systems have 255, endings take some
@@ -147,7 +147,7 @@ def read_json(path: RunPath) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path} does not exist") from None
     except OSError as error:
-        raise UserError(say(error)) from error
+        raise UserError(os_error_text(error)) from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not JSON ({error}); restore it, or give another run") from error
     if not isinstance(found, dict):

@@ -59,7 +59,6 @@ from gmma.run.assembly import Parts, assemble, run_scorer
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
-from gmma.run.outcome import evaluation_path, print_outcome
 from gmma.run.preflight import check_origin, check_run, check_settings, unknown_metric
 from gmma.run.programs import (
     Programs,
@@ -72,6 +71,7 @@ from gmma.run.programs import (
 from gmma.run.reward_trial import alike_words, count_alike
 from gmma.run.samples import ScoredTrees, write_tree
 from gmma.run.state import first_params, kept, restore, whole_params
+from gmma.run.summary import evaluation_path, print_summary
 from gmma.scoring import (
     counted_answers,
     measure,
@@ -313,7 +313,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
         if config.rl.steps:
             evaluate_after(run, "rl", params)
     if leads():
-        print_outcome(config)
+        print_summary(config)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from gmma.objective import TokenTerms, segment_metrics, segment_peaks, token_wei
 from gmma.records.diagnostics import gradient_powers
 from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
 
-Measured = tuple[Metrics, dict[str, Array]]  # what sums up over microbatches, and maxima
+PartMetrics = tuple[Metrics, dict[str, Array]]  # what sums up over microbatches, and maxima
 Loss = Callable[[Params, PackedTree, Array], tuple[Array, TokenTerms]]
 
 
@@ -33,13 +33,13 @@ def train_step(
     the gradient of the whole whatever the lengths.
     """
 
-    def of_part(params: Params, part: tuple[PackedTree, Array]) -> tuple[Array, Measured]:
+    def of_part(params: Params, part: tuple[PackedTree, Array]) -> tuple[Array, PartMetrics]:
         value, terms = loss(join_params(params, state.frozen), *part)
         return value, (segment_metrics(terms, part[0]), segment_peaks(terms, part[0]))
 
     def accumulate(
         total: tuple[Params, Array], part: tuple[PackedTree, Array]
-    ) -> tuple[tuple[Params, Array], tuple[Measured, Array]]:
+    ) -> tuple[tuple[Params, Array], tuple[PartMetrics, Array]]:
         (value, measured), gradient = jax.value_and_grad(of_part, has_aux=True)(state.params, part)
         power = optax.tree.norm(gradient, squared=True)
         return jax.tree.map(jnp.add, total, (gradient, value)), (measured, power)

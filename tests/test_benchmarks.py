@@ -17,11 +17,11 @@ from gmma.errors import UserError
 from gmma.run import benchmarks
 from gmma.run.assembly import assemble
 from gmma.run.benchmarks import (
-    Outcome,
+    BenchmarkResult,
     benchmark_parts,
     choose_benchmarks,
     extremes,
-    outcomes_to_json,
+    results_to_json,
     run_benchmark,
 )
 from gmma.run.evaluate import Evaluation
@@ -120,8 +120,8 @@ def test_the_model_before_another_task(own, tmp_path, monkeypatch):
         assert picture.size[0] == 672
     assert json.loads(best.with_suffix(".json").read_text())["answers"] == said[3]
     assert json.loads(worst.with_suffix(".json").read_text())["metrics"] == {"score": 0.0}
-    left = Outcome(name="code", reason="no records")
-    whole = json.loads(json.dumps(outcomes_to_json([found, left])))
+    left = BenchmarkResult(name="code", reason="no records")
+    whole = json.loads(json.dumps(results_to_json([found, left])))
     assert whole["left_out"] == {"code": "no records"}
     assert whole["tasks"]["parts"]["values"]["greedy"]["score"] == scores
 

@@ -18,7 +18,7 @@ from gmma.records.diagnostics import (
     thought_noise,
 )
 from gmma.records.metrics import compute
-from gmma.run.outcome import spike_row
+from gmma.run.summary import spike_row
 from gmma.theory import gradient_spike_score, thought_advantage_variance
 from gmma.variance.simulation import simulated_variance
 

@@ -23,7 +23,7 @@ from gmma.hardware.preemption import CODE_PREEMPTED, Preempted
 from gmma.records.checkpoint import save_config
 from gmma.run.evaluate import Evaluation, save_evaluation
 from gmma.run.feed import demonstration_seed
-from gmma.run.outcome import evaluation_path
+from gmma.run.summary import evaluation_path
 from gmma.sweep import queue as sweep_queue
 from gmma.sweep import results as sweep_results
 from gmma.sweep.arms import (

@@ -48,7 +48,7 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class BenchmarkResult:
     """The result of a benchmark: an evaluation, or the reason why there is none."""
 
     name: str
@@ -180,7 +180,7 @@ def longest_prompt(parts: Parts, split: str) -> int:
 
 def run_benchmark(
     benchmark: Benchmark, own: Parts, params: Params, split: str, directory: RunPath, pictures: int
-) -> Outcome:
+) -> BenchmarkResult:
     """Evaluate, and draw the best and the worst examples into `directory/NAME`."""
     try:
         parts = benchmark_parts(own, benchmark.config, split)
@@ -188,11 +188,11 @@ def run_benchmark(
     except UserError as error:
         if not benchmark.may_fail:
             raise
-        return Outcome(name=benchmark.name, reason=str(error))
+        return BenchmarkResult(name=benchmark.name, reason=str(error))
     drawn: tuple[RunPath, ...] = ()
     if hosts.leads():
         drawn = draw_extremes(parts, evaluation, directory / benchmark.name, pictures)
-    return Outcome(
+    return BenchmarkResult(
         name=benchmark.name,
         evaluation=evaluation,
         summary=summarise(evaluation),
@@ -243,7 +243,7 @@ def draw_extremes(
     return tuple(written)
 
 
-def outcomes_to_json(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+def results_to_json(outcomes: Sequence[BenchmarkResult]) -> dict[str, Any]:
     """Return all figures and values of the benchmarks, and why some were left out."""
     return {
         "tasks": {

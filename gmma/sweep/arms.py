@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, of_its_types, require
 from gmma.errors import UserError
 from gmma.files import RunPath, check_name
-from gmma.run.outcome import evaluation_path
+from gmma.run.summary import evaluation_path
 
 T = TypeVar("T")
 START = "start"

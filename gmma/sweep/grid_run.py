@@ -40,9 +40,9 @@ from gmma.run.assembly import Parts, assemble, run_scorer
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluation, Evaluator, make_evaluator, save_evaluation
 from gmma.run.feed import content_of, read_batches, read_prompts
-from gmma.run.outcome import evaluation_path
 from gmma.run.preflight import check_origin, check_run
 from gmma.run.state import first_params, kept, whole_params
+from gmma.run.summary import evaluation_path
 from gmma.scoring import counted_answers, measure, read_texts, rollout_metrics, score_answers
 from gmma.sweep.grid import GridPrograms, grid_programs
 from gmma.train import train, validate

@@ -26,7 +26,7 @@ from gmma.intervals import (
 from gmma.records.diagnostics import SPIKE_SCORE
 from gmma.records.metrics import RECORDS, Record, read_records
 from gmma.run.evaluate import known, load_evaluation
-from gmma.run.outcome import evaluation_path
+from gmma.run.summary import evaluation_path
 from gmma.sweep.arms import START, Arm, Sweep, SweepRun
 from gmma.tasks import find_task
 from gmma.theory import gradient_spike_score

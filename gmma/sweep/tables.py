@@ -5,7 +5,7 @@ from typing import Any
 
 from gmma.records.console import print_table
 from gmma.records.diagnostics import SPIKE_SCORE
-from gmma.run.outcome import format_interval
+from gmma.run.summary import format_interval
 
 Table = tuple[list[str], list[list[str]]]  # header, rows
 Columns = dict[str, Callable[[dict[str, Any]], str]]

@@ -29,9 +29,9 @@ from gmma.records.diagnostics import thought_noise
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.evaluate import grow_examples
 from gmma.run.feed import read_examples
-from gmma.run.outcome import format_interval
 from gmma.run.programs import make_grow
 from gmma.run.state import load_params
+from gmma.run.summary import format_interval
 from gmma.scoring import read_texts, score_answers
 from gmma.theory import thought_advantage_variance
 from gmma.variance.plot import plot_variance

@@ -34,7 +34,7 @@ def headlines(config: ExperimentConfig) -> list[str]:
     return [find_task(config.task.name).headline, *own]
 
 
-def print_outcome(config: ExperimentConfig) -> None:
+def print_summary(config: ExperimentConfig) -> None:
     """Print the tables and where the pictures are."""
     after = load_evaluation(evaluation_path(config, "sft"))
     columns = {"after SFT": summarise(after)}
