@@ -19,7 +19,7 @@ from gmma.tasks.manifest import RecordsConfig
 
 
 def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
-    """Whether the paper has this task is not confirmed; the field trains it the same way."""
+    """Train as the field does; the paper is not confirmed to have this task."""
     task = DemandConfig(
         records=RecordsConfig(format="demand", train=Path("data/demand/demand_train.jsonl")),
     )

@@ -19,7 +19,7 @@ from gmma.tasks.ocr_vqa import OcrVqaConfig
 
 
 def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
-    """Whether the paper has this task is not confirmed; the field trains it the same way."""
+    """Train as the field does; the paper is not confirmed to have this task."""
     task = OcrVqaConfig(
         records=RecordsConfig(format="ocr_vqa", train=Path("data/ocr_vqa/ocr_vqa.jsonl")),
     )
