@@ -37,7 +37,7 @@ from gmma.options.parsing import parse, split_experiment
 from gmma.plan.command import PROGRAMS, plan_experiment
 from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
-from gmma.run.assembly import assemble, run_scorer
+from gmma.run.assembly import assemble, run_scorer, score_batch
 from gmma.run.benchmarks import (
     BenchmarkResult,
     build_dataset,
@@ -53,7 +53,6 @@ from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.run.state import load_params
 from gmma.run.summary import format_interval
-from gmma.scoring import counted_answers, read_texts, score_answers
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
 from gmma.tasks.records import fingerprint
@@ -268,19 +267,11 @@ def sample_command(given: SampleArguments) -> None:
     examples = [in_frame(parts, source[given.example])] * rows
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
-    texts = read_texts(rollout, parts.tokenizer)
     with run_scorer(config) as scorer:
-        scores = score_answers(scorer, examples, rollout, texts)
-    counted, _ = counted_answers(
-        scores.rewards,
-        rollout.closed,
-        drop_unclosed=config.tree.unfinished == "drop",
-        min_scored=config.rewards.min_scored,
-    )
-    advantages = jax.device_get(
-        make_credit(parts)(*put_batch((scores.rewards, counted), parts.mesh))
-    )
-    trees = ScoredTrees(examples=tuple(examples), texts=texts, scores=scores, advantages=advantages)
+        found = score_batch(parts, scorer, examples, rollout)
+    rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
+    advantages = jax.device_get(make_credit(parts)(rewards, counts))
+    trees = ScoredTrees(examples=tuple(examples), scored=found, advantages=advantages)
     print_tree(tree_record(trees, 0), Console())
     print(f"picture: {write_tree(parts, trees, 0, output)}")
 

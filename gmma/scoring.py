@@ -1,12 +1,14 @@
-"""`score_answers`: from sampled tokens to rewards, on the host."""
+"""`score_trees`: from sampled tokens to rewards, on the host."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from gmma.advantage import value_rounding
+from gmma.hardware.hosts import gather_rows, own_part
 from gmma.records.diagnostics import thought_noise
 from gmma.records.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
@@ -46,6 +48,44 @@ class Measured:
     answer_lengths: Int[np.ndarray, "B K M"]
     closed: Bool[np.ndarray, "B K"]
     finished: Bool[np.ndarray, "B K M"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredRollout:
+    """Outcome of `score_trees`: rows of this host's trees, metrics of all hosts'."""
+
+    texts: TreeTexts
+    scores: Scores
+    counted: Bool[np.ndarray, "B K M"]  # answers that count in their tree's statistics
+    metrics: dict[str, Metric]
+
+
+def score_trees(
+    scorer: Scorer,
+    examples: Sequence[Example],
+    rollout: TreeRollout,
+    tokenizer: Tokenizer,
+    *,
+    mesh: Mesh,
+    drop_unclosed: bool,
+    min_scored: int,
+) -> ScoredRollout:
+    """Read a fetched rollout, reward every answer, and say which ones count.
+
+    `rollout` and `examples` are this host's rows of a batch that is cut over `mesh`; which answers
+    count (`counted_answers`) and the metrics are of the whole batch, on every host.
+    """
+    texts = read_texts(rollout, tokenizer)
+    scores = score_answers(scorer, examples, rollout, texts)
+    measured: Measured = gather_rows(measure(scores, rollout), mesh)
+    counted, dropped = counted_answers(
+        measured.scores.rewards,
+        measured.closed,
+        drop_unclosed=drop_unclosed,
+        min_scored=min_scored,
+    )
+    metrics = rollout_metrics(measured, counted) | dropped
+    return ScoredRollout(texts=texts, scores=scores, counted=own_part(counted), metrics=metrics)
 
 
 def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:

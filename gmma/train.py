@@ -31,11 +31,9 @@ from gmma.hardware import preemption
 from gmma.hardware.hosts import (
     bounded_end,
     fetch_rows,
-    gather_rows,
     leader_alone,
     leader_first,
     leads,
-    own_part,
     stop_requested,
     wait_for_all,
     watch_sigterm,
@@ -43,7 +41,7 @@ from gmma.hardware.hosts import (
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
-from gmma.records.console import open_display, print_buckets, warn
+from gmma.records.console import Display, open_display, print_buckets, warn
 from gmma.records.diagnostics import advantage_metrics, spike_score
 from gmma.records.health import (
     Health,
@@ -55,7 +53,7 @@ from gmma.records.health import (
 )
 from gmma.records.metrics import SILENT, Writer, compilations, compute, merge, open_writer
 from gmma.rewards.service import Scorer
-from gmma.run.assembly import Parts, assemble, run_scorer
+from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
@@ -72,13 +70,6 @@ from gmma.run.reward_trial import alike_words, count_alike
 from gmma.run.samples import ScoredTrees, write_tree
 from gmma.run.state import first_params, kept, restore, whole_params
 from gmma.run.summary import evaluation_path, print_summary
-from gmma.scoring import (
-    counted_answers,
-    measure,
-    read_texts,
-    rollout_metrics,
-    score_answers,
-)
 from gmma.types import Advantages, Metrics, Params, TrainState
 
 
@@ -92,6 +83,8 @@ class Run:
     evaluate: Evaluator
     writer: Writer
     checkpoints: ocp.CheckpointManager
+    display: Display = open_display
+    save: Callable[..., None] = checkpoint.save
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,17 +112,9 @@ def rl_step(
     rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
     held = fetch_rows(rollout, parts.mesh)
     grown = time.monotonic()
-    texts = read_texts(held, parts.tokenizer)
-    scores = score_answers(run.scorer, batch.examples, held, texts)
-    measured = gather_rows(measure(scores, held), parts.mesh)  # of all hosts
-    counted, dropped = counted_answers(
-        measured.scores.rewards,
-        measured.closed,
-        drop_unclosed=parts.config.tree.unfinished == "drop",
-        min_scored=parts.config.rewards.min_scored,
-    )
+    found = score_batch(parts, run.scorer, batch.examples, held)
     scored = time.monotonic()
-    rewards, counts = put_batch((scores.rewards, own_part(counted)), parts.mesh)
+    rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
     advantages = programs.credit(rewards, counts)
     spread = advantage_metrics(advantages, counts)
     packed = programs.pack(prompts, rollout, advantages)
@@ -141,9 +126,9 @@ def rl_step(
     credit = fetch_rows(advantages, parts.mesh)
     return StepResult(
         state=state,
-        metrics=(*updates, rollout_metrics(measured, counted), dropped, spread),
+        metrics=(*updates, found.metrics, spread),
         seconds={"rollout": grown - started, "reward": scored - grown},
-        trees=ScoredTrees(examples=batch.examples, texts=texts, scores=scores, advantages=credit),
+        trees=ScoredTrees(examples=batch.examples, scored=found, advantages=credit),
     )
 
 
@@ -194,7 +179,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
         params, moment = whole_params(state), f"{phase.name}_step_000000"
         measured |= validate(config, run.evaluate, params, moment).keys()
     batch, norms, alike = next(stream), progress.norms, 0
-    with open_display(phase.name, progress.phase_step, phase.config.steps) as advance:
+    with run.display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
             with transfer_guard():
@@ -288,7 +273,7 @@ def save_state(
     ranked = phase.name == "rl" and is_finite(record)
     best = record.get(run.parts.config.checkpoint.best_metric) if ranked else None
     step = phase.first_step + progress.phase_step
-    checkpoint.save(run.checkpoints, step, saved, progress, best)
+    run.save(run.checkpoints, step, saved, progress, best)
 
 
 def train(config: ExperimentConfig, *, resume: bool = False) -> None:

@@ -54,6 +54,15 @@ def pytree(cls: type[T]) -> type[T]:
     return cls
 
 
+def node_of(cls: type[T], **fields: Any) -> T:
+    """Make a node of a `pytree` by the names of its fields, of specs or placeholders."""
+    node = object.__new__(cls)
+    for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+        object.__setattr__(node, field.name, fields.pop(field.name))
+    assert not fields, fields
+    return node
+
+
 def static_field() -> Any:
     """Return a field of a `pytree` that is part of its structure and must be hashable."""
     return dataclasses.field(metadata={"static": True})

@@ -31,11 +31,13 @@ SWEEP = Path(__file__).parent / "tiny_grid.py"
 
 @pytest.fixture(scope="module", autouse=True)
 def _one_device():
-    """JAX's own promotion: optax raises a float to an integer power."""
-    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+    """JAX's own promotion, for all threads: optax raises a float to an integer power."""
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
+    with pytest.MonkeyPatch.context() as patch:
         mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
         patch.setattr(assembly, "make_mesh", lambda config: mesh)
         yield
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def cells(root, home):
@@ -108,7 +110,7 @@ def test_a_cell_leaves_what_a_run_leaves(both):
 def test_the_sweep_of_a_grid_shows_what_came_out(both):
     """Without an SFT of the sweep's own: gains are over the first parameters."""
     together, *_ = both
-    home = together[0].runs_dir
+    home = together[0].launch.runs_dir
     record = json.loads((home / "sweep.json").read_text())
     assert [part["seeds"] for part in record["arms"]] == [[0], [0, 1]]
     assert [point["step"] for point in record["arms"][1]["curve"]] == [0, 2, 4]

@@ -14,7 +14,7 @@ import pytest
 from tiny_digits import experiment
 from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
 
-from gmma import train
+from gmma import scoring, train
 from gmma.config import LaunchConfig, ObjectiveConfig, RewardConfig, StopConfig
 from gmma.errors import UserError
 from gmma.files import lock_of, locked
@@ -311,8 +311,8 @@ def test_a_run_of_which_no_answer_counts_ends_behind_a_checkpoint(lab, monkeypat
         scores = score_answers(*given)
         return replace(scores, rewards=np.full_like(scores.rewards, np.nan))
 
-    score_answers = train.score_answers
-    monkeypatch.setattr(train, "score_answers", unscored)
+    score_answers = scoring.score_answers
+    monkeypatch.setattr(scoring, "score_answers", unscored)
     words = rf"rl step {STEPS + 1}: no answer has counted for 2 steps .*checkpoint {STEPS + 2}"
     with train.open_run(parts) as (run, _), pytest.raises(Unscored, match=words):
         train.reinforce(run, put_whole(lab.imitated_copy, parts.mesh))

@@ -129,7 +129,11 @@ def param_shardings(policy: Policy, abstract: Params, mesh: Mesh) -> Params:
 
 
 def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
-    """Return the policy whose forward pass says where its activations and gathered kernels lie."""
+    """Return the policy whose forward pass is laid out on the mesh, its one way there.
+
+    Activations and gathered kernels say where they lie (`models/placement.py`), and kernels see
+    the mesh that they are cut over (`models/splash.py`).
+    """
 
     def put(x: Array, axes: Sequence[str | None]) -> Array:
         logical = PartitionSpec(*(None if name == ROWS else name for name in axes))
@@ -140,7 +144,7 @@ def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
 
     def within(function: Callable[..., Any]) -> Callable[..., Any]:
         def placed(*arguments: Any) -> Any:
-            with placing(put):
+            with placing(put), jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
                 return function(*arguments)
 
         return placed

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import jax
 from rich.console import Console
@@ -21,6 +21,15 @@ from gmma.images.processor import ImageProcessor
 from gmma.records.metrics import Record
 
 LINE_EVERY_SECONDS = 15.0  # where the output is no terminal
+
+
+Display = Callable[[str, int, int], AbstractContextManager[Callable[[int, Record], None]]]
+
+
+@contextmanager
+def no_display(phase: str, done: int, total: int) -> Iterator[Callable[[int, Record], None]]:
+    """Show nothing, as `open_display` does on all hosts but one."""
+    yield lambda step, record: None
 
 
 @contextmanager

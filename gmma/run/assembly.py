@@ -1,5 +1,6 @@
 """Assemble the parts of a run from its config: task, backbone, stops, mesh."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,12 @@ from gmma.hardware.sharding import make_mesh
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.run.backbone import Backbone, make_backbone
+from gmma.scoring import ScoredRollout, score_trees
 from gmma.tasks import find_task
 from gmma.tasks.task import Task
 from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE, check_slots, check_tags
 from gmma.tree.stops import TreeStops, tree_stops
+from gmma.types import Example, TreeRollout
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,22 @@ def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
         timeout_seconds=limits.timeout_seconds,
         step_seconds=limits.step_seconds,
         memory_gigabytes=limits.memory_gigabytes,
+    )
+
+
+def score_batch(
+    parts: Parts, scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout
+) -> ScoredRollout:
+    """Score a fetched rollout of a run; the one call of training, sampling, variance and grid."""
+    config = parts.config
+    return score_trees(
+        scorer,
+        examples,
+        rollout,
+        parts.tokenizer,
+        mesh=parts.mesh,
+        drop_unclosed=config.tree.unfinished == "drop",
+        min_scored=config.rewards.min_scored,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, UInt
 
 from gmma.config import CREDITS, ExperimentConfig, ObjectiveConfig, PhaseConfig
@@ -36,6 +36,7 @@ from gmma.types import (
     TrainState,
     TreeRollout,
     TreeShape,
+    node_of,
 )
 from gmma.update import Loss, batch_weights, join_params, make_optimizer, split_params, train_step
 
@@ -139,17 +140,7 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
 
     if not (wants_old or wants_reference):
         return lambda _state, _reference, packed: packed
-    return jax.jit(traced_on(parts.mesh, baselines))
-
-
-def traced_on(mesh: Mesh, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace the function with the mesh in view: kernels are cut over it (`models/splash.py`)."""
-
-    def traced(*arguments: Any) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*arguments)
-
-    return traced
+    return jax.jit(baselines)
 
 
 def needs_reference(parts: Parts) -> bool:
@@ -237,8 +228,7 @@ def _make_trainer(
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     whole = NamedSharding(parts.mesh, REPLICATED)
-    on_mesh = traced_on(parts.mesh, update)
-    jitted = jax.jit(on_mesh, donate_argnums=0, out_shardings=(shardings, whole))
+    jitted = jax.jit(update, donate_argnums=0, out_shardings=(shardings, whole))
     init = jax.jit(optimizer.init, out_shardings=shardings.opt_state)
     zero = jax.jit(partial(jnp.zeros, (), jnp.int32), out_shardings=whole)
 
@@ -292,7 +282,4 @@ def state_shardings(
         trained,
         transform_non_params=lambda _: whole,
     )
-    # Leaves in the order of TrainState's fields; its constructor wants arrays.
-    return jax.tree.unflatten(
-        jax.tree.structure(shapes), jax.tree.leaves((trained, frozen, opt_state, whole))
-    )
+    return node_of(TrainState, params=trained, frozen=frozen, opt_state=opt_state, step=whole)

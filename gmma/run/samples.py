@@ -12,7 +12,7 @@ from rich.tree import Tree
 
 from gmma.files import RunPath
 from gmma.run.assembly import Parts
-from gmma.scoring import Scores, TreeTexts
+from gmma.scoring import ScoredRollout
 from gmma.tasks.defaults import draw_answers
 from gmma.types import Advantages, Example
 
@@ -22,8 +22,7 @@ class ScoredTrees:
     """A batch of trees with what became of them, on the host."""
 
     examples: tuple[Example, ...]
-    texts: TreeTexts
-    scores: Scores
+    scored: ScoredRollout
     advantages: Advantages
 
 
@@ -37,14 +36,14 @@ def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
             "answers": [
                 {
                     "answer": answer,
-                    "reward": float(trees.scores.rewards[row, i, j]),
-                    "terms": {n: float(v[row, i, j]) for n, v in trees.scores.terms.items()},
+                    "reward": float(trees.scored.scores.rewards[row, i, j]),
+                    "terms": {n: float(v[row, i, j]) for n, v in trees.scored.scores.terms.items()},
                     "advantage": float(trees.advantages.answer[row, i, j]),
                 }
-                for j, answer in enumerate(trees.texts.answers[row][i])
+                for j, answer in enumerate(trees.scored.texts.answers[row][i])
             ],
         }
-        for i, thought in enumerate(trees.texts.thoughts[row])
+        for i, thought in enumerate(trees.scored.texts.thoughts[row])
     ]
     return {
         "id": example.id,
@@ -64,7 +63,7 @@ def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -
     directory.mkdir(parents=True, exist_ok=True)
     record = tree_record(trees, row)
     (directory / "tree.json").write_text(json.dumps(record, indent=1))
-    answers = [answer or "" for branch in trees.texts.answers[row] for answer in branch]
+    answers = [answer or "" for branch in trees.scored.texts.answers[row] for answer in branch]
     picture = directory / "image.png"
     drawn = io.BytesIO()
     shown = draw_answers(parts.task, parts.config.task, trees.examples[row], answers)

@@ -3,40 +3,107 @@
 A cell is a run of its own: parameters, optimiser, keys and M. All cells grow trees of the largest
 M; a cell with fewer answers takes the loss and the credit off the others. Node (i, j) has the same
 key whatever M is, siblings never see each other (law L3), and unused slots change nothing (law L4):
-so a cell computes what its own run would.
+so a cell computes what its own run would. It takes the run's own steps (`train.rl_step`), whose two
+large programs, rollout and update, a `Gang` of cells calls together.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
+from jaxtyping import Array, Int, Shaped, UInt
 
 from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
-from gmma.records.diagnostics import advantage_metrics
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
-from gmma.run.programs import credit, packing, rl_loss, start_state
+from gmma.run.programs import Programs, Trainer, make_programs, rl_loss
 from gmma.tree.layout import join_levels, split_levels
-from gmma.types import Metrics, PackedTree, PromptBatch, PyTree, TreeRollout, TreeShape
-from gmma.update import batch_weights, join_params, make_optimizer, train_step
+from gmma.types import (
+    Advantages,
+    Metrics,
+    PackedTree,
+    Params,
+    PromptBatch,
+    PyTree,
+    TrainState,
+    TreeRollout,
+    TreeShape,
+)
+from gmma.update import batch_weights, make_optimizer, train_step
+
+Together = Callable[[Sequence[PyTree]], Sequence[PyTree]]  # arguments of all cells → results
 
 
-@dataclass(frozen=True, kw_only=True)
-class GridPrograms:
-    """The programs that a step of all cells calls; every argument has a leading axis of cells."""
+class Gang:
+    """Cells in threads of their own that call programs together, in the same order.
 
-    start: Callable[[PyTree], PyTree]  # parameters → train states
-    grow: Callable[..., TreeRollout]  # (states, prompts, seeds, step)
-    learn: Callable[..., tuple[PyTree, Metrics]]  # (states, prompts, rollouts, rewards, counted, M)
+    The last cell to call runs the program for all. A cell that has left is stood in for by what it
+    gave last, so that the others go on.
+    """
+
+    def __init__(self, cells: int) -> None:
+        self.present = set(range(cells))
+        self.changed = threading.Condition()
+        self.given: dict[int, PyTree] = {}
+        self.kept: dict[Together, list[PyTree]] = {}
+        self.program: Together | None = None
+        self.round = 0
+        self.results: Sequence[PyTree] = ()
+        self.error: BaseException | None = None
+        self.cells = cells
+
+    def call(self, cell: int, program: Together, argument: PyTree) -> Any:
+        """Give a cell's argument, wait for the others, and return the cell's result."""
+        with self.changed:
+            self.given[cell], self.program = argument, program
+            own = self.round
+            if len(self.given) == len(self.present):
+                self._run()
+            else:
+                self.changed.wait_for(lambda: self.round != own)
+            if self.error is not None:
+                raise self.error
+            return self.results[cell]
+
+    def leave(self, cell: int) -> None:
+        """Take a cell out, at its end or because it failed."""
+        with self.changed:
+            self.present.discard(cell)
+            if self.present and len(self.given) == len(self.present):
+                self._run()
+
+    def _run(self) -> None:
+        assert self.program is not None
+        kept = self.kept.setdefault(self.program, [None] * self.cells)
+        for cell, argument in self.given.items():
+            kept[cell] = argument
+        stand_in = next(iter(self.given.values()))  # of a cell that left before it ever called
+        try:
+            self.results = self.program([stand_in if one is None else one for one in kept])
+        except BaseException as error:
+            self.error = error
+        self.given, self.round = {}, self.round + 1
+        self.changed.notify_all()
+
+
+def together(program: Callable[..., PyTree]) -> Together:
+    """Compile a program of one cell for all of them, along a leading axis."""
+
+    def every(arguments: Sequence[tuple[Any, ...]]) -> list[PyTree]:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *arguments)
+        results = jax.vmap(lambda given: program(*given))(stacked)
+        return [jax.tree.map(lambda leaf, at=at: leaf[at], results) for at in range(len(arguments))]
+
+    return jax.jit(every)
 
 
 def check_grid(objective: ObjectiveConfig) -> None:
-    """Raise UserError unless the grid is on policy and holds no second set of parameters."""
+    """Check that a grid is on policy and holds no second set of parameters, or raise UserError."""
     unfit = {
         "algorithm": (objective.algorithm, "grpo_ma"),
         "num_iterations": (objective.num_iterations, 1),
@@ -51,66 +118,115 @@ def check_grid(objective: ObjectiveConfig) -> None:
             )
 
 
-def grid_programs(parts: Parts, answers: int) -> GridPrograms:
-    """Make programs for cells of up to so many answers, compiled once each, on one device."""
-    config, policy = parts.config, parts.policy
-    check_grid(config.objective)
-    shape = replace(config.tree.shape, answers=answers)
-    optimizer = make_optimizer(config.rl.optimizer, config.rl.steps)
-    grow = partial(grow_rows, policy, shape=shape, sampling=config.sampling, stops=parts.stops)
-    pack = packing(config)
-    update = partial(
-        train_step,
-        loss=rl_loss(config, policy),
-        optimizer=optimizer,
-        microbatches=config.rl.microbatches,
-    )
+def cell_programs(
+    gang: Gang, cells: Sequence[Parts], trainer: Trainer
+) -> list[tuple[Programs, Trainer]]:
+    """Make what `train.rl_step` calls, for each cell; large programs are compiled once for all.
+
+    `trainer` starts the states of all cells, which are alike. Nothing is donated: a cell that has
+    left is stood in for by its last arguments.
+    """
+    config, policy = cells[0].config, cells[0].policy
+    most = max(own.config.tree.answers for own in cells)
+    shape = replace(config.tree.shape, answers=most)
+    rows = partial(grow_rows, policy, shape=shape, sampling=config.sampling, stops=cells[0].stops)
 
     def grow_cell(
-        state: Any, prompts: PromptBatch, seed: UInt[Array, ""], step: UInt[Array, ""]
+        params: Params, prompts: PromptBatch, step: UInt[Array, ""], seed: UInt[Array, ""]
     ) -> TreeRollout:
         key = jax.random.fold_in(jax.random.key(seed), step)
-        params = join_params(state.params, state.frozen)
-        return grow(params, prompts, row_keys(key, prompts.tokens.shape[0]))
+        return rows(params, prompts, row_keys(key, prompts.tokens.shape[0]))
 
-    def learn_cell(
-        state: Any,
-        prompts: PromptBatch,
-        rollout: TreeRollout,
-        rewards: Float[Array, "B K M"],
-        counted: Bool[Array, "B K M"],
-        own: Int[Array, ""],
-    ) -> tuple[Any, Metrics]:
-        advantages = credit(rewards, counted, objective=config.objective)
-        packed = pack(prompts, first_answers(rollout, own), advantages)
-        weigh = partial(cell_weights, own=own, shape=shape, parts=parts)
-        state, metrics = update(state, packed, weights=weigh)
-        return state, metrics | advantage_metrics(advantages, counted)
+    def update_cell(
+        state: TrainState, packed: PackedTree, own: Int[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        weigh = partial(
+            cell_weights,
+            own=own,
+            shape=shape,
+            objective=config.objective,
+            microbatches=config.rl.microbatches,
+        )
+        return train_step(
+            state,
+            packed,
+            loss=rl_loss(config, policy),
+            weights=weigh,
+            optimizer=make_optimizer(config.rl.optimizer, config.rl.steps),
+            microbatches=config.rl.microbatches,
+        )
 
-    return GridPrograms(
-        start=jax.jit(jax.vmap(partial(start_state, parts, optimizer))),
-        grow=jax.jit(jax.vmap(grow_cell, in_axes=(0, 0, 0, None))),
-        learn=jax.jit(jax.vmap(learn_cell), donate_argnums=0),
+    grow_all, update_all = together(grow_cell), together(update_cell)
+    pack = make_programs(cells[0]).pack  # at the largest M, for all cells
+
+    def programs_of(cell: int) -> tuple[Programs, Trainer]:
+        own = cells[cell].config.tree.answers
+        seed = jnp.asarray(cells[cell].config.seed, jnp.uint32)
+        count = jnp.asarray(own, jnp.int32)
+        cut = jax.jit(partial(first_answers, own))
+        widen = jax.jit(partial(with_room, most))
+
+        def grow(params: Params, prompts: PromptBatch, step: Any) -> TreeRollout:
+            return cut(gang.call(cell, grow_all, (params, prompts, step, seed)))
+
+        def pack_wide(
+            prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages
+        ) -> PackedTree:
+            return pack(prompts, *widen(rollout, advantages))
+
+        def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, Metrics]:
+            return gang.call(cell, update_all, (state, packed, count))
+
+        programs = replace(make_programs(cells[cell]), grow=grow, pack=pack_wide)
+        return programs, replace(trainer, update=update)
+
+    return [programs_of(cell) for cell in range(len(cells))]
+
+
+def first_answers(own: int, rollout: TreeRollout) -> TreeRollout:
+    """Cut a rollout to the first `own` answers of each thought."""
+    return replace(
+        rollout,
+        answers=rollout.answers[:, :, :own],
+        answer_lengths=rollout.answer_lengths[:, :, :own],
+        answer_logprobs=rollout.answer_logprobs[:, :, :own],
+        finished=rollout.finished[:, :, :own],
     )
 
 
-def first_answers(rollout: TreeRollout, own: Int[Array, ""]) -> TreeRollout:
-    """Keep the first `own` answers of each thought of the rollout; the others have no tokens."""
-    kept = jnp.arange(rollout.answers.shape[2]) < own
-    lengths = jnp.where(kept[None, None], rollout.answer_lengths, 0)
-    return replace(rollout, answer_lengths=lengths)
+def with_room(
+    most: int, rollout: TreeRollout, advantages: Advantages
+) -> tuple[TreeRollout, Advantages]:
+    """Pad a rollout and its credit to `most` answers a thought; the added ones have no tokens."""
+
+    def widen(values: Shaped[Array, "B K m *rest"]) -> Shaped[Array, "B K M *rest"]:
+        room = [(0, 0), (0, 0), (0, most - values.shape[2])] + [(0, 0)] * (values.ndim - 3)
+        return jnp.pad(values, room)
+
+    wide = replace(
+        rollout,
+        answers=widen(rollout.answers),
+        answer_lengths=widen(rollout.answer_lengths),
+        answer_logprobs=widen(rollout.answer_logprobs),
+        finished=widen(rollout.finished),
+    )
+    return wide, replace(advantages, answer=widen(advantages.answer))
 
 
 def cell_weights(
-    packed: PackedTree, *, own: Int[Array, ""], shape: TreeShape, parts: Parts
+    packed: PackedTree,
+    *,
+    own: Int[Array, ""],
+    shape: TreeShape,
+    objective: ObjectiveConfig,
+    microbatches: int,
 ) -> Shaped[Array, "B S"]:
-    """Apply `batch_weights` to a tree with `own` answers a thought.
+    """Weigh the tokens of a tree with `own` answers a thought, as `batch_weights` does.
 
     The constant 1/(K·M) of `grpo` and `dr_grpo` stands for the answers that there are; the other
     loss types count tokens, and what is masked has none.
     """
-    objective = parts.config.objective
-    weights = batch_weights(packed, config=objective, microbatches=parts.config.rl.microbatches)
+    weights = batch_weights(packed, config=objective, microbatches=microbatches)
     if objective.loss_type not in ("grpo", "dr_grpo"):
         return weights
     prompt, thought, answer = split_levels(weights, shape)

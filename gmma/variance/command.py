@@ -26,13 +26,12 @@ from gmma.options.arguments import Law, VarianceArguments
 from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table
 from gmma.records.diagnostics import thought_noise
-from gmma.run.assembly import assemble, run_scorer
+from gmma.run.assembly import assemble, run_scorer, score_batch
 from gmma.run.evaluate import grow_examples
 from gmma.run.feed import read_examples
 from gmma.run.programs import make_grow
 from gmma.run.state import load_params
 from gmma.run.summary import format_interval
-from gmma.scoring import read_texts, score_answers
 from gmma.theory import thought_advantage_variance
 from gmma.variance.plot import plot_variance
 from gmma.variance.simulation import resampled, simulated_variance, variance_between_parts
@@ -143,7 +142,7 @@ def reward_pool(
             part = examples[start : start + rows]
             full = part + [part[-1]] * (rows - len(part))  # one static shape
             rollout = grow_examples(parts, grow, params, full, place)
-            scores = score_answers(scorer, full, rollout, read_texts(rollout, parts.tokenizer))
+            scores = score_batch(parts, scorer, full, rollout).scores
             found.append(scores.rewards[: len(part)])
     return np.concatenate(found)
 

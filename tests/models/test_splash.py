@@ -20,7 +20,6 @@ from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.attention import Slots, packed_attention
 from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
 from gmma.models.splash import PathMask, block_size, splash_attention
-from gmma.run.programs import traced_on
 from gmma.tree import TreeShape, attention_mask
 from gmma.types import PromptBatch, TreeInputs
 
@@ -53,6 +52,16 @@ def both(
         return found
 
     return laws.compiled(run)
+
+
+def on_mesh(mesh, function):
+    """The function traced as `placed_policy` traces a forward pass."""
+
+    def traced(*arguments):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return function(*arguments)
+
+    return traced
 
 
 def random_slots(rng: np.random.Generator, shape: TreeShape, image: bool) -> Slots:
@@ -175,7 +184,7 @@ def test_cut_over_a_mesh(sizes: tuple[int, int, int]) -> None:
 
     alone = laws.compiled(gradients)(*arrays, where)
     placed = jax.device_put((*arrays, where), NamedSharding(mesh, PartitionSpec(BATCH_AXES)))
-    together = laws.compiled(traced_on(mesh, gradients))(*placed)
+    together = laws.compiled(on_mesh(mesh, gradients))(*placed)
     jax.tree.map(lambda a, b: laws.assert_close(np.asarray(a), b, 1e-5), together, alone)
     heads = together[1][1].sharding.shard_shape((*size, 8))[2]
     assert heads == (1 if sizes[2] == 2 else KEY_HEADS)
@@ -221,7 +230,7 @@ def test_auto_is_the_kernel_on_a_slice() -> None:
             out_specs=PartitionSpec(ALL_AXES),
             check_vma=False,
         )
-        for program, calls in ((traced_on(mesh, gradient), 3), (alone, 1)):
+        for program, calls in ((on_mesh(mesh, gradient), 3), (alone, 1)):
             params = jax.eval_shape(policy.init, jax.random.key(0))
             tokens = jax.ShapeDtypeStruct((8, shape.packed), jnp.int32)
             placed = jax.tree.map(
