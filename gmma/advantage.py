@@ -31,7 +31,7 @@ class Credit(Protocol):
     """Estimate advantages from the rewards of a batch of trees, in JAX, at static shapes.
 
     `mask` says which answers count: the others could not be scored, or a smaller M does not have
-    them; they must shift nothing, and their own advantage is ignored. `scale` and `answer_baseline`
+    them. They must shift nothing; their own advantage is taken for 0. `scale` and `answer_baseline`
     are the fields of the objective; a rule may ignore either. `objective.credit_options` come by
     keyword too.
     """

@@ -90,7 +90,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     )
 
 
-def check_call(kind: str, name: str, function: Any, *given: str, **named: str) -> None:
+def import_path() -> str:
+    """Return this process's import path as PYTHONPATH, so that a child finds the same modules."""
+    return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def check_call(kind: str, name: str, function: Any, /, *given: str, **named: str) -> None:
     """Raise UserError unless a function can be called with these arguments.
 
     `given` are positional arguments, `named` those by keyword; what they are stands in the message.

@@ -8,6 +8,8 @@ Every normalisation of the field is a constant weight per token (`token_weights`
 forward pass. A loss is then a weighted sum over slots, and gradients of microbatches simply add.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
@@ -153,6 +155,24 @@ def importance_ratio(
     return jnp.exp(log_ratio)
 
 
+def ask_surrogate(
+    ratio: Float[Array, "B S"],
+    advantages: Float[Array, "B S"],
+    logprobs: Float[Array, "B S"],
+    config: ObjectiveConfig,
+) -> Any:
+    """Call the configured surrogate; a user's own may return anything."""
+    return SURROGATES.find(config.surrogate)(
+        ratio,
+        advantages,
+        logprobs=logprobs,
+        epsilon_low=config.epsilon,
+        epsilon_high=config.upper_epsilon,
+        delta=config.delta,
+        **dict(config.surrogate_options),
+    )
+
+
 def loss_terms(
     logprobs: Float[Array, "B S"],
     entropy: Float[Array, "B S"],
@@ -164,15 +184,7 @@ def loss_terms(
     old = fixed if packed.old_logprobs is None else packed.old_logprobs
     ratio = importance_ratio(logprobs, old, packed, config)
     low, high = config.epsilon, config.upper_epsilon
-    surrogate = SURROGATES.find(config.surrogate)(
-        ratio,
-        packed.advantages,
-        logprobs=logprobs,
-        epsilon_low=low,
-        epsilon_high=high,
-        delta=config.delta,
-        **dict(config.surrogate_options),
-    )
+    surrogate = ask_surrogate(ratio, packed.advantages, logprobs, config)
     if config.importance_cap is not None:
         mismatch = jnp.exp(jnp.where(packed.trained, old - packed.sampler_logprobs, 0))
         surrogate *= jnp.minimum(mismatch, config.importance_cap)

@@ -4,9 +4,11 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -16,8 +18,12 @@ from gmma.errors import UserError
 from gmma.families import FAMILIES, find_family
 from gmma.rewards import REWARDS
 from gmma.run.objective_trial import try_objective
+from gmma.run.programs import credit
+from gmma.run.task_trial import try_task
 from gmma.tasks import TASKS, find_task
-from gmma.types import TreeShape
+from gmma.tasks.defaults import hash_content
+from gmma.tasks.digits import DIGITS, DigitsConfig
+from gmma.types import Advantages, Example, TreeShape
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "extending.md"
 FILES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL))
@@ -180,8 +186,6 @@ def test_a_credit_rule_is_tried_before_anything_is_written(monkeypatch, rule, wo
 
 
 def test_a_credit_rule_that_divides_by_zero_is_refused(monkeypatch):
-    from gmma.types import Advantages
-
     def rule(rewards, *, mask, **_):
         centred = rewards - rewards.mean(axis=(1, 2), keepdims=True)
         scaled = centred / rewards.std(axis=(1, 2), keepdims=True)
@@ -190,6 +194,79 @@ def test_a_credit_rule_that_divides_by_zero_is_refused(monkeypatch):
     as_module("made_up_rule", monkeypatch, rule=rule)
     with pytest.raises(UserError, match=r"Advantages\.thought is not finite for 3 of 9"):
         try_objective(ObjectiveConfig(credit="made_up_rule:rule"), SHAPE)
+
+
+def test_options_that_gmmas_own_do_not_take_are_refused():
+    given = {"credit_options": (("weight", 2.0),)}
+    with pytest.raises(UserError, match=r"credit rule 'grpo_ma' .* cannot be called"):
+        try_objective(ObjectiveConfig(**given), SHAPE)
+    with pytest.raises(UserError, match=r"surrogate 'clipped' .*kind"):
+        try_objective(ObjectiveConfig(surrogate_options=(("kind", "x"),)), SHAPE)
+
+
+def test_an_answer_that_does_not_count_gets_no_credit_whatever_a_rule_says(monkeypatch):
+    def rule(rewards, *, mask, **_):
+        del mask
+        return Advantages(thought=rewards[:, :, 0] + jnp.nan, answer=rewards - 5)
+
+    as_module("made_up_rule", monkeypatch, rule=rule)
+    counted = jnp.asarray([[[True, False], [False, False]]])
+    found = credit(
+        jnp.ones((1, 2, 2)), counted, objective=ObjectiveConfig(credit="made_up_rule:rule")
+    )
+    assert found.answer.tolist() == [[[-4.0, 0.0], [0.0, 0.0]]]
+    assert found.thought[0, 1] == 0
+
+
+def metrics_that(change):
+    def metrics(config, answers, examples):
+        del config, examples
+        return change({"right": [0.0] * len(answers), "parsed": [1.0] * len(answers)})
+
+    return metrics
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"headline": "rihgt"}, "metrics gave parsed, right, and no 'rihgt'"),
+        ({"metrics": metrics_that(lambda m: {"right": m["right"]})}, "and no 'parsed'"),
+        ({"metrics": metrics_that(lambda m: {**m, "right": [0.0]})}, r"'right' has shape \(1,\)"),
+        ({"metrics": lambda *_: 1 / 0}, "metrics raised ZeroDivisionError"),
+    ],
+)
+def test_a_task_is_tried_before_anything_is_written(outside, changes, words):
+    task = find_task("sums:SUMS")
+    config = task.config()
+    examples = [task.source(config, Path("data"), "train")[row] for row in range(3)]
+    try_task(task, config, examples)
+    with pytest.raises(UserError, match=words):
+        try_task(replace(task, **changes), config, examples)
+
+
+def test_columns_of_a_task_are_alike_and_its_own(outside):
+    task = find_task("sums:SUMS")
+    config = task.config()
+    first, second = (task.source(config, Path("data"), "train")[row] for row in range(2))
+    other = replace(second, columns={"answer": 1, "more": 2})
+    with pytest.raises(UserError, match="train/1 has the columns answer, more"):
+        try_task(task, config, [first, other])
+    taken = replace(first, columns={"answer": 1, "task": "open the door"})
+    with pytest.raises(UserError, match="gmma gives task itself; rename the column"):
+        try_task(task, config, [taken])
+
+
+def test_the_hash_of_a_tasks_records_is_alike_in_every_process():
+    def hash_of(column):
+        example = Example(question="?", images=(), columns={"answer": column}, id="0")
+        task = replace(DIGITS, content=None, source=lambda config, data_dir, split: [example])
+        return hash_content(task, DigitsConfig(), Path())
+
+    words = [f"word {n}" for n in range(9)]
+    assert hash_of(set(words)) == hash_of(frozenset(words))
+    assert hash_of(1) != hash_of(2)
+    with pytest.raises(UserError, match="a column holds a object"):
+        hash_of(object())
 
 
 @pytest.mark.parametrize(

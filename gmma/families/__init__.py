@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gmma.errors import UserError
-from gmma.named import Named, import_own
+from gmma.named import Named
 
 if TYPE_CHECKING:
     from gmma.families.family import Family
@@ -37,7 +37,7 @@ def find_family(
             "own family comes in by model.architecture = module:NAME (docs/extending.md)"
         )
     name = architecture or str(kind)
-    family = FAMILIES[name] if name in FAMILIES else import_own("model family", name, FAMILIES)
+    family = FAMILIES.find(name)
     if not isinstance(family, Family):
         raise UserError(f"model family '{name}' is a {type(family).__name__}, not a Family")
     return family

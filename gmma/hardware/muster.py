@@ -14,12 +14,13 @@ get one back, the problems that all of them then print.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 import jax
 
 from gmma.errors import UserError
+from gmma.named import is_address
 
 PACKAGE = Path(__file__).parents[1]  # all of gmma
 Facts = Mapping[str, Any]  # dotted name → JSON value
@@ -67,6 +69,18 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
+def own_code(values: Iterable[Any]) -> dict[str, str]:
+    """Hash the modules that a config names as `module:NAME`; one that is not found is left out."""
+    addresses = {value for value in values if isinstance(value, str) and is_address(value)}
+    found = {}
+    for name in sorted({address.partition(":")[0] for address in addresses}):
+        with suppress(ImportError, ValueError):  # said where it is needed
+            spec = importlib.util.find_spec(name)
+            if spec is not None and spec.origin is not None and Path(spec.origin).is_file():
+                found[name] = hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()
+    return found
+
+
 def run_facts(values: Mapping[str, Any]) -> Facts:
     """Return what must be equal on all hosts; `values` is the config and other requests."""
     versions = {name: _version(name) for name in PACKAGES}
@@ -74,6 +88,7 @@ def run_facts(values: Mapping[str, Any]) -> Facts:
     plain = json.loads(json.dumps(dict(values), default=str))
     found: dict[str, Any] = {name: value for name, value in flat(plain) if name not in OWN}
     found |= {"code of gmma (SHA-256)": code_hash(PACKAGE), "python": platform.python_version()}
+    found |= {f"code of {name} (SHA-256)": own for name, own in own_code(found.values()).items()}
     found |= {f"version of {name}": version for name, version in versions.items()}
     found |= {name: None if value is None else str(value) for name, value in settings.items()}
     return found | {name: _flags(name) for name in FLAGS}

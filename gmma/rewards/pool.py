@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.named import import_path
 from gmma.rewards.outcomes import (
     CRASH,
     KINDS,
@@ -370,6 +371,5 @@ def _end_marked(mark: bytes) -> None:
 
 def _worker_environment() -> dict[str, Any]:
     """Return the caller's environment with its import path, one thread each, and no device."""
-    path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    return {**os.environ, **threads, "PYTHONPATH": path, "JAX_PLATFORMS": "cpu"}
+    return {**os.environ, **threads, "PYTHONPATH": import_path(), "JAX_PLATFORMS": "cpu"}

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from gmma.config import EvalConfig, ExperimentConfig
+from gmma.config import EvalConfig, ExperimentConfig, RewardConfig
 from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig
 from gmma.files import RunPath, write_whole
@@ -104,8 +104,19 @@ def of_task(
             f"no task {name!r}; choose one of {', '.join(TASKS)}, {ALL}, give your own as "
             "module:NAME, or an experiment file"
         )
-    config = replace(own, task=find_task(name).config())
+    try:
+        task = find_task(name).config()
+    except TypeError as error:
+        raise UserError(
+            f"task {name} has no default config ({error}); give an experiment file"
+        ) from None
+    config = replace(own, task=task, rewards=for_any_task(own.rewards))
     return Benchmark(name=name, config=with_settings(own, config, settings), may_fail=may_fail)
+
+
+def for_any_task(rewards: RewardConfig) -> RewardConfig:
+    """Take the parts of a mixture off its terms, which another task has not; none is asked here."""
+    return replace(rewards, terms=tuple(replace(term, task=None) for term in rewards.terms))
 
 
 def with_experiment(
@@ -120,7 +131,7 @@ def with_experiment(
         thought_tokens=other.tree.thought_tokens,
         answer_tokens=other.tree.answer_tokens,
     )
-    config = replace(own, task=other.task, tree=slots)
+    config = replace(own, task=other.task, rewards=other.rewards, tree=slots)
     return Benchmark(name=other.name, config=with_settings(other, config, settings))
 
 

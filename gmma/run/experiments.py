@@ -55,10 +55,12 @@ def load_module(path: Path) -> ModuleType:
         kind = "a directory" if path.is_dir() else "no Python file, *.py"
         wrong = f"{path} is {kind}" if path.exists() else f"no experiment file {path}"
         raise UserError(f"{wrong}; {near_files(path, home)}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Under no name that anything else imports: experiments/code.py is not Python's `code`.
+    spec = importlib.util.spec_from_file_location(f"experiment file {path.absolute()}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for the module of a class
     # What stands beside the file can be imported, by the file, by the names in its config, and by
     # workers. Last, so that no library reads experiments/code.py in place of Python's own `code`.
     beside = str(path.parent.absolute())

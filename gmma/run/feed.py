@@ -132,7 +132,11 @@ def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
     for example, position in zip(batch.examples, batch.positions, strict=True):
         rng = position_generator(demonstration_seed(config), position)
         shown = parts.task.demonstrate(config.task, example, rng)
-        assert shown is not None, f"{example.id} is among the rows that have a demonstration"
+        if shown is None:
+            raise UserError(
+                f"task {config.task.name} has no demonstration of {example.id}; where some "
+                "training records have none, Task.demonstrated_rows says which have one"
+            )
         demonstrations.append(shown)
     return batch_demonstrations(
         batch.examples,

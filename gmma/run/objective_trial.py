@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,8 @@ from jaxtyping import Array
 from gmma.config import CREDITS, SURROGATES, ObjectiveConfig, Options
 from gmma.errors import UserError
 from gmma.named import check_call, spelled
+from gmma.objective import ask_surrogate
+from gmma.run.programs import ask_rule
 from gmma.types import Advantages, TreeShape
 
 TREES = 3
@@ -20,8 +22,26 @@ TREES = 3
 def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
     """Raise UserError where the configured credit rule or surrogate cannot be used.
 
-    Gmma's own are not tried: their tests have done it.
+    Gmma's own are asked whether they take their options; their tests have done the rest.
     """
+    credit_rule, surrogate = CREDITS.find(objective.credit), SURROGATES.find(objective.surrogate)
+    check_call(
+        CREDITS.kind,
+        objective.credit,
+        credit_rule,
+        "rewards",
+        **dict.fromkeys(("mask", "scale", "answer_baseline"), "…"),
+        **spell(objective.credit_options),
+    )
+    check_call(
+        SURROGATES.kind,
+        objective.surrogate,
+        surrogate,
+        "ratio",
+        "advantage",
+        **dict.fromkeys(("logprobs", "epsilon_low", "epsilon_high", "delta"), "…"),
+        **spell(objective.surrogate_options),
+    )
     if objective.credit not in CREDITS:
         try_credit(objective, shape)
     if objective.surrogate not in SURROGATES:
@@ -41,26 +61,13 @@ def own_code(what: str) -> Iterator[None]:
 
 def try_credit(objective: ObjectiveConfig, shape: TreeShape) -> None:
     """Raise UserError unless a credit rule gives finite advantages of the shapes of a tree."""
-    what = f"credit rule '{objective.credit}'"
-    named = {"mask": "…", "scale": "…", "answer_baseline": "…", **spell(objective.credit_options)}
-    function = CREDITS.find(objective.credit)
-    check_call("credit rule", objective.credit, function, "rewards", **named)
+    what = f"{CREDITS.kind} '{objective.credit}'"
     size = (TREES, shape.thoughts, shape.answers)
     rng = np.random.default_rng(0)
     rewards = jnp.asarray(rng.random(size), jnp.float32).at[-1].set(1.0)  # a tree all alike
     counted = jnp.asarray(rng.random(size) < 0.9)
-
-    def estimate(rewards: Array, counted: Array) -> Any:
-        return function(
-            jnp.where(counted, rewards, 0),
-            mask=counted,
-            scale=objective.scale_rewards,
-            answer_baseline=objective.answer_baseline,
-            **dict(objective.credit_options),
-        )
-
     with own_code(what):
-        found = jax.jit(estimate)(rewards, counted)
+        found = jax.jit(partial(ask_rule, objective=objective))(rewards, counted)
     if not isinstance(found, Advantages):
         raise UserError(f"{what} returned a {type(found).__name__}, not gmma.types.Advantages")
     for name, value, wanted in (
@@ -78,30 +85,12 @@ def try_credit(objective: ObjectiveConfig, shape: TreeShape) -> None:
 
 def try_surrogate(objective: ObjectiveConfig) -> None:
     """Raise UserError unless a surrogate and its gradient are finite, a value a token."""
-    what = f"surrogate '{objective.surrogate}'"
-    named = dict.fromkeys(("logprobs", "epsilon_low", "epsilon_high", "delta"), "…")
-    function = SURROGATES.find(objective.surrogate)
-    check_call(
-        "surrogate",
-        objective.surrogate,
-        function,
-        "ratio",
-        "advantage",
-        **named | spell(objective.surrogate_options),
-    )
+    what = f"{SURROGATES.kind} '{objective.surrogate}'"
     old = jnp.asarray([[-1.0, -2.0, -0.5, -0.1]], jnp.float32)
     advantages = jnp.asarray([[1.0, -1.0, 0.0, 2.0]], jnp.float32)
 
     def total(logprobs: Array) -> tuple[Array, Array]:
-        value = function(
-            jnp.exp(logprobs - old),
-            advantages,
-            logprobs=logprobs,
-            epsilon_low=objective.epsilon,
-            epsilon_high=objective.upper_epsilon,
-            delta=objective.delta,
-            **dict(objective.surrogate_options),
-        )
+        value = ask_surrogate(jnp.exp(logprobs - old), advantages, logprobs, objective)
         check_array(what, value, old.shape)
         return value.sum(), value
 

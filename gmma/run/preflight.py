@@ -29,6 +29,7 @@ from gmma.run.feed import (
 from gmma.run.objective_trial import try_objective
 from gmma.run.programs import kept_params
 from gmma.run.reward_trial import trial_warnings
+from gmma.run.task_trial import try_task
 from gmma.tasks.mixture import MixtureConfig
 from gmma.tasks.task import ExampleSource
 from gmma.types import Example
@@ -108,6 +109,7 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
         read_prompts(parts, batch.examples)
         read_demonstrations(parts, batch)
     batch = next(read_batches(parts, "rl"))
+    try_task(parts.task, parts.config.task, batch.examples)
     read_prompts(parts, batch.examples)
     tried = tuple(trial_examples(batch.examples))
     try_rewards(scorer, tried)

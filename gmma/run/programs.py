@@ -82,7 +82,21 @@ def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
 def credit(
     rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], *, objective: ObjectiveConfig
 ) -> Advantages:
-    """Return the configured advantages; answers that do not count get none and shift nothing."""
+    """Return the configured advantages; answers that do not count get none and shift nothing.
+
+    What a rule says of them is taken back: a user's own need not know that they are trained on.
+    """
+    found = ask_rule(rewards, counted, objective)
+    return Advantages(
+        thought=jnp.where(counted.any(axis=2), found.thought, 0),
+        answer=jnp.where(counted, found.answer, 0),
+    )
+
+
+def ask_rule(
+    rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"], objective: ObjectiveConfig
+) -> Any:
+    """Call the configured credit rule; a user's own may return anything."""
     return CREDITS.find(objective.credit)(
         jnp.where(counted, rewards, 0),
         mask=counted,

@@ -96,8 +96,13 @@ def sweep_command(arguments: Sequence[str]) -> None:
         train_starts(sweep, runs, given.workers)
         if not all(run.is_done() for run in runs):
             use_compilation_cache(cells_of(runs)[0])
-            run_grid(cells_of(runs))
-        show_results(sweep, runs, arguments)
+            try:
+                run_grid(cells_of(runs))
+            finally:  # what ended one cell takes nothing from the others
+                if any(run.is_done() for run in runs):
+                    show_results(sweep, runs, arguments)
+        else:
+            show_results(sweep, runs, arguments)
     elif given.results:
         show_results(sweep, runs, arguments)
     else:

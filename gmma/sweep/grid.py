@@ -42,15 +42,14 @@ Together = Callable[[Sequence[PyTree]], Sequence[PyTree]]  # arguments of all ce
 class Gang:
     """Cells in threads of their own that call programs together, in the same order.
 
-    The last cell to call runs the program for all. A cell that has left is stood in for by what it
-    gave last, so that the others go on.
+    The last cell to call runs the program for all. A cell that has left is stood in for by what
+    another gives, so that the others go on; what comes out for it is dropped.
     """
 
     def __init__(self, cells: int) -> None:
         self.present = set(range(cells))
         self.changed = threading.Condition()
         self.given: dict[int, PyTree] = {}
-        self.kept: dict[Together, list[PyTree]] = {}
         self.program: Together | None = None
         self.round = 0
         self.results: Sequence[PyTree] = ()
@@ -60,6 +59,8 @@ class Gang:
     def call(self, cell: int, program: Together, argument: PyTree) -> Any:
         """Give a cell's argument, wait for the others, and return the cell's result."""
         with self.changed:
+            if self.error is not None:
+                raise self.error
             self.given[cell], self.program = argument, program
             own = self.round
             if len(self.given) == len(self.present):
@@ -77,14 +78,19 @@ class Gang:
             if self.present and len(self.given) == len(self.present):
                 self._run()
 
+    def stop(self, error: BaseException) -> None:
+        """Make every cell that waits, and every later call, raise an error."""
+        with self.changed:
+            self.error, self.given, self.round = error, {}, self.round + 1
+            self.changed.notify_all()
+
     def _run(self) -> None:
         assert self.program is not None
-        kept = self.kept.setdefault(self.program, [None] * self.cells)
-        for cell, argument in self.given.items():
-            kept[cell] = argument
-        stand_in = next(iter(self.given.values()))  # of a cell that left before it ever called
+        stand_in = next(iter(self.given.values()))
         try:
-            self.results = self.program([stand_in if one is None else one for one in kept])
+            self.results = self.program(
+                [self.given.get(cell, stand_in) for cell in range(self.cells)]
+            )
         except BaseException as error:
             self.error = error
         self.given, self.round = {}, self.round + 1
@@ -123,8 +129,7 @@ def cell_programs(
 ) -> list[tuple[Programs, Trainer]]:
     """Make what `train.rl_step` calls, for each cell; large programs are compiled once for all.
 
-    `trainer` starts the states of all cells, which are alike. Nothing is donated: a cell that has
-    left is stood in for by its last arguments.
+    `trainer` starts the states of all cells, which are alike.
     """
     config, policy = cells[0].config, cells[0].policy
     most = max(own.config.tree.answers for own in cells)
@@ -157,14 +162,15 @@ def cell_programs(
         )
 
     grow_all, update_all = together(grow_cell), together(update_cell)
-    pack = make_programs(cells[0]).pack  # at the largest M, for all cells
+    ordinary = make_programs(cells[0])  # credit at each M, packing at the largest
+    cuts = {m: jax.jit(partial(first_answers, m)) for m in {c.config.tree.answers for c in cells}}
+    widen = jax.jit(partial(with_room, most))
 
     def programs_of(cell: int) -> tuple[Programs, Trainer]:
         own = cells[cell].config.tree.answers
+        cut = cuts[own]
         seed = jnp.asarray(cells[cell].config.seed, jnp.uint32)
         count = jnp.asarray(own, jnp.int32)
-        cut = jax.jit(partial(first_answers, own))
-        widen = jax.jit(partial(with_room, most))
 
         def grow(params: Params, prompts: PromptBatch, step: Any) -> TreeRollout:
             return cut(gang.call(cell, grow_all, (params, prompts, step, seed)))
@@ -172,12 +178,12 @@ def cell_programs(
         def pack_wide(
             prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages
         ) -> PackedTree:
-            return pack(prompts, *widen(rollout, advantages))
+            return ordinary.pack(prompts, *widen(rollout, advantages))
 
         def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, Metrics]:
             return gang.call(cell, update_all, (state, packed, count))
 
-        programs = replace(make_programs(cells[cell]), grow=grow, pack=pack_wide)
+        programs = replace(ordinary, grow=grow, pack=pack_wide)
         return programs, replace(trainer, update=update)
 
     return [programs_of(cell) for cell in range(len(cells))]

@@ -8,7 +8,7 @@ import io
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,8 @@ from gmma.config import (
 )
 from gmma.errors import UserError
 from gmma.files import RunPath
-from gmma.hardware.preemption import NotFinite
+from gmma.hardware.hosts import watch_sigterm
+from gmma.hardware.preemption import Ended
 from gmma.hardware.sharding import make_mesh
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
@@ -64,6 +65,12 @@ def check_cells(configs: Sequence[ExperimentConfig]) -> None:
                 f"{config.name} and {configs[0].name} differ in more than seed and tree.answers; "
                 "run the sweep without --one-program"
             )
+        buckets = getattr(config.model, "image_buckets", None) or ()
+        if len(buckets) > 1:
+            raise UserError(
+                f"{config.name}: model.image_buckets = {buckets}; one program for a grid of runs "
+                "has one size of images: give one, or run the sweep without --one-program"
+            )
         if config.sft.steps or not config.rl.steps:
             raise UserError(f"{config.name}: one program is for RL from a given start")
         if config.run_dir.exists():
@@ -86,8 +93,8 @@ def assemble_cells(configs: Sequence[ExperimentConfig]) -> list[Parts]:
 def run_grid(configs: Sequence[ExperimentConfig]) -> None:
     """Train all cells together, each by the steps and in the files of a run of its own.
 
-    Raises UserError where they cannot be one program, before anything is written; NotFinite behind
-    the end of all where some cells diverged.
+    Raises UserError where they cannot be one program, before anything is written; what ended some
+    cells (NotFinite, Unscored, Preempted) behind the end of all.
     """
     check_cells(configs)
     check_grid(configs[0].objective)
@@ -98,7 +105,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
         for own in {own.config.seed: own for own in parts}.values():
             check_run(own, scorer)
             check_origin(own)
-        content = content_of(parts[0])
+        content, beginnings = content_of(parts[0]), starting_params(parts)
         for config in configs:
             launch = launch_to_json(config.launch)
             held = checkpoint.hold_run(config.run_dir, config_to_json(config), launch, content)
@@ -125,21 +132,44 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
             for place, (own, params, (programs, trainer)) in enumerate(
                 zip(
                     parts,
-                    starting_params(parts),
+                    beginnings,
                     cell_programs(gang, parts, make_rl_trainer(parts[0])),
                     strict=True,
                 )
             )
         ]
-        with ThreadPoolExecutor(len(cells)) as threads:
-            ends = [threads.submit(train_cell, gang, at, *cell) for at, cell in enumerate(cells)]
-        errors = [error for end in ends if (error := end.exception()) is not None]
-    diverged = [error for error in errors if isinstance(error, NotFinite)]
+        errors = train_threads(gang, cells)
+    raise_first(errors)
+
+
+Cell = tuple[Run, Trainer, Params]
+
+
+def train_threads(gang: Gang, cells: Sequence[Cell]) -> list[BaseException]:
+    """Train each cell in a thread of its own; return what some of them raised.
+
+    All threads live until the last cell has ended: a reward worker that one of them started ends
+    with its thread. Where this one is interrupted, all cells stop at their next program.
+    """
+    with watch_sigterm(), ThreadPoolExecutor(len(cells)) as threads:
+        ends = [threads.submit(train_cell, gang, at, *cell) for at, cell in enumerate(cells)]
+        try:
+            wait(ends)
+        except BaseException as error:
+            gang.stop(error)
+            raise
+    raised = (end.exception() for end in ends)
+    return [error for error in raised if error is not None]
+
+
+def raise_first(errors: Sequence[BaseException]) -> None:
+    """Raise a mistake before the ends that runs have by themselves, and these in one message."""
+    ended = [error for error in errors if isinstance(error, Ended)]
     for error in errors:
-        if error not in diverged:
+        if error not in ended:
             raise error
-    if diverged:
-        raise NotFinite(" ".join(map(str, diverged)))
+    if ended:
+        raise type(ended[0])("; ".join(map(str, ended)))
 
 
 def train_cell(gang: Gang, at: int, run: Run, trainer: Trainer, params: Params) -> None:
@@ -149,8 +179,8 @@ def train_cell(gang: Gang, at: int, run: Run, trainer: Trainer, params: Params) 
         state = trainer.start(params)
         progress = Progress(phase="rl", phase_step=0, data={})
         state = run_phase(run, rl_phase(run, trainer, None), state, progress)
-    except NotFinite as error:
-        raise NotFinite(f"{run.parts.config.name}: {error}") from error
+    except Ended as error:
+        raise type(error)(f"{run.parts.config.name}: {error}") from error
     finally:
         gang.leave(at)
     evaluate_after(run, "rl", whole_params(state))

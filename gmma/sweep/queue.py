@@ -21,6 +21,7 @@ from gmma.config import config_from_json, config_to_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import locked, read_json, write_whole
 from gmma.hardware.preemption import CODE_PREEMPTED, Ended, Preempted
+from gmma.named import import_path
 from gmma.records.checkpoint import check_start
 from gmma.run.preflight import check_settings
 from gmma.sweep.arms import START, Sweep, SweepRun
@@ -144,7 +145,7 @@ def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
     config = log_path(sweep, run).with_suffix(".json")
     write_whole(config, json.dumps(job_to_json(run.config), indent=1))
     log = log_path(sweep, run)
-    environment = dict(os.environ)
+    environment = {**os.environ, "PYTHONPATH": import_path()}  # what the experiment file found
     if workers > 1:  # says nothing to other backends
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
     command = [sys.executable, "-m", "gmma.sweep.queue", str(config), str(os.getpid())]

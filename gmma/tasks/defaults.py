@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from gmma.errors import UserError
 from gmma.tasks.configs import TaskConfig
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS
@@ -38,9 +39,19 @@ def hash_content(task: Task[Any], config: TaskConfig, data_dir: Path) -> str:
     return digest.hexdigest()
 
 
-def _spell(value: object) -> str:
+def _spell(value: object) -> object:
+    """Spell what JSON has not, alike in every process."""
     if isinstance(value, np.ndarray):
-        return f"{value.dtype}{value.shape}{value.tolist()}"
+        return [str(value.dtype), value.shape, value.tolist()]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, set | frozenset):
+        return sorted(value, key=repr)
+    if type(value).__repr__ is object.__repr__:
+        raise UserError(
+            f"a column holds a {type(value).__name__}, which spells itself otherwise in every "
+            "process; give the task a `content` of its own, or plain values to its columns"
+        )
     return repr(value)
 
 

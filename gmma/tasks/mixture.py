@@ -61,8 +61,8 @@ class MixturePart:
             raise UserError(f"mixture: the weight of {self.title} is {self.weight}; it must be > 0")
         if "/" in self.title or len(self.title.encode()) > _LONGEST_LABEL:
             raise UserError(
-                f"mixture: the label {self.label!r} must hold no /, which metrics use, and no more "
-                f"than {_LONGEST_LABEL} bytes"
+                f"mixture: the label {self.title!r} must hold no /, which metrics use, and no more "
+                f"than {_LONGEST_LABEL} bytes; give the part a label"
             )
 
     @property
