@@ -99,7 +99,17 @@ def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path, given):
     assert shared == base
 
 
-@pytest.mark.parametrize(("path", "given"), T4A4)
+def often(case):
+    """Ported jobs share their programs: each task and each family once, the others when slow."""
+    path, given = case.values
+    kind = (path.stem, given.get("backbone", "tiny"), given.get("trained", "full"))
+    ported = kind[1] != "tiny"
+    once = kind in (("math", "gemma3_4b", "lora"), ("trajectory", "qwen2_5_vl_3b", "full"))
+    marks = pytest.mark.slow if ported and not once else ()
+    return pytest.param(*case.values, id=case.id, marks=marks)
+
+
+@pytest.mark.parametrize(("path", "given"), map(often, T4A4))
 def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_path):
     """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
 

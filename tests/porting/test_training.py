@@ -64,8 +64,11 @@ def experiment():
         checkpoint=CheckpointConfig(every_steps=50),
     )
 '''
-CASES = [
-    (family, kind) for family in ("gemma3", "qwen2_5_vl") for kind in ("adapters", "everything")
+CASES = [  # a run of a minute each: by default each family and each kind once
+    ("gemma3", "adapters"),
+    ("qwen2_5_vl", "everything"),
+    pytest.param(("gemma3", "everything"), marks=pytest.mark.slow),
+    pytest.param(("qwen2_5_vl", "adapters"), marks=pytest.mark.slow),
 ]
 
 
