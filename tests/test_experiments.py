@@ -109,7 +109,7 @@ def often(case):
     return pytest.param(*case.values, id=case.id, marks=marks)
 
 
-@pytest.mark.parametrize(("path", "given"), map(often, T4A4))
+@pytest.mark.parametrize(("path", "given"), list(map(often, T4A4)))
 def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_path):
     """Nothing is computed: a batch is read, and the programs are evaluated in shapes.
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_grid
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.config import MeshConfig, ObjectiveConfig, config_to_json, with_launch
@@ -119,6 +119,7 @@ def test_the_sweep_of_a_grid_shows_what_came_out(both):
     assert (home / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
+@settings(max_examples=20)  # each shape is compiled
 @given(st.integers(1, 3), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_weights_of_masked_answers_are_those_of_a_smaller_tree(own, more, seed):
     """For every loss type; `trained` is false where an answer is masked."""
