@@ -15,6 +15,7 @@ from gmma.errors import UserError
 
 NOT_COMPUTED = frozenset(
     [
+        "_model_name_or_path",  # transformers, from a GGUF file
         "_name_or_path",
         "architectures",
         "auto_map",

@@ -57,6 +57,12 @@ class HostsConfig:
             )
 
 
+def check_local(field_name: str, path: Path) -> None:
+    """Raise UserError for a path with a scheme, of which a `Path` keeps one slash: `gs:/BUCKET`."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+        raise UserError(f"{field_name} = {path}: datasets are on this machine's disk; give a path")
+
+
 @dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Launch of a run: its hosts, mesh and directories; no number of it depends on this.
@@ -69,6 +75,9 @@ class LaunchConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     data_dir: Path = Path("data")  # datasets are built and read here
     runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
+
+    def __post_init__(self) -> None:
+        check_local("data_dir", self.data_dir)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,3 +96,7 @@ class LaunchOverride:
     # None given: the run's own where it fits the devices
     mesh: MeshOverride = field(default_factory=MeshOverride)
     data_dir: Path | None = None  # where the datasets are; None: as in the run
+
+    def __post_init__(self) -> None:
+        if self.data_dir is not None:
+            check_local("data_dir", self.data_dir)

@@ -113,6 +113,12 @@ def load_maker(path: Path, name: str, returns: str) -> Maker:
         known = inspect.signature(call, eval_str=True).parameters.values()
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = tuple(parameter for parameter in known if parameter.kind in named)
+    for one in parameters:
+        if one.annotation is one.empty:
+            raise UserError(
+                f"{path}: parameter {one.name} of {name}() has no type; annotate it, as in "
+                f'{one.name}: Literal["a", "b"] = "a", so that the command line can read it'
+            )
     return Maker(path=path, name=name, call=call, parameters=parameters)
 
 
