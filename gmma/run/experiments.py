@@ -114,7 +114,7 @@ def load_maker(path: Path, name: str, returns: str) -> Maker:
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = tuple(parameter for parameter in known if parameter.kind in named)
     for one in parameters:
-        if one.annotation is one.empty:
+        if one.annotation is one.empty and one.default is one.empty:
             raise UserError(
                 f"{path}: parameter {one.name} of {name}() has no type; annotate it, as in "
                 f'{one.name}: Literal["a", "b"] = "a", so that the command line can read it'
