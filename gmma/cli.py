@@ -189,6 +189,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 
 
 CODE_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+CODE_BROKEN_PIPE = 141  # 128 + SIGPIPE
 # What an ASCII terminal shows of the signs that gmma and its libraries print.
 PLAIN = str.maketrans(
     {
@@ -239,6 +240,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print(f"gmma {name}: interrupted", file=sys.stderr)
         raise SystemExit(CODE_INTERRUPTED) from None
+    except BrokenPipeError:  # as in `gmma … | head`: who reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        raise SystemExit(CODE_BROKEN_PIPE) from None
     except OSError as error:
         if error.filename is None and error.errno not in DISK:
             raise  # of no file: a mistake of gmma's own

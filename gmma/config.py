@@ -381,6 +381,8 @@ def _read(kind: Any, values: Mapping[str, Any], origin: RunPath) -> Any:
         raise UserError(
             f"{origin} holds no config of this version: {place}: {first['msg']}; {OTHER_VERSION}"
         ) from error
+    except UserError as error:
+        raise UserError(f"{origin}: {error}") from error
 
 
 def _check_known(given: Mapping[str, Any], known: Mapping[str, Any], origin: RunPath) -> None:
@@ -407,7 +409,7 @@ def of_its_types(config: ExperimentConfig, origin: RunPath | str) -> ExperimentC
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise UserError(f"{origin}: {place} = {first['input']!r}: {first['msg']}") from error
-    except PydanticSerializationError as error:
+    except (PydanticSerializationError, UserError) as error:
         raise UserError(f"{origin}: {error}") from error
 
 

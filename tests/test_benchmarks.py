@@ -14,6 +14,7 @@ from tiny_digits import experiment
 from gmma.commands import read_benchmark
 from gmma.config import LaunchConfig
 from gmma.errors import UserError
+from gmma.rewards.terms import RewardTerm
 from gmma.run import benchmarks
 from gmma.run.assembly import assemble
 from gmma.run.benchmarks import (
@@ -49,6 +50,19 @@ def test_all_is_every_task_once_the_runs_own_first():
     assert [b.may_fail for b in chosen] == [False] + [True] * (len(chosen) - 1)
     with pytest.raises(UserError, match="mixture has no default config"):
         choose("mixture")
+
+
+def test_a_mixtures_run_is_asked_other_tasks():
+    """Its terms name its parts, which another task has not; evaluation asks for no reward."""
+    mixed = replace(
+        OWN,
+        task=MixtureConfig(parts=(MixturePart(task=OWN.task),)),
+        rewards=replace(OWN.rewards, terms=(RewardTerm("box_iou", task="digits"),)),
+    )
+    (named,) = choose("trajectory", own=mixed)
+    assert named.config.task == TASKS["trajectory"].config()
+    (own_part,) = choose("digits", own=mixed)
+    assert own_part.config.task.name == "digits"
 
 
 def test_a_named_task_must_not_fail_and_what_is_given_counts():

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -160,6 +161,22 @@ def test_a_broken_run_is_refused(refuse, tmp_path):
     assert "config.json is not JSON" in refuse("eval", tmp_path)
     (tmp_path / "config.json").write_text('{"name": "x"}')
     assert "holds no config of this version: task" in refuse("eval", tmp_path)
+
+
+def test_a_pipe_that_nobody_reads_is_no_mistake():
+    """As in `gmma … | head`: no traceback, and the code that shells have for it."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    child = subprocess.run(
+        [sys.executable, "-m", "gmma", "report", "--help"],
+        stdout=writes,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    os.close(writes)
+    assert (child.returncode, child.stderr) == (141, "")
 
 
 def test_help_is_no_error(capsys):

@@ -78,7 +78,7 @@ def as_users_have_jax():
 
 
 @pytest.mark.usefixtures("as_users_have_jax")
-def test_a_folder_outside_trains_evaluates_reports_sweeps_and_resumes(outside, capsys):
+def test_a_folder_outside_trains_evaluates_reports_and_resumes(outside, capsys):
     fast = ["--rewards.workers", "0"]
     main(["train", "mine.py", *fast])
     records = metrics_of(outside / "runs/mine")

@@ -69,9 +69,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield prefix + name, value
 
 
-def own_code(values: Iterable[Any]) -> dict[str, str]:
+def hash_named_modules(values: Iterable[Any]) -> dict[str, str]:
     """Hash the modules that a config names as `module:NAME`; one that is not found is left out."""
-    addresses = {value for value in values if isinstance(value, str) and is_address(value)}
+    texts = (text for value in values for text in (value if isinstance(value, list) else [value]))
+    addresses = {text for text in texts if isinstance(text, str) and is_address(text)}
     found = {}
     for name in sorted({address.partition(":")[0] for address in addresses}):
         with suppress(ImportError, ValueError):  # said where it is needed
@@ -88,7 +89,8 @@ def run_facts(values: Mapping[str, Any]) -> Facts:
     plain = json.loads(json.dumps(dict(values), default=str))
     found: dict[str, Any] = {name: value for name, value in flat(plain) if name not in OWN}
     found |= {"code of gmma (SHA-256)": code_hash(PACKAGE), "python": platform.python_version()}
-    found |= {f"code of {name} (SHA-256)": own for name, own in own_code(found.values()).items()}
+    modules = hash_named_modules(found.values())
+    found |= {f"code of {name} (SHA-256)": digest for name, digest in modules.items()}
     found |= {f"version of {name}": version for name, version in versions.items()}
     found |= {name: None if value is None else str(value) for name, value in settings.items()}
     return found | {name: _flags(name) for name in FLAGS}

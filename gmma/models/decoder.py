@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from gmma.errors import UserError
 from gmma.models.layers import (
     ACTIVATIONS,
     Attention,
@@ -140,7 +141,7 @@ class Decoder(nn.Module):
 
     def see(self, images: PyTree) -> Float[Array, "B F D"]:
         """Compute features of a row's images, one after the other; for families with a tower."""
-        raise NotImplementedError
+        raise UserError(f"{type(self).__name__} has no image tower: its prompts hold text alone")
 
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree

@@ -124,6 +124,42 @@ def check_grid(objective: ObjectiveConfig) -> None:
             )
 
 
+def cell_rollout(parts: Parts, shape: TreeShape) -> Callable[..., TreeRollout]:
+    """Make one cell's rollout with the keys of its own seed, as `run.programs.make_grow` has it."""
+    grow = partial(
+        grow_rows, parts.policy, shape=shape, sampling=parts.config.sampling, stops=parts.stops
+    )
+
+    def rollout(
+        params: Params, prompts: PromptBatch, step: UInt[Array, ""], seed: UInt[Array, ""]
+    ) -> TreeRollout:
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return grow(params, prompts, row_keys(key, prompts.tokens.shape[0]))
+
+    return rollout
+
+
+def cell_update(parts: Parts, shape: TreeShape) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Make one cell's update of a tree that has room for more answers than the cell has."""
+    config, phase = parts.config, parts.config.rl
+    step = partial(
+        train_step,
+        loss=rl_loss(config, parts.policy),
+        optimizer=make_optimizer(phase.optimizer, phase.steps),
+        microbatches=phase.microbatches,
+    )
+    weigh = partial(
+        cell_weights, shape=shape, objective=config.objective, microbatches=phase.microbatches
+    )
+
+    def update(
+        state: TrainState, packed: PackedTree, own: Int[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        return step(state, packed, weights=partial(weigh, own=own))
+
+    return update
+
+
 def cell_programs(
     gang: Gang, cells: Sequence[Parts], trainer: Trainer
 ) -> list[tuple[Programs, Trainer]]:
@@ -131,60 +167,28 @@ def cell_programs(
 
     `trainer` starts the states of all cells, which are alike.
     """
-    config, policy = cells[0].config, cells[0].policy
-    most = max(own.config.tree.answers for own in cells)
-    shape = replace(config.tree.shape, answers=most)
-    rows = partial(grow_rows, policy, shape=shape, sampling=config.sampling, stops=cells[0].stops)
-
-    def grow_cell(
-        params: Params, prompts: PromptBatch, step: UInt[Array, ""], seed: UInt[Array, ""]
-    ) -> TreeRollout:
-        key = jax.random.fold_in(jax.random.key(seed), step)
-        return rows(params, prompts, row_keys(key, prompts.tokens.shape[0]))
-
-    def update_cell(
-        state: TrainState, packed: PackedTree, own: Int[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
-        weigh = partial(
-            cell_weights,
-            own=own,
-            shape=shape,
-            objective=config.objective,
-            microbatches=config.rl.microbatches,
-        )
-        return train_step(
-            state,
-            packed,
-            loss=rl_loss(config, policy),
-            weights=weigh,
-            optimizer=make_optimizer(config.rl.optimizer, config.rl.steps),
-            microbatches=config.rl.microbatches,
-        )
-
-    grow_all, update_all = together(grow_cell), together(update_cell)
+    counts = [own.config.tree.answers for own in cells]
+    shape = replace(cells[0].config.tree.shape, answers=max(counts))
+    grow_all = together(cell_rollout(cells[0], shape))
+    update_all = together(cell_update(cells[0], shape))
     ordinary = make_programs(cells[0])  # credit at each M, packing at the largest
-    cuts = {m: jax.jit(partial(first_answers, m)) for m in {c.config.tree.answers for c in cells}}
-    widen = jax.jit(partial(with_room, most))
+    cuts = {count: jax.jit(partial(first_answers, count)) for count in counts}
+    widen = jax.jit(partial(with_room, shape.answers))
+
+    def pack_wide(prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages) -> PackedTree:
+        return ordinary.pack(prompts, *widen(rollout, advantages))
 
     def programs_of(cell: int) -> tuple[Programs, Trainer]:
-        own = cells[cell].config.tree.answers
-        cut = cuts[own]
+        cut, own = cuts[counts[cell]], jnp.asarray(counts[cell], jnp.int32)
         seed = jnp.asarray(cells[cell].config.seed, jnp.uint32)
-        count = jnp.asarray(own, jnp.int32)
 
         def grow(params: Params, prompts: PromptBatch, step: Any) -> TreeRollout:
             return cut(gang.call(cell, grow_all, (params, prompts, step, seed)))
 
-        def pack_wide(
-            prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages
-        ) -> PackedTree:
-            return ordinary.pack(prompts, *widen(rollout, advantages))
-
         def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, Metrics]:
-            return gang.call(cell, update_all, (state, packed, count))
+            return gang.call(cell, update_all, (state, packed, own))
 
-        programs = replace(ordinary, grow=grow, pack=pack_wide)
-        return programs, replace(trainer, update=update)
+        return replace(ordinary, grow=grow, pack=pack_wide), replace(trainer, update=update)
 
     return [programs_of(cell) for cell in range(len(cells))]
 
