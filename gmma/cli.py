@@ -223,11 +223,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries below print hints meant for their own developers; a user can still ask for them.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     print_anywhere()
-    if not given or given[0] in ("-h", "--help"):
-        print(__doc__)
-        raise SystemExit(0 if given else CODE_USER_ERROR)
-    name, *rest = given
+    name, *rest = given or ["--help"]
     try:
+        if name in ("-h", "--help"):
+            print(__doc__, flush=True)
+            raise SystemExit(0 if given else CODE_USER_ERROR)
         if name not in COMMANDS:
             raise UserError(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
         COMMANDS[name](rest)

@@ -163,12 +163,13 @@ def test_a_broken_run_is_refused(refuse, tmp_path):
     assert "holds no config of this version: task" in refuse("eval", tmp_path)
 
 
-def test_a_pipe_that_nobody_reads_is_no_mistake():
+@pytest.mark.parametrize("line", [["--help"], ["report", "--help"]])
+def test_a_pipe_that_nobody_reads_is_no_mistake(line):
     """As in `gmma … | head`: no traceback, and the code that shells have for it."""
     reads, writes = os.pipe()
     os.close(reads)
     child = subprocess.run(
-        [sys.executable, "-m", "gmma", "report", "--help"],
+        [sys.executable, "-m", "gmma", *line],
         stdout=writes,
         stderr=subprocess.PIPE,
         text=True,

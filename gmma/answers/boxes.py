@@ -61,8 +61,8 @@ def parse_box(text: str, reading: Reading = "lenient", image_size: Size = None) 
 
     Strict: `[x1, y1, x2, y2]` and nothing else. Any two opposite corners are accepted.
     """
-    if reading == "strict":
-        matched = _STRICT_BOX.fullmatch(text)
+    matched = _STRICT_BOX.fullmatch(text)
+    if matched or reading == "strict":  # both read that form alike; it is most of what is scored
         return order_box([float(number) for number in matched.groups()]) if matched else None
     boxes = {entry.value for entry in find_entries(text, _BOXES, image_size).entries()}
     return boxes.pop() if len(boxes) == 1 else None

@@ -36,6 +36,21 @@ def test_the_strict_form_of_a_box(text, box):
     assert parse_box(text, "strict") == box
 
 
+numbers = st.one_of(
+    st.integers(-999, 999).map(str),
+    st.floats(-1e4, 1e4).map(repr),
+    st.sampled_from([".5", "7.", "+3", "1e2", "2E-3", "1e999"]),
+)
+gaps = st.sampled_from(["", " ", "\t", "\n"])
+
+
+@given(st.lists(st.tuples(gaps, numbers, gaps).map("".join), min_size=4, max_size=4))
+def test_the_strict_form_is_read_as_amid_words(parts):
+    """The quick way for the form that the prompt asks for says what the reader of any form says."""
+    text = f"[{','.join(parts)}]"
+    assert parse_box(text) == parse_box(text, "strict") == parse_box(f"It is {text}.")
+
+
 def test_two_boxes_are_none_and_one_said_twice_is_one():
     assert parse_box("[1, 2, 3, 4] or [5, 6, 7, 8]") is None
     assert parse_box("[1, 2, 3, 4]; yes, [3, 4, 1, 2].") == (1, 2, 3, 4)
