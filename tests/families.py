@@ -19,7 +19,7 @@ from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
 from gmma.images.common import PixelConfig
 from gmma.types import Example, Params
 
-FAMILIES = ("gemma3", "qwen2_5_vl", "llama")
+FAMILIES = ("gemma3", "qwen2_5_vl", "llama", "qwen2", "qwen3")
 VOCAB, IMAGE, SEPARATOR = len(laws.PIECES), laws.IMAGE, laws.PAD
 GEMMA_SIDE, QWEN_PATCH, QWEN_WINDOW = 8, 2, 2  # pixels, pixels, cells
 QWEN_SIZES = ([(8, 12), (12, 8), (4, 24)], [(4, 8), (8, 4)])  # of six cells, then of two
@@ -117,6 +117,25 @@ def llama_config(seed: int, dtype: Any) -> LlamaConfig:
     )
 
 
+def qwen2_config(seed: int, dtype: Any) -> LlamaConfig:
+    """Random sizes and heads; some layers see a window."""
+    llama = llama_config(seed, dtype)
+    rng = np.random.default_rng(seed)
+    local, window = flags(rng, llama.layers), int(rng.integers(2, 9))
+    plain = replace(llama, rotary_scaling=None, local_layers=local, window=window)
+    return replace(plain, qkv_bias=True)
+
+
+def qwen3_config(seed: int, dtype: Any) -> LlamaConfig:
+    """Random sizes and heads, with norms of queries and keys; every third one with biases."""
+    biased = seed % 3 == 1
+    plain = replace(llama_config(seed, dtype), rotary_scaling=None, head_norms=True)
+    return replace(plain, qkv_bias=biased, out_bias=biased)
+
+
+TEXTS = {"llama": llama_config, "qwen2": qwen2_config, "qwen3": qwen3_config}
+
+
 def randomised(params: Params, dtype: str) -> Params:
     """Norms and biases moved too, so that no term of a forward pass is idle."""
     rng = np.random.default_rng(0)
@@ -161,8 +180,8 @@ def draw_gemma_images(config: Gemma3Config) -> Callable[[np.random.Generator, in
 def subject_of(family: str, seed: int = 0, dtype: str = "float32", **changes: Any) -> laws.Subject:
     """A ported family of random sizes with random parameters; `changes` to its config."""
     draw: Callable[[np.random.Generator, int], Any]
-    if family == "llama":
-        policy = LLAMA.policy(replace(llama_config(seed, dtype), **changes))
+    if family in TEXTS:
+        policy = LLAMA.policy(replace(TEXTS[family](seed, dtype), **changes))
         params = randomised(laws.compiled(policy.init)(jax.random.key(0)), dtype)
         return laws.Subject(policy, params, dtype=np.dtype(dtype).type)
     if family == "gemma3":

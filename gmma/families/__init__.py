@@ -16,7 +16,9 @@ FAMILIES: "Named[Family[Any]]" = Named(
         "gemma3_text": "gmma.families.gemma3:GEMMA3_TEXT",
         "llama": "gmma.families.llama:LLAMA",
         "mistral": "gmma.families.llama:LLAMA",
+        "qwen2": "gmma.families.qwen:QWEN2",
         "qwen2_5_vl": "gmma.families.qwen2_5_vl:QWEN2_5_VL",
+        "qwen3": "gmma.families.qwen:QWEN3",
     },
 )
 

@@ -7,7 +7,7 @@ from typing import Any
 from gmma.errors import gather
 from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
 from gmma.huggingface.table import Row, stacked_row
-from gmma.models.decoder import DecoderConfig
+from gmma.models.decoder import NO_WINDOW, DecoderConfig
 from gmma.models.layers import ACTIVATIONS
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -54,12 +54,14 @@ def decoder_sizes(
         return section.size(key, defaults.get(key, otherwise), most)
 
     width, heads = size("hidden_size"), size("num_attention_heads")
+    shared = section.values.get("num_key_value_heads", heads)
     return {
         "vocab_size": size("vocab_size", most=MOST_TOKENS),
         "layers": size("num_hidden_layers", most=MOST_LAYERS),
         "width": width,
         "heads": heads,
-        "kv_heads": size("num_key_value_heads", heads),
+        # null in place of a number: as many as of queries
+        "kv_heads": heads if shared is None else size("num_key_value_heads", heads),
         "head_size": size("head_dim", width // heads),
         "mlp": size("intermediate_size"),
         "epsilon": section.number("rms_norm_eps", defaults["rms_norm_eps"]),
@@ -75,6 +77,27 @@ def listed_local_layers(section: Section, layers: int) -> tuple[bool, ...] | Non
     if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
         raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
     return tuple(kind == LOCAL for kind in kinds)
+
+
+def windowed_layers(section: Section, layers: int, first: int) -> dict[str, Any]:
+    """Read the windows of Qwen's decoders, as fields of a `DecoderConfig`.
+
+    Where `use_sliding_window` says so, the layers that are listed see a window, or without a list
+    those from `max_window_layers` on, `first` by default. UserError for a list without a window.
+    """
+    window = section.values.get("sliding_window", 4096)  # transformers' default; null: no window
+    listed, start = listed_local_layers(section, layers), section.get("max_window_layers", first)
+    if type(start) is not int:
+        raise section.refuse("max_window_layers", "a whole number there")
+    if window is None or not section.flag("use_sliding_window", False):
+        if any(listed or ()):
+            rule = f"{LOCAL} only beside use_sliding_window and a sliding_window"
+            raise section.refuse("layer_types", rule)
+        return {"local_layers": (False,) * layers}
+    return {
+        "local_layers": tuple(i >= start for i in range(layers)) if listed is None else listed,
+        "window": section.size("sliding_window", window, NO_WINDOW),
+    }
 
 
 def decoder_rows(c: DecoderConfig) -> tuple[Row, ...]:

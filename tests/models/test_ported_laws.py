@@ -1,6 +1,7 @@
-"""Laws L1–L4 for Gemma 3 and Qwen2.5-VL of random sizes, two images before every text."""
+"""Laws L1–L4 for the ported families of random sizes, where they see, two images before a text."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -20,9 +21,23 @@ SHAPES = (
     TreeShape(11, 3, 2, thoughts=1, answers=3),
     TreeShape(12, 2, 4, thoughts=3, answers=1),
 )
-over_families = pytest.mark.parametrize("family", FAMILIES)
-SEEDS = int(os.environ.get("GMMA_LAW_SEEDS", "2"))  # sizes of each family that are tried
-over_seeds = pytest.mark.parametrize("seed", range(SEEDS))
+SEEDS = os.environ.get("GMMA_LAW_SEEDS")  # sizes of each family that are tried
+# What is Llama's with other switches has one by default: one thought, then one answer.
+FEWER = {"qwen2": (1,), "qwen3": (2,)}
+
+
+def seeds_of(family: str) -> Sequence[int]:
+    """The sizes of a family, by their seeds."""
+    return FEWER.get(family, (0, 1)) if SEEDS is None else range(int(SEEDS))
+
+
+over_seeds = pytest.mark.parametrize(
+    ("family", "seed"), [(family, seed) for family in FAMILIES for seed in seeds_of(family)]
+)
+# The bound of float64 is for what each family computes; Qwen2 has nothing that no other has.
+over_families = pytest.mark.parametrize(
+    "family", [family for family in FAMILIES if SEEDS is not None or family != "qwen2"]
+)
 often = laws.examples(5)
 
 
@@ -31,7 +46,6 @@ def shape_of(seed: int) -> TreeShape:
     return SHAPES[seed % len(SHAPES)]
 
 
-@over_families
 @over_seeds
 @often
 @given(st.data())
@@ -52,7 +66,6 @@ def test_packed_equals_flat_in_float64(family: str, data: st.DataObject) -> None
         laws.check_packed_equals_flat(subject, tree, data.draw(laws.generators()), 1e-10)
 
 
-@over_families
 @over_seeds
 @often
 @given(st.data())
@@ -64,7 +77,6 @@ def test_decode_equals_packed(family: str, seed: int, data: st.DataObject) -> No
     laws.check_decode_equals_packed(subject, growth, prompts, rollout)
 
 
-@over_families
 @over_seeds
 @often
 @given(st.data())
@@ -76,7 +88,6 @@ def test_a_subtree_reaches_nothing_else(family: str, seed: int, data: st.DataObj
     laws.check_isolation(subject, tree, other, i, j)
 
 
-@over_families
 @over_seeds
 @often
 @given(st.data())

@@ -10,6 +10,7 @@ import pytest
 
 from gmma.models.lora import LoraConfig, add_adapters, merge_adapters
 from gmma.porting import load_pretrained, reference_logits, save_adapters, save_pretrained
+from gmma.porting.pretrained import Pretrained
 from tests.porting import theirs
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -29,6 +30,16 @@ def require_close(ours: np.ndarray, reference: np.ndarray, lengths: np.ndarray) 
     worst = np.abs(ours - reference)[valid].max()
     print(f"largest difference {worst:.1e} of {np.abs(reference[valid]).max():.1f}")
     assert worst <= TOLERANCE
+
+
+def greedy(pretrained: Pretrained, prompt: np.ndarray, slots: int) -> list[int]:
+    """The prompt and what the model says to it, until the slots are full."""
+    row = np.zeros((1, slots), np.int64)
+    row[0, : len(prompt)] = prompt
+    for length in range(len(prompt), slots):
+        found = reference_logits(pretrained, row, lengths=np.array([length]))
+        row[0, length] = found[0, length - 1].argmax()
+    return row[0].tolist()
 
 
 @pytest.mark.parametrize("options", theirs.GEMMA_TEXTS)
@@ -105,6 +116,19 @@ def test_llama(options: dict, tmp_path: Path) -> None:
     require_close(ours, theirs.logits(model, tokens, lengths), lengths)
 
 
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [*((theirs.qwen2, o) for o in theirs.QWEN2S), *((theirs.qwen3, o) for o in theirs.QWEN3S)],
+)
+def test_qwen_text(write, options: dict, tmp_path: Path) -> None:
+    """Rows longer than the windows."""
+    rng = np.random.default_rng(8)
+    model = write(tmp_path, options)
+    tokens, lengths = rng.integers(3, 80, (3, 19)), np.array([19, 8, 2])
+    ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
 @pytest.mark.parametrize("window", [3, None])
 def test_mistral(window: int | None, tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
@@ -124,6 +148,8 @@ def test_mistral(window: int | None, tmp_path: Path) -> None:
         (theirs.gemma_images, theirs.GEMMA_IMAGES[1]),
         (theirs.qwen, theirs.QWENS[1]),
         (theirs.qwen, theirs.QWENS[3]),
+        (theirs.qwen2, theirs.QWEN2S[3]),
+        (theirs.qwen3, theirs.QWEN3S[4]),
     ],
 )
 def test_export_loads(write, options: dict, tmp_path: Path) -> None:
@@ -178,6 +204,8 @@ def test_a_head_of_its_own_beside_a_tied_config(write, options: dict, tmp_path: 
         (theirs.gemma_text, theirs.GEMMA_TEXTS[1], ("blocks/(query|out)", "blocks/mlp/down")),
         (theirs.gemma_images, theirs.GEMMA_IMAGES[0], ("blocks/value", "vision/blocks/query")),
         (theirs.qwen, theirs.QWENS[1], ("blocks/key", "vision/blocks/qkv", "vision/merger_in")),
+        (theirs.qwen2, theirs.QWEN2S[1], ("blocks/(query|key|value)",)),
+        (theirs.qwen3, theirs.QWEN3S[1], ("blocks/(query|out)", "blocks/mlp/up")),
     ],
 )
 def test_adapters_load_in_peft(write, options: dict, patterns: tuple, tmp_path: Path) -> None:
@@ -200,3 +228,6 @@ def test_adapters_load_in_peft(write, options: dict, patterns: tuple, tmp_path: 
     require_close(ours, theirs.logits(again, tokens, lengths), lengths)
     wrapped = peft.PeftModel.from_pretrained(model, adapters).eval()
     require_close(ours, theirs.logits(wrapped, tokens, lengths), lengths)
+    said = greedy(adapted, tokens[0, :4], 11)
+    for exported in (again, wrapped):
+        assert theirs.greedy(exported, tokens[0, :4], 11) == said

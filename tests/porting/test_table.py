@@ -1,4 +1,4 @@
-"""The name table against the real parameter tree of Gemma 3 4B, and prefixes old and new."""
+"""The name table against real parameter trees (Gemma 3 4B, Qwen3 4B), and prefixes old and new."""
 
 import json
 import os
@@ -8,11 +8,10 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
-from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
-from gmma.families.gemma3.network import gemma3_policy
-from gmma.families.qwen2_5_vl.checkpoint import qwen_table
+from gmma.families import find_family
+from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config
+from gmma.families.qwen.checkpoint import read_qwen2_config, read_qwen3_config
 from gmma.families.qwen2_5_vl.checkpoint import read_model_config as read_qwen_config
-from gmma.families.qwen2_5_vl.network import qwen_policy
 from gmma.huggingface.table import check_names, find_prefixes
 
 GEMMA_4B = {  # config.json of google/gemma-3-4b-it: what it leaves out has transformers' default
@@ -114,30 +113,83 @@ QWEN_3B = {  # Qwen/Qwen2.5-VL-3B-Instruct: flat, as of old
     "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
     "vocab_size": 151936,
 }
+QWEN3_4B = {  # Qwen/Qwen3-4B
+    "architectures": ["Qwen3ForCausalLM"],
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "head_dim": 128,
+    "hidden_act": "silu",
+    "hidden_size": 2560,
+    "initializer_range": 0.02,
+    "intermediate_size": 9728,
+    "max_position_embeddings": 40960,
+    "max_window_layers": 36,
+    "model_type": "qwen3",
+    "num_attention_heads": 32,
+    "num_hidden_layers": 36,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000,
+    "sliding_window": None,
+    "tie_word_embeddings": True,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.51.0",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 151936,
+}
+QWEN2_7B = {  # Qwen/Qwen2.5-7B-Instruct
+    "architectures": ["Qwen2ForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "eos_token_id": 151645,
+    "hidden_act": "silu",
+    "hidden_size": 3584,
+    "initializer_range": 0.02,
+    "intermediate_size": 18944,
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "model_type": "qwen2",
+    "num_attention_heads": 28,
+    "num_hidden_layers": 28,
+    "num_key_value_heads": 4,
+    "rms_norm_eps": 1e-06,
+    "rope_theta": 1000000.0,
+    "sliding_window": 131072,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.43.1",
+    "use_cache": True,
+    "use_sliding_window": False,
+    "vocab_size": 152064,
+}
 
 
-def test_every_name_of_gemma_4b_is_mapped() -> None:
-    path = Path(os.environ["GMMA_REAL_DATA"]) / "hf_param_trees" / "gemma3_4b_hf_params.json"
+@pytest.mark.parametrize(
+    ("name", "config", "count"), [("gemma3_4b", GEMMA_4B, 884), ("qwen3", QWEN3_4B, 399)]
+)
+def test_every_name_of_a_real_model_is_mapped(name: str, config: dict, count: int) -> None:
+    path = Path(os.environ["GMMA_REAL_DATA"]) / "hf_param_trees" / f"{name}_hf_params.json"
     if not path.is_file():
         pytest.skip(f"{path} is not there")
     shapes = {name: tuple(shape) for name, shape in json.loads(path.read_text()).items()}
-    table = gemma3_table(read_model_config(GEMMA_4B, "config.json", "bfloat16"))
+    family = find_family(config, "config.json")
+    table = family.table(family.read_config(config, "config.json", "bfloat16"))
     places = table.places(find_prefixes(table, shapes))
-    assert len(shapes) == 884
+    assert len(shapes) == count
     assert places.keys() == shapes.keys()
     check_names(places, shapes, str(path))
 
 
-@pytest.mark.parametrize("name", ["gemma 4b", "gemma 1b", "qwen 3b"])
-def test_table_covers_every_leaf_of_real_sizes(name: str) -> None:
+@pytest.mark.parametrize("values", [GEMMA_4B, GEMMA_1B, QWEN_3B, QWEN3_4B, QWEN2_7B])
+def test_table_covers_every_leaf_of_real_sizes(values: dict) -> None:
     """The table's leaves are those of the network, with their shapes; nothing is allocated."""
-    if name == "qwen 3b":
-        config = read_qwen_config(QWEN_3B, "config.json", "bfloat16")
-        policy, table = qwen_policy(config), qwen_table(config)
-    else:
-        read = read_model_config if name == "gemma 4b" else read_text_config
-        config = read(GEMMA_4B if name == "gemma 4b" else GEMMA_1B, "config.json", "bfloat16")
-        policy, table = gemma3_policy(config), gemma3_table(config)
+    family = find_family(values, "config.json")
+    config = family.read_config(values, "config.json", "bfloat16")
+    policy, table = family.policy(config), family.table(config)
     leaves = flatten_dict(jax.eval_shape(policy.init, jax.random.key(0)), sep="/")
     mapped = {row.path: row.leaf_shape for row in table.rows if not row.alias}
     assert mapped == {path: leaf.shape for path, leaf in leaves.items()}
@@ -156,6 +208,22 @@ def test_real_configs_are_read() -> None:
     assert not any(qwen.local_layers)
     assert (qwen.vision.window_patches, qwen.vision.window_cells) == (64, 4)
     assert [i for i, full in enumerate(qwen.vision.full_layers) if full] == [7, 15, 23, 31]
+    qwen3 = read_qwen3_config(QWEN3_4B, "", "bfloat16")
+    assert (qwen3.heads, qwen3.head_size, qwen3.width, qwen3.rotary_base) == (32, 128, 2560, 1e6)
+    assert (qwen3.head_norms, qwen3.qkv_bias, qwen3.tied) == (True, False, True)
+    qwen2 = read_qwen2_config(QWEN2_7B, "", "bfloat16")
+    assert (qwen2.head_size, qwen2.qkv_bias, qwen2.out_bias, qwen2.tied) == (
+        128,
+        True,
+        False,
+        False,
+    )
+    assert not any(qwen2.local_layers)
+    windowed = read_qwen2_config(
+        QWEN2_7B | {"use_sliding_window": True, "max_window_layers": 26}, "", "float32"
+    )
+    assert windowed.local_layers == (False,) * 26 + (True,) * 2
+    assert windowed.window == 131_072
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,33 @@ def test_configs_that_no_llama_has(tmp_path: Path, keys: dict[str, Any], message
         describe_pretrained(tmp_path)
 
 
+WRONG_QWENS: Sequence[tuple[dict[str, Any], str]] = (
+    ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, "'yarn'.*implements rope_type default"),
+    ({"use_sliding_window": 1}, "use_sliding_window = 1; it must be true or false"),
+    ({"use_sliding_window": True, "sliding_window": 0}, "sliding_window = 0; it must be a whole"),
+    ({"max_window_layers": "all"}, "max_window_layers = 'all'; gmma implements a whole number"),
+    (
+        {"layer_types": ["sliding_attention"] * 2},
+        "sliding_attention only beside use_sliding_window",
+    ),
+    ({"layer_types": ["full_attention"]}, "layer_types = .*; gmma implements 2 entries"),
+    ({"mlp_bias": True}, "asks for mlp_bias, which gmma does not implement"),
+)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+@pytest.mark.parametrize(("keys", "message"), WRONG_QWENS)
+def test_configs_that_no_qwen_has(
+    tmp_path: Path, kind: str, keys: dict[str, Any], message: str
+) -> None:
+    qwen = {**LLAMA, "model_type": kind}
+    (tmp_path / "config.json").write_text(json.dumps(qwen))
+    describe_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(qwen | keys))
+    with pytest.raises(UserError, match=message):
+        describe_pretrained(tmp_path)
+
+
 @pytest.mark.parametrize("tied", ["no", 0])
 def test_whether_heads_are_tied_is_true_or_false(copied: Path, tied: Any) -> None:
     edit(copied / "config.json", lambda config: config.update(tie_word_embeddings=tied))

@@ -61,6 +61,26 @@ LLAMAS = [
     {"layers": 2, "heads": 8, "kv": 2, "width": 64, "rope": {"rope_type": "linear", "factor": 4.0}},
     {"layers": 3, "heads": 3, "kv": 1, "width": 24, "head": 6, "base": 100_000.0},
 ]
+QWEN2S = [
+    {"layers": 1, "heads": 4, "kv": 1, "width": 32},
+    {"layers": 3, "heads": 6, "kv": 3, "width": 36, "tied": True},
+    {"layers": 3, "heads": 4, "kv": 2, "width": 32, "window": 5, "from": 1},
+    {"layers": 3, "heads": 4, "kv": 4, "width": 24, "window": 3, "local": [1, 0, 1]},
+    {"layers": 2, "heads": 8, "kv": 2, "width": 64, "base": 1e6, "tied": True},
+    {"layers": 4, "heads": 2, "kv": 1, "width": 20, "epsilon": 1e-3},
+    {"layers": 2, "heads": 7, "kv": 1, "width": 28, "window": 64, "from": 0},
+    {"layers": 2, "heads": 4, "kv": 2, "width": 48, "rope": {"rope_type": "linear", "factor": 4.0}},
+]
+QWEN3S = [
+    {"layers": 1, "heads": 4, "kv": 1, "width": 32, "head": 16},
+    {"layers": 3, "heads": 6, "kv": 3, "width": 36, "head": 6, "tied": True},
+    {"layers": 3, "heads": 4, "kv": 2, "width": 24, "head": 12, "window": 5, "from": 1},
+    {"layers": 3, "heads": 4, "kv": 4, "width": 24, "head": 8, "window": 3, "local": [1, 0, 1]},
+    {"layers": 2, "heads": 8, "kv": 2, "width": 20, "head": 10, "base": 1e6, "tied": True},
+    {"layers": 4, "heads": 2, "kv": 1, "width": 28, "head": 20, "epsilon": 1e-3},
+    {"layers": 2, "heads": 6, "kv": 2, "width": 32, "head": 4, "bias": True},
+    {"layers": 2, "heads": 4, "kv": 2, "width": 48, "head": 12, "rope": LLAMA3},
+]
 
 
 def quiet() -> None:
@@ -192,6 +212,48 @@ def qwen(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
     return save_random(Qwen2_5_VLForConditionalGeneration(config), directory, seed)
 
 
+def qwen_text_keys(o: dict[str, Any]) -> dict[str, Any]:
+    """Keys of Qwen2Config and Qwen3Config."""
+    keys = {
+        "vocab_size": VOCAB,
+        "hidden_size": o["width"],
+        "intermediate_size": 40,
+        "num_hidden_layers": o["layers"],
+        "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["kv"],
+        "max_position_embeddings": 512,
+        "rms_norm_eps": o.get("epsilon", 1e-6),
+        "rope_parameters": {
+            "rope_theta": o.get("base", 10_000.0),
+            **o.get("rope", {"rope_type": "default"}),
+        },
+        "use_sliding_window": "window" in o,
+        "sliding_window": o.get("window"),
+        "max_window_layers": o.get("from", 28),
+        "tie_word_embeddings": o.get("tied", False),
+    }
+    if "local" in o:
+        kinds = ("full_attention", "sliding_attention")
+        keys["layer_types"] = [kinds[local] for local in o["local"]]
+    return keys
+
+
+def qwen2(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen2."""
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    return save_random(Qwen2ForCausalLM(Qwen2Config(**qwen_text_keys(options))), directory, seed)
+
+
+def qwen3(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen3."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    keys = {"head_dim": options["head"], "attention_bias": options.get("bias", False)}
+    config = Qwen3Config(**qwen_text_keys(options), **keys)
+    return save_random(Qwen3ForCausalLM(config), directory, seed)
+
+
 def llama(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
     """A Llama."""
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -271,6 +333,19 @@ def logits(model: Any, tokens: np.ndarray, lengths: np.ndarray, **inputs: Any) -
             **{name: torch.tensor(np.asarray(value)) for name, value in inputs.items()},
         )
     return out.logits.float().numpy()
+
+
+def greedy(model: Any, prompt: np.ndarray, slots: int) -> list[int]:
+    """The prompt and what transformers' generation says to it, until the slots are full."""
+    import torch
+
+    size = {"min_length": slots, "max_length": slots}
+    ids = torch.tensor(prompt[None].astype(np.int64))
+    mask = torch.ones_like(ids)
+    out = model.generate(
+        input_ids=ids, attention_mask=mask, do_sample=False, pad_token_id=0, **size
+    )
+    return out[0].tolist()
 
 
 def gemma_processor(side: int, **options: Any) -> Any:

@@ -12,11 +12,11 @@ from gmma.huggingface.decoder import (
     check_decoder,
     decoder_rows,
     decoder_sizes,
-    listed_local_layers,
+    windowed_layers,
 )
 from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
 from gmma.huggingface.table import Row, Table, stacked_row
-from gmma.models.decoder import NO_WINDOW, DType
+from gmma.models.decoder import DType
 from gmma.models.layers import ACTIVATIONS
 
 TEXT_KEYS = ("use_sliding_window",)  # besides those of every decoder
@@ -30,6 +30,7 @@ TEXT_DEFAULTS = {  # transformers': a config.json holds only what differs
     "rms_norm_eps": 1e-5,
     "hidden_act": "silu",
 }
+WINDOWED_FROM = 80  # transformers' max_window_layers
 VISION_KEYS = (
     "depth",
     "fullatt_block_indexes",
@@ -96,14 +97,12 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
     nested = Section(values=values, where=where)
     text = nested.section("text_config")
     section = Section(values=text, where=f"{where}: text_config") if text else nested
-    get, sizes = section.get, decoder_sizes(section, TEXT_DEFAULTS)
-    if section.values.get("num_key_value_heads", 8) is None:  # null: as many as of queries
-        sizes["kv_heads"] = sizes["heads"]
-    *_, angles, local, vision = gather(
+    sizes = decoder_sizes(section, TEXT_DEFAULTS)
+    *_, angles, windows, vision = gather(
         lambda: nested.require_known(MODEL_KEYS) if text else None,
         lambda: check_decoder(section, TEXT_KEYS if text else (*TEXT_KEYS, *MODEL_KEYS)),
         lambda: rotary(section, sizes["head_size"] // 2),
-        lambda: local_layers(section, sizes["layers"]),
+        lambda: windowed_layers(section, sizes["layers"], WINDOWED_FROM),
         lambda: read_vision_config(
             nested.section("vision_config"), f"{where}: vision_config", sizes["width"]
         ),
@@ -111,22 +110,12 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
     return QwenConfig(
         **sizes,
         **angles,
-        local_layers=local,
-        window=get("sliding_window", NO_WINDOW) if get("use_sliding_window", False) else NO_WINDOW,
+        **windows,
         tied=nested.flag("tie_word_embeddings", False) | section.flag("tie_word_embeddings", False),
         vision=vision,
         image_token=nested.size("image_token_id", 151_655, MOST_TOKENS),
         dtype=dtype,
     )
-
-
-def local_layers(section: Section, layers: int) -> tuple[bool, ...]:
-    """Read which layers see a window: listed, or those from `max_window_layers` on."""
-    if not section.get("use_sliding_window", False):
-        return (False,) * layers
-    first = section.get("max_window_layers", 80)
-    listed = listed_local_layers(section, layers)
-    return tuple(i >= first for i in range(layers)) if listed is None else listed
 
 
 def rotary(section: Section, pairs: int) -> dict[str, Any]:
