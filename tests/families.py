@@ -14,12 +14,16 @@ from gmma.families.gemma3.tower import SiglipConfig
 from gmma.families.llama import LLAMA
 from gmma.families.llama.network import LlamaConfig, RotaryScaling
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, qwen_processor
-from gmma.families.qwen2_5_vl.network import QwenConfig, qwen_policy
+from gmma.families.qwen2_5_vl.network import QwenConfig, QwenVLConfig, qwen_policy
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.families.qwen3_vl import QWEN3_VL
+from gmma.families.qwen3_vl.images import qwen3_vl_processor
+from gmma.families.qwen3_vl.network import Qwen3VLConfig
+from gmma.families.qwen3_vl.tower import Qwen3VisionConfig
 from gmma.images.common import PixelConfig
 from gmma.types import Example, Params
 
-FAMILIES = ("gemma3", "qwen2_5_vl", "llama", "qwen2", "qwen3")
+FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl", "llama", "qwen2", "qwen3")
 VOCAB, IMAGE, SEPARATOR = len(laws.PIECES), laws.IMAGE, laws.PAD
 GEMMA_SIDE, QWEN_PATCH, QWEN_WINDOW = 8, 2, 2  # pixels, pixels, cells
 QWEN_SIZES = ([(8, 12), (12, 8), (4, 24)], [(4, 8), (8, 4)])  # of six cells, then of two
@@ -97,6 +101,37 @@ def qwen_config(seed: int, dtype: Any) -> QwenConfig:
     )
 
 
+def qwen3_vl_config(seed: int, dtype: Any) -> Qwen3VLConfig:
+    """Random sizes, heads, rotary sections and layers of DeepStack."""
+    rng = np.random.default_rng(seed)
+    layers, kv_heads, tower = (int(rng.integers(*ends)) for ends in ((2, 4), (1, 4), (2, 5)))
+    sections = tuple(int(n) for n in rng.integers(1, 3, 3))
+    deep = rng.permutation(tower)[: rng.integers(1, 3)]
+    return Qwen3VLConfig(
+        vocab_size=VOCAB,
+        layers=layers,
+        width=4 * int(rng.integers(4, 7)),
+        head_size=2 * sum(sections),
+        heads=kv_heads * int(rng.integers(1, 3)),
+        kv_heads=kv_heads,
+        mlp=int(rng.integers(16, 32)),
+        rotary_sections=sections,
+        rotary_base=100.0,
+        tied=bool(seed % 2),
+        vision=Qwen3VisionConfig(
+            layers=tower,
+            width=16,
+            heads=int(rng.choice([1, 2])),
+            mlp=16,
+            deep_layers=tuple(sorted(map(int, deep))),
+            patch_pixels=QWEN_PATCH,
+            table_side=int(rng.integers(2, 6)),
+        ),
+        image_token=IMAGE,
+        dtype=dtype,
+    )
+
+
 def llama_config(seed: int, dtype: Any) -> LlamaConfig:
     """Random sizes and heads; every other one with Llama 3's scaling."""
     rng = np.random.default_rng(seed)
@@ -148,11 +183,12 @@ def randomised(params: Params, dtype: str) -> Params:
     return jax.tree.map(noisy, params)
 
 
-def draw_qwen_images(config: QwenConfig) -> Callable[[np.random.Generator, int], Any]:
+def draw_qwen_images(config: QwenVLConfig) -> Callable[[np.random.Generator, int], Any]:
     """A batch whose rows have the same numbers of image tokens and different sizes."""
     pixels = PixelConfig(mean=(0.5,) * 3, std=(0.5,) * 3, resample=2)
     images = QwenImageConfig(pixels=pixels, vision=config.vision, min_pixels=16)
-    processor = qwen_processor(images, (4,))
+    in_cells = isinstance(config, Qwen3VLConfig)
+    processor = qwen3_vl_processor(images, (8,)) if in_cells else qwen_processor(images, (4,))
 
     def draw(rng: np.random.Generator, batch: int) -> Any:
         examples = []
@@ -191,6 +227,9 @@ def subject_of(family: str, seed: int = 0, dtype: str = "float32", **changes: An
             gemma3_policy(gemma),
             draw_gemma_images(gemma),
         )
+    elif family == "qwen3_vl":
+        qwen3 = replace(qwen3_vl_config(seed, dtype), **changes)
+        counts, policy, draw = (6, 2), QWEN3_VL.policy(qwen3), draw_qwen_images(qwen3)
     else:
         qwen = replace(qwen_config(seed, dtype), **changes)
         counts, policy, draw = (6, 2), qwen_policy(qwen), draw_qwen_images(qwen)

@@ -16,6 +16,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from gmma.config import ObjectiveConfig
 from gmma.families.gemma3.network import gemma3_policy
 from gmma.families.qwen2_5_vl.network import qwen_policy
+from gmma.families.qwen3_vl.network import qwen3_vl_policy
 from gmma.families.tiny.network import tiny_policy
 from gmma.objective import policy_loss, segment_metrics, token_weights
 from gmma.sampling import SamplingConfig
@@ -24,6 +25,7 @@ from gmma.tree.pack import pack_tree
 from gmma.types import Metrics, Params
 
 GROWTH = laws.Growth(TreeShape(13, 4, 3, thoughts=2, answers=2), SamplingConfig())
+POLICIES = {"gemma3": gemma3_policy, "qwen2_5_vl": qwen_policy, "qwen3_vl": qwen3_vl_policy}
 # Softmax, norms and log-probs are made of these; activation functions are not.
 WIDE = {"exp", "log", "rsqrt", "reduce_max", "cumsum"}
 
@@ -36,7 +38,7 @@ def subject(family: str) -> laws.Subject:
     if family == "tiny":
         policy = tiny_policy(config, vocab_size=len(laws.PIECES), image_token=laws.IMAGE)
     else:
-        policy = gemma3_policy(config) if family == "gemma3" else qwen_policy(config)
+        policy = POLICIES[family](config)
     return replace(plain, policy=policy)
 
 
@@ -76,7 +78,9 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
                 yield from equations(inner)
 
 
-@pytest.mark.parametrize("family", ["tiny", "gemma3", "qwen2_5_vl"])
+@pytest.mark.parametrize(
+    "family", ["tiny", "gemma3", "qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)]
+)
 def test_what_must_be_wide_is(family: str) -> None:
     """No norm, softmax or log-prob in bfloat16, and the gap to the sampler is a finite metric."""
     held, tree = subject(family), grown(family)

@@ -55,7 +55,14 @@ def test_a_chip_that_is_none() -> None:
 
 @pytest.mark.parametrize(
     ("name", "parameters"),
-    [("gemma-3-4b-it", 4_300_079_472), ("Qwen2.5-VL-3B-Instruct", 3_754_622_976)],
+    [
+        ("gemma-3-4b-it", 4_300_079_472),
+        ("Qwen2.5-VL-3B-Instruct", 3_754_622_976),
+        ("Qwen2.5-VL-7B-Instruct", 8_292_166_656),
+        ("Qwen3-VL-2B-Instruct", 2_127_532_032),
+        ("Qwen3-VL-4B-Instruct", 4_437_815_808),
+        ("Qwen3-VL-8B-Instruct", 8_767_123_696),
+    ],
 )
 def test_presets_have_the_published_sizes(name: str, parameters: int) -> None:
     policy = describe_pretrained(PRESETS / name).policy

@@ -45,13 +45,13 @@ def stacked_row(
     part: str,
     base: str,
     their_base: str,
-    layers: int,
+    layers: int | None,
     path: str,
     name: str,
     shape: tuple[int, ...],
     layout: Layout = "same",
 ) -> Row:
-    """Return a row of a stack of layers."""
+    """Return a row of a stack of layers; of one module where `layers` is None."""
     return Row(
         path=base + path,
         part=part,

@@ -5,7 +5,7 @@ at their slots, a stack of pre-norm blocks, the last norm, and the head. A famil
 where it must: `see` turns images into features, `angles` gives the rotary angles.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,8 @@ class DecoderBlock(nn.Module):
         angles: Float[Array, "*kinds B S half"],
         local: Bool[Array, ""] | None,
         cached: CachedKV | None,
+        deep: Float[Array, "n B P D"] | None,
+        layer: Int[Array, ""] | None,
     ) -> tuple[Array, tuple[Array, Array]]:
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -117,6 +119,9 @@ class DecoderBlock(nn.Module):
         x += norm("attention_out_norm", out(seen.reshape(*seen.shape[:2], -1)), c.out_norms)
         mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")
         x += norm("mlp_out_norm", mlp(norm("mlp_norm", x)), c.out_norms)
+        if deep is not None and layer is not None:
+            own = jnp.where(layer < len(deep), deep[jnp.minimum(layer, len(deep) - 1)], 0)
+            x = x.at[:, : own.shape[1]].add(own)
         return x, (keys, values)
 
 
@@ -133,14 +138,18 @@ class Decoder(nn.Module):
             (c.vocab_size, c.width),
             jnp.float32,
         )
-        in_axes = (nn.broadcast, nn.broadcast, 0, 0)
+        in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
         self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
         self.final_norm = RMSNorm(c.epsilon, c.norm_offset)
         if not c.tied:
             self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
 
-    def see(self, images: PyTree) -> Float[Array, "B F D"]:
-        """Compute features of a row's images, one after the other; for families with a tower."""
+    def see(self, images: PyTree) -> Sequence[Float[Array, "B F D"]]:
+        """Compute features of a row's images, one after the other; for families with a tower.
+
+        The first take the place of the placeholders' embeddings. Others, where a family has them,
+        are added at the same slots to what layers 0, 1, … put out (DeepStack, arXiv 2406.04334).
+        """
         raise UserError(f"{type(self).__name__} has no image tower: its prompts hold text alone")
 
     def angles(
@@ -164,12 +173,22 @@ class Decoder(nn.Module):
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree, cached: Any
     ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
         c = self.config
-        x = self.embed(tokens)
+        x, deep, layers = self.embed(tokens), None, None
         if images is not None and context.shape is not None:
             assert c.image_token is not None
-            x = place_images(x, tokens, self.see(images), c.image_token, context.shape.prompt)
+            slots = context.shape.prompt
+            features, *deeper = self.see(images)
+            x = place_images(x, tokens, features, c.image_token, slots)
+            if deeper:
+                nothing = jnp.zeros_like(x[:, :slots])
+                placed = [
+                    place_images(nothing, tokens[:, :slots], own, c.image_token, slots)
+                    for own in deeper
+                ]
+                deep, layers = jnp.stack(placed), jnp.arange(c.layers)
         local = jnp.asarray(c.local_layers) if c.local_layers else None
-        x, kv = self.blocks(x, context, self.angles(tokens, context, images), local, cached)
+        angles = self.angles(tokens, context, images)
+        x, kv = self.blocks(x, context, angles, local, cached, deep, layers)
         return self.final_norm(x), kv
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:

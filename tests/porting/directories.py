@@ -107,6 +107,7 @@ def qwen_config(config: dict[str, Any], ids: dict[str, int]) -> None:
 WRITERS: dict[str, tuple[Callable[[Path], dict[str, int]], Callable[..., None]]] = {
     "gemma3": (write_gemma_tokenizer, gemma_config),
     "qwen2_5_vl": (write_qwen_tokenizer, qwen_config),
+    "qwen3_vl": (write_qwen_tokenizer, qwen_config),
 }
 
 

@@ -1,4 +1,4 @@
-"""Makes the golden directories: two tiny random models and the logits that transformers gives them.
+"""Makes the golden directories: tiny random models and the logits that transformers gives them.
 
     python -m tests.porting.make_golden        needs torch, transformers; see CONTRIBUTING.md
 
@@ -20,6 +20,10 @@ GEMMA = {
 QWEN = {
     **{"layers": 2, "heads": 2, "kv": 1, "width": 16, "sections": [1, 1, 2], "full": [1]},
     **{"tower": 2, "tower_width": 16, "patch": 4, "merge": 2},
+}
+QWEN3_VL = {
+    **{"layers": 3, "heads": 2, "kv": 1, "head": 8, "width": 16, "sections": [2, 1, 1]},
+    **{"deep": [0, 2], "side": 3, "tower": 3, "tower_width": 16, "patch": 4, "merge": 2},
 }
 SIZES = ([(30, 20)], [], [(24, 24), (17, 40)])
 
@@ -58,16 +62,31 @@ def make_gemma(directory: Path) -> None:
 
 def make_qwen(directory: Path) -> None:
     """A Qwen2.5-VL model."""
+    make_of_cells(directory, theirs.qwen, QWEN)
+
+
+def make_qwen3_vl(directory: Path) -> None:
+    """A Qwen3-VL model."""
+    half = [0.5, 0.5, 0.5]
+    make_of_cells(directory, theirs.qwen3_vl, QWEN3_VL, image_mean=half, image_std=half)
+
+
+def make_of_cells(directory: Path, write: Any, options: dict[str, Any], **pixels: Any) -> None:
+    """A model that sees images of any size."""
     rng = np.random.default_rng(1)
-    model = theirs.qwen(directory, QWEN)
+    model = write(directory, options)
     processor = theirs.qwen_processor(
-        patch_size=QWEN["patch"], merge_size=QWEN["merge"], min_pixels=64, max_pixels=4096
+        patch_size=options["patch"],
+        merge_size=options["merge"],
+        min_pixels=64,
+        max_pixels=4096,
+        **pixels,
     )
     processor.save_pretrained(directory)
     rows = pictures(rng)
     found = [[processor([image]) for image in row] for row in rows]
     grids = [[np.array(f["image_grid_thw"])[0] for f in row] for row in found]
-    counts = [[int(g.prod()) // QWEN["merge"] ** 2 for g in row] for row in grids]
+    counts = [[int(g.prod()) // options["merge"] ** 2 for g in row] for row in grids]
     tokens, lengths = theirs.lay_out(rng, counts, theirs.QWEN_IMAGE)
     logits = theirs.logits(
         model,
@@ -82,6 +101,7 @@ def make_qwen(directory: Path) -> None:
 
 if __name__ == "__main__":
     theirs.quiet()
-    for name, make in {"gemma3": make_gemma, "qwen2_5_vl": make_qwen}.items():
+    makers = {"gemma3": make_gemma, "qwen2_5_vl": make_qwen, "qwen3_vl": make_qwen3_vl}
+    for name, make in makers.items():
         (GOLDEN / name).mkdir(parents=True, exist_ok=True)
         make(GOLDEN / name)

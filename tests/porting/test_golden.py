@@ -23,7 +23,7 @@ from gmma.porting import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("gemma3", "qwen2_5_vl")
+FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl")
 over_families = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -132,7 +132,14 @@ def test_large_tensors_come_in_pieces(
         ("gemma3", None, "audio_config", {"layers": 2}),
         ("qwen2_5_vl", "text_config", "rope_parameters", {"rope_type": "yarn", "factor": 4.0}),
         ("qwen2_5_vl", "vision_config", "deepstack_visual_indexes", [1]),
-        ("qwen2_5_vl", None, "model_type", "qwen3_vl"),
+        ("qwen2_5_vl", None, "model_type", "qwen4_vl"),
+        ("qwen2_5_vl", "text_config", "rope_parameters", {"mrope_interleaved": True}),
+        ("qwen3_vl", "text_config", "rope_parameters", {"mrope_interleaved": False}),
+        ("qwen3_vl", "text_config", "rope_parameters", {"mrope_section": [2, 2]}),
+        ("qwen3_vl", "vision_config", "deepstack_visual_indexes", [0, 3]),
+        ("qwen3_vl", "vision_config", "deepstack_visual_indexes", [1, 0]),
+        ("qwen3_vl", "vision_config", "num_position_embeddings", 10),
+        ("qwen3_vl", "vision_config", "fullatt_block_indexes", [1]),
     ],
 )
 def test_config_that_we_do_not_implement_is_refused_by_name(

@@ -72,10 +72,21 @@ def test_gemma_images(options: dict, tmp_path: Path) -> None:
     require_close(reference_logits(pretrained, tokens, rows, lengths), reference, lengths)
 
 
-@pytest.mark.parametrize("options", theirs.QWENS)
-def test_qwen(options: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        *((theirs.qwen, options) for options in theirs.QWENS),
+        *((theirs.qwen3_vl, options) for options in theirs.QWEN3_VLS[:3]),
+        *(
+            pytest.param(theirs.qwen3_vl, options, marks=pytest.mark.slow)
+            for options in theirs.QWEN3_VLS[3:]
+        ),
+    ],
+)
+def test_qwen(write, options: dict, tmp_path: Path) -> None:
+    """One image, three that are wide and tall, and none; then text alone."""
     rng = np.random.default_rng(2)
-    model = theirs.qwen(tmp_path, options)
+    model = write(tmp_path, options)
     vision = model.config.vision_config
     processor = theirs.qwen_processor(
         patch_size=vision.patch_size, merge_size=vision.spatial_merge_size
@@ -150,6 +161,7 @@ def test_mistral(window: int | None, tmp_path: Path) -> None:
         (theirs.qwen, theirs.QWENS[3]),
         (theirs.qwen2, theirs.QWEN2S[3]),
         (theirs.qwen3, theirs.QWEN3S[4]),
+        (theirs.qwen3_vl, theirs.QWEN3_VLS[3]),
     ],
 )
 def test_export_loads(write, options: dict, tmp_path: Path) -> None:
@@ -206,6 +218,11 @@ def test_a_head_of_its_own_beside_a_tied_config(write, options: dict, tmp_path: 
         (theirs.qwen, theirs.QWENS[1], ("blocks/key", "vision/blocks/qkv", "vision/merger_in")),
         (theirs.qwen2, theirs.QWEN2S[1], ("blocks/(query|key|value)",)),
         (theirs.qwen3, theirs.QWEN3S[1], ("blocks/(query|out)", "blocks/mlp/up")),
+        (
+            theirs.qwen3_vl,
+            theirs.QWEN3_VLS[1],
+            ("blocks/key", "vision/blocks/mlp_in", "vision/(deep_mergers|merger)/in"),
+        ),
     ],
 )
 def test_adapters_load_in_peft(write, options: dict, patterns: tuple, tmp_path: Path) -> None:

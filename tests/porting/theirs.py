@@ -44,6 +44,18 @@ QWENS = [
     {"layers": 4, "heads": 8, "kv": 2, "width": 64, "sections": [2, 1, 1], "epsilon": 1e-3},
 ]
 
+# Images whose sides differ from the table of places, DeepStack from 0 to all layers of the decoder.
+QWEN3_VLS = [
+    {"layers": 2, "heads": 2, "kv": 1, "head": 12, "sections": [2, 2, 2], "deep": [0], "tower": 1},
+    {"layers": 3, "heads": 4, "kv": 2, "head": 16, "sections": [4, 2, 2], "deep": [0, 1, 2]},
+    {"layers": 3, "heads": 4, "kv": 4, "head": 8, "sections": [2, 1, 1], "deep": [1], "side": 3},
+    {"layers": 5, "heads": 2, "kv": 1, "head": 16, "sections": [3, 3, 2], "tied": True},
+    {"layers": 3, "heads": 6, "kv": 3, "head": 6, "sections": [1, 1, 1], "deep": [0, 2]},
+    {"layers": 2, "heads": 4, "kv": 1, "head": 10, "sections": [1, 2, 2], "bias": True},
+    {"layers": 3, "heads": 3, "kv": 3, "head": 8, "sections": [2, 1, 1], "patch": 8, "merge": 3},
+    {"layers": 4, "heads": 8, "kv": 2, "head": 12, "sections": [1, 3, 2], "deep": [], "side": 1},
+]
+
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -212,6 +224,54 @@ def qwen(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
     return save_random(Qwen2_5_VLForConditionalGeneration(config), directory, seed)
 
 
+def qwen3_vl(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen3-VL model."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    o = {"width": 24, "tower": 3, "deep": [0, 1], "patch": 16, "merge": 2, "side": 5} | options
+    text = {
+        "vocab_size": VOCAB,
+        "hidden_size": o["width"],
+        "intermediate_size": 40,
+        "num_hidden_layers": o["layers"],
+        "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["kv"],
+        "head_dim": o["head"],
+        "max_position_embeddings": 512,
+        "attention_bias": o.get("bias", False),
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": o["sections"],
+            "mrope_interleaved": True,
+        },
+        "tie_word_embeddings": o.get("tied", False),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    vision = {
+        "depth": o["tower"],
+        "hidden_size": o.get("tower_width", 32),
+        "intermediate_size": 28,
+        "num_heads": 2,
+        "out_hidden_size": o["width"],
+        "patch_size": o["patch"],
+        "spatial_merge_size": o["merge"],
+        "num_position_embeddings": o["side"] ** 2,
+        "deepstack_visual_indexes": o["deep"],
+    }
+    config = Qwen3VLConfig(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=QWEN_IMAGE,
+        video_token_id=92,
+        vision_start_token_id=93,
+        vision_end_token_id=94,
+        tie_word_embeddings=o.get("tied", False),
+    )
+    return save_random(Qwen3VLForConditionalGeneration(config), directory, seed)
+
+
 def qwen_text_keys(o: dict[str, Any]) -> dict[str, Any]:
     """Keys of Qwen2Config and Qwen3Config."""
     keys = {
@@ -358,7 +418,7 @@ def gemma_processor(side: int, **options: Any) -> Any:
 
 
 def qwen_processor(**options: Any) -> Any:
-    """transformers' image processor of Qwen2.5-VL, PIL backend."""
+    """transformers' image processor of Qwen's families, PIL backend."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     return Qwen2VLImageProcessorPil(**options)

@@ -78,11 +78,11 @@ class Gemma3Decoder(Decoder):
             self.vision = SiglipTower(c.vision, jnp.dtype(c.dtype), c.remat)
             self.projector = ImageProjector(c)
 
-    def see(self, images: Float[Array, "B I C H W"]) -> Float[Array, "B F D"]:
+    def see(self, images: Float[Array, "B I C H W"]) -> tuple[Float[Array, "B F D"]]:
         """Return the soft tokens of a row's images, one image after the other."""
         batch, count, *rest = images.shape
         features = self.projector(self.vision(images.reshape(batch * count, *rest)))
-        return features.reshape(batch, -1, features.shape[-1])
+        return (features.reshape(batch, -1, features.shape[-1]),)
 
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: PyTree

@@ -1,6 +1,6 @@
 """Qwen2.5-VL's config.json and tensor names."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from gmma.huggingface.decoder import (
     decoder_sizes,
     windowed_layers,
 )
-from gmma.huggingface.keys import MOST_LAYERS, MOST_TOKENS, Section
+from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
 from gmma.huggingface.table import Row, Table, stacked_row
 from gmma.models.decoder import DType
 from gmma.models.layers import ACTIVATIONS
@@ -31,62 +31,78 @@ TEXT_DEFAULTS = {  # transformers': a config.json holds only what differs
     "hidden_act": "silu",
 }
 WINDOWED_FROM = 80  # transformers' max_window_layers
-VISION_KEYS = (
+TOWER_KEYS = (  # of the vision section, in every family of Qwen's
     "depth",
-    "fullatt_block_indexes",
     "hidden_act",
     "hidden_size",
     "in_channels",
-    "in_chans",
     "intermediate_size",
     "num_heads",
     "out_hidden_size",
     "patch_size",
     "rope_parameters",
     "spatial_merge_size",
-    "spatial_patch_size",
     "temporal_patch_size",
-    "window_size",
 )
+VISION_KEYS = ("fullatt_block_indexes", "in_chans", "spatial_patch_size", "window_size")
+VISION_DEFAULTS = {
+    "depth": 32,
+    "hidden_size": 3584,
+    "num_heads": 16,
+    "intermediate_size": 3420,
+    "patch_size": 14,
+    "hidden_act": "silu",
+}
 MODEL_KEYS = (
     "image_token_id",
     "text_config",
     "tie_word_embeddings",
     "vision_config",
 )
-ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section"}
+ROTARY_KEYS = {"rope_type", "type", "rope_theta", "mrope_section", "mrope_interleaved"}
 
 
-def read_vision_config(values: Mapping[str, Any], where: str, width: int) -> QwenVisionConfig:
+def read_vision_config(section: Section, width: int) -> QwenVisionConfig:
     """Return the config of the image tower, whose tokens are `width` wide."""
-    section = Section(values=values, where=where)
-    get = section.get
-    layers, merge = section.size("depth", 32, MOST_LAYERS), section.size("spatial_merge_size", 2)
-    patch = section.size("patch_size", 14)
+    sizes = tower_sizes(section, width, VISION_KEYS, VISION_DEFAULTS)
+    section.require("spatial_patch_size", (sizes["patch_pixels"],))
+    full = section.get("fullatt_block_indexes", (7, 15, 23, 31))
+    window = section.size("window_size", 112) // sizes["merge"] // sizes["patch_pixels"]
+    layers = tuple(i in full for i in range(sizes["layers"]))
+    return QwenVisionConfig(**sizes, full_layers=layers, window_cells=window)
+
+
+def tower_sizes(
+    section: Section, width: int, known: Sequence[str], defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Read the fields of a `CellTowerConfig`, for tokens that are `width` wide.
+
+    `known` are the keys of the family beside those of every tower, `defaults` transformers'.
+    """
     gather(
-        lambda: section.require_known(VISION_KEYS),
+        lambda: section.require_known((*TOWER_KEYS, *known)),
         lambda: section.require("hidden_act", tuple(ACTIVATIONS)),
         lambda: section.require("out_hidden_size", (width,)),
-        lambda: section.require("spatial_patch_size", (patch,)),
     )
     rope = section.section("rope_parameters")
     if set(rope) - ROTARY_KEYS or rope.get("rope_type", "axial") != "axial":
         raise section.refuse("rope_parameters", "rope_type axial there")
-    full = get("fullatt_block_indexes", (7, 15, 23, 31))
-    return QwenVisionConfig(
-        layers=layers,
-        width=section.size("hidden_size", 3584),
-        heads=section.size("num_heads", 16),
-        mlp=section.size("intermediate_size", 3420),
-        full_layers=tuple(i in full for i in range(layers)),
-        patch_pixels=patch,
-        frames=section.size("temporal_patch_size", 2),
-        merge=merge,
-        window_cells=section.size("window_size", 112) // merge // patch,
-        channels=section.size("in_channels", section.size("in_chans", 3)),
-        activation=get("hidden_act", "silu"),
-        rotary_base=Section(values=rope, where=where).number("rope_theta", 1e4),
-    )
+
+    def size(key: str, most: int = MOST) -> int:
+        return section.size(key, defaults[key], most)
+
+    return {
+        "layers": size("depth", MOST_LAYERS),
+        "width": size("hidden_size"),
+        "heads": size("num_heads"),
+        "mlp": size("intermediate_size"),
+        "patch_pixels": size("patch_size"),
+        "frames": section.size("temporal_patch_size", 2),
+        "merge": section.size("spatial_merge_size", 2),
+        "channels": section.size("in_channels", section.size("in_chans", 3)),
+        "activation": section.get("hidden_act", defaults["hidden_act"]),
+        "rotary_base": Section(values=rope, where=section.where).number("rope_theta", 1e4),
+    }
 
 
 def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> QwenConfig:
@@ -104,7 +120,8 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
         lambda: rotary(section, sizes["head_size"] // 2),
         lambda: windowed_layers(section, sizes["layers"], WINDOWED_FROM),
         lambda: read_vision_config(
-            nested.section("vision_config"), f"{where}: vision_config", sizes["width"]
+            Section(values=nested.section("vision_config"), where=f"{where}: vision_config"),
+            sizes["width"],
         ),
     )
     return QwenConfig(
@@ -118,26 +135,37 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
     )
 
 
-def rotary(section: Section, pairs: int) -> dict[str, Any]:
-    """Return the base and sections, from the old keys or the new one."""
+def rotary(
+    section: Section,
+    pairs: int,
+    *,
+    base: float = 1e6,
+    sections: tuple[int, ...] = (16, 24, 24),
+    interleaved: bool = False,
+) -> dict[str, Any]:
+    """Return the base and sections, from the old keys or the new one; defaults as given."""
     found: dict[str, Any] = {}
     for name in ("rope_parameters", "rope_scaling"):
         own = section.section(name)
         kind = own.get("rope_type", own.get("type", "default"))
         if kind not in ("default", "mrope") or set(own) - ROTARY_KEYS:
             raise section.refuse(name, "rope_type default (mrope of old) there")
+        if own.get("mrope_interleaved", interleaved) is not interleaved:
+            raise section.refuse(name, f"mrope_interleaved {str(interleaved).lower()} there")
         found |= own
-    sections = found.get("mrope_section", (16, 24, 24))
-    if not isinstance(sections, list | tuple) or {type(n) for n in sections} != {int}:
-        raise UserError(f"{section.where}: mrope_section {sections!r}; it must be whole numbers")
-    sections = tuple(sections)
+    given = found.get("mrope_section", sections)
+    whole = isinstance(given, list | tuple) and {type(n) for n in given} == {int}
+    if not whole or (interleaved and len(given) != 3):
+        count = "three whole numbers" if interleaved else "whole numbers"
+        raise UserError(f"{section.where}: mrope_section {given!r}; it must be {count}")
+    sections = tuple(given)
     if sum(sections) != pairs:
         raise UserError(
             f"{section.where}: mrope_section {list(sections)} adds up to {sum(sections)}; it must "
             f"add up to half the head size, {pairs}"
         )
     rope = Section(values=found, where=f"{section.where}: rope_parameters")
-    base = rope.number("rope_theta", section.number("rope_theta", 1e6))
+    base = rope.number("rope_theta", section.number("rope_theta", base))
     return {"rotary_sections": sections, "rotary_base": base}
 
 

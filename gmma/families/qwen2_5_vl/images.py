@@ -9,7 +9,7 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.families.qwen2_5_vl.network import QwenConfig, empty_images
-from gmma.families.qwen2_5_vl.tower import QwenImages, QwenVisionConfig
+from gmma.families.qwen2_5_vl.tower import CellTowerConfig, QwenImages
 from gmma.huggingface.processors import (
     BICUBIC,
     CLIP_MEAN,
@@ -31,7 +31,7 @@ class QwenImageConfig:
     """The values of preprocessor_config.json, and the sizes of the tower."""
 
     pixels: PixelConfig
-    vision: QwenVisionConfig
+    vision: CellTowerConfig
     min_pixels: int = 56 * 56  # of the resized image
     max_pixels: int = 28 * 28 * 1280
 
@@ -93,6 +93,11 @@ def window_count(image: np.ndarray, config: QwenImageConfig) -> int:
     return -(-rows // side) * -(-columns // side)
 
 
+def window_name(config: QwenImageConfig) -> str:
+    """Return what buckets count."""
+    return "cells" if config.vision.window_cells == 1 else "windows"
+
+
 @dataclass
 class Cursor:
     """Fill level of a row of the batch."""
@@ -136,7 +141,7 @@ def qwen_arrays(
     the largest bucket.
     """
     needed = [sum(window_count(image, config) for image in e.images) for e in examples]
-    windows = batch_bucket(examples, needed, buckets, "image windows")
+    windows = batch_bucket(examples, needed, buckets, f"image {window_name(config)}")
     if windows == 0:
         return None
     out = empty_images(config.vision, len(examples), windows)
@@ -175,7 +180,7 @@ def qwen_processor(
         view_tokens=view_tokens,
         to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
         buckets=buckets,
-        bucket_unit="windows",
+        bucket_unit=window_name(config),
         frame=qwen_frame(config),
     )
 
@@ -196,19 +201,26 @@ def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
 def qwen_image_processor(
     directory: Path, config: QwenConfig, buckets: Sequence[int] | None
 ) -> ImageProcessor:
-    """Return Qwen's processor."""
-    section = read_image_section(directory)
-    vision = config.vision
+    """Return Qwen2.5-VL's processor."""
+    images = read_image_config(
+        directory,
+        QwenImageConfig(
+            pixels=PixelConfig(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC), vision=config.vision
+        ),
+    )
+    return qwen_processor(images, buckets or POWERS_OF_TWO)
+
+
+def read_image_config(directory: Path, defaults: QwenImageConfig) -> QwenImageConfig:
+    """Read a directory's settings; `defaults` are the family's, with the sizes of its tower."""
+    section, vision, pixels = read_image_section(directory), defaults.vision, defaults.pixels
     section.require("patch_size", (vision.patch_pixels,))
     section.require("merge_size", (vision.merge,))
     section.require("temporal_patch_size", (vision.frames,))
     size = section.get("size", {})
-    least = section.get("min_pixels", size.get("shortest_edge", 56 * 56))
-    most = section.get("max_pixels", size.get("longest_edge", 28 * 28 * 1280))
-    images = QwenImageConfig(
-        pixels=read_pixels(section, CLIP_MEAN, CLIP_STD, BICUBIC),
+    return QwenImageConfig(
+        pixels=read_pixels(section, pixels.mean, pixels.std, pixels.resample),
         vision=vision,
-        min_pixels=least,
-        max_pixels=most,
+        min_pixels=section.get("min_pixels", size.get("shortest_edge", defaults.min_pixels)),
+        max_pixels=section.get("max_pixels", size.get("longest_edge", defaults.max_pixels)),
     )
-    return qwen_processor(images, buckets or POWERS_OF_TWO)

@@ -12,7 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from gmma.families.qwen2_5_vl.tower import QwenImages, QwenTower, QwenVisionConfig
+from gmma.families.qwen2_5_vl.tower import (
+    CellTowerConfig,
+    QwenImages,
+    QwenTower,
+    QwenVisionConfig,
+)
 from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
 from gmma.models.layers import rotary_angles
 from gmma.models.policy import Context, Policy
@@ -20,29 +25,32 @@ from gmma.types import Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenConfig(DecoderConfig):
-    """Sizes of a Qwen2.5-VL model; `checkpoint.py` reads them from a config.json."""
+class QwenVLConfig(DecoderConfig):
+    """Sizes of any Qwen-VL model: three positions a token, images of any size."""
 
     rotary_sections: tuple[int, ...]  # pairs that turn with frame, row, column, frame, …
+    vision: CellTowerConfig
+    image_token: int = 151_655
+
+    @property
+    def pair_axes(self) -> np.ndarray:
+        """Axis that each rotary pair turns with, 0 … 2: section by section."""
+        return np.repeat(np.arange(len(self.rotary_sections)) % 3, self.rotary_sections)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenConfig(QwenVLConfig):
+    """Sizes of a Qwen2.5-VL model; `checkpoint.py` reads them from a config.json."""
+
     rotary_base: float = 1_000_000.0
     qkv_bias: bool = True
     vision: QwenVisionConfig
-    image_token: int = 151_655
 
 
-class QwenDecoder(Decoder):
-    """The decoder with Qwen's tower, and three positions a token."""
+class QwenVLDecoder(Decoder):
+    """The decoder with three positions a token; a family adds its tower."""
 
-    config: QwenConfig
-
-    def setup(self) -> None:
-        super().setup()
-        c = self.config
-        self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype), c.remat)
-
-    def see(self, images: QwenImages) -> Float[Array, "B F D"]:
-        """Return the tokens of a row's images, one image after the other."""
-        return self.vision(images)
+    config: QwenVLConfig
 
     def angles(
         self, tokens: Int[Array, "B S"], context: Context, images: QwenImages | None
@@ -57,6 +65,21 @@ class QwenDecoder(Decoder):
         return section_angles(positions, self.config)
 
 
+class QwenDecoder(QwenVLDecoder):
+    """The decoder with Qwen2.5-VL's tower."""
+
+    config: QwenConfig
+
+    def setup(self) -> None:
+        super().setup()
+        c = self.config
+        self.vision = QwenTower(c.vision, c.width, jnp.dtype(c.dtype), c.remat)
+
+    def see(self, images: QwenImages) -> tuple[Float[Array, "B F D"]]:
+        """Return the tokens of a row's images, one image after the other."""
+        return (self.vision(images),)
+
+
 def prompt_positions(
     tokens: Int[Array, "B P"], images: QwenImages, image_token: int
 ) -> Int[Array, "3 B P"]:
@@ -64,9 +87,6 @@ def prompt_positions(
 
     A text token stands behind all that came before: the text tokens, and the positions that images
     took. An image token adds its row and column to where its image begins.
-
-    A text token stands behind all that came before: the text tokens, and the positions that the
-    images took. An image token adds its row and column to where its image begins.
     """
     is_image = tokens == image_token
     count = jnp.cumsum(is_image, axis=1, dtype=jnp.int32)
@@ -81,14 +101,15 @@ def prompt_positions(
     return jnp.moveaxis(text[..., None] + own, -1, 0)
 
 
-def section_angles(positions: Int[Array, "3 B S"], config: QwenConfig) -> Float[Array, "B S half"]:
-    """Return rotary angles whose pairs turn with frame, row and column, section by section."""
+def section_angles(
+    positions: Int[Array, "3 B S"], config: QwenVLConfig
+) -> Float[Array, "B S half"]:
+    """Return rotary angles whose pairs turn with frame, row or column (`pair_axes`)."""
     angles = jnp.stack(
         [rotary_angles(axis, config.head_size, config.rotary_base) for axis in positions]
     )
-    axes = np.arange(len(config.rotary_sections)) % 3
-    of_pair = np.repeat(axes, config.rotary_sections)
-    return angles[of_pair, :, :, np.arange(len(of_pair))].transpose(1, 2, 0)
+    axes = config.pair_axes
+    return angles[axes, :, :, np.arange(len(axes))].transpose(1, 2, 0)
 
 
 def rotary_shift(images: QwenImages | None, batch: int) -> Int[Array, "B"]:
@@ -96,7 +117,7 @@ def rotary_shift(images: QwenImages | None, batch: int) -> Int[Array, "B"]:
     return jnp.zeros(batch, jnp.int32) if images is None else jnp.asarray(images.shift)
 
 
-def empty_images(config: QwenVisionConfig, batch: int, windows: int) -> QwenImages:
+def empty_images(config: CellTowerConfig, batch: int, windows: int) -> QwenImages:
     """Return the images of rows that have none, at the shapes of a bucket."""
     slots = config.window_patches
     features = windows * config.window_cells**2

@@ -46,10 +46,7 @@ QWEN_TEMPLATE = PromptTemplate(
     image_close="<|vision_end|>",
     closing=f"\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n<think>",
 )
-QWEN_CHAT = """
-{%- if messages[0].role != "system" -%}
-  {{- "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n" -}}
-{%- endif -%}
+QWEN_TURNS = """
 {%- for message in messages -%}
   {{- "<|im_start|>" + message.role + "\\n" + say(message.content) -}}
   {%- if loop.last and message.role == "user" -%}{{ "\\n$INSTRUCTION" }}{%- endif -%}
@@ -57,6 +54,11 @@ QWEN_CHAT = """
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ "<|im_start|>assistant\\n<think>" }}{%- endif -%}
 """
+QWEN_CHAT = """
+{%- if messages[0].role != "system" -%}
+  {{- "<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n" -}}
+{%- endif -%}
+""" + QWEN_TURNS.lstrip()
 
 
 def read_qwen(directory: Path) -> Tokenizer | None:
@@ -137,14 +139,15 @@ def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[byte
     return parts[0], parts[1]
 
 
+def qwen_chat(layout: str) -> str:
+    """Return the chat template of an export, its turns laid out as given."""
+    image = "<|vision_start|><|image_pad|><|vision_end|>"
+    return chat_template(layout, instruction=INSTRUCTION, image=image, strip=QWEN_TEMPLATE.strip)
+
+
 QWEN_TOKENIZER = TokenizerFiles(
     template=QWEN_TEMPLATE,
-    chat=chat_template(
-        QWEN_CHAT,
-        instruction=INSTRUCTION,
-        image="<|vision_start|><|image_pad|><|vision_end|>",
-        strip=QWEN_TEMPLATE.strip,
-    ),
+    chat=qwen_chat(QWEN_CHAT),
     turn_end="<|im_end|>",
     image="<|image_pad|>",
     needed=("<|im_start|>", "<|im_end|>"),

@@ -29,14 +29,13 @@ from gmma.types import Array, pytree
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenVisionConfig:
-    """Sizes of the tower."""
+class CellTowerConfig:
+    """Sizes of a tower for images of any size, cut into cells of patches: one cell a token."""
 
     layers: int
     width: int
     heads: int
     mlp: int
-    full_layers: tuple[bool, ...]  # per layer, whether it sees whole images
     patch_pixels: int = 14  # side of a patch
     frames: int = 2  # a still image stands for so many equal frames
     merge: int = 2  # side of a cell in patches
@@ -49,6 +48,13 @@ class QwenVisionConfig:
     def window_patches(self) -> int:
         """Slots of a window."""
         return (self.window_cells * self.merge) ** 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenVisionConfig(CellTowerConfig):
+    """Sizes of Qwen2.5-VL's tower."""
+
+    full_layers: tuple[bool, ...]  # per layer, whether it sees whole images
 
 
 @pytree
@@ -130,7 +136,7 @@ class QwenTower(nn.Module):
 
 
 def repeat_frames(
-    patches: Float[Array, "B W s pixels"], config: QwenVisionConfig
+    patches: Float[Array, "B W s pixels"], config: CellTowerConfig
 ) -> Float[Array, "B W s volume"]:
     """Return the still patch as `frames` equal frames: channel, frame, row, column."""
     still = patches.reshape(*patches.shape[:3], config.channels, 1, -1)
@@ -138,7 +144,7 @@ def repeat_frames(
     return frames.reshape(*patches.shape[:3], -1)
 
 
-def patch_angles(place: Int[Array, "B n 2"], config: QwenVisionConfig) -> Float[Array, "B n half"]:
+def patch_angles(place: Int[Array, "B n 2"], config: CellTowerConfig) -> Float[Array, "B n half"]:
     """Return rotary angles: half of the pairs turn with the row, the others with the column."""
     quarter = config.width // config.heads // 2
     angles = [rotary_angles(place[..., axis], quarter, config.rotary_base) for axis in (0, 1)]

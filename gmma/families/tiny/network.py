@@ -46,11 +46,11 @@ class TinyDecoder(Decoder):
             )
             self.stem = Stem(self.model)
 
-    def see(self, images: Float[Array, "B I H W C"]) -> Float[Array, "B F D"]:
+    def see(self, images: Float[Array, "B I H W C"]) -> tuple[Float[Array, "B F D"]]:
         """Image features, I·image_tokens a row."""
         features = self.stem(patches(images, self.model.patch_pixels))
         features += jnp.broadcast_to(self.place.astype(features.dtype), features.shape)
-        return features.reshape(features.shape[0], -1, features.shape[-1])
+        return (features.reshape(features.shape[0], -1, features.shape[-1]),)
 
 
 def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Policy:
