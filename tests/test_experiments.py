@@ -32,7 +32,14 @@ EXPERIMENTS = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if "def experiment(" in path.read_text()  # the others are sweeps: tests/test_sweep.py
 )
-DIRECTORIES = {"gemma-3-4b-it": "gemma3", "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl"}
+DIRECTORIES = {
+    "gemma-3-4b-it": "gemma3",
+    "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
+    "Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
+    "Qwen3-VL-2B-Instruct": "qwen3_vl",
+    "Qwen3-VL-4B-Instruct": "qwen3_vl",
+    "Qwen3-VL-8B-Instruct": "qwen3_vl",
+}
 
 
 def choices(annotation):
@@ -60,7 +67,8 @@ BASELINES = [case for case in ALL if case not in T4A4]
 def tiny_models(tmp_path_factory):
     """A tiny random directory for every backbone that an experiment names."""
     home = tmp_path_factory.mktemp("models")
-    return {name: write_directory(kind, home / kind) for name, kind in DIRECTORIES.items()}
+    written = {kind: write_directory(kind, home / kind) for kind in set(DIRECTORIES.values())}
+    return {name: written[kind] for name, kind in DIRECTORIES.items()}
 
 
 def name_of(path, variant, backbone="tiny", trained="full"):

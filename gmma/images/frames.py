@@ -4,7 +4,8 @@ A dataset keeps truth in pixels of the image as stored. Every family is asked in
 its prompt says which:
 
     Qwen2.5-VL   pixels of the image as the network sees it, resized to whole cells
-    Gemma        0 … 1000 along each side, whatever the image
+    Qwen3-VL     0 … 1000 along each side, whatever the image
+    Gemma        the same
     tiny         pixels of its square image
 
 In all of them x runs right and y down from the top left corner, and the image is `[w, h]` wide and

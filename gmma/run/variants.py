@@ -34,7 +34,15 @@ Variant = Annotated[
     ),
 ]
 Backbone = Annotated[
-    Literal["tiny", "gemma3_4b", "qwen2_5_vl_3b"],
+    Literal[
+        "tiny",
+        "gemma3_4b",
+        "qwen2_5_vl_3b",
+        "qwen2_5_vl_7b",
+        "qwen3_vl_2b",
+        "qwen3_vl_4b",
+        "qwen3_vl_8b",
+    ],
     tyro.conf.arg(help="tiny starts from nothing; the others are read from models/"),
 ]
 Trained = Annotated[
@@ -47,6 +55,10 @@ Trained = Annotated[
 DIRECTORIES = {
     "gemma3_4b": Path("models/gemma-3-4b-it"),
     "qwen2_5_vl_3b": Path("models/Qwen2.5-VL-3B-Instruct"),
+    "qwen2_5_vl_7b": Path("models/Qwen2.5-VL-7B-Instruct"),
+    "qwen3_vl_2b": Path("models/Qwen3-VL-2B-Instruct"),
+    "qwen3_vl_4b": Path("models/Qwen3-VL-4B-Instruct"),
+    "qwen3_vl_8b": Path("models/Qwen3-VL-8B-Instruct"),
 }
 # Full fine-tuning takes smaller steps than adapters do: (SFT, RL).
 LEARNING_RATES = {"full": (1e-5, 1e-6), "lora": (1e-4, 1e-5)}

@@ -17,8 +17,16 @@ from gmma.families.gemma3.images import (
     gemma_arrays,
     gemma_pixels,
 )
-from gmma.families.qwen2_5_vl.images import QwenImageConfig, cell_patches, qwen_arrays, smart_size
+from gmma.families.qwen2_5_vl.images import (
+    QwenImageConfig,
+    cell_patches,
+    cells_of,
+    qwen_arrays,
+    smart_size,
+)
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.families.qwen3_vl.images import MAX_PIXELS, MIN_PIXELS
+from gmma.families.qwen3_vl.tower import Qwen3VisionConfig, grid_sizes, stretched_places
 from gmma.huggingface.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, HALF
 from gmma.images.common import PixelConfig
 from gmma.types import Example
@@ -30,6 +38,12 @@ TOLERANCE = 1e-5
 TOWER = QwenVisionConfig(layers=1, width=8, heads=1, mlp=8, full_layers=(False,))
 QWEN = QwenImageConfig(
     pixels=PixelConfig(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC), vision=TOWER
+)
+QWEN3 = QwenImageConfig(
+    pixels=PixelConfig(mean=HALF, std=HALF, resample=BICUBIC),
+    vision=Qwen3VisionConfig(layers=1, width=8, heads=1, mlp=8, patch_pixels=16, deep_layers=()),
+    min_pixels=MIN_PIXELS,
+    max_pixels=MAX_PIXELS,
 )
 GEMMA = GemmaImageConfig(pixels=PixelConfig(mean=HALF, std=HALF, resample=BILINEAR), side=224)
 
@@ -91,14 +105,48 @@ def as_theirs(
 
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
-def test_qwen_patches_equal_transformers() -> None:
+@pytest.mark.parametrize("config", [QWEN, QWEN3], ids=["qwen2_5_vl", "qwen3_vl"])
+def test_qwen_patches_equal_transformers(config: QwenImageConfig) -> None:
     theirs.quiet()
-    processor = theirs.qwen_processor()
+    vision, pixels = config.vision, config.pixels
+    processor = theirs.qwen_processor(
+        patch_size=vision.patch_pixels,
+        size={"shortest_edge": config.min_pixels, "longest_edge": config.max_pixels},
+        image_mean=list(pixels.mean),
+        image_std=list(pixels.std),
+    )
     for image in images():
         expected = processor(image)
-        patches, grid = as_theirs(cell_patches(np.asarray(image), QWEN), TOWER)
+        patches, grid = as_theirs(cell_patches(np.asarray(image), config), vision)
         assert grid == tuple(np.array(expected["image_grid_thw"])[0])
         assert np.abs(patches - np.array(expected["pixel_values"])).max() <= TOLERANCE
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("side", [1, 2, 5, 48])
+def test_stretched_places_equal_transformers(side: int) -> None:
+    """Of two images in a row, tall and wide; the second row's is larger, or lies along an edge."""
+    import torch
+    from transformers.vision_utils import get_vision_interpolation_indices_and_weights
+
+    rng = np.random.default_rng(0)
+    table = rng.normal(size=(side**2, 3)).astype(np.float32)
+    rows = [[(200, 70), (64, 300)], [(500, 400), (32, 90)]]
+    config = replace(QWEN3, min_pixels=32 * 32)
+    batch = [example(*(theirs.picture(rng, *size) for size in row)) for row in rows]
+    found = qwen_arrays(batch, config)
+    assert found is not None
+    place, image = found.place.reshape(2, -1, 2), found.image.reshape(2, -1)
+    ours = stretched_places(table, place, grid_sizes(place, image, found.image.shape[1]))
+    for row, own in enumerate(batch):
+        grids = [(1, *(2 * n for n in cells_of(pixels, config))) for pixels in own.images]
+        indices, weights = get_vision_interpolation_indices_and_weights(
+            torch.tensor(grids), side, align_corners=True, spatial_merge_size=2
+        )
+        expected = (table[indices.numpy()] * weights.numpy()[..., None]).sum(axis=1)
+        assert len(expected) == (image[row] > 0).sum()
+        assert np.abs(np.asarray(ours)[row, : len(expected)] - expected).max() <= TOLERANCE
 
 
 def test_smart_size_by_hand() -> None:
@@ -155,6 +203,8 @@ def test_image_that_fits_no_bucket_is_named() -> None:
         gemma_arrays([many], GEMMA, (1, 2))
     with pytest.raises(UserError, match="record r7 has 3 image windows"):
         qwen_arrays([many], QWEN, (1, 2))
+    with pytest.raises(UserError, match="record r7 has 192 image cells"):  # 3 · 256²/32²
+        qwen_arrays([many], QWEN3, (64, 128))
 
 
 def test_buckets_are_the_only_shapes() -> None:

@@ -8,11 +8,13 @@ import jax
 import pytest
 from flax.traverse_util import flatten_dict
 
+import gmma
 from gmma.families import find_family
 from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config
 from gmma.families.qwen.checkpoint import read_qwen2_config, read_qwen3_config
 from gmma.families.qwen2_5_vl.checkpoint import read_model_config as read_qwen_config
 from gmma.huggingface.table import check_names, find_prefixes
+from tests.porting import theirs
 
 GEMMA_4B = {  # config.json of google/gemma-3-4b-it: what it leaves out has transformers' default
     "architectures": ["Gemma3ForConditionalGeneration"],
@@ -168,6 +170,11 @@ QWEN2_7B = {  # Qwen/Qwen2.5-7B-Instruct
 }
 
 
+def preset(name: str) -> dict:
+    """The config of a published model, as gmma brings it."""
+    return json.loads((Path(gmma.__file__).parent / "presets" / name / "config.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("name", "config", "count"), [("gemma3_4b", GEMMA_4B, 884), ("qwen3", QWEN3_4B, 399)]
 )
@@ -184,7 +191,36 @@ def test_every_name_of_a_real_model_is_mapped(name: str, config: dict, count: in
     check_names(places, shapes, str(path))
 
 
-@pytest.mark.parametrize("values", [GEMMA_4B, GEMMA_1B, QWEN_3B, QWEN3_4B, QWEN2_7B])
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [("Qwen3-VL-2B-Instruct", 625), ("Qwen3-VL-4B-Instruct", 713), ("Qwen3-VL-8B-Instruct", 750)],
+)
+def test_every_name_of_qwen3_vl_is_mapped(name: str, count: int) -> None:
+    """The names and shapes are those of transformers' own model; nothing is allocated."""
+    theirs.quiet()
+    import torch
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+
+    values = preset(name)
+    with torch.device("meta"):
+        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**values))
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    family = find_family(values, "config.json")
+    config = family.read_config(values, "config.json", "bfloat16")
+    table = family.table(config)
+    places = table.places(find_prefixes(table, shapes))
+    if config.tied:  # the files do not repeat it
+        del shapes["lm_head.weight"]
+    assert len(shapes) == count
+    assert places.keys() - {"lm_head.weight"} == shapes.keys() - {"lm_head.weight"}
+    check_names(places, shapes, name)
+
+
+@pytest.mark.parametrize(
+    "values", [GEMMA_4B, GEMMA_1B, QWEN_3B, QWEN3_4B, QWEN2_7B, preset("Qwen3-VL-8B-Instruct")]
+)
 def test_table_covers_every_leaf_of_real_sizes(values: dict) -> None:
     """The table's leaves are those of the network, with their shapes; nothing is allocated."""
     family = find_family(values, "config.json")

@@ -15,6 +15,7 @@ from gmma.errors import UserError
 from gmma.families.gemma3.images import GemmaImageConfig, gemma_processor
 from gmma.families.qwen2_5_vl.images import QwenImageConfig, image_size, qwen_processor
 from gmma.families.qwen2_5_vl.tower import QwenVisionConfig
+from gmma.families.qwen3_vl.images import qwen3_vl_processor
 from gmma.huggingface.processors import BICUBIC, CLIP_MEAN, CLIP_STD, HALF
 from gmma.images.common import PixelConfig
 from gmma.images.frames import STORED_PIXELS, THOUSANDTHS, AxisMap, between, square_frame
@@ -175,7 +176,9 @@ def pixels(mean, std, resample):
 
 
 def test_each_family_speaks_its_own_frame():
-    """Qwen in pixels of the image it sees, Gemma in thousandths, tiny in pixels of its square."""
+    """Qwen2.5-VL in pixels of the image it sees, Qwen3-VL and Gemma in thousandths, tiny in pixels
+    of its square.
+    """
     tower = QwenVisionConfig(layers=1, width=8, heads=1, mlp=8, full_layers=(False,))
     config = QwenImageConfig(pixels=pixels(CLIP_MEAN, CLIP_STD, BICUBIC), vision=tower)
     qwen = qwen_processor(config).frame
@@ -184,6 +187,7 @@ def test_each_family_speaks_its_own_frame():
         assert qwen.size(width, height) == seen[::-1]
         assert f"{seen[1]} x {seen[0]} image" in qwen.words(width, height)
     gemma = GemmaImageConfig(pixels=pixels(HALF, HALF, BICUBIC), side=56)
+    assert qwen3_vl_processor(config).frame.size(640, 428) == (1000, 1000)
     assert gemma_processor(gemma, 4).frame.size(640, 428) == (1000, 1000)
     assert fixed_size_processor(16, 48).frame.size(640, 428) == (48, 48)
 
