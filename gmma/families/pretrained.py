@@ -26,6 +26,6 @@ class PretrainedConfig:
     remat: Remat = "full"  # parts of a layer to compute again in the backward pass
     attention: Attention = "auto"  # of packed trees: a kernel on TPU, by levels elsewhere
     # Sizes that the images of a prompt are padded to, each compiled once: windows of 4×4
-    # tokens for Qwen2.5-VL, tokens for Qwen3-VL, images for Gemma; 0 is the program without a tower. None: one size, that of
-    # a prompt full of images, or (0,) where the task has none.
+    # tokens for Qwen2.5-VL, tokens for Qwen3-VL, images for Gemma; 0 is the program without a
+    # tower. None: one size, that of a prompt full of images, or (0,) where the task has none.
     image_buckets: tuple[int, ...] | None = None

@@ -194,8 +194,9 @@ def load_pretrained(
 
     `dtype` is that of parameters and activations. `shardings` turns the policy into a tree of
     shardings like its parameters. `image_buckets` are the sizes that the images of a row are padded
-    to (images for Gemma, windows for Qwen2.5-VL, cells for Qwen3-VL). `architecture` as in `describe_pretrained`. UserError
-    for a config that we do not implement, a missing or truncated file, names that do not match.
+    to (images for Gemma, windows for Qwen2.5-VL, tokens for Qwen3-VL). `architecture` as in
+    `describe_pretrained`. UserError for a config that we do not implement, a missing or truncated
+    file, names that do not match.
     """
     described = describe_pretrained(directory, dtype, architecture=architecture)
     placed = None if shardings is None else shardings(described.policy)
