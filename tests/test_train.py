@@ -12,7 +12,14 @@ import jax
 import numpy as np
 import pytest
 from tiny_digits import experiment
-from tiny_run import assert_same_arrays, by_path, records, saved_arrays, tree_of
+from tiny_run import (
+    assert_same_arrays,
+    by_path,
+    records,
+    saved_arrays,
+    shown_steps,
+    tree_of,
+)
 
 from gmma import scoring, train
 from gmma.config import LaunchConfig, ObjectiveConfig, RewardConfig, StopConfig
@@ -21,6 +28,7 @@ from gmma.files import lock_of, locked
 from gmma.hardware import preemption
 from gmma.hardware.preemption import NotFinite, Preempted, Unscored
 from gmma.hardware.sharding import put_whole
+from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress, checkpoint_steps, restore_progress
 from gmma.records.health import first_not_finite
 from gmma.records.metrics import read_records
@@ -199,6 +207,21 @@ def test_sigterm_ends_sft_behind_a_checkpoint_and_resuming_repeats_the_rest(lab,
         params = train.imitate(run, restore_progress(run.checkpoints, latest), latest)
     assert_same_arrays(by_path(params), by_path(lab.imitated_copy))
     assert records(parts.config.run_dir) == records(lab.run_dir)[:STEPS]
+
+
+def test_events_are_on_the_disk_before_a_checkpoint_is(lab, monkeypatch):
+    """A kill behind a save loses no step: what is before a checkpoint is not written again."""
+    parts = copy_of_run(lab, "events", up_to=0)
+    share_programs(monkeypatch, lab)
+    shown = {}
+
+    def look(manager, step, *given):
+        shown[step] = shown_steps(parts.config.run_dir, "sft/loss")
+        checkpoint.save(manager, step, *given)
+
+    with train.open_run(parts) as (run, latest):
+        train.imitate(replace(run, save=look), START, latest)
+    assert shown == {step: list(range(step)) for step in (EVERY, STEPS)}
 
 
 def test_rl_alone_asks_for_no_demonstrations(tmp_path):

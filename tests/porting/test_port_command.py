@@ -15,9 +15,11 @@ from gmma.cli import main
 from gmma.config import config_to_json
 from gmma.families.pretrained import PretrainedConfig
 from gmma.hardware.sharding import make_mesh
+from gmma.huggingface.chat import DIFFERENCE, TEMPLATE
 from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.models.lora import LoraConfig, add_adapters
 from gmma.porting import load_pretrained
+from gmma.porting.pretrained import chat_of
 from gmma.records.checkpoint import find_params, restore_params, save_params
 from gmma.run.experiments import load_experiment
 from tests.porting.directories import write_directory
@@ -141,6 +143,20 @@ def test_training_says_the_same_and_writes_nothing(
         for part in expected:
             assert part in said
         assert not list(home.glob("runs/job/*"))
+
+
+def test_training_refuses_a_tokenizer_that_loses_a_tag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of its answers none would ever close, and each would earn 0."""
+    directory = write_directory("qwen2_5_vl", tmp_path / "model")
+    capitals = {"type": "Replace", "pattern": {"String": "</answer>"}, "content": "</ANSWER>"}
+    edit(directory / "tokenizer.json", lambda values: values.update(normalizer=capitals))
+    experiment = tmp_path / "job.py"
+    experiment.write_text(JOB.format(tiny=TINY, directory=directory))
+    places = ("--data-dir", tmp_path / "data", "--runs-dir", tmp_path / "runs")
+    assert "does not keep </answer>" in complaint(capsys, "train", experiment, *places)
+    assert not list(tmp_path.glob("runs/job/*"))
 
 
 JOB = """
@@ -269,3 +285,17 @@ def test_a_run_with_adapters_is_exported_merged_and_apart(
     layers, _, rank = pair["a"].shape
     assert len(tensors) == 2 * layers
     assert all(rank in tensor.shape for tensor in tensors.values())
+
+
+def test_an_exported_run_asks_as_it_was_trained(
+    directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whole or as adapters: the base's template goes, and the export says how it differs."""
+    base, run = copy_of(directory, tmp_path), tmp_path / "run"
+    (base / TEMPLATE).write_text("the base's own")
+    fake_run(base, run, LoraConfig(rank=2, alpha=4.0, patterns=("blocks/query",)))
+    trained = chat_of(load_pretrained(base).source)
+    for form in ("merge", "adapters"):
+        main(["port", "export", str(run), str(tmp_path / form), f"--{form}"])
+        assert (tmp_path / form / TEMPLATE).read_text() == trained
+        assert DIFFERENCE in capsys.readouterr().out
