@@ -37,7 +37,7 @@ from gmma.options.parsing import parse, split_experiment
 from gmma.plan.command import PROGRAMS, plan_experiment
 from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
-from gmma.run.assembly import assemble, run_scorer, score_batch
+from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
 from gmma.run.benchmarks import (
     BenchmarkResult,
     build_dataset,
@@ -48,7 +48,7 @@ from gmma.run.benchmarks import (
 from gmma.run.data import example_batches
 from gmma.run.evaluate import grow_examples, save_evaluation
 from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
-from gmma.run.feed import in_frame
+from gmma.run.feed import in_frame, read_prompts
 from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.run.state import load_params
@@ -56,7 +56,9 @@ from gmma.run.summary import format_interval
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
 from gmma.tasks.records import fingerprint
+from gmma.text.tokenizer import shown
 from gmma.train import train
+from gmma.types import Example
 
 T = TypeVar("T")
 
@@ -254,17 +256,17 @@ def print_benchmark(found: BenchmarkResult, title: str) -> None:
 def sample_command(given: SampleArguments) -> None:
     """Run `gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, a picture."""
     config = placed(load_run(given.run_dir), given.launch)
+    if given.prompt:
+        parts = assemble(config)
+        print_prompt(parts, asked_example(parts, given))
+        return
     output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
     check_output("output", output, directory=True)
     find_step(given.run_dir, given.step)
     use_compilation_cache(config)
     parts = assemble(config)
     params = load_params(parts, given.run_dir, given.step)
-    source = parts.task.source(config.task, config.launch.data_dir, given.split)
-    if not 0 <= given.example < len(source):
-        raise UserError(f"example {given.example} is not among the {len(source)} of {given.split}")
-    rows = parts.mesh.size  # a row a device; they are all the same example
-    examples = [in_frame(parts, source[given.example])] * rows
+    examples = [asked_example(parts, given)] * parts.mesh.size  # a row a device
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     with run_scorer(config) as scorer:
@@ -274,6 +276,22 @@ def sample_command(given: SampleArguments) -> None:
     trees = ScoredTrees(examples=tuple(examples), scored=found, advantages=advantages)
     print_tree(tree_record(trees, 0), Console())
     print(f"picture: {write_tree(parts, trees, 0, output)}")
+
+
+def asked_example(parts: Parts, given: SampleArguments) -> Example:
+    """Return the example that `gmma sample` is asked for. UserError where there is none."""
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, given.split)
+    if not 0 <= given.example < len(source):
+        raise UserError(f"example {given.example} is not among the {len(source)} of {given.split}")
+    return in_frame(parts, source[given.example])
+
+
+def print_prompt(parts: Parts, example: Example) -> None:
+    """Print the whole prompt of an example as the model reads it, and its number of tokens."""
+    prompts = read_prompts(parts, [example])
+    count = int(prompts.lengths[0])
+    print(shown(parts.tokenizer, np.asarray(prompts.tokens[0, :count]).tolist()))
+    print(f"{count} of {parts.config.tree.prompt_tokens} tokens")
 
 
 def data_command(arguments: Sequence[str]) -> None:

@@ -4,6 +4,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -312,7 +313,7 @@ def half_closed(parts, examples):
     return TreeRollout(**fields)
 
 
-def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch):
+def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch, capsys):
     """With unfinished = drop, answers to a thought that did not close earn nothing; limits hold."""
     config = experiment()
     config = replace(
@@ -339,6 +340,14 @@ def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch
     earned = [[answer["advantage"] for answer in thought["answers"]] for thought in thoughts]
     assert earned == [[1.0, -1.0], [0.0, 0.0]]
     assert limits == [config.rewards]
+    capsys.readouterr()
+    cli.main(["sample", str(config.run_dir), "--prompt"])  # which needs no checkpoint
+    prompt, count = capsys.readouterr().out.splitlines()
+    images, question = prompt.rsplit("<image>", 1)
+    assert re.fullmatch(r"Where is the \d\?<think>", question)
+    assert set(images.split("<image>")) == {""}
+    assert re.fullmatch(rf"\d+ of {config.tree.prompt_tokens} tokens", count)
+    assert int(count.split()[0]) > prompt.count("<image>")
 
 
 def test_data_shows_records_and_draws_them(tiny):

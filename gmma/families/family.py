@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from gmma.huggingface.table import Table
-from gmma.huggingface.tokenizers import TokenizerFiles
+from gmma.huggingface.tokenizers import ReadTokenizer
 from gmma.images.processor import ImageProcessor
 from gmma.models.decoder import DecoderConfig, DType
 from gmma.models.policy import Policy
@@ -69,7 +69,7 @@ class Family(Generic[C]):
     read_config: ReadConfig[C]
     table: Callable[[C], Table]  # the tensors of a checkpoint
     policy: Callable[[C], Policy]  # the network
-    tokenizer: Callable[[Path], TokenizerFiles]  # of a directory
+    tokenizer: ReadTokenizer  # of a directory, and its prompt
     processor: MakeProcessor[C] = no_processor
     full_bucket: FullBucket[C] = no_room
     empty_images: EmptyImages[C] = nothing_to_see

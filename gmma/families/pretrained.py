@@ -20,6 +20,9 @@ class PretrainedConfig:
     directory: Path  # config.json, *.safetensors, the tokenizer's and the processor's files
     # The family: a model_type of gmma's, or your own as module:NAME; None: what config.json says
     architecture: str | None = None
+    # Passed to the directory's chat template as enable_thinking; None: as the template has it.
+    # A template that then closes an empty thought before the reply is refused.
+    thinking: bool | None = None
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from jinja2.exceptions import TemplateError
+from jinja2.meta import find_undeclared_variables
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gmma.errors import UserError
 from gmma.files import write_whole
 from gmma.huggingface.keys import read_json_object
-from gmma.text.prompt import THINK_OPEN, PromptTemplate
+from gmma.text.prompt import THINK_CLOSE, THINK_OPEN, PromptTemplate
 
 TEMPLATE, OLD_TEMPLATE, TOKENIZER = (
     "chat_template.jinja",
@@ -31,6 +32,7 @@ DIFFERENCE = (
     "instruction of the training behind the last question, and opens the reply with <think>, so "
     "that what the model writes begins inside its thought"
 )
+SWITCH = "enable_thinking"  # Qwen3's name for it, and its followers'
 CONTENT = """
 {%- macro say(content) -%}
   {%- if content is string -%}{{ content$TRIM }}
@@ -64,8 +66,10 @@ def write_chat_template(directory: Path, template: str) -> None:
             write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-# A directory's own template with what the training adds. `messages` is bound anew.
+# A directory's own template with what the training adds. `messages` is bound anew, and so is the
+# switch of thinking: whoever asks an export cannot turn off what was trained.
 TRAINED_CHAT = """
+{%- set enable_thinking = $THINKING -%}
 {%- set trained = namespace(messages=[]) -%}
 {%- for message in messages -%}
   {%- if loop.last and message.role == "user" -%}
@@ -77,8 +81,10 @@ TRAINED_CHAT = """
 {%- endfor -%}
 {%- set messages = trained.messages -%}
 $OWN
-{%- if add_generation_prompt -%}{{ "<think>" }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ "$OPENED" }}{%- endif -%}
 """
+# How the switch stands in a template; a name that is not there leaves it undefined.
+SWITCHED = {None: "gmma_leaves_it_out", True: "true", False: "false"}
 PLAIN_CHAT = (  # of a base model, which has no template
     "{%- for message in messages -%}{{ message.content }}{%- if not loop.last -%}"
     '{{ "\\n" }}{%- endif -%}{%- endfor -%}{{ "\\n" }}'
@@ -105,9 +111,7 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
     def refuse(message: str) -> None:
         raise UserError(f"the chat template refuses a user's turn: {message}")
 
-    sandbox = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+    sandbox = environment()
     sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
     sandbox.globals["raise_exception"] = refuse
     sandbox.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
@@ -115,28 +119,72 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
         return sandbox.from_string(template).render(
             messages=messages, add_generation_prompt=True, **values
         )
-    except TemplateError as error:
+    except (TemplateError, TypeError) as error:  # what it adds to a text may be none
         raise UserError(f"the chat template cannot be rendered ({error}); mend it") from error
 
 
-def prompt_of(own: str | None, instruction: str, **special: str) -> tuple[PromptTemplate, str]:
+def environment() -> ImmutableSandboxedEnvironment:
+    """Make the environment that transformers renders chat templates in."""
+    return ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+    )
+
+
+def has_switch(template: str) -> bool:
+    """Return whether a chat template asks for `enable_thinking`."""
+    try:
+        return SWITCH in find_undeclared_variables(environment().parse(template))
+    except TemplateError as error:
+        raise UserError(f"the chat template cannot be read ({error}); mend it") from error
+
+
+def prompt_of(
+    own: str | None, instruction: str, *, thinking: bool | None, image: str = "", **special: str
+) -> tuple[PromptTemplate, str]:
     """Make the prompt of the training from a directory's own template, and its export's template.
 
-    `special` are the texts of the special tokens that templates name (`bos_token`, …).
+    `thinking` goes to the template as `enable_thinking`, None not at all. Where the template opens
+    a thought by itself, `<think>` is not added. A template that was written by an export adds the
+    instruction by itself, and is the next export's too. `image` is what the template shows for an
+    image, which must stand before the text. `special` are the texts of the special tokens that
+    templates name (`bos_token`, …).
+
+    UserError for a switch that the template has not, and for a thought that it closes.
     """
+    used = PLAIN_CHAT if own is None else own
+    switch = has_switch(used)
+    if thinking is not None and not switch:
+        raise UserError(
+            f"model.thinking = {thinking}, but the chat template has no {SWITCH}; leave it None"
+        )
+    given = {**special, **({} if thinking is None else {SWITCH: thinking})}
 
-    def ask(question: str) -> str:
-        turn = [{"role": "user", "content": question}]
-        return render(PLAIN_CHAT if own is None else own, turn, **special)
+    def ask(content: Any) -> str:
+        return render(used, [{"role": "user", "content": content}], **given)
 
-    asked = f"{_QUESTION}\n{instruction}"
+    written = f"{_QUESTION}\n{instruction}" in ask(_QUESTION)  # by an export
+    asked = _QUESTION if written else f"{_QUESTION}\n{instruction}"
     opening, found, closing = ask(asked).partition(asked)
     if not found:
         raise UserError("the chat template does not show the question as it is; mend it")
+    if image and image + asked not in ask([{"type": "image"}, {"type": "text", "text": asked}]):
+        raise UserError(f"the chat template does not show an image as {image}; mend it")
+    if closing.rstrip().endswith(THINK_CLOSE):
+        raise UserError(
+            f"model.thinking = {thinking}, and the chat template closes the thought before the "
+            f"reply ({closing[-40:]!r}), but a tree begins with its thoughts; "
+            + ("set model.thinking to True" if switch else "mend the template")
+        )
+    opened = "" if closing.rstrip().endswith(THINK_OPEN) else THINK_OPEN
     template = PromptTemplate(
         opening=opening,
-        closing=f"\n{instruction}{closing}{THINK_OPEN}",
+        closing=f"{asked.removeprefix(_QUESTION)}{closing}{opened}",
         strip=f" {_QUESTION}" not in ask(f" {asked}"),
     )
-    layout = TRAINED_CHAT.replace("$OWN", PLAIN_CHAT if own is None else own)
-    return template, chat_template(layout, instruction=instruction, image="", strip=template.strip)
+    if written:
+        return template, used
+    layout = TRAINED_CHAT.replace("$THINKING", SWITCHED[thinking]).replace("$OPENED", opened)
+    layout = layout.replace("$OWN", used)
+    return template, chat_template(
+        layout, instruction=instruction, image=image, strip=template.strip
+    )

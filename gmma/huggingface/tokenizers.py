@@ -10,10 +10,11 @@ chat template are in its folder (`gmma/families/NAME/tokenizer.py`).
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Library
@@ -48,10 +49,18 @@ class TokenizerFiles:
     template: PromptTemplate
     chat: str  # the same as a chat template in Jinja
     turn_end: str | None  # ends a text, besides the end tokens of the configs
+    bos: str = ""  # the begin token's text, where the family's prompts always have it
     image: str = ""  # the placeholder; needed where the model sees images
+    shown_image: str = ""  # what chat templates show for an image
     needed: tuple[str, ...] = ()
     needed_for_images: tuple[str, ...] = ()
     read: Callable[[Path], Tokenizer | None]  # None where the directory has no tokenizer
+
+
+class ReadTokenizer(Protocol):
+    """Describe a directory's tokenizer and prompt; `thinking` is `prompt_of`'s."""
+
+    def __call__(self, directory: Path, thinking: bool | None = None) -> TokenizerFiles: ...
 
 
 def load_tokenizer(
@@ -154,17 +163,56 @@ def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
     )
 
 
-def directory_tokenizer(directory: Path) -> TokenizerFiles:
+def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
+    """Let a directory's own chat template make the prompt; where it has none, that of `files` does.
+
+    Of `files` stays how images are shown.
+    """
+
+    def read(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
+        own = own_template(directory)
+        if own is None and thinking is None:
+            return files
+        named = special_texts(directory) | {"bos_token": files.bos}
+        with named_in_errors(directory):
+            found, chat = prompt_of(
+                own, INSTRUCTION, thinking=thinking, image=files.shown_image, **named
+            )
+            if not found.opening.startswith(files.bos):
+                raise UserError(f"the chat template does not begin with {files.bos}; mend it")
+        opening = found.opening.removeprefix(files.bos)  # `prompt_tokens` puts it there
+        made = replace(files.template, opening=opening, closing=found.closing, strip=found.strip)
+        return replace(files, template=made, chat=chat)
+
+    return read
+
+
+@contextmanager
+def named_in_errors(directory: Path) -> Iterator[None]:
+    """Say in a UserError of which directory it speaks."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{directory}: {error}") from error
+
+
+def special_texts(directory: Path) -> dict[str, str]:
+    """Read the special tokens that chat templates name from tokenizer_config.json."""
+    path = directory / TOKENIZER
+    listed = read_json_object(path) if path.is_file() else {}
+    return {key: token_text(listed.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+
+
+def directory_tokenizer(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
     """Read a directory's own tokenizer from tokenizer.json, with its chat template.
 
     For families whose models differ in both. The begin token stands in the prompt where the
     template, or without one the tokenizer, puts it.
     """
-    path = directory / TOKENIZER
-    listed = read_json_object(path) if path.is_file() else {}
-    named = {key: token_text(listed.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+    named = special_texts(directory)
     bos, end, pad = named.values()
-    template, chat = prompt_of(own_template(directory), INSTRUCTION, **named)
+    with named_in_errors(directory):
+        template, chat = prompt_of(own_template(directory), INSTRUCTION, thinking=thinking, **named)
     begins = bool(bos) and template.opening.startswith(bos)
     if begins:  # `prompt_tokens` puts it there
         template = replace(template, opening=template.opening.removeprefix(bos))
@@ -253,8 +301,13 @@ def with_added_tokens(tokenizer: Tokenizer, added: Mapping[int, AddedToken]) -> 
                 found += tokenizer.encode(part)
         return found
 
+    silent = {token: entry.content for token, entry in added.items() if not adds_text(entry)}
     return replace(
-        grown, encode=encode, decode=decoder_of(token_bytes), token_bytes=tuple(token_bytes)
+        grown,
+        encode=encode,
+        decode=decoder_of(token_bytes),
+        token_bytes=tuple(token_bytes),
+        names={**tokenizer.names, **silent},
     )
 
 
@@ -303,6 +356,7 @@ def library_tokenizer(
         encode=encode,
         decode=decoder_of(token_bytes),
         token_bytes=token_bytes,
+        names={token: entry.content for token, entry in added.items() if not adds_text(entry)},
         vocab_size=size,
         pad=library.token_to_id(pad) or 0,
         bos=None if bos is None else library.token_to_id(bos),

@@ -53,6 +53,7 @@ class SampleArguments:
     split: str = "test"  # train, validation or test
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
+    prompt: bool = False  # print the prompt alone, control tokens included, and grow nothing
     output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
     launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
         default_factory=LaunchOverride

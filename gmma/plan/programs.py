@@ -79,6 +79,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         remat=model.remat,
         attention=model.attention,
         architecture=model.architecture,
+        thinking=model.thinking,
     )
     policy = pretrained_policy(described, model)
     words = made_up_tokenizer(policy.vocab_size)
@@ -128,7 +129,7 @@ def empty_batch(config: ExperimentConfig, policy: Policy, batch: int) -> PyTree:
     if isinstance(model, TinyConfig):
         return empty_images(model, batch) if model.images else None
     family = describe_pretrained(
-        model.directory, model.dtype, architecture=model.architecture
+        model.directory, model.dtype, architecture=model.architecture, thinking=model.thinking
     ).family
     sizes, slots = policy.config, config.tree.prompt_tokens
     bucket = max(model.image_buckets) if model.image_buckets else family.full_bucket(sizes, slots)

@@ -182,7 +182,9 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
 
 def read_trained(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
     """Return the newest or given checkpoint of a run."""
-    described = describe_pretrained(model.directory, model.dtype, architecture=model.architecture)
+    described = describe_pretrained(
+        model.directory, model.dtype, architecture=model.architecture, thinking=model.thinking
+    )
     held = restore_all_params(path, step)
     if model.lora is not None:
         base, source = read_weights(described, lambda name: model.dtype)

@@ -48,6 +48,7 @@ class Source:
     config: Mapping[str, Any]  # config.json
     family: Family
     prefixes: Mapping[str, str]  # of the checkpoint's names
+    thinking: bool | None = None  # the switch of its chat template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +60,12 @@ class Described:
     family: Family
     policy: Policy
     tokenizer: Tokenizer | None  # None where the directory has none
+    thinking: bool | None = None  # the switch of its chat template
 
     @property
     def template(self) -> PromptTemplate:
         """The text around the images and the question of a prompt."""
-        return self.family.tokenizer(self.directory).template
+        return self.family.tokenizer(self.directory, self.thinking).template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +87,15 @@ def describe_pretrained(
     remat: Remat = "none",
     attention: Attention = "auto",
     architecture: str | None = None,
+    thinking: bool | None = None,
 ) -> Described:
     """Read config and tokenizer of a directory; of its weights only whether the head is its own.
 
     `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`;
-    `architecture` names the family, which else config.json does (`families.find_family`). UserError
-    for a config that we do not implement, and for a tokenizer that lacks a special token of its
-    family.
+    `architecture` names the family, which else config.json does (`families.find_family`);
+    `thinking` is the switch of its chat template (`huggingface/chat.py: prompt_of`). UserError for
+    a config that we do not implement, for a tokenizer that lacks a special token of its family,
+    and for a chat template that leaves no room for a thought.
     """
     directory = Path(directory)
     config = read_json_object(directory / CONFIG)
@@ -100,12 +104,14 @@ def describe_pretrained(
     if sizes.tied and has_own_head(directory, family, sizes):
         sizes, config = replace(sizes, tied=False), untied(config)
     model = replace(sizes, remat=remat, attention=attention)
+    files = family.tokenizer(directory, thinking)
     return Described(
         directory=directory,
         config=config,
         family=family,
         policy=family.policy(model),
-        tokenizer=load_tokenizer(directory, family.tokenizer(directory), config, model),
+        tokenizer=load_tokenizer(directory, files, config, model),
+        thinking=thinking,
     )
 
 
@@ -179,6 +185,7 @@ def source_of(described: Described, prefixes: Mapping[str, str]) -> Source:
         config=described.config,
         family=described.family,
         prefixes=prefixes,
+        thinking=described.thinking,
     )
 
 
@@ -248,7 +255,7 @@ def copy_companions(source: Source, directory: Path) -> None:
 
 def chat_of(source: Source) -> str:
     """Return the chat template with which a run from this directory was trained."""
-    return source.family.tokenizer(source.directory).chat
+    return source.family.tokenizer(source.directory, source.thinking).chat
 
 
 def companion_files(directory: Path) -> list[Path]:

@@ -92,6 +92,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         remat=model.remat,
         attention=model.attention,
         architecture=model.architecture,
+        thinking=model.thinking,
     )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")

@@ -2,8 +2,8 @@
 
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ class Tokenizer:
     encode: Callable[[str], list[int]]  # no begin, no end; UserError on unknown text
     decode: Callable[[Sequence[int]], str]  # `token_bytes` joined, as text (`decoder_of`)
     token_bytes: tuple[bytes, ...]  # what each id adds to the text, UTF-8; b"" for control tokens
+    names: Mapping[int, str] = field(default_factory=dict)  # of control tokens, for people
     vocab_size: int
     pad: int  # fills unused slots, which never change a result (law L4)
     bos: int | None
@@ -34,6 +35,12 @@ class Tokenizer:
 def decoder_of(token_bytes: Sequence[bytes]) -> Callable[[Sequence[int]], str]:
     """Make the function from ids to text. Bytes are joined first: tokens may cut a character."""
     return lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace")
+
+
+def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """Return a text with its control tokens by their names, for a person to read."""
+    named = [tokenizer.names.get(i, "").encode() or tokenizer.token_bytes[i] for i in ids]
+    return b"".join(named).decode(errors="replace")
 
 
 def require_unicode(text: str) -> None:
@@ -64,6 +71,7 @@ def load_sentencepiece(
         encode=lambda text: _encode_known(model, text),
         decode=decoder_of(token_bytes),
         token_bytes=token_bytes,
+        names={i: piece for i, piece in enumerate(pieces) if model.is_control(i)},
         vocab_size=len(pieces),
         pad=model.pad_id() if model.pad_id() >= 0 else model.unk_id(),
         bos=model.bos_id() if model.bos_id() >= 0 else None,

@@ -1,6 +1,7 @@
-"""An export is asked as its run asked: the chat template makes the trained prompt."""
+"""A run asks as its model's own chat template does, and its export as the run did."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gmma.errors import UserError
 from gmma.families import find_family
+from gmma.families.pretrained import PretrainedConfig
+from gmma.hardware.sharding import make_mesh
 from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
+from gmma.plan.programs import plan_parts
+from gmma.porting.checkpoints import read_trained
+from gmma.porting.pretrained import chat_of, describe_pretrained, source_of
+from gmma.run.backbone import pretrained_backbone
+from gmma.run.experiments import load_experiment
+from gmma.tasks import find_task
 from gmma.text.prompt import prompt_text, prompt_tokens
+from gmma.text.tokenizer import shown
 from tests.porting import theirs
 from tests.porting.directories import write_gemma_tokenizer, write_qwen_tokenizer
 from tests.porting.test_tokenizers import prepared
@@ -20,6 +31,27 @@ WRITERS = {"gemma3": write_gemma_tokenizer, "qwen2_5_vl": write_qwen_tokenizer}
 QUESTIONS = ("Where is the cup?", "  What is 7 + 5?\n", "Two\n\nlines  of it", "é 数 🙂?", "\t")
 ANY_QUESTION = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>▁"))
 over_families = pytest.mark.parametrize("family", WRITERS)
+TINY = Path(__file__).parents[1] / "tiny_digits.py"
+PUBLISHED = Path(__file__).parent / "chat_templates"
+ASKED = {  # template: family, switch, what the prompt begins with, whether it opens a thought
+    "qwen2_5": ("qwen2", None, "system\nYou are Qwen, created by Alibaba Cloud.", False),
+    "qwen3": ("qwen3", None, "user\n", False),
+    "qwen3 thinking": ("qwen3", True, "user\n", False),
+    "deepseek_r1_distill": ("qwen2", None, "<｜User｜>", True),
+    "smollm2": ("llama", None, "system\nYou are a helpful AI assistant named SmolLM", False),
+    "qwen2_5_vl": ("qwen2_5_vl", None, "system\nYou are a helpful assistant.", False),
+    "qwen3_vl": ("qwen3_vl", None, "user\n", False),
+    "gemma3": ("gemma3", None, "user\n", False),
+}
+over_published = pytest.mark.parametrize("name", ASKED)
+# As Qwen3's thinking models have it, and as models that think only where they are asked to.
+OPENS = PUBLISHED.joinpath("qwen3.jinja").read_text().split("{%- if enable_thinking is")[0] + (
+    "{{- '<think>\\n' }}{%- endif %}"
+)
+CLOSES = OPENS.replace(
+    "{{- '<think>\\n' }}",
+    "{{- '<think>\\n' if enable_thinking is true else '<think>\\n\\n</think>\\n\\n' }}",
+)
 
 
 def tokenizer_files(family: str) -> TokenizerFiles:
@@ -96,3 +128,167 @@ def test_a_question_is_stripped_where_the_family_strips_it(tmp_path: Path) -> No
     asked = {family: prompt_text("  a b\n", tokenizer_files(family).template) for family in WRITERS}
     assert "user\na b\n" + INSTRUCTION in asked["gemma3"]
     assert "user\n  a b\n\n" + INSTRUCTION in asked["qwen2_5_vl"]
+
+
+def published_directory(name: str, directory: Path) -> tuple[TokenizerFiles, dict[str, int]]:
+    """A tokenizer beside a published template, as its family reads it; the special tokens' ids."""
+    family, thinking, *_ = ASKED[name]
+    ids = WRITERS.get(family, write_qwen_tokenizer)(directory)
+    config = directory / TOKENIZER
+    values = json.loads(config.read_text()) if config.is_file() else {"eos_token": "<|im_end|>"}
+    begin = {"gemma3": "<bos>", "deepseek_r1_distill": "<|endoftext|>"}.get(name)
+    config.write_text(json.dumps({**values, "bos_token": begin}))
+    own = (PUBLISHED / f"{name.split()[0]}.jinja").read_text(encoding="utf-8")
+    (directory / TEMPLATE).write_text(own, encoding="utf-8")
+    return find_family({"model_type": family}, "here").tokenizer(directory, thinking), ids
+
+
+@pytest.mark.parity
+@pytest.mark.filterwarnings("ignore")
+@over_published
+def test_the_prompt_is_that_of_the_published_template(name: str, tmp_path: Path) -> None:
+    """Token by token, up to the instruction and the opened thought; so is the export's."""
+    theirs.quiet()
+    from transformers import GemmaTokenizer, PreTrainedTokenizerFast
+
+    family, thinking, begins, opens = ASKED[name]
+    files, ids = published_directory(name, tmp_path)
+    found = files.read(tmp_path)
+    assert found is not None
+    sees = bool(files.image)
+    room = {"image_token": ids.get(files.image), "vocab_size": max(ids.values()) + 3}
+    ours = prepared(found, files, sees=sees, **room)
+    kind = GemmaTokenizer if family == "gemma3" else PreTrainedTokenizerFast
+    reference = kind.from_pretrained(tmp_path)
+    marker, views = {
+        "gemma3": ("<start_of_image>", f"\n\n<start_of_image>{files.image * 3}<end_of_image>\n\n")
+    }.get(family, (files.image, files.image * 3))
+    switch = {} if thinking is None else {"enable_thinking": thinking}
+
+    def ask(content: Any, **options: Any) -> list[int]:
+        turns = [{"role": "user", "content": content}]
+        text = reference.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=False, **options
+        )
+        whole = text.replace(marker, views) if sees else text
+        return reference(whole, add_special_tokens=False)["input_ids"]
+
+    def content_of(text: str, images: int) -> Any:
+        items = [*[{"type": "image"}] * images, {"type": "text", "text": text}]
+        return items if sees else text
+
+    added = [] if opens else ours.encode("<think>")
+
+    @settings(max_examples=20)
+    @given(st.one_of(st.sampled_from(QUESTIONS), ANY_QUESTION), st.integers(0, 2 if sees else 0))
+    def check(question: str, images: int) -> None:
+        prompt = prompt_tokens(question, [[3]] * images, ours, files.template)
+        with_ours = f"{files.template.ask(question)}\n{INSTRUCTION}"
+        reference.chat_template = (tmp_path / TEMPLATE).read_text(encoding="utf-8")
+        if files.template.ask(question):  # else Gemma's strips what ours begins with
+            assert [*ask(content_of(with_ours, images), **switch), *added] == prompt
+        bare = replace(
+            files.template, closing=files.template.closing.replace(f"\n{INSTRUCTION}", "")
+        )
+        plain = prompt_tokens(question, [[3]] * images, ours, bare)
+        assert [*ask(content_of(question, images), **switch), *added] == plain
+        reference.chat_template = files.chat
+        if files.template.ask(question) or images:
+            assert ask(content_of(question, images)) == prompt
+            assert ask(content_of(question, images), enable_thinking=False) == prompt
+
+    check()
+    reference.chat_template = files.chat
+    turns = [{"role": "user", "content": "Where?"}]
+    text = reference.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
+    said = shown(ours, prompt_tokens("Where?", [], ours, files.template))
+    assert said == text
+    assert begins in said[:80]
+
+
+@over_published
+def test_a_prompt_opens_one_thought(name: str, tmp_path: Path) -> None:
+    """And what an export writes is read back as the same prompt, whatever the switch was."""
+    files, _ = published_directory(name, tmp_path)
+    reply = files.template.closing.removeprefix(f"\n{INSTRUCTION}")
+    assert reply.rstrip().endswith("<think>")
+    assert reply.count("think>") == 1
+    write_chat_template(tmp_path, files.chat)
+    again = find_family({"model_type": ASKED[name][0]}, "here").tokenizer(tmp_path)
+    assert again.template == files.template
+    assert again.chat == files.chat
+
+
+def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
+    published_directory("qwen3", tmp_path)
+    read = find_family({"model_type": "qwen3"}, "here").tokenizer
+    for own, thinking in ((OPENS, None), (CLOSES, True)):
+        (tmp_path / TEMPLATE).write_text(own)
+        closing = read(tmp_path, thinking).template.closing
+        assert closing == f"\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n<think>\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "own", "thinking", "message"),
+    [
+        ("qwen3", None, False, r"model.thinking = False, and .* closes .*; set model.thinking to"),
+        ("qwen3", CLOSES, None, r"model.thinking = None, and .* closes .*; set model.thinking to"),
+        ("qwen3", OPENS.replace("<think>", "<think></think>"), None, "mend the template"),
+        ("qwen3", OPENS, True, "= True, but the chat template has no enable_thinking; leave it"),
+        ("qwen2_5_vl", None, False, "= False, but the chat template has no enable_thinking"),
+        ("qwen2_5_vl", "{{ messages[0].content + '' }}", None, "cannot be rendered"),
+        ("qwen2_5_vl", "{{ messages[0].content }}", None, "does not show an image as <|vision_sta"),
+        ("gemma3", "{{ messages[0].content }}", None, "does not show an image as <start_of_image>"),
+        ("qwen3", "{% if %}", None, "the chat template cannot be read"),
+        ("qwen3", "{{ 'What?' }}", None, "does not show the question"),
+    ],
+)
+def test_templates_that_leave_no_room_for_a_thought_are_refused(
+    name: str, own: str | None, thinking: bool | None, message: str, tmp_path: Path
+) -> None:
+    published_directory(name, tmp_path)
+    if own is not None:
+        (tmp_path / TEMPLATE).write_text(own)
+    read = find_family({"model_type": ASKED[name][0]}, "here").tokenizer
+    with pytest.raises(UserError, match=message.replace("|", r"\|")) as caught:
+        read(tmp_path, thinking)
+    assert str(caught.value).startswith(str(tmp_path))
+
+
+def test_without_a_template_there_is_no_switch(tmp_path: Path) -> None:
+    for family in ("gemma3", "qwen3"):
+        with pytest.raises(UserError, match="has no enable_thinking; leave it None"):
+            find_family({"model_type": family}, "here").tokenizer(tmp_path, True)
+
+
+QWEN3 = {  # a config.json
+    "model_type": "qwen3",
+    "vocab_size": 600,
+    "num_hidden_layers": 1,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "intermediate_size": 16,
+}
+
+
+def test_the_switch_of_a_config_reaches_the_template(tmp_path: Path) -> None:
+    """In a run, a plan, and the export of a run."""
+    published_directory("qwen3", tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(QWEN3))
+    model = PretrainedConfig(directory=tmp_path, thinking=False)
+    config = replace(load_experiment(TINY), model=model)
+    for reads in (
+        lambda: pretrained_backbone(config, model, find_task(config.task.name)),
+        lambda: plan_parts(config, make_mesh(config.launch.mesh)),
+        lambda: read_trained(tmp_path, model, None),
+    ):
+        with pytest.raises(
+            UserError, match=r"model\.thinking = False, and the chat template closes"
+        ):
+            reads()
+    (tmp_path / TEMPLATE).write_text(CLOSES)
+    described = describe_pretrained(tmp_path, thinking=True)
+    assert described.template.closing.endswith("assistant\n<think>\n")
+    assert "enable_thinking = true" in chat_of(source_of(described, {}))

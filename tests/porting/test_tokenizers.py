@@ -98,11 +98,14 @@ def test_ten_spacings_are_read_with_the_vocabulary_of_qwen(real_qwen: Tokenizer)
     score_spacings(real_qwen, 152_064)
 
 
-def prepared(found: Tokenizer, files: Any, *, image_token: int, vocab_size: int) -> Tokenizer:
+def prepared(
+    found: Tokenizer, files: Any, *, image_token: int | None, vocab_size: int, sees: bool = True
+) -> Tokenizer:
     """What `load_tokenizer` makes of a tokenizer that was read."""
     from dataclasses import replace
 
-    model = SimpleNamespace(vision=True, image_token=image_token, vocab_size=vocab_size)
+    vision = True if sees else None
+    model = SimpleNamespace(vision=vision, image_token=image_token, vocab_size=vocab_size)
     read = replace(files, read=lambda directory: found)
     made = load_tokenizer(Path("nowhere"), read, {}, model)
     assert made is not None

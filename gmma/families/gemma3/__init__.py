@@ -7,13 +7,14 @@ from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, rea
 from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor
 from gmma.families.gemma3.network import empty_images, gemma3_policy
 from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER
+from gmma.huggingface.tokenizers import asked_as_published
 
 GEMMA3 = Family(
     name="gemma3",
     read_config=read_model_config,
     table=gemma3_table,
     policy=gemma3_policy,
-    tokenizer=lambda directory: GEMMA_TOKENIZER,
+    tokenizer=asked_as_published(GEMMA_TOKENIZER),
     processor=gemma_image_processor,
     full_bucket=gemma_full_bucket,
     empty_images=empty_images,

@@ -18,6 +18,7 @@ from gmma.huggingface.tokenizers import (
 from gmma.text.prompt import PromptTemplate
 from gmma.text.tokenizer import Tokenizer, control_pieces, load_sentencepiece
 
+GEMMA_IMAGE = "<start_of_image>"  # what its chat template shows; the processor adds the rest
 GEMMA_TEMPLATE = PromptTemplate(
     opening="<start_of_turn>user\n",
     image_open="\n\n<start_of_image>",
@@ -68,10 +69,12 @@ def read_gemma(directory: Path) -> Tokenizer | None:
 GEMMA_TOKENIZER = TokenizerFiles(
     template=GEMMA_TEMPLATE,
     chat=chat_template(
-        GEMMA_CHAT, instruction=INSTRUCTION, image="<start_of_image>", strip=GEMMA_TEMPLATE.strip
+        GEMMA_CHAT, instruction=INSTRUCTION, image=GEMMA_IMAGE, strip=GEMMA_TEMPLATE.strip
     ),
     turn_end="<end_of_turn>",
+    bos="<bos>",
     image="<image_soft_token>",
+    shown_image=GEMMA_IMAGE,
     needed=("<start_of_turn>", "<end_of_turn>"),
     needed_for_images=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
     read=read_gemma,

@@ -7,13 +7,13 @@ from gmma.families.qwen2_5_vl.tokenizer import read_qwen
 from gmma.huggingface.tokenizers import TokenizerFiles, directory_tokenizer
 
 
-def qwen_text_tokenizer(directory: Path) -> TokenizerFiles:
+def qwen_text_tokenizer(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
     """Read a directory's tokenizer from tokenizer.json, else from vocab.json and merges.txt.
 
     Where the template ends turns by `<|im_end|>`, that ends a text too: the base models name
     another end token. Models of others on Qwen's weights may end turns otherwise.
     """
-    files = directory_tokenizer(directory)
+    files = directory_tokenizer(directory, thinking)
     turns = tuple(t for t in ("<|im_start|>", "<|im_end|>") if t in files.template.closing)
     return replace(
         files,

@@ -5,13 +5,14 @@ from gmma.families.qwen2_5_vl.checkpoint import qwen_table, read_model_config
 from gmma.families.qwen2_5_vl.images import qwen_full_bucket, qwen_image_processor
 from gmma.families.qwen2_5_vl.network import empty_images, qwen_policy
 from gmma.families.qwen2_5_vl.tokenizer import QWEN_TOKENIZER
+from gmma.huggingface.tokenizers import asked_as_published
 
 QWEN2_5_VL = Family(
     name="qwen2_5_vl",
     read_config=read_model_config,
     table=qwen_table,
     policy=qwen_policy,
-    tokenizer=lambda directory: QWEN_TOKENIZER,
+    tokenizer=asked_as_published(QWEN_TOKENIZER),
     processor=qwen_image_processor,
     full_bucket=qwen_full_bucket,
     empty_images=lambda config, batch, windows: empty_images(config.vision, batch, windows),

@@ -40,6 +40,7 @@ QWEN_SPECIAL = (  # behind the byte pairs, in this order
     "<|image_pad|>",
     "<|video_pad|>",
 )
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # in its chat template
 QWEN_TEMPLATE = PromptTemplate(
     opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
     image_open="<|vision_start|>",
@@ -141,8 +142,8 @@ def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[byte
 
 def qwen_chat(layout: str) -> str:
     """Return the chat template of an export, its turns laid out as given."""
-    image = "<|vision_start|><|image_pad|><|vision_end|>"
-    return chat_template(layout, instruction=INSTRUCTION, image=image, strip=QWEN_TEMPLATE.strip)
+    strip = QWEN_TEMPLATE.strip
+    return chat_template(layout, instruction=INSTRUCTION, image=QWEN_IMAGE, strip=strip)
 
 
 QWEN_TOKENIZER = TokenizerFiles(
@@ -150,6 +151,7 @@ QWEN_TOKENIZER = TokenizerFiles(
     chat=qwen_chat(QWEN_CHAT),
     turn_end="<|im_end|>",
     image="<|image_pad|>",
+    shown_image=QWEN_IMAGE,
     needed=("<|im_start|>", "<|im_end|>"),
     needed_for_images=("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
     read=read_qwen,

@@ -6,13 +6,14 @@ from gmma.families.qwen3_vl.checkpoint import qwen3_vl_table, read_model_config
 from gmma.families.qwen3_vl.images import qwen3_vl_full_bucket, qwen3_vl_image_processor
 from gmma.families.qwen3_vl.network import qwen3_vl_policy
 from gmma.families.qwen3_vl.tokenizer import QWEN3_VL_TOKENIZER
+from gmma.huggingface.tokenizers import asked_as_published
 
 QWEN3_VL = Family(
     name="qwen3_vl",
     read_config=read_model_config,
     table=qwen3_vl_table,
     policy=qwen3_vl_policy,
-    tokenizer=lambda directory: QWEN3_VL_TOKENIZER,
+    tokenizer=asked_as_published(QWEN3_VL_TOKENIZER),
     processor=qwen3_vl_image_processor,
     full_bucket=qwen3_vl_full_bucket,
     empty_images=lambda config, batch, cells: empty_images(config.vision, batch, cells),
