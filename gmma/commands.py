@@ -270,7 +270,7 @@ def sample_command(given: SampleArguments) -> None:
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     with run_scorer(config) as scorer:
-        found = score_batch(parts, scorer, examples, rollout)
+        found = score_batch(parts, scorer, examples, rollout, config.rl.steps)
     rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
     advantages = jax.device_get(make_credit(parts)(rewards, counts))
     trees = ScoredTrees(examples=tuple(examples), scored=found, advantages=advantages)

@@ -1,19 +1,22 @@
 """`score_trees`: from sampled tokens to rewards, on the host."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from gmma.advantage import value_rounding
+from gmma.errors import UserError
 from gmma.hardware.hosts import gather_rows, own_part
 from gmma.records.diagnostics import thought_noise
 from gmma.records.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
-from gmma.text.prompt import Response, read_response
+from gmma.rewards.terms import OF_ANSWERS
+from gmma.text.prompt import THINK_OPEN, Response, read_response
 from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example, Metric, TreeRollout, pytree
 
@@ -27,6 +30,7 @@ class TreeTexts:
     thoughts: tuple[tuple[str, ...], ...]  # [B][K], without the closing tag
     answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None: none to read
     well_formed: Bool[np.ndarray, "B K M"]  # with nothing but white space before the answer
+    responses: tuple[tuple[tuple[str, ...], ...], ...]  # [B][K][M]; all that the policy wrote
 
 
 @pytree
@@ -69,14 +73,17 @@ def score_trees(
     mesh: Mesh,
     drop_unclosed: bool,
     min_scored: int,
+    step: int,
+    steps: int,
 ) -> ScoredRollout:
     """Read a fetched rollout, reward every answer, and say which ones count.
 
+    Rewards are told that `step` of `steps` steps of RL are done.
     `rollout` and `examples` are this host's rows of a batch that is cut over `mesh`; which answers
     count (`counted_answers`) and the metrics are of the whole batch, on every host.
     """
     texts = read_texts(rollout, tokenizer)
-    scores = score_answers(scorer, examples, rollout, texts)
+    scores = score_answers(scorer, examples, rollout, texts, step=step, steps=steps)
     measured: Measured = gather_rows(measure(scores, rollout), mesh)
     counted, dropped = counted_answers(
         measured.scores.rewards,
@@ -99,6 +106,12 @@ def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
         nodes = zip(rollout.answers[b, i], rollout.answer_lengths[b, i], strict=True)
         return [read_response(thought, spell(answer[:length])) for answer, length in nodes]
 
+    def join_branch(b: int, i: int) -> tuple[str, ...]:
+        own = rollout.thoughts[b, i, : rollout.thought_sampled[b, i]]
+        nodes = zip(rollout.answers[b, i], rollout.answer_lengths[b, i], strict=True)
+        written = [spell(own) + spell(answer[:length]) for answer, length in nodes]
+        return tuple(THINK_OPEN + text.decode(errors="replace") for text in written)
+
     batch, thoughts = rollout.closed.shape
     read = [[read_branch(b, i) for i in range(thoughts)] for b in range(batch)]
     return TreeTexts(
@@ -107,33 +120,39 @@ def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
         well_formed=np.array(
             [[[r.well_formed for r in branch] for branch in tree] for tree in read]
         ),
+        responses=tuple(tuple(join_branch(b, i) for i in range(thoughts)) for b in range(batch)),
     )
 
 
 def score_answers(
-    scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout, texts: TreeTexts
+    scorer: Scorer,
+    examples: Sequence[Example],
+    rollout: TreeRollout,
+    texts: TreeTexts,
+    *,
+    step: int = 0,
+    steps: int = 1,
 ) -> Scores:
     """Return the reward of every answer: the weighted sum of the scorer's terms.
 
-    Besides the dataset's columns a term may ask for `closed` (the thought closed by itself),
-    `finished` (the answer is well formed) and `response_tokens` (thought and answer). Where no
-    answer can be read the terms get an empty string.
+    A term may ask for what `reward_columns` has. Where no answer can be read the terms get an empty
+    string.
     """
     shape = rollout.finished.shape
     answers = [answer for tree in texts.answers for branch in tree for answer in branch]
-    per_answer = shape[1] * shape[2]
-    columns = {
-        name: [example.columns[name] for example in examples for _ in range(per_answer)]
-        for name in examples[0].columns
-    }
-    columns["closed"] = np.repeat(rollout.closed.ravel(), shape[2]).tolist()
-    columns["finished"] = texts.well_formed.ravel().tolist()
     lengths = rollout.thought_lengths[..., None] + rollout.answer_lengths
-    columns["response_tokens"] = lengths.ravel().tolist()
+    of_answers = {
+        "closed": np.repeat(rollout.closed.ravel(), shape[2]).tolist(),
+        "finished": texts.well_formed.ravel().tolist(),
+        "response_tokens": lengths.ravel().tolist(),
+        "response": [text for tree in texts.responses for branch in tree for text in branch],
+        "completion_ids": written_tokens(rollout),
+    }
+    repeated = [example for example in examples for _ in range(shape[1] * shape[2])]
     scored = scorer.score(
         [answer or "" for answer in answers],
         thoughts=[thought for tree in texts.thoughts for thought in tree for _ in range(shape[2])],
-        columns=columns,
+        columns=reward_columns(repeated, of_answers, step=step, steps=steps),
     )
     rewards = weighted_rewards(scored, scorer.terms).reshape(shape)
     terms = {
@@ -145,6 +164,47 @@ def score_answers(
     }
     tasks = [str(example.columns.get("task", "")).encode() for example in examples]
     return Scores(rewards=rewards, terms=terms, kinds=kinds, tasks=np.array(tasks, TASK_NAME))
+
+
+def reward_columns(
+    examples: Sequence[Example], of_answers: Mapping[str, Sequence[Any]], *, step: int, steps: int
+) -> dict[str, Sequence[Any]]:
+    """Return what rewards get by keyword, one entry an answer; `examples` holds one an answer, too.
+
+    Every column of the record; `question`, `images` and `id`, unless the record has such a column;
+    `step` and `steps`; and of the answer: `closed` (the thought closed by itself), `finished` (the
+    answer is well formed), `response_tokens` (of thought and answer), `response` (all that the
+    policy wrote behind `<think>`, as text) and `completion_ids` (as tokens). Raises UserError where
+    a record has a column that is said of the answer.
+    """
+    names = examples[0].columns.keys()
+    if taken := sorted(names & set(OF_ANSWERS)):
+        raise UserError(
+            f"the records have the column {', '.join(taken)}, which gmma says of each answer; "
+            "rename it"
+        )
+    of_records: dict[str, Sequence[Any]] = {
+        "question": [example.question for example in examples],
+        "images": [example.images for example in examples],
+        "id": [example.id for example in examples],
+    }
+    own = {name: [example.columns[name] for example in examples] for name in names}
+    of_run = {"step": [step] * len(examples), "steps": [steps] * len(examples)}
+    return {**of_records, **own, **of_answers, **of_run}
+
+
+def written_tokens(rollout: TreeRollout) -> list[list[int]]:
+    """Return the tokens that the policy sampled for each response, in the order (b, i, j)."""
+    batch, thoughts, answers = rollout.finished.shape
+    found = []
+    for b in range(batch):
+        for i in range(thoughts):
+            thought = rollout.thoughts[b, i, : rollout.thought_sampled[b, i]].tolist()
+            found += [
+                thought + rollout.answers[b, i, j, : rollout.answer_lengths[b, i, j]].tolist()
+                for j in range(answers)
+            ]
+    return found
 
 
 def measure(scores: Scores, rollout: TreeRollout) -> Measured:

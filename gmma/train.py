@@ -112,7 +112,7 @@ def rl_step(
     rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
     held = fetch_rows(rollout, parts.mesh)
     grown = time.monotonic()
-    found = score_batch(parts, run.scorer, batch.examples, held)
+    found = score_batch(parts, run.scorer, batch.examples, held, step)
     scored = time.monotonic()
     rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
     advantages = programs.credit(rewards, counts)

@@ -67,7 +67,8 @@ def forget_last_step(run):
 
 
 def test_the_page_has_an_example_of_each():
-    assert OWN == ["sums", "grading", "rules", "losses", "mine", "arms", "gemma1"]
+    foreign = ["trl_rewards", "easyr1_rewards", "verl_rewards"]  # tests/rewards/test_signatures.py
+    assert ["sums", "grading", *foreign, "rules", "losses", "mine", "arms", "gemma1"] == OWN
 
 
 @pytest.fixture

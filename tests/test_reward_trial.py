@@ -14,7 +14,7 @@ from gmma.config import LaunchConfig, RewardConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.feed import read_batches
-from gmma.run.preflight import trial_examples
+from gmma.run.preflight import trial_examples, try_rewards
 from gmma.run.reward_trial import alike_words, count_alike, trial_warnings
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +67,28 @@ def test_the_documented_reward_is_right_on_the_default_job(parts, warnings_of):
     assert score([str([a + 9 for a in true]) for true in truths]) == [0.0] * len(truths)
     for nothing in ("", "there", "[1, 2]", "[1, 2, 3, 4, 5]"):
         assert score([nothing] * len(truths)) == [0.0] * len(truths)
+
+
+def test_the_trial_prints_values_answer_and_columns_of_each_record(parts, warnings_of):
+    """Of a reward of the user's own, in whatever signature; gmma's own are known to work."""
+    source = "def lengths(completions, **kwargs):\n    return [len(one) for one in completions]\n"
+    own = RewardTerm("my_module:lengths")
+    warnings_of(own, source=source)  # which also makes it importable
+    examples = trial_examples(next(read_batches(parts, "rl")).examples)
+
+    def tried(*terms):
+        rewards = RewardConfig(terms=terms, workers=0)
+        with run_scorer(replace(parts.config, rewards=rewards)) as scorer:
+            return try_rewards(scorer, tuple(examples))
+
+    assert tried(RewardTerm("format")) == []
+    title, *lines = tried(own, RewardTerm("format", weight=0.1))
+    assert title == "the rewards of true answers, as text:"
+    for line, example in zip(lines, examples, strict=True):
+        truth = str(example.columns["answer"])
+        value = len(f"<think></think><answer>{truth}</answer>")
+        assert line.startswith(f"  my_module:lengths {value}, format 1 for '{truth}'; ")
+        assert f"answer={truth}" in line
 
 
 TEXT_IS_NO_LIST = """

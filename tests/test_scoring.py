@@ -1,5 +1,8 @@
 """From sampled tokens to rewards, and what a batch's rewards say about its groups."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,7 @@ from gmma.scoring import (
     read_texts,
     reward_metrics,
     score_answers,
+    written_tokens,
 )
 from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example, TreeRollout
@@ -79,6 +83,40 @@ def test_texts_lose_their_tags_and_padding(rollout):
     first, second = texts.answers
     assert first == (("[0, 0, 2, 2]", "[0, 0, 1, 2]"), ("[0, 0, 2", None))
     assert second == (("[0, 0, 1, 2]", "[0, 0, 1, 2]"), ("[0, 0, 2, 2]", None))
+
+
+def test_a_response_is_what_the_policy_wrote_behind_the_opened_tag(rollout):
+    """A closing tag that was appended is the policy's neither as text nor as a token."""
+    (closed, cut), _ = read_texts(rollout, LETTERS).responses
+    assert closed[0] == "<think>it is here</think><answer>[0, 0, 2, 2]</answer>"
+    assert cut == ("<think>hm<answer>[0, 0, 2</answer>", "<think>hm<answer>[0, 0")
+    appended = rollout_of([[("hm</think>", False, ["<answer>7</answer>"])]])
+    appended = replace(appended, thought_sampled=np.int32([[2]]))
+    texts = read_texts(appended, LETTERS)
+    assert texts.responses == ((("<think>hm<answer>7</answer>",),),)
+    (ids,) = written_tokens(appended)
+    assert LETTERS.decode(ids) == "hm<answer>7</answer>"
+
+
+def test_rewards_are_told_of_record_answer_and_run(rollout, monkeypatch):
+    def told(answers, *, thoughts, images, completion_ids, **columns):
+        assert columns.keys() == {
+            *("question", "id", "answer", "step", "steps"),
+            *("closed", "finished", "response_tokens", "response"),
+        }
+        (written,), (ids,) = columns["response"], completion_ids
+        assert written == "<think>" + LETTERS.decode(ids)
+        assert (columns["question"], columns["answer"], images) == (["?"], [[1, 2]], [()])
+        return [columns["step"][0] / columns["steps"][0] + int(columns["id"][0][-1])]
+
+    module = type(sys)("told_rewards")
+    module.told = told
+    monkeypatch.setitem(sys.modules, "told_rewards", module)
+    examples = examples_with([1, 2], [1, 2])
+    with open_scorer((RewardTerm("told_rewards:told"),), workers=0) as scorer:
+        read = read_texts(rollout, LETTERS)
+        scores = score_answers(scorer, examples, rollout, read, step=3, steps=4)
+    np.testing.assert_array_equal(scores.rewards, [np.full((2, 2), 0.75), np.full((2, 2), 1.75)])
 
 
 def test_rewards_are_weighted_sums_in_the_order_of_the_tree(rollout):

@@ -81,6 +81,12 @@ def print_buckets(processor: ImageProcessor) -> None:
         )
 
 
+def say(words: str) -> None:
+    """Print a line, on one host."""
+    if jax.process_index() == 0:
+        print(words, flush=True)
+
+
 def warn(words: str) -> None:
     """Print a warning on stderr, on one host."""
     if jax.process_index() == 0:

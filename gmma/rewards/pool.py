@@ -13,6 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from json import loads
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -33,11 +34,14 @@ from gmma.rewards.outcomes import (
     Tally,
 )
 from gmma.rewards.terms import (
+    Reads,
     RewardTerm,
+    Units,
+    calls_of,
     check_lengths,
-    columns_read,
     rows_of_terms,
     select_columns,
+    units_of,
 )
 from gmma.rewards.worker import (
     BEGAN,
@@ -65,9 +69,9 @@ _FOREIGN_OUTPUT = (
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """The (answer, term) pairs that a worker is given at once."""
+    """The calls of (answer, term) pairs that a worker is given at once."""
 
-    units: tuple[tuple[int, int], ...]
+    calls: tuple[Units, ...]
     try_seconds: float | None = None  # None: as long as the reward itself allows
 
 
@@ -80,21 +84,30 @@ class _Worker:
     progress: np.ndarray  # float64[3] in shared memory, written by the process
     ready: bool = False
     job: _Job | None = None
-    recorded: int = 0  # units of the job whose outcome has arrived
+    units: list[tuple[int, int]] = field(default_factory=list)  # of the job's calls, in order
+    recorded: int = 0  # units whose outcome has arrived; whole calls, as they are sent
     received: bytearray = field(default_factory=bytearray)
 
-    def unit_in_hand(self, timeout_seconds: float | int) -> tuple[int, float]:
-        """Return the unit being scored, and when it (or the process's start) has taken too long.
+    def call_in_hand(self, timeout_seconds: float | int) -> tuple[int, float]:
+        """Return the call being made, and when it (or the process's start) has taken too long.
 
-        Read in the reverse of the order of writing: a unit that ends meanwhile is never late.
+        Read in the reverse of the order of writing: a call that ends meanwhile is never late.
         """
-        unit = int(self.progress[FINISHED])
+        call = int(self.progress[FINISHED])
         limit = timeout_seconds if self.ready else _STARTUP_SECONDS
-        return unit, float(self.progress[BEGAN]) + limit
+        return call, float(self.progress[BEGAN]) + limit
 
     def take(self, job: _Job | None) -> None:
         self.job, self.recorded = job, 0
+        self.units = [unit for call in job.calls for unit in call] if job else []
         self.progress[BEGAN], self.progress[FINISHED] = time.monotonic(), 0
+
+    def calls_left(self) -> list[tuple[int, Units]]:
+        """Return the job's calls whose outcomes have not arrived, each with its place."""
+        assert self.job is not None
+        begins = accumulate(map(len, self.job.calls), initial=0)
+        places = zip(begins, enumerate(self.job.calls), strict=False)
+        return [numbered for begin, numbered in places if begin >= self.recorded]
 
     def end(self) -> None:
         """Kill the process with all that it started, and wait for it."""
@@ -121,7 +134,7 @@ class Pool:
         self.memory_bytes = memory_bytes
         self.mark = uuid.uuid4().hex  # in the environment of all that its workers start
         self.workers: list[_Worker] = []
-        self.wanted: list[frozenset[str] | None] = []
+        self.reads: list[Reads] = []  # by term, as the workers say
         self.unfinished: list[tuple[tuple[int, int], float]] = []  # with the seconds it had
 
     def start(self, workers: int) -> None:
@@ -129,7 +142,6 @@ class Pool:
         while not all(worker.ready for worker in self.workers):
             nothing = Tally(self.names, np.ones((0, len(self.names)), bool))
             self._await_events(nothing, math.inf, deque())
-        self.wanted = [columns_read(term) for term in self.terms]
 
     def close(self) -> None:
         for worker in self.workers:
@@ -142,12 +154,12 @@ class Pool:
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
         selected = [
-            select_columns(term, wanted, columns)
-            for term, wanted in zip(self.terms, self.wanted, strict=True)
+            select_columns(term, reads, columns)
+            for term, reads in zip(self.terms, self.reads, strict=True)
         ]
         tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
         self.unfinished = []
-        units = np.argwhere(tally.applies).tolist()
+        units = units_of(tally.applies)
         waiting = self._split(units, self._first_try(len(units)))
         step_deadline = time.monotonic() + self.step_seconds
         try:
@@ -167,16 +179,16 @@ class Pool:
         return tally.scored()
 
     def _split(
-        self, units: Sequence[Sequence[int]], try_seconds: float | None = None
+        self, units: Sequence[tuple[int, int]], try_seconds: float | None = None
     ) -> deque[_Job]:
         """Split the pairs into jobs of pairs far apart: what hangs in one tree delays no other."""
         if not units:
             return deque()
-        size = math.ceil(len(units) / (_CHUNKS_PER_WORKER * len(self.workers)))
-        count = math.ceil(len(units) / min(size, _LARGEST_CHUNK))
-        pairs = [(item, index) for item, index in units]
+        calls = calls_of(self.terms, units)
+        size = math.ceil(len(calls) / (_CHUNKS_PER_WORKER * len(self.workers)))
+        count = math.ceil(len(calls) / min(size, _LARGEST_CHUNK))
         return deque(
-            _Job(units=tuple(pairs[at::count]), try_seconds=try_seconds) for at in range(count)
+            _Job(calls=tuple(calls[at::count]), try_seconds=try_seconds) for at in range(count)
         )
 
     def _first_try(self, units: int) -> float | None:
@@ -207,7 +219,7 @@ class Pool:
         selected: Sequence[Mapping[str, Any]],
     ) -> None:
         job = waiting.popleft()
-        items = sorted({item for item, _ in job.units})
+        items = sorted({item for call in job.calls for item, _ in call})
         place = {item: at for at, item in enumerate(items)}
         chunk = Chunk(
             answers=[answers[item] for item in items],
@@ -216,7 +228,7 @@ class Pool:
                 {name: [column[item] for item in items] for name, column in c.items()}
                 for c in selected
             ],
-            units=[(place[item], index) for item, index in job.units],
+            calls=[tuple((place[item], index) for item, index in call) for call in job.calls],
             try_seconds=job.try_seconds,
         )
         worker.take(job)
@@ -231,18 +243,18 @@ class Pool:
     def _await_events(self, tally: Tally, step_deadline: float, waiting: deque[_Job]) -> None:
         """Wait for the next record or deadline, and deal with all that have come."""
         active = [worker for worker in self.workers if worker.job or not worker.ready]
-        deadlines = [worker.unit_in_hand(self.timeout_seconds)[1] for worker in active]
+        deadlines = [worker.call_in_hand(self.timeout_seconds)[1] for worker in active]
         pause = max(0.0, min([*deadlines, step_deadline]) - time.monotonic())
         readable = wait([worker.connection for worker in active], pause)
         now = time.monotonic()
         for worker in active:
-            unit, deadline = worker.unit_in_hand(self.timeout_seconds)
+            call, deadline = worker.call_in_hand(self.timeout_seconds)
             if worker.connection in readable:
                 if not self._receive(worker, tally):
-                    self._fail(worker, unit, CRASH, "the scoring process died", tally, waiting)
+                    self._fail(worker, call, CRASH, "the scoring process died", tally, waiting)
             elif now >= deadline:
                 message = f"no score within {self.timeout_seconds:g} seconds"
-                self._fail(worker, unit, TIMEOUT, message, tally, waiting)
+                self._fail(worker, call, TIMEOUT, message, tally, waiting)
 
     def _receive(self, worker: _Worker, tally: Tally) -> bool:
         """Take in what a worker has written; False if it has closed its end."""
@@ -263,6 +275,7 @@ class Pool:
             raise UserError(outcome.message)
         if outcome.kind == READY:
             worker.ready = True
+            self.reads = [Reads(frozenset(names), rest) for names, rest in loads(outcome.message)]
             return
         if forked := int(worker.progress[FORKED]):
             raise UserError(
@@ -271,33 +284,34 @@ class Pool:
             )
         if worker.job is None:
             raise UserError(_FOREIGN_OUTPUT)
-        unit = worker.job.units[worker.recorded]
+        unit = worker.units[worker.recorded]
         tally.record(unit, outcome)
         if outcome.kind == UNFINISHED and worker.job.try_seconds is not None:
             self.unfinished.append((unit, worker.job.try_seconds))
         worker.recorded += 1
-        if worker.recorded == len(worker.job.units):
+        if worker.recorded == len(worker.units):
             worker.take(None)
 
     def _fail(
         self,
         worker: _Worker,
-        unit: int,
+        call: int,
         kind: str,
         message: str,
         tally: Tally,
         waiting: deque[_Job],
     ) -> None:
-        """Blame the unit in hand, give the rest of the job back, and replace the worker."""
+        """Blame the call in hand, give the rest of the job back, and replace the worker."""
         if not worker.ready:
             raise UserError(
                 f"a reward worker did not start ({message}); its own output says why, or run with "
                 "workers=0 to see the error in this process"
             )
         if (job := worker.job) is not None:
-            tally.record(job.units[unit], Outcome(kind, message=message))
-            if rest := job.units[worker.recorded : unit] + job.units[unit + 1 :]:
-                waiting.appendleft(replace(job, units=rest))
+            for unit in job.calls[call]:
+                tally.record(unit, Outcome(kind, message=message))
+            if rest := tuple(own for place, own in worker.calls_left() if place != call):
+                waiting.appendleft(replace(job, calls=rest))
         self._replace([worker])
 
     def _give_up(self, tally: Tally, waiting: deque[_Job]) -> None:
@@ -307,12 +321,13 @@ class Pool:
         """
         over = f"the step's {self.step_seconds:g} seconds are over"
         busy = [worker for worker in self.workers if worker.job]
-        untried = [unit for job in waiting for unit in job.units]
+        untried = [unit for job in waiting for call in job.calls for unit in call]
         for worker in busy:
-            assert worker.job is not None
-            begun = worker.unit_in_hand(self.timeout_seconds)[0] + 1
-            self._record_lost(tally, worker.job.units[worker.recorded : begun], TIMEOUT, over)
-            untried += worker.job.units[begun:]
+            in_hand = worker.call_in_hand(self.timeout_seconds)[0]
+            left = worker.calls_left()
+            begun = [unit for place, call in left if place <= in_hand for unit in call]
+            self._record_lost(tally, begun, TIMEOUT, over)
+            untried += [unit for place, call in left if place > in_hand for unit in call]
         self._record_lost(tally, untried, UNTRIED, over)
         waiting.clear()
         self.unfinished = []

@@ -24,12 +24,14 @@ from gmma.rewards.outcomes import CRASH, SCORED, TIMEOUT, UNTRIED, Scored, Tally
 from gmma.rewards.pool import Pool
 from gmma.rewards.terms import (
     RewardTerm,
+    calls_of,
     check_lengths,
     columns_read,
     find_reward,
     rows_of_terms,
-    score_one,
+    score_call,
     select_columns,
+    units_of,
 )
 
 
@@ -137,18 +139,26 @@ class _InlineScorer:
         self.terms = terms
         self.names = tuple(term.label for term in terms)
         self.rewards = [find_reward(term) for term in terms]
-        self.wanted = [columns_read(term) for term in terms]
+        self.reads = list(map(columns_read, terms, self.rewards))
 
     def score(
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
         tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
-        for index, term in enumerate(self.terms):
-            selected = select_columns(term, self.wanted[index], columns)
-            for item in np.flatnonzero(tally.applies[:, index]).tolist():
-                single = {name: column[item] for name, column in selected.items()}
-                answer, thought = answers[item], thoughts[item]
-                outcome = score_one(term, self.rewards[index], answer, thought, single)
-                tally.record((item, index), outcome)
+        selected = [
+            select_columns(term, reads, columns)
+            for term, reads in zip(self.terms, self.reads, strict=True)
+        ]
+        for call in calls_of(self.terms, units_of(tally.applies)):
+            items, index = [item for item, _ in call], call[0][1]
+            outcomes = score_call(
+                self.terms[index],
+                self.rewards[index],
+                [answers[item] for item in items],
+                [thoughts[item] for item in items],
+                {name: [c[item] for item in items] for name, c in selected[index].items()},
+            )
+            for unit, outcome in zip(call, outcomes, strict=True):
+                tally.record(unit, outcome)
         return tally.scored()

@@ -1,13 +1,12 @@
 """A named term of the reward: how it is found, and how it is asked for one answer."""
 
 import copy
-import functools
 import inspect
 import math
 import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +14,25 @@ from gmma.errors import UserError
 from gmma.named import spelled
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import CRASH, SCORED, UNFINISHED, UNPARSABLE, Outcome, UnfinishedError
+from gmma.rewards.signatures import Signature, in_our_signature, resolve
 
 Reward = Callable[..., Any]  # what a user returns is checked, not believed
 # Beyond these a group's variance is no float32: every advantage of the group would be 0.
 LARGEST_VALUE, LARGEST_WEIGHT = 1e9, 1e6
+# What gmma says of an answer; no record may have a column of that name, nor one called `task`.
+OF_ANSWERS = (
+    "closed",
+    "finished",
+    "response_tokens",
+    "response",
+    "completion_ids",
+    "step",
+    "steps",
+)
+RESERVED = frozenset(("answers", "thoughts", "task", *OF_ANSWERS))
+# Sent to a worker only where a reward names them as parameters: `**columns` does not ask for them.
+ON_REQUEST = frozenset(("images", "completion_ids"))
+Units = tuple[tuple[int, int], ...]  # pairs of an answer and a term
 
 
 @dataclass(frozen=True)
@@ -35,8 +49,19 @@ class RewardTerm:
     weight: float | int = 1.0  # in the sum; 0 only logs the term
     options: tuple[tuple[str, str | int | float | bool], ...] = ()  # handed to every call
     task: str | None = None  # label of a part of a mixture; None: every row
+    # How your own is called: gmma, trl, trl_messages (conversational), easyr1 or verl; None: as its
+    # parameters tell
+    signature: Signature | None = None
+    batch: int = 1  # answers that a call of your own gets; what breaks a call costs all of them
 
     def __post_init__(self) -> None:
+        if self.batch < 1:
+            raise UserError(f"reward '{self.name}': batch is {self.batch}; it must be 1 or more")
+        if self.name in REWARDS and (self.batch > 1 or self.signature not in (None, "gmma")):
+            raise UserError(
+                f"reward '{self.name}' is gmma's own: batch and signature are for yours, given as "
+                "module:function"
+            )
         if not math.isfinite(self.weight):
             raise UserError(f"reward '{self.name}': weight {self.weight} is not a finite number")
         if abs(self.weight) > LARGEST_WEIGHT:
@@ -52,31 +77,36 @@ class RewardTerm:
 
 
 def find_reward(term: RewardTerm) -> Reward:
-    """Return the function of a term. Raises UserError if there is none, or its import fails."""
+    """Return the function of a term, in gmma's signature whatever its own is.
+
+    Raises UserError if there is none, its import fails, or it cannot be called so.
+    """
     reward = REWARDS.find(term.name)
     if not callable(reward):
         raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
-    return reward
+    if term.name in REWARDS:
+        return reward
+    return in_our_signature(term.name, reward, term.signature, dict(term.options))
 
 
-@functools.cache
-def parameters_named(reward: Reward) -> frozenset[str] | None:
-    """Return the columns that a function takes; None if it takes all (`**columns`)."""
+class Reads(NamedTuple):
+    """The columns that a reward takes: those it names, and perhaps the rest (`**columns`)."""
+
+    names: frozenset[str]
+    rest: bool
+
+    def takes(self, column: str) -> bool:
+        """Return whether a column is handed over."""
+        return column in self.names or (self.rest and column not in ON_REQUEST)
+
+
+def columns_read(term: RewardTerm, reward: Reward) -> Reads:
+    """Return the columns that a term's function takes. Of gmma's own, only what they name."""
     parameters = inspect.signature(reward).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return None
-    return frozenset(parameter.name for parameter in parameters)
-
-
-def columns_read(term: RewardTerm) -> frozenset[str] | None:
-    """Return the columns to send to a worker for a term; None means all of them.
-
-    Gmma's own rewards read only what they name, so that images stay out of the pipe. A user's
-    function is not looked at: it is imported in the workers alone.
-    """
-    if term.name not in REWARDS:
-        return None
-    return frozenset(inspect.signature(REWARDS[term.name]).parameters)
+    return Reads(
+        names=frozenset(one.name for one in parameters),
+        rest=term.name not in REWARDS and any(one.kind is one.VAR_KEYWORD for one in parameters),
+    )
 
 
 def takes_time_limit(reward: Reward) -> bool:
@@ -84,37 +114,48 @@ def takes_time_limit(reward: Reward) -> bool:
     return "try_seconds" in inspect.signature(reward).parameters
 
 
-def score_one(
+def score_call(
     term: RewardTerm,
     reward: Reward,
-    answer: str,
-    thought: str,
-    columns: Mapping[str, Any],
+    answers: Sequence[str],
+    thoughts: Sequence[str],
+    columns: Mapping[str, Sequence[Any]],
     try_seconds: float | None = None,
-) -> Outcome:
-    """Ask one reward for one answer, as a batch of one.
+) -> list[Outcome]:
+    """Ask one reward for the answers of one call: one answer, unless the term has a `batch`.
 
     One at a time, so that the result cannot depend on which answers share a batch, and that an
     answer which breaks its scorer is known. A user's own reward is given a copy of the columns: the
     answers to a question share them, and what one call changes must not be the next one's truth.
-    An exception is a `crash`, as is a value that is not finite or beyond `LARGEST_VALUE`. With
-    `try_seconds` a reward that takes them may say `unfinished`. Raises UserError for a wrong length
-    or type: a mistake in the reward itself.
+    An exception is a `crash` of every answer of the call, as is a value that is not finite or
+    beyond `LARGEST_VALUE` of its own. With `try_seconds` a reward that takes them may say
+    `unfinished`. Raises UserError for a wrong length or type: a mistake in the reward itself.
     """
-    named = parameters_named(reward)
-    singles = {name: [v] for name, v in columns.items() if named is None or name in named}
+    taken = {name: list(column) for name, column in columns.items()}
     limit = {} if try_seconds is None else {"try_seconds": try_seconds}
+    given, count = (list(answers), list(thoughts)), len(answers)
     try:
         if term.name not in REWARDS:
-            singles = copy.deepcopy(singles)
-        values = reward([answer], thoughts=[thought], **singles, **dict(term.options), **limit)
+            taken = copy.deepcopy(taken)
+        values = reward(given[0], thoughts=given[1], **taken, **dict(term.options), **limit)
+        values = resolve(values)
     except UserError:
         raise
     except UnfinishedError as unfinished:
-        return Outcome(UNFINISHED, unfinished.value)
+        return [Outcome(UNFINISHED, unfinished.value)] * count
     except Exception as error:
-        return Outcome(CRASH, message=f"{type(error).__name__}: {spelled(error, str)}"[:500])
-    value = _only_value(term, values)
+        return [_crash(error)] * count
+    _check_values(term, values, count)
+    return [_crash(v) if isinstance(v, Exception) else _outcome(_number(term, v)) for v in values]
+
+
+def _crash(error: Exception) -> Outcome:
+    notes = getattr(error, "__notes__", ())
+    words = "; ".join((f"{type(error).__name__}: {spelled(error, str)}", *notes))
+    return Outcome(CRASH, message=words[:500])
+
+
+def _outcome(value: float | None) -> Outcome:
     if value is None:
         return Outcome(UNPARSABLE)
     if not math.isfinite(value):
@@ -127,23 +168,22 @@ def score_one(
     return Outcome(SCORED, value)
 
 
-def _only_value(term: RewardTerm, values: Any) -> float | None:
+def _check_values(term: RewardTerm, values: Any, count: int) -> None:
+    """Raise UserError unless a reward returned a list with a value for each of so many answers."""
+    wanted = "it must return a list with one float or None per answer"
     if not isinstance(values, (list, tuple, np.ndarray)):
-        raise UserError(
-            f"reward '{term.name}' returned a {type(values).__name__}; "
-            "it must return a list with one float or None per answer"
-        )
+        raise UserError(f"reward '{term.name}' returned a {type(values).__name__}; {wanted}")
     if isinstance(values, np.ndarray) and values.ndim == 0:
+        shown = f"{spelled(values):.80}"
+        raise UserError(f"reward '{term.name}' returned an array without axes, {shown}; {wanted}")
+    if len(values) != count:
+        answers = "1 answer" if count == 1 else f"{count} answers"
         raise UserError(
-            f"reward '{term.name}' returned an array without axes, {spelled(values):.80}; "
-            "it must return a list with one float or None per answer"
+            f"reward '{term.name}' returned {len(values)} values for {answers}; {wanted}"
         )
-    if len(values) != 1:
-        raise UserError(
-            f"reward '{term.name}' returned {len(values)} values for 1 answer; "
-            "it must return a list with one float or None per answer"
-        )
-    value = values[0]
+
+
+def _number(term: RewardTerm, value: Any) -> float | None:
     if value is None or type(value) is float:
         return value
     if isinstance(value, (numbers.Real, np.bool_)):
@@ -158,6 +198,28 @@ def _only_value(term: RewardTerm, values: Any) -> float | None:
         f"reward '{term.name}' returned {spelled(value):.80}, a {type(value).__name__}; "
         "each value must be a float, or None for an answer that cannot be scored"
     )
+
+
+def units_of(applies: np.ndarray) -> list[tuple[int, int]]:
+    """Return the pairs of an answer and a term that applies to it, from bool[N, terms]."""
+    return [(item, index) for item, index in np.argwhere(applies).tolist()]
+
+
+def calls_of(terms: Sequence[RewardTerm], units: Sequence[tuple[int, int]]) -> list[Units]:
+    """Divide pairs of an answer and a term into calls: single pairs, or as many as a term's batch.
+
+    The answers of a call lie far apart: they are of different prompts.
+
+    >>> calls_of([RewardTerm("exact"), RewardTerm("my:own", batch=2)], [(0, 0), (0, 1), (1, 1)])
+    [((0, 0),), ((0, 1), (1, 1))]
+    """
+    calls: list[Units] = [(unit,) for unit in units if terms[unit[1]].batch == 1]
+    for index, term in enumerate(terms):
+        if term.batch > 1:
+            own = [unit for unit in units if unit[1] == index]
+            count = math.ceil(len(own) / term.batch)
+            calls += [tuple(own[at::count]) for at in range(count)]
+    return calls
 
 
 def rows_of_terms(
@@ -190,10 +252,9 @@ def check_lengths(
             )
 
 
-def select_columns(
-    term: RewardTerm, wanted: frozenset[str] | None, columns: Mapping[str, Any]
-) -> dict[str, Any]:
-    selected = {name: c for name, c in columns.items() if wanted is None or name in wanted}
+def select_columns(term: RewardTerm, reads: Reads, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns to hand to a reward. UserError where one has the name of an option."""
+    selected = {name: column for name, column in columns.items() if reads.takes(name)}
     clash = sorted(set(selected) & dict(term.options).keys())
     if clash:
         raise UserError(

@@ -26,10 +26,18 @@ import numpy as np
 from gmma.errors import UserError
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import Outcome
-from gmma.rewards.terms import Reward, RewardTerm, find_reward, score_one, takes_time_limit
+from gmma.rewards.terms import (
+    Reward,
+    RewardTerm,
+    Units,
+    columns_read,
+    find_reward,
+    score_call,
+    takes_time_limit,
+)
 
 READY, STOP = "ready", "stop"
-# Slots of the progress: units finished in this chunk, start of the next, whether a reward forked.
+# Slots of the progress: calls finished in this chunk, start of the next, whether a reward forked.
 FINISHED, BEGAN, FORKED = 0, 1, 2
 _SLOTS = 3
 _LENGTH = struct.Struct("<Q")
@@ -39,12 +47,12 @@ _PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """Some answers with their columns, and the (answer, term) pairs to score, in order."""
+    """Some answers with their columns, and the calls of (answer, term) pairs to make, in order."""
 
     answers: Sequence[str]
     thoughts: Sequence[str]
     columns: Sequence[Mapping[str, Any]]  # per term, the columns it reads
-    units: Sequence[tuple[int, int]]
+    calls: Sequence[Units]
     try_seconds: float | None = None  # what a reward that takes such a limit gets for an answer
 
 
@@ -97,9 +105,15 @@ def _serve(connection: socket.socket, stream: BinaryIO, progress: np.ndarray) ->
     rewards = [find_reward(term) for term in terms]
     for term, reward in zip(terms, rewards, strict=True):
         _warm_up(term, reward)
-    _send(connection, [Outcome(READY)])
+    _send(connection, [Outcome(READY, message=_spell_reads(terms, rewards))])
     while (chunk := read_message(stream)) is not None:
         _score_chunk(connection, chunk, terms, rewards, progress)
+
+
+def _spell_reads(terms: Sequence[RewardTerm], rewards: Sequence[Reward]) -> str:
+    """Return as JSON what each term reads: only a worker imports a user's function."""
+    reads = [columns_read(term, reward) for term, reward in zip(terms, rewards, strict=True)]
+    return json.dumps([[sorted(own.names), own.rest] for own in reads])
 
 
 def _score_chunk(
@@ -109,31 +123,35 @@ def _score_chunk(
     rewards: Sequence[Reward],
     progress: np.ndarray,
 ) -> None:
-    """Score the units in order. Progress is shared memory: exact at every unit, and free.
+    """Make the calls in order. Progress is shared memory: exact at every call, and free.
 
     Outcomes are gathered for a millisecond, because a write for each would cost more than a cheap
-    reward; those lost when a later unit hangs are the parent's to hand out again.
+    reward; those lost when a later call hangs are the parent's to hand out again.
     """
     finished: list[Outcome] = []
     flushed = time.monotonic()
     own = os.getpid()
     limited = [takes_time_limit(reward) for reward in rewards]
-    for done, (item, index) in enumerate(chunk.units):
+    for done, call in enumerate(chunk.calls):
         now = time.monotonic()
         progress[BEGAN], progress[FINISHED] = now, done
         if finished and now - flushed > _FLUSH_SECONDS:
             _send(connection, finished)
             finished, flushed = [], now
-        columns = {name: column[item] for name, column in chunk.columns[index].items()}
-        answer, thought = chunk.answers[item], chunk.thoughts[item]
+        items, index = [item for item, _ in call], call[0][1]
+        columns = {
+            n: [column[item] for item in items] for n, column in chunk.columns[index].items()
+        }
+        answers = [chunk.answers[item] for item in items]
+        thoughts = [chunk.thoughts[item] for item in items]
         limit = chunk.try_seconds if limited[index] else None
         try:
-            outcome = score_one(terms[index], rewards[index], answer, thought, columns, limit)
+            scored = score_call(terms[index], rewards[index], answers, thoughts, columns, limit)
         finally:
             if os.getpid() != own:  # the reward forked, and its child came back from the call
                 progress[FORKED] = 1 + index
                 os._exit(0)
-        finished.append(outcome)
+        finished += scored
     _send(connection, finished)
 
 

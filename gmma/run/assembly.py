@@ -52,9 +52,12 @@ def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:
 
 
 def score_batch(
-    parts: Parts, scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout
+    parts: Parts, scorer: Scorer, examples: Sequence[Example], rollout: TreeRollout, step: int
 ) -> ScoredRollout:
-    """Score a fetched rollout of a run; the one call of training, sampling, variance and grid."""
+    """Score a fetched rollout of a run; the one call of training, sampling, variance and grid.
+
+    So many steps of RL are done.
+    """
     config = parts.config
     return score_trees(
         scorer,
@@ -64,6 +67,8 @@ def score_batch(
         mesh=parts.mesh,
         drop_unclosed=config.tree.unfinished == "drop",
         min_scored=config.rewards.min_scored,
+        step=step,
+        steps=config.rl.steps,
     )
 
 

@@ -13,7 +13,7 @@ from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import check_batch
 from gmma.records import checkpoint
-from gmma.records.console import warn
+from gmma.records.console import say, warn
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.run.assembly import Parts
 from gmma.run.backbone import sees_images
@@ -28,7 +28,7 @@ from gmma.run.feed import (
 )
 from gmma.run.objective_trial import try_objective
 from gmma.run.programs import kept_params
-from gmma.run.reward_trial import trial_warnings
+from gmma.run.reward_trial import Trial, trial_columns, trial_lines, trial_warnings
 from gmma.run.task_trial import try_task
 from gmma.tasks.mixture import MixtureConfig
 from gmma.tasks.task import ExampleSource
@@ -112,7 +112,8 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
     try_task(parts.task, parts.config.task, batch.examples)
     read_prompts(parts, batch.examples)
     tried = tuple(trial_examples(batch.examples))
-    try_rewards(scorer, tried)
+    for line in try_rewards(scorer, tried):
+        say(line)
     for words in trial_warnings(parts, scorer, tried):
         warn(words)
     if not sees_images(parts.config, parts.task):
@@ -174,14 +175,20 @@ def trial_examples(examples: Sequence[Example]) -> list[Example]:
     return tried
 
 
-def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> None:
+def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> list[str]:
     """Score the ground truth itself, as text: a reward must read its columns, not like the answer.
 
-    Raises UserError for a reward that crashes, hangs, or returns the wrong length or type.
+    Returns what to print of a user's own rewards. Raises UserError for a reward that crashes,
+    hangs, or returns the wrong length or type.
     """
-    count = len(examples)
-    columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}
-    columns |= dict.fromkeys(("closed", "finished"), [True] * count)
-    columns["response_tokens"] = [1] * count
-    answers = [str(example.columns.get("answer", "")) for example in examples]
-    check_rewards(scorer, answers, thoughts=[""] * count, columns=columns)
+    trials = [
+        Trial(example=e, thought="", answer=str(e.columns.get("answer", "")), complete=True)
+        for e in examples
+    ]
+    scored = check_rewards(
+        scorer,
+        [trial.answer for trial in trials],
+        thoughts=[trial.thought for trial in trials],
+        columns=trial_columns(trials, slots=1),
+    )
+    return trial_lines(scorer.terms, trials, scored)

@@ -10,9 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from gmma.named import spelled
+from gmma.rewards.outcomes import Scored
 from gmma.rewards.service import Scorer, weighted_rewards
+from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import Parts
+from gmma.scoring import reward_columns
 from gmma.tasks.task import Demonstration
+from gmma.text.prompt import THINK_OPEN, answer_text, thought_text
 from gmma.types import Example
 
 _LOOK = (
@@ -79,14 +84,10 @@ def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: An
 
     An answer that is missing took all `slots` tokens of a thought and an answer.
     """
-    examples = [trial.example for trial in trials]
-    columns = {name: [e.columns[name] for e in examples] for name in examples[0].columns}
-    columns |= {name: [trial.complete for trial in trials] for name in ("closed", "finished")}
-    columns["response_tokens"] = [1 if trial.complete else slots for trial in trials]
     scored = scorer.score(
         [trial.answer for trial in trials],
         thoughts=[trial.thought for trial in trials],
-        columns=columns,
+        columns=trial_columns(trials, slots),
     )
     where = "" if task is None else f" of task {task}"
     seen = example_words(trials[0])
@@ -106,6 +107,46 @@ def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: An
             "what rewards.terms read, and at their weights"
         )
     return found
+
+
+def trial_columns(trials: Sequence[Trial], slots: int) -> dict[str, Sequence[Any]]:
+    """Return what rewards get by keyword; a complete response counts one token, another `slots`.
+
+    The tokens themselves are made up, since no policy wrote them.
+    """
+    lengths = [1 if trial.complete else slots for trial in trials]
+    complete = [trial.complete for trial in trials]
+    of_answers: dict[str, Sequence[Any]] = {
+        "closed": complete,
+        "finished": complete,
+        "response_tokens": lengths,
+        "response": [written(trial) for trial in trials],
+        "completion_ids": [[0] * length for length in lengths],
+    }
+    return reward_columns([trial.example for trial in trials], of_answers, step=0, steps=1)
+
+
+def written(trial: Trial) -> str:
+    """Return the whole response, as a policy would have written it."""
+    if not trial.complete:
+        return THINK_OPEN + trial.thought
+    return THINK_OPEN + thought_text(trial.thought) + answer_text(trial.answer)
+
+
+def trial_lines(terms: Sequence[RewardTerm], trials: Sequence[Trial], scored: Scored) -> list[str]:
+    """Word a line a record: what each term gave its answer, the answer, and the record's columns.
+
+    Nothing where all terms are gmma's own.
+    """
+    if not any(":" in term.name for term in terms):
+        return []
+    lines = ["the rewards of true answers, as text:"]
+    for trial, values, applies in zip(trials, scored.values, scored.applies, strict=True):
+        own = zip(terms, values, applies, strict=True)
+        given = ", ".join(f"{term.label} {value:.3g}" for term, value, counts in own if counts)
+        columns = ", ".join(f"{k}={spelled(v):.40}" for k, v in trial.example.columns.items())
+        lines.append(f"  {given} for {trial.answer!r:.40}; {columns}")
+    return lines
 
 
 def is_constant(values: np.ndarray) -> bool:

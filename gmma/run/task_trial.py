@@ -6,14 +6,12 @@ from typing import Any
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.rewards.terms import RESERVED
 from gmma.run.objective_trial import own_code
 from gmma.tasks import TASKS
 from gmma.tasks.configs import TaskConfig
 from gmma.tasks.task import Task
 from gmma.types import Example
-
-# What scoring adds to the columns, and what names the parts of a mixture.
-RESERVED = frozenset(("answers", "thoughts", "closed", "finished", "response_tokens", "task"))
 
 
 def try_task(task: Task[Any], config: TaskConfig, examples: Sequence[Example]) -> None:

@@ -142,7 +142,7 @@ def reward_pool(
             part = examples[start : start + rows]
             full = part + [part[-1]] * (rows - len(part))  # one static shape
             rollout = grow_examples(parts, grow, params, full, place)
-            scores = score_batch(parts, scorer, full, rollout).scores
+            scores = score_batch(parts, scorer, full, rollout, config.rl.steps).scores
             found.append(scores.rewards[: len(part)])
     return np.concatenate(found)
 
