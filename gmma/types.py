@@ -124,6 +124,7 @@ class Example:
     images: tuple[np.ndarray, ...]  # each uint8[H, W, 3]
     columns: Mapping[str, Any]  # what the rewards receive by keyword; `answer` is the ground truth
     id: str
+    system: str = ""  # the system prompt; "": the model family's own
 
 
 @pytree

@@ -14,6 +14,7 @@ from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixture import MixtureConfig
 from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tasks.visual import VisualConfig
+from gmma.tasks.vqa import VqaConfig
 
 FEW_SCENES = {"train_scenes": 64, "validation_scenes": 4, "test_scenes": 4}
 
@@ -78,6 +79,12 @@ def _(task: VisualConfig, folder):
     path = write_manifest(folder, name)
     records = RecordsConfig(train=path, validation=path, test=path, validation_share=0)
     return replace(task, records=records)
+
+
+@on_few_records.register
+def _(task: VqaConfig, folder):
+    path = write_manifest(folder, "ocr_vqa", count=24)
+    return replace(task, records=replace(task.records, train=path, validation=path, test=path))
 
 
 def write_lines(path, rows):

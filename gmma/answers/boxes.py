@@ -24,6 +24,10 @@ from gmma.answers.reading import NUMBER, Reading, Size
 
 Box = tuple[float, float, float, float]
 _STRICT_BOX = re.compile(r"\s*\[\s*" + r"\s*,\s*".join([f"({NUMBER})"] * 4) + r"\s*\]\s*", re.ASCII)
+_BOX_NUMBERS = re.compile(r"\[\s*" + r"\s*,\s*".join([f"({NUMBER})"] * 4) + r"\s*\]", re.ASCII)
+_STRICT_BOXES = re.compile(
+    rf"\s*\[\s*(?:{_BOX_NUMBERS.pattern}\s*(?:,\s*{_BOX_NUMBERS.pattern}\s*)*)?\]\s*", re.ASCII
+)
 _FENCE = re.compile(r"\s*```(?:json)?[^\S\n]*\n(.*?)```\s*", re.DOTALL)
 _CENTER_KEYS = frozenset(("center", "centre", "centered", "centred"))
 _CORNER_KEYS = (
@@ -92,6 +96,21 @@ def parse_detections(
     if entries is None:
         return [] if _NO_OBJECTS.fullmatch(fold_text(text).rstrip(". !")) else None
     return [Detection(None if e.label is None else fold_text(e.label), e.value) for e in entries]
+
+
+def parse_boxes(
+    text: str, reading: Reading = "lenient", image_size: Size = None
+) -> list[Box | None] | None:
+    """Read the boxes of a text, labels left aside; None where it has no list, or two that differ.
+
+    An entry of the list without a box is None. Strict: `[[x1, y1, x2, y2], …]` and nothing else.
+    """
+    if reading == "lenient":
+        found = parse_detections(text, reading, image_size)
+        return None if found is None else [entry.box for entry in found]
+    if not _STRICT_BOXES.fullmatch(text):
+        return None
+    return [order_box([float(side) for side in box]) for box in _BOX_NUMBERS.findall(text)]
 
 
 def _parse_json_detections(text: str) -> list[Detection] | None:

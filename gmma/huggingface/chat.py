@@ -90,6 +90,7 @@ PLAIN_CHAT = (  # of a base model, which has no template
     '{{ "\\n" }}{%- endif -%}{%- endfor -%}{{ "\\n" }}'
 )
 _QUESTION = "\u241eQuestion\u241e"  # stands for the question; no template has it
+_SYSTEM = "\u241eSystem\u241e"  # and for a system prompt
 
 
 def own_template(directory: Path) -> str | None:
@@ -138,6 +139,17 @@ def has_switch(template: str) -> bool:
         raise UserError(f"the chat template cannot be read ({error}); mend it") from error
 
 
+def system_of(own: str, asked: str, given: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return what a template puts before and after a system prompt; None where it shows none."""
+    turns = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": asked}]
+    try:
+        opening, _, _ = render(own, turns, **given).partition(asked)
+    except UserError:  # a template that refuses the role, as some families' do
+        return None
+    before, found, after = opening.partition(_SYSTEM)
+    return (before, after) if found else None
+
+
 def prompt_of(
     own: str | None, instruction: str, *, thinking: bool | None, image: str = "", **special: str
 ) -> tuple[PromptTemplate, str]:
@@ -178,6 +190,7 @@ def prompt_of(
     opened = "" if closing.rstrip().endswith(THINK_OPEN) else THINK_OPEN
     template = PromptTemplate(
         opening=opening,
+        system=system_of(used, asked, given),
         closing=f"{asked.removeprefix(_QUESTION)}{closing}{opened}",
         strip=f" {_QUESTION}" not in ask(f" {asked}"),
     )

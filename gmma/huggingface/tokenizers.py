@@ -163,6 +163,14 @@ def fit_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> Tokenizer:
     )
 
 
+def without_begin(template: PromptTemplate, begin: str) -> PromptTemplate:
+    """Return a template without the begin token's text before everything."""
+    system = template.system
+    if system is not None:
+        system = (system[0].removeprefix(begin), system[1])
+    return replace(template, opening=template.opening.removeprefix(begin), system=system)
+
+
 def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
     """Let a directory's own chat template make the prompt; where it has none, that of `files` does.
 
@@ -180,8 +188,14 @@ def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
             )
             if not found.opening.startswith(files.bos):
                 raise UserError(f"the chat template does not begin with {files.bos}; mend it")
-        opening = found.opening.removeprefix(files.bos)  # `prompt_tokens` puts it there
-        made = replace(files.template, opening=opening, closing=found.closing, strip=found.strip)
+        found = without_begin(found, files.bos)  # `prompt_tokens` puts it there
+        made = replace(
+            files.template,
+            opening=found.opening,
+            system=found.system,
+            closing=found.closing,
+            strip=found.strip,
+        )
         return replace(files, template=made, chat=chat)
 
     return read
@@ -215,7 +229,7 @@ def directory_tokenizer(directory: Path, thinking: bool | None = None) -> Tokeni
         template, chat = prompt_of(own_template(directory), INSTRUCTION, thinking=thinking, **named)
     begins = bool(bos) and template.opening.startswith(bos)
     if begins:  # `prompt_tokens` puts it there
-        template = replace(template, opening=template.opening.removeprefix(bos))
+        template = without_begin(template, bos)
 
     def read(directory: Path) -> Tokenizer | None:
         if not (directory / "tokenizer.json").is_file():

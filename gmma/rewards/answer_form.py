@@ -7,9 +7,12 @@ the model to keep to one.
 import re
 from collections.abc import Callable, Sequence
 
-from gmma.answers.boxes import parse_box, parse_detections
+from gmma.answers.boxes import parse_box, parse_boxes, parse_detections
+from gmma.answers.choice import parse_choice
+from gmma.answers.math_text import has_words
 from gmma.answers.points import parse_path, parse_point, parse_touch
 from gmma.errors import UserError
+from gmma.rewards.mathematics import read_answer
 
 _NOT_IN_A_NAME = re.compile(r"[\d\[\](){}<>`:\"\n]")
 _LETTER = re.compile(r"[^\W\d]")
@@ -27,11 +30,21 @@ def _is_object(text: str) -> bool:
     return geometric is not None or is_name
 
 
+def _is_result(text: str) -> bool:
+    """Return whether a text is a number or an expression, without words."""
+    alone = "\n" not in text.strip() and not has_words(text)
+    return alone and re.search(r"\w", text) is not None and read_answer(text) is not None
+
+
 FORMS: dict[str, Callable[[str], bool]] = {
+    "boxes": lambda text: parse_boxes(text, "strict") is not None,
     "box": lambda text: parse_box(text, "strict") is not None,
+    "choice": lambda text: parse_choice(text, (), "strict") is not None,
     "detections": _is_detections,
+    "number": _is_result,
     "object": _is_object,
     "points": lambda text: parse_path(text, "strict") is not None,
+    "text": lambda text: bool(text.strip()) and "\n" not in text.strip(),
     "touch": lambda text: parse_touch(text, "strict") is not None,
 }
 

@@ -183,6 +183,7 @@ def longest_prompt(parts: Parts, split: str) -> int:
                 [parts.processor.view_tokens(image) for image in example.images],
                 parts.tokenizer,
                 parts.template,
+                example.system,
             )
         )
         for example in examples

@@ -95,7 +95,7 @@ def batch_prompts(
     rows = []
     for example in examples:
         counts = [processor.view_tokens(image) for image in example.images]
-        row = prompt_tokens(example.question, counts, tokenizer, template)
+        row = prompt_tokens(example.question, counts, tokenizer, template, example.system)
         held = sum(map(sum, counts))
         _require_fit(example.id, "prompt", row, prompt_slots, f" ({held} of images)")
         rows.append(row)

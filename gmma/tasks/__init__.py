@@ -21,6 +21,7 @@ TASKS: "Named[Task[Any]]" = Named(
         "mixture": "gmma.tasks.mixture:MIXTURE",
         "ocr_vqa": "gmma.tasks.ocr_vqa:OCR_VQA",
         "trajectory": "gmma.tasks.trajectory:TRAJECTORY",
+        "vqa": "gmma.tasks.vqa:VQA",
     },
 )
 

@@ -13,7 +13,6 @@ in the units that the field `frame` names, and are stored in pixels. Images keep
 files. Other layouts are turned into this one by `gmma.tasks.formats`.
 """
 
-import hashlib
 import io
 import json
 import sys
@@ -28,10 +27,8 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.images.common import rgb_array
-from gmma.images.frames import WHOLE_IMAGE_UNITS
 from gmma.tasks.formats import FORMATS, files_beside
 from gmma.tasks.pictures import (
-    Outside,
     check_picture,
     find_picture,
     find_pictures,
@@ -47,63 +44,31 @@ from gmma.tasks.records import (
     require_text,
     spell_value,
 )
+from gmma.tasks.splits import FilesConfig, PixelSize, drawn_split, require_kept
 from gmma.tasks.storage import SPLITS, Storage, encode_png
 
 REQUIRED = ("question", "answer", "question_type", "image")
 OPTIONAL = ("id", "thought", "width", "height", "mask", "mask_value")
-PixelSize = tuple[int, int]  # width and height in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecordsConfig:
-    """Places of a task's records, and how they are split.
+class RecordsConfig(FilesConfig):
+    """Places of a task's records, how they are laid out, and how they are split."""
 
-    A split with a file of its own takes it whole. Else it takes its share of the training file, by
-    a hash of the first image's path, so that no picture is in two splits.
-    """
-
-    # Paths of the files, or of a directory that TFDS prepared (`gmma.tasks.public`)
+    # Layout of the files, or of a directory that TFDS prepared (`gmma.tasks.public`)
     format: Literal[
         "manifest", "coco", "umd", "demand", "ocr_vqa", "tfds_coco", "tfds_ref_coco"
     ] = "manifest"
-    train: Path = Path("data/records/train.json")  # a list or, named .jsonl, a record a line
-    validation: Path | None = None  # None: a share of the training file
-    test: Path | None = None  # None: a share of the training file
-    images: Path | None = None  # folder of the paths in the records; None: the file's own folder
-    outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
-    # Units of the coordinates in the records: pixels of the upright first image; 0 … 1 along each
-    # of its sides (unit); 0 … 1000 along each (thousandths)
-    frame: Literal["pixels", "unit", "thousandths"] = "pixels"
-    # A record whose answer does not suit the task, is empty or is not on its image: an error, or
-    # left out of the dataset, which says how many were
-    wrong_truths: Literal["refuse", "leave_out"] = "refuse"
     question_type: str | None = None  # keep the records of this type alone; None: all
     unknown_keys: Literal["refuse", "ignore"] = "refuse"  # keys of a record that gmma cannot read
-    validation_share: float = 0.1  # of the training file, where there is no validation file
-    test_share: float = 0.1  # of the training file, where there is no test file
-    seed: int = 0  # of the hash that splits
 
     def __post_init__(self) -> None:
-        shares = (self.validation_share, self.test_share)
-        if min(shares) < 0 or sum(shares) >= 1:
-            raise UserError(
-                f"records: validation_share = {shares[0]} and test_share = {shares[1]}; they must "
-                "be 0 or more and leave something to train on"
-            )
+        super().__post_init__()
         if self.format.startswith("tfds_") and self.frame != "pixels":
             raise UserError(
                 f"records: frame = {self.frame} says nothing of format = {self.format}, whose "
                 "units are TFDS's; leave frame at pixels"
             )
-
-    def file_of(self, split: str) -> Path:
-        """Return the file that a split's records come from."""
-        return getattr(self, split) or self.train
-
-    def frame_size(self, size: PixelSize) -> PixelSize:
-        """Return the width and height, in the records' units, of an image of so many pixels."""
-        sides = {"pixels": size, "unit": (1, 1), "thousandths": (WHOLE_IMAGE_UNITS,) * 2}
-        return sides[self.frame]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,29 +118,17 @@ def read_manifest(config: RecordsConfig, split: str) -> list[ManifestRecord]:
         for number, row in enumerate(rows)
     ]
     kept = [r for r in records if config.question_type in (None, r.question_type)]
-    if split == "train" or getattr(config, split) is None:
-        kept = [r for r in kept if drawn_split(config, r, folder) == split]
-    if not kept:
-        of_type = f" of type {config.question_type}" if config.question_type else ""
-        raise UserError(
-            f"of the {len(records)} records of {path} none{of_type} is in split {split}; set "
-            f"task.records.{split} to a file of its own, or change the shares of validation (now "
-            f"{config.validation_share}) and test ({config.test_share})"
-        )
+    own = [name for name in SPLITS if getattr(config, name) is not None]
+    if split == "train" or split not in own:
+        kept = [r for r in kept if drawn_split(config, _place_name(r, folder), own) == split]
+    kind = f" of type {config.question_type}" if config.question_type else ""
+    require_kept(config, split, kept, len(records), kind)
     return kept
 
 
-def drawn_split(config: RecordsConfig, record: ManifestRecord, folder: Path) -> str:
-    """Return the split of a record of the training file, by a hash of its first image's path."""
-    name = name_in(folder, record.images[0]) if record.images else record.id
-    drawn = hashlib.sha256(f"{config.seed}/{name}".encode()).digest()
-    place = int.from_bytes(drawn[:8], "big") / 2**64
-    for split in ("validation", "test"):
-        share = getattr(config, f"{split}_share") if getattr(config, split) is None else 0.0
-        if place < share:
-            return split
-        place -= share
-    return "train"
+def _place_name(record: ManifestRecord, folder: Path) -> str:
+    """Return what tells a record's picture from others: its path within the folder."""
+    return name_in(folder, record.images[0]) if record.images else record.id
 
 
 def check_record(

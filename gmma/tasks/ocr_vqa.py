@@ -98,7 +98,7 @@ OCR_VQA = visual_task(
         place=place,
         geometry=Geometry(move=move, bounds=bounds, mirrors=False),
         instruct=instruct,
-        speaks_coordinates=False,
+        speaks_coordinates=lambda config: False,
         demonstrate=demonstrate,
         metrics=metrics,
         headline="anls",

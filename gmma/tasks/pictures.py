@@ -5,6 +5,7 @@ A path is relative to the records' folder, or absolute. A relative one that leav
 what will be read and stored.
 """
 
+import io
 import os
 import struct
 import warnings
@@ -62,15 +63,17 @@ def name_in(folder: Path, path: Path) -> str:
     return path.as_posix()
 
 
-def open_picture(path: Path, where: str) -> Image.Image:
+def open_picture(file: Path | bytes, where: str) -> Image.Image:
     """Open a picture, upright and whole. UserError naming the record where it is neither.
 
-    A picture of more pixels than Pillow's limit (89,478,485) is refused before it is unpacked.
+    A picture inside a record is the bytes of its file. One of more pixels than Pillow's limit
+    (89,478,485) is refused before it is unpacked.
     """
+    path = call_picture(file)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as picture:
+            with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
                 picture.load()
                 return upright(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -82,13 +85,18 @@ def open_picture(path: Path, where: str) -> Image.Image:
         raise UserError(f"{where}: {path} is no whole picture ({error})") from error
 
 
-def check_picture(path: Path, where: str) -> tuple[int, int]:
+def call_picture(file: Path | bytes) -> str:
+    """Return what messages call a picture."""
+    return f"a picture of {len(file)} bytes" if isinstance(file, bytes) else str(file)
+
+
+def check_picture(file: Path | bytes, where: str) -> tuple[int, int]:
     """Return the upright width and height of a picture that `rgb_array` can read back."""
-    picture = open_picture(path, where)
+    picture = open_picture(file, where)
     try:
         return eight_bits(picture).size
     except UserError as error:
-        raise UserError(f"{where}: {path}: {error}") from None
+        raise UserError(f"{where}: {call_picture(file)}: {error}") from None
 
 
 def read_picture(path: Path, where: str) -> bytes:

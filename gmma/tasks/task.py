@@ -18,12 +18,16 @@ READING_TERMS = frozenset(
     (
         "affordance_points",
         "box_iou",
+        "boxes",
+        "choice",
         "demand",
         "detection",
         "detection_ap",
         "manipulation",
         "manipulation_contact",
+        "points",
         "trajectory",
+        "vqa",
     )
 )
 TermOptions = tuple[tuple[str, str | int | float | bool], ...]

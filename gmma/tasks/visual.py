@@ -57,10 +57,9 @@ Demonstrations = Literal["own", "made", "none"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VisualConfig(TaskConfig):
-    """Settings that the tasks on real images share."""
+class AskedConfig(TaskConfig):
+    """Settings of how a record is asked, shown, read and varied."""
 
-    records: RecordsConfig = field(default_factory=RecordsConfig)
     # Text of the prompt beside the question: the form of an answer and the frame of its
     # coordinates, the frame alone (where the questions say the form), or nothing
     explain: Literal["all", "frame", "nothing"] = "all"
@@ -81,7 +80,14 @@ class VisualConfig(TaskConfig):
             raise UserError(f"tiny_pixels = {self.tiny_pixels}; it must be 1 or more")
 
 
-V = TypeVar("V", bound=VisualConfig)
+@dataclass(frozen=True, kw_only=True)
+class VisualConfig(AskedConfig):
+    """Settings that the tasks on real images share."""
+
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+
+
+V = TypeVar("V", bound=AskedConfig)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +103,11 @@ class Visual(Generic[V]):
     place: Callable[[Any, AxisMap], Any]
     geometry: Geometry
     instruct: Callable[[V], str]  # how to answer
-    speaks_coordinates: bool = True  # whether the frame matters to an answer
+    # Whether the frame matters to an answer
+    speaks_coordinates: Callable[[V], bool] = lambda config: True
+    # (config, answer of the record): the system prompt; "": the model family's own
+    system: Callable[[V, Any], str] = lambda config, answer: ""
+    wording: Callable[[V], str] = lambda config: ""  # names the words of a config in its prompts
     demonstrate: Demonstrate[V]
     metrics: Measure[V]
     headline: str
@@ -140,10 +150,12 @@ def storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
 
 def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
     """Describe the records of a config's files, answers checked, in pixels of upright images."""
+    assert isinstance(config, VisualConfig), "a task on other records brings its own storage"
+    records = config.records
 
     def accept(record: ManifestRecord, size: tuple[int, int], mask: np.ndarray | None) -> Any:
         columns = visual.read_truth(config, record.answer, mask)
-        units = between(config.records.frame_size(size), size)
+        units = between(records.frame_size(size), size)
         answer = record.answer
         if units != AxisMap():
             answer = visual.place(answer, units)
@@ -151,12 +163,12 @@ def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
         # A mask lies over the image by itself; what the record says in numbers must do so too.
         bounds = visual.geometry.bounds({**columns, "mask": None})
         if bounds is not None and answer is not None:
-            require_on_image(bounds, size, units, config.records.frame, record.answer)
+            require_on_image(bounds, size, units, records.frame, record.answer)
         return answer
 
     return manifest_storage(
         visual.name,
-        config.records,
+        records,
         data_dir,
         accept,
         lambda record: visual.takes(config, record.answer),
@@ -165,8 +177,8 @@ def records_storage(visual: Visual[V], config: V, data_dir: Path) -> Storage:
 
 def build(visual: Visual[V], config: V, data_dir: Path) -> None:
     """Store the records and train the task's own tokenizer, where they are not there."""
-    if reads_public(visual, config):
-        open_builder(config.records.train)  # or says how to prepare it
+    if (public := public_records(visual, config)) is not None:
+        open_builder(public.train)  # or says how to prepare it
     else:
         prepare(storage(visual, config, data_dir))
     path = tokenizer_path(visual, config, data_dir)
@@ -174,9 +186,11 @@ def build(visual: Visual[V], config: V, data_dir: Path) -> None:
     prepare_vocabulary(path, corpus, config.vocab_size, pieces_of(visual, config))
 
 
-def reads_public(visual: Visual[V], config: V) -> bool:
-    """Return whether the records are read where TFDS prepared them."""
-    return visual.storage is None and is_public(config.records)
+def public_records(visual: Visual[V], config: V) -> RecordsConfig | None:
+    """Return the place of records that are read where TFDS prepared them; None for others."""
+    if visual.storage is not None or not isinstance(config, VisualConfig):
+        return None
+    return config.records if is_public(config.records) else None
 
 
 @dataclass(frozen=True)
@@ -211,8 +225,8 @@ class _Source:
 def source(visual: Visual[V], config: V, data_dir: Path, split: str) -> ExampleSource:
     """Open random access to a split, in pixels of the stored images."""
     kind = demonstrations(visual, config, data_dir)
-    if reads_public(visual, config):
-        rows = open_public(config.records, split)
+    if (public := public_records(visual, config)) is not None:
+        rows = open_public(public, split)
         return _Source(visual, config, rows, lambda record: record, kind)
     stored = read_split(storage(visual, config, data_dir), split)
     return _Source(visual, config, stored, read_back, kind)
@@ -227,7 +241,7 @@ def demonstrations(visual: Visual[V], config: V, data_dir: Path) -> Demonstratio
 
 def traced_rows(visual: Visual[V], config: V, data_dir: Path) -> Sequence[int]:
     """Return the training records that bring a trace; those that TFDS prepared bring none."""
-    if reads_public(visual, config):
+    if public_records(visual, config) is not None:
         return ()
     return read_content(storage(visual, config, data_dir)).traced["train"]
 
@@ -249,35 +263,52 @@ def demonstrate(
 
 def content(visual: Visual[V], config: V, data_dir: Path) -> str:
     """Return a hash of the records; of those that TFDS prepared, of its own account of them."""
-    if reads_public(visual, config):
-        return fingerprint(config.records.train)
+    if (public := public_records(visual, config)) is not None:
+        return fingerprint(public.train)
     return read_content(storage(visual, config, data_dir)).digest
 
 
 def to_example(
     visual: Visual[V], config: V, record: StoredRecord, kind: Demonstrations = "made"
 ) -> Example:
-    """Turn a stored record into an example in pixels."""
-    height, width = record.images[0].shape[:2]
+    """Turn a stored record into an example in pixels; without an image it has no size."""
     columns = visual.read_truth(config, record.answer, record.mask)
-    size = [width, height]
-    columns |= {"image_size": size, "pixels": list(size), "thought": record.thought}
+    size = list(record.images[0].shape[1::-1]) if record.images else None
+    columns |= {"image_size": size, "pixels": size and [*size], "thought": record.thought}
     columns["taught"] = kind == "made" or (kind == "own" and bool(record.thought))
-    return Example(question=record.question, images=record.images, columns=columns, id=record.id)
+    return Example(
+        question=record.question,
+        images=record.images,
+        columns=columns,
+        id=record.id,
+        system=visual.system(config, record.answer),
+    )
 
 
 def in_frame(visual: Visual[V], config: V, example: Example, frame: Frame) -> Example:
     """Ask the example in a frame: convert its truth, and name the frame in its prompt."""
-    width, height = example.columns["pixels"]
-    size = list(frame.size(width, height))
-    place = between(example.columns["image_size"], size)
-    columns = dict(example.columns) | visual.geometry.move(example.columns, place)
-    words = [example.question]
+    words, columns = [], dict(example.columns)
     if config.explain == "all":
         words.append(visual.instruct(config))
-    if config.explain != "nothing" and visual.speaks_coordinates:
-        words.append(frame.words(width, height))
-    return replace(example, question=" ".join(words), columns=columns | {"image_size": size})
+    if example.images:
+        width, height = columns["pixels"]
+        size = list(frame.size(width, height))
+        columns |= visual.geometry.move(columns, between(columns["image_size"], size))
+        columns["image_size"] = size
+        if config.explain != "nothing" and visual.speaks_coordinates(config):
+            words.append(frame.words(width, height))
+    return replace(example, question=join_words(example.question, words), columns=columns)
+
+
+def join_words(question: str, words: Sequence[str]) -> str:
+    """Put words behind a question, behind a space unless it ends a line.
+
+    >>> join_words("Which?", ["Say it."]), join_words("A. one\\n", ["Say", "", "it."])
+    ('Which? Say it.', 'A. one\\nSay it.')
+    """
+    behind = " ".join(word for word in words if word)
+    space = " " if behind and not question.endswith("\n") else ""
+    return f"{question}{space}{behind}"
 
 
 def term_options(visual: Visual[V], config: V, term: RewardTerm) -> TermOptions:
@@ -320,10 +351,10 @@ def traced(
 
 def tokenizer_path(visual: Visual[V], config: V, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
-    form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}"
-    if reads_public(visual, config):
-        home = Path(data_dir) / f"{visual.name}_{config.records.format}"
-        return home / f"vocabulary_{form}_{fingerprint(config.records.train)}.model"
+    form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}{visual.wording(config)}"
+    if (public := public_records(visual, config)) is not None:
+        home = Path(data_dir) / f"{visual.name}_{public.format}"
+        return home / f"vocabulary_{form}_{fingerprint(public.train)}.model"
     return dataset_directory(storage(visual, config, data_dir)) / f"vocabulary_{form}.model"
 
 

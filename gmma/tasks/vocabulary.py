@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gmma.tasks.task import Demonstration, ExampleSource
-from gmma.text.prompt import TAGS, answer_text, prompt_text, thought_text
+from gmma.text.prompt import TAGS, answer_text, prompt_text, split_at_images, thought_text
 from gmma.text.tokenizer import train_free_text_sentencepiece
 
 _CORPUS_EXAMPLES = 4096
@@ -29,7 +29,8 @@ def corpus_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[st
     rng = np.random.default_rng(0)
     for index in range(min(len(source), _CORPUS_EXAMPLES)):
         example = source[index]
-        yield prompt_text(example.question)
+        asked = "".join(split_at_images(example.question, len(example.images)))
+        yield prompt_text(asked, system=example.system)
         shown = demonstrate(example, rng)
         if shown is not None:
             yield thought_text(shown.thought) + answer_text(shown.answer)

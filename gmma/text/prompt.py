@@ -1,10 +1,11 @@
 """The text around questions, thoughts and answers: what is asked, and how a response is read.
 
-    prompt   images, then the question, up to and including `<think>`
+    prompt   images and question, up to and including `<think>`
     thought  `{thought}</think>`
     answer   `<answer>{answer}</answer>`
 
 The prompt opens the thought, so that a thought is all that the policy writes up to the closing tag.
+Images stand before the question, or where it says `<image>`, once for each.
 """
 
 import re
@@ -18,6 +19,7 @@ THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 ANSWER_OPEN = "<answer>"
 ANSWER_CLOSE = "</answer>"
+IMAGE_MARK = "<image>"  # in a question: an image stands here
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}()]', re.DOTALL)
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 
@@ -27,6 +29,8 @@ class PromptTemplate:
     """The text that one model family puts around images and question."""
 
     opening: str = ""  # before everything, after the begin token where the tokenizer has one
+    # In place of `opening`, before and after a system prompt; None: the family has no place for one
+    system: tuple[str, str] | None = None
     image_open: str = ""  # before and after the placeholders of each view of an image
     image_close: str = ""
     whole_view: str = ""  # before the whole image, where crops of it follow
@@ -35,17 +39,29 @@ class PromptTemplate:
     strip: bool = False  # the question's outer white space is left out, as the family's own does
     closing: str = THINK_OPEN  # after the question
 
-    def ask(self, question: str) -> str:
-        """Return the question as the prompt has it."""
-        return question.strip() if self.strip else question
+    def ask(self, text: str) -> str:
+        """Return the question, or a system prompt, as the prompt has it."""
+        return text.strip() if self.strip else text
+
+    def open(self, system: str) -> str:
+        """Return what stands before everything. UserError for a system prompt without a place."""
+        if not system:
+            return self.opening
+        if self.system is None:
+            raise UserError(
+                f"the chat template of this model shows no system prompt ({system!r:.60}); put "
+                "these words into the question or the instruction"
+            )
+        before, after = self.system
+        return f"{before}{self.ask(system)}{after}"
 
 
-TINY_TEMPLATE = PromptTemplate()
+TINY_TEMPLATE = PromptTemplate(system=("", "\n"))
 
 
-def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE) -> str:
+def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE, system: str = "") -> str:
     """Return the prompt as text, without begin token and images."""
-    return f"{template.opening}{template.ask(question)}{template.closing}"
+    return f"{template.open(system)}{template.ask(question)}{template.closing}"
 
 
 def prompt_tokens(
@@ -53,23 +69,26 @@ def prompt_tokens(
     image_tokens: Sequence[Sequence[int]],
     tokenizer: Tokenizer,
     template: PromptTemplate = TINY_TEMPLATE,
+    system: str = "",
 ) -> list[int]:
     """Encode the prompt; `image_tokens` holds, per image, the placeholders of each of its views.
 
-    Raises UserError where there are images but the tokenizer has no image token, and where the
-    question itself spells a placeholder.
+    Raises UserError where there are images but the tokenizer has no image token, where the question
+    says `<image>` another number of times, and where it spells a placeholder itself.
     """
     if image_tokens and tokenizer.image_token is None:
         raise UserError(
             f"the record has {len(image_tokens)} images but the tokenizer has no image token; "
             "use a task without images or a vision-language tokenizer"
         )
-    texts = [template.opening]  # what stands between views is encoded in one piece
-    for views in image_tokens:
+    texts = [template.open(system)]  # what stands between views is encoded in one piece
+    *before, last = split_at_images(template.ask(question), len(image_tokens))
+    for words, views in zip(before, image_tokens, strict=True):
+        texts[-1] += words
         for place in range(len(views)):
             texts[-1] += view_text(place, len(views), template) + template.image_open
             texts.append(template.image_close)
-    texts[-1] += f"{template.ask(question)}{template.closing}"
+    texts[-1] += f"{last}{template.closing}"
     first, *others = (tokenizer.encode(text) for text in texts)
     if any(tokenizer.image_token in ids for ids in (first, *others)):
         raise UserError(
@@ -81,6 +100,26 @@ def prompt_tokens(
         ids += [tokenizer.image_token] * count  # type: ignore[list-item]
         ids += text
     return ids
+
+
+def split_at_images(question: str, images: int) -> list[str]:
+    """Return the words before each image and behind the last; all images first without a mark.
+
+    Raises UserError where the question has marks for another number of images. Without images the
+    mark is a word as any other.
+
+    >>> split_at_images("Is <image> like <image>?", 2), split_at_images("Which?", 2)
+    (['Is ', ' like ', '?'], ['', '', 'Which?'])
+    """
+    parts = question.split(IMAGE_MARK)
+    if not images or len(parts) == 1:
+        return [*[""] * images, question]
+    if len(parts) != images + 1:
+        raise UserError(
+            f"the question says {IMAGE_MARK} {len(parts) - 1} times and the record has {images} "
+            f"images; say it once for each, or not at all: {question!r:.80}"
+        )
+    return parts
 
 
 def view_text(place: int, count: int, template: PromptTemplate) -> str:

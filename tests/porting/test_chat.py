@@ -13,7 +13,7 @@ from gmma.errors import UserError
 from gmma.families import find_family
 from gmma.families.pretrained import PretrainedConfig
 from gmma.hardware.sharding import make_mesh
-from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, write_chat_template
+from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, render, write_chat_template
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
 from gmma.plan.programs import plan_parts
 from gmma.porting.checkpoints import read_trained
@@ -292,3 +292,12 @@ def test_the_switch_of_a_config_reaches_the_template(tmp_path: Path) -> None:
     described = describe_pretrained(tmp_path, thinking=True)
     assert described.template.closing.endswith("assistant\n<think>\n")
     assert "enable_thinking = true" in chat_of(source_of(described, {}))
+
+
+@over_families
+def test_a_system_prompt_stands_where_the_family_has_it(family: str) -> None:
+    files = tokenizer_files(family)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
+    asked = prompt_text("Why?", files.template, "Be brief.")
+    assert asked == render(files.chat, turns, bos_token="")
+    assert asked != prompt_text("Why?", files.template)

@@ -23,6 +23,8 @@ COLUMNS = {
     "answer_form": {},
     "anls": {"answer": ["Genaxis Theatre", "carpark"]},
     "box_iou": {"answer": [1, 2, 30, 40]},
+    "boxes": {"answer": [[1, 2, 30, 40], [5, 6, 7, 8]]},
+    "choice": {"answer": "B", "choices": ["cup", "carpark"]},
     "code": {"tests": ["assert f(1) == 2"], "setup": ""},
     "code_all_passed": {"tests": ["assert f(1) == 2"], "setup": ""},
     "demand": {"answer": {"boxes": [[1, 2, 30, 40]], "names": ["cup"]}},
@@ -33,7 +35,9 @@ COLUMNS = {
     "manipulation": MANIPULATION,
     "manipulation_contact": MANIPULATION,
     "math": {"answer": "18"},
+    "points": {"answer": [[1, 2], [3, 4]], "image_size": [30, 40]},
     "trajectory": {"answer": [[1, 2], [3, 4]], "image_size": [30, 40]},
+    "vqa": {"answer": ["carpark"], "kind": "text"},
 }
 OPTIONS = {"answer_form": {"form": "box"}}  # of a term, not a value a record
 EXAMPLES = ["[1, 2, 30, 40]", "[[1, 2], [3, 4]]", '[{"label": "cup", "box": [1, 2, 30, 40]}]']

@@ -257,10 +257,13 @@ def test_where_to_touch():
 
 FORM_EXAMPLES = {
     "box": ("[1, 2, 3, 4]", '{"bbox_2d": [1, 2, 3, 4]}'),
+    "boxes": ("[[1, 2, 3, 4], [5, 6, 7, 8]]", "[1, 2, 3, 4]"),
+    "choice": (" B ", "(B)"),
     "detections": (
         '[{"label": "cup", "box": [1, 2, 3, 4]}]',
         '{"label": "cup", "box": [1, 2, 3, 4]}',
     ),
+    "number": ("72", "The answer is 72."),
     "object": ("a flower vase", "It is here: [1, 2, 3, 4]"),
     "points": ("[[1, 2], [3, 4]]", "(1, 2), (3, 4)"),
     "touch": ('{"point": [1, 2], "action": "push"}', "push at [1, 2]"),
@@ -272,6 +275,11 @@ def test_the_form_has_its_own_term(form):
     strict, loose = FORM_EXAMPLES[form]
     values = REWARDS["answer_form"]([strict, loose, "{"], thoughts=[""] * 3, form=form)
     assert values == [1.0, 0.0, 0.0]
+
+
+def test_a_text_is_one_line():
+    texts = ["a cup", "a\ncup", " "]
+    assert REWARDS["answer_form"](texts, thoughts=[""] * 3, form="text") == [1.0, 0.0, 0.0]
 
 
 def test_a_form_that_does_not_exist_is_refused():

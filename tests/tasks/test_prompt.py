@@ -110,3 +110,23 @@ def test_tiny_prompt_is_images_question_and_opening_tag():
 def test_images_without_image_token():
     with pytest.raises(UserError, match="2 images"):
         prompt_tokens("q", [[3], [3]], byte_tokenizer(bos=None, image_token=None))
+
+
+def test_images_stand_where_the_question_says():
+    tokenizer = byte_tokenizer(bos=None, image_token=259)
+    template = PromptTemplate(opening="U", image_open="[", image_close="]", closing="!")
+    tokens = prompt_tokens("a <image> b <image>", [[2], [1]], tokenizer, template)
+    assert tokens == [*b"Ua [", 259, 259, *b"] b [", 259, *b"]!"]
+    assert prompt_tokens("<image>", [], tokenizer, template) == [*b"U<image>!"]  # a word
+    with pytest.raises(UserError, match="says <image> 1 times and the record has 2 images"):
+        prompt_tokens("a <image>", [[2], [1]], tokenizer, template)
+
+
+def test_a_system_prompt_stands_in_place_of_the_opening():
+    tokenizer = byte_tokenizer(bos=None, image_token=259)
+    template = PromptTemplate(opening="U", system=("S", "U"), closing="!", strip=True)
+    assert prompt_tokens("q", [], tokenizer, template, " be brief ") == [*b"Sbe briefUq!"]
+    assert prompt_tokens("q", [[1]], tokenizer, system="s") == [*b"s\n", 259, *b"q<think>"]
+    assert prompt_text("q", template, "s") == "SsUq!"
+    with pytest.raises(UserError, match="shows no system prompt"):
+        prompt_tokens("q", [], tokenizer, PromptTemplate(), "s")

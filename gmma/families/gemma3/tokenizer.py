@@ -21,6 +21,7 @@ from gmma.text.tokenizer import Tokenizer, control_pieces, load_sentencepiece
 GEMMA_IMAGE = "<start_of_image>"  # what its chat template shows; the processor adds the rest
 GEMMA_TEMPLATE = PromptTemplate(
     opening="<start_of_turn>user\n",
+    system=("<start_of_turn>user\n", "\n\n"),
     image_open="\n\n<start_of_image>",
     image_close="<end_of_image>\n\n",
     whole_view="Here is the original image ",

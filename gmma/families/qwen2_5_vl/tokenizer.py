@@ -43,6 +43,7 @@ QWEN_SPECIAL = (  # behind the byte pairs, in this order
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # in its chat template
 QWEN_TEMPLATE = PromptTemplate(
     opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
+    system=("<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n"),
     image_open="<|vision_start|>",
     image_close="<|vision_end|>",
     closing=f"\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n<think>",

@@ -1,0 +1,257 @@
+"""Kinds of answers that the task `vqa` takes: how a record's is read, moved, spelt and asked for.
+
+text     "a cup", or a list of accepted texts
+choice   "B", 1 (counted from 0), or the text of an option
+number   72, "3/4", "2\\\\sqrt{3}": any expression that the reward `math` reads
+box      [x1, y1, x2, y2], the text of one, or {"bbox_2d": […]}
+boxes    a list of these
+points   [[x, y], …], {"x", "y"} objects, or one point
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from string import ascii_uppercase
+from typing import Any, Literal
+
+from gmma.answers.boxes import parse_box, parse_boxes
+from gmma.answers.choice import parse_choice
+from gmma.answers.math_text import has_words
+from gmma.answers.points import parse_points, read_gold_points
+from gmma.answers.reading import Reading
+from gmma.errors import UserError
+from gmma.images.frames import AxisMap, spell_box, spell_point
+from gmma.rewards.mathematics import read_answer
+from gmma.tasks.records import read_number, refuse_tags, require_text, spell_value
+from gmma.tasks.truths import read_true_box
+
+KindName = Literal["text", "choice", "number", "box", "boxes", "points"]
+Order = Literal["xyxy", "xywh"]
+_FENCE = re.compile(r"\s*```(?:json)?[^\S\n]*\n(.*?)```\s*", re.DOTALL)
+_LETTERED = re.compile(r"\s*\(?([A-Z])[).:]\s+(.*)", re.DOTALL)
+_BOX_KEYS = ("bbox_2d", "bbox", "box")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of answers; a truth is what its `read` returns."""
+
+    read: Callable[[Any, Order, Sequence[str]], Any]  # (value, order, choices) → truth or UserError
+    words: str  # how to answer, for the prompt
+    think: Callable[[Any, Sequence[str]], str]  # (truth, choices) → a thought for SFT; ours
+    spell: Callable[[Any, Sequence[float]], str]  # (truth, image's size in its frame) → an answer
+    parsed: Callable[[str, Sequence[str], Reading], bool]  # whether an answer can be read
+    # (truth, map) → the truth elsewhere, and its points; None: it is nowhere
+    move: Callable[[Any, AxisMap], Any] | None = None
+    corners: Callable[[Any], list[list[float]]] = lambda truth: []
+
+
+def read_texts(value: Any, order: Order, choices: Sequence[str]) -> list[str]:
+    """Read the accepted texts: one, a number, or a list."""
+    listed = value if isinstance(value, list) else [value]
+    if not listed:
+        raise UserError("the answer is an empty list; give at least one accepted text")
+    return [_read_word(entry, "the answer") for entry in listed]
+
+
+def _read_word(value: Any, what: str) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = read_number(value, what)
+        value = str(int(number)) if number == int(number) else str(number)
+    return refuse_tags(require_text(value, what), what)
+
+
+def read_choices(value: Any) -> list[str]:
+    """Read the options of a record, their letters cut off. UserError for other than 2 … 26."""
+    if isinstance(value, Mapping):
+        wanted = ascii_uppercase[: len(value)]
+        if sorted(map(str, value)) != list(wanted):
+            raise UserError(f"the choices {spell_value(value)} are not lettered A, B, C and so on")
+        value = [value[letter] for letter in wanted]
+    if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
+        raise UserError(
+            f"the choices {spell_value(value)} are no list of 2 to 26 texts, and no object of them"
+        )
+    texts = [_read_word(entry, f"choice {number}") for number, entry in enumerate(value)]
+    cut = [_LETTERED.fullmatch(text) for text in texts]
+    if all(c and c[1] == letter for c, letter in zip(cut, ascii_uppercase, strict=False)):
+        return [c[2] for c in cut if c]
+    return texts
+
+
+def list_choices(question: str, choices: Sequence[str]) -> str:
+    """Return a question with its options, a line each, unless it has them already.
+
+    >>> list_choices("Which?", ["cat", "dog"])
+    'Which?\\nA. cat\\nB. dog\\n'
+    """
+    if not choices or all(text in question for text in choices):
+        return question
+    lines = [f"{letter}. {text}\n" for letter, text in zip(ascii_uppercase, choices, strict=False)]
+    return f"{question.rstrip()}\n{''.join(lines)}"
+
+
+def read_letter(value: Any, order: Order, choices: Sequence[str]) -> str:
+    """Read the letter of the true option: a letter, an option's text, or its place from 0 on."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not 0 <= value < len(choices):
+            raise UserError(
+                f"the answer {value} is no place of one of {len(choices)} choices, counted from 0; "
+                "give the letter, or name the choices by task.keys.choices"
+            )
+        return ascii_uppercase[value]
+    if (letter := parse_choice(require_text(value, "the answer"), choices)) is None:
+        raise UserError(
+            f"the answer {spell_value(value)} is none of the choices {spell_value(list(choices))}; "
+            "give a letter, an option's text, or its place counted from 0"
+        )
+    return letter
+
+
+def read_result(value: Any, order: Order, choices: Sequence[str]) -> str:
+    """Read a number or an expression as text."""
+    text = _read_word(value, "the answer")
+    found = read_answer(text) or ""
+    if not (any(map(str.isdigit, found)) or (found and not has_words(text))):
+        raise UserError(f"the answer {spell_value(text)} is no number and no expression")
+    return text
+
+
+def plain_value(value: Any) -> Any:
+    """Return what the text of JSON holds, in a fence or not; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    fenced = _FENCE.fullmatch(value)
+    try:
+        return json.loads(fenced[1] if fenced else value)
+    except (ValueError, RecursionError):
+        return value
+
+
+def read_box(value: Any, order: Order, choices: Sequence[str] = ()) -> list[float]:
+    """Read the one box of a record as `[x1, y1, x2, y2]`; UserError where it is none."""
+    found = plain_value(value)
+    if isinstance(found, list) and len(found) == 1:
+        (found,) = found
+    if isinstance(found, Mapping):
+        keys = [key for key in _BOX_KEYS if key in found]
+        found = found[keys[0]] if len(keys) == 1 else None
+    if isinstance(found, str) and order == "xyxy":
+        found = parse_box(found)
+    if not isinstance(found, list | tuple) or len(found) != 4:
+        raise UserError(f"the answer {spell_value(value)} is no box of four numbers")
+    sides = [read_number(side, "a side of the box") for side in found]
+    if order == "xywh":
+        x, y, width, height = sides
+        sides = [x, y, x + width, y + height]
+    try:
+        box = read_true_box(sides)
+    except UserError as error:
+        raise UserError(f"{error}; task.records.order says so (now {order})") from None
+    assert box is not None
+    return list(box)
+
+
+def read_boxes(value: Any, order: Order, choices: Sequence[str]) -> list[list[float]]:
+    """Read a list of boxes; UserError where labels beside them differ, for nothing judges them."""
+    found = plain_value(value)
+    if not isinstance(found, list):
+        raise UserError(f"the answer {spell_value(value)} is no list of boxes")
+    labels = {entry.get("label") for entry in found if isinstance(entry, Mapping)}
+    if len(labels) > 1:
+        raise UserError(
+            f"the boxes have the labels {spell_value(sorted(map(str, labels)))}; vqa judges boxes "
+            "alone: use task detection, or one record a label"
+        )
+    return [read_box(entry, order) for entry in found]
+
+
+def read_points(value: Any, order: Order, choices: Sequence[str]) -> list[list[float]]:
+    """Read a list of points, or one point."""
+    found = plain_value(value)
+    if isinstance(found, Mapping) or (
+        isinstance(found, list) and found and not isinstance(found[0], list | Mapping)
+    ):
+        found = [found]
+    if isinstance(found, list):
+        found = [
+            [entry.get("x"), entry.get("y")] if isinstance(entry, Mapping) else entry
+            for entry in found
+        ]
+    points: Any = [] if found == [] else read_gold_points(found)
+    if points is None or not all(map(_is_pair, found if isinstance(found, list) else [])):
+        raise UserError(f"the answer {spell_value(value)} is no list of points [x, y]")
+    return [[float(x), float(y)] for x, y in points]
+
+
+def _is_pair(point: Any) -> bool:
+    return len(point) == 2 and not any(isinstance(side, bool | str) for side in point)
+
+
+def _corners(boxes: Sequence[Sequence[float]]) -> list[list[float]]:
+    return [list(corner) for box in boxes for corner in (box[:2], box[2:])]
+
+
+def _think_box(box: Sequence[float], choices: Sequence[str]) -> str:
+    x1, y1, x2, y2 = box
+    return f"It is around [{round((x1 + x2) / 2)}, {round((y1 + y2) / 2)}]."
+
+
+def _think_letter(letter: str, choices: Sequence[str]) -> str:
+    said = choices[ascii_uppercase.index(letter)] if choices else letter
+    return f"The answer is {said}."
+
+
+KINDS: dict[str, Kind] = {
+    "text": Kind(
+        read=read_texts,
+        words="Answer with the text alone.",
+        think=lambda texts, choices: f"The answer is {texts[0]}.",
+        spell=lambda texts, size: texts[0],
+        parsed=lambda text, choices, reading: bool(text.strip()),
+    ),
+    "choice": Kind(
+        read=read_letter,
+        words="Answer with the letter of the right choice alone.",
+        think=_think_letter,
+        spell=lambda letter, size: letter,
+        parsed=lambda text, choices, reading: parse_choice(text, choices, reading) is not None,
+    ),
+    "number": Kind(
+        read=read_result,
+        words="Answer with the final result alone.",
+        think=lambda result, choices: f"The result is {result}.",
+        spell=lambda result, size: result,
+        parsed=lambda text, choices, reading: (
+            read_answer(text, strict=reading == "strict") is not None
+        ),
+    ),
+    "box": Kind(
+        read=read_box,
+        words="Answer with the box [x1, y1, x2, y2].",
+        think=_think_box,
+        spell=lambda box, size: str(spell_box(box, size)),
+        parsed=lambda text, choices, reading: parse_box(text, reading) is not None,
+        move=lambda box, units: list(units.box(box)),
+        corners=lambda box: _corners([box]),
+    ),
+    "boxes": Kind(
+        read=read_boxes,
+        words="Answer with a list of boxes [[x1, y1, x2, y2], ...], one for each object.",
+        think=lambda boxes, choices: f"There are {len(boxes)}.",
+        spell=lambda boxes, size: str([spell_box(box, size) for box in boxes]),
+        parsed=lambda text, choices, reading: parse_boxes(text, reading) is not None,
+        move=lambda boxes, units: [list(units.box(box)) for box in boxes],
+        corners=_corners,
+    ),
+    "points": Kind(
+        read=read_points,
+        words="Answer with a list of points [[x, y], ...], one for each object.",
+        think=lambda points, choices: f"There are {len(points)}.",
+        spell=lambda points, size: str([spell_point(point, size) for point in points]),
+        parsed=lambda text, choices, reading: parse_points(text, reading) is not None,
+        move=lambda points, units: units.points(points),
+        corners=lambda points: points,
+    ),
+}

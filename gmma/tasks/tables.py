@@ -1,0 +1,215 @@
+"""Rows of any file that holds records: JSON, JSON lines, Parquet, a folder of `datasets` or TFDS.
+
+    mine.json            a list of objects
+    mine.jsonl           an object a line
+    mine.parquet         a file, or a folder of them named after their splits (train-00000.parquet)
+    FOLDER               as `save_to_disk` of `datasets` left it, one split or several
+    FOLDER               as TFDS prepared it (tfds build NAME --file_format=array_record)
+
+Parquet and folders of `datasets` need pyarrow: pip install 'gmma[parquet]'. A row is a dictionary
+of plain values; a picture inside it is bytes, or `{"bytes", "path"}` as `datasets` writes it.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from gmma.errors import UserError
+from gmma.tasks.records import read_lines, read_text
+
+Row = tuple[str, Any]  # what messages call it, and its value
+OTHER_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+KINDS = "a JSON list, JSON lines, Parquet, or a folder that datasets or TFDS saved"
+_INFO, _STATE, _SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
+
+
+def require_table(path: Path) -> None:
+    """Raise UserError where there is nothing that holds records."""
+    if not path.exists():
+        raise UserError(f"no records at {path.absolute()}; set task.records.train to {KINDS}")
+    if path.is_dir() and not (_kind_of_folder(path)):
+        raise UserError(
+            f"the folder {path} holds no records: neither {_INFO} (datasets, TFDS) nor a Parquet "
+            f"file; set task.records.train to {KINDS}"
+        )
+
+
+def _kind_of_folder(path: Path) -> str:
+    if (path / _SPLITS).is_file():
+        return "splits"
+    if (path / _STATE).is_file():
+        return "saved"
+    if (path / _INFO).is_file():
+        return "tfds"
+    return "parquet" if next(path.rglob("*.parquet"), None) else ""
+
+
+def own_split(path: Path, split: str) -> str | None:
+    """Return the name of a split within a folder that has splits; None where there is no such."""
+    named = _named_splits(path)
+    return next((name for name in OTHER_NAMES.get(split, (split,)) if name in named), None)
+
+
+def _named_splits(path: Path) -> tuple[str, ...]:
+    kind = _kind_of_folder(path) if path.is_dir() else ""
+    if kind == "splits":
+        return tuple(json.loads(read_text(path / _SPLITS))["splits"])
+    if kind == "tfds":
+        return tuple(tfds.builder_from_directory(str(path)).info.splits)
+    if kind == "parquet":
+        named = dict.fromkeys(_split_of(file, path) for file in sorted(path.rglob("*.parquet")))
+        known = {"train", *(name for names in OTHER_NAMES.values() for name in names)}
+        return tuple(named) if known & named.keys() else ()  # else they are parts of one
+    return ()
+
+
+def _split_of(file: Path, folder: Path) -> str:
+    """Return the split of a Parquet file in a folder: its own folder's name, or its name's."""
+    inner = file.relative_to(folder).parts[:-1]
+    return inner[-1] if inner and inner[-1] != "data" else file.stem.partition("-")[0]
+
+
+def source_files(path: Path) -> list[Path]:
+    """Return the files whose content is that of the records; UserError where there are none."""
+    require_table(path)
+    if path.is_file():
+        return [path]
+    files = [path / name for name in (_INFO, _STATE, _SPLITS) if (path / name).is_file()]
+    return files + sorted(file for end in ("parquet", "arrow") for file in path.rglob(f"*.{end}"))
+
+
+def read_rows(path: Path, split: str) -> list[Row]:
+    """Read the rows of a file, or of a folder: those of its split where it has that.
+
+    Raises UserError for what is no such file, naming it and the row.
+    """
+    require_table(path)
+    if path.is_dir():
+        rows = _read_folder(path, split)
+    elif path.suffix == ".parquet":
+        rows = _read_parquet([path])
+    elif path.suffix in (".jsonl", ".ndjson"):
+        rows = [(f"line {line}", row) for line, row in read_lines(path)]
+    else:
+        rows = [("", row) for row in _read_list(path)]
+    found = [
+        (f"record {number} of {path}" + (f", {where}" if where else ""), row)
+        for number, (where, row) in enumerate(rows)
+    ]
+    if not found:
+        raise UserError(f"{path} holds no records")
+    return found
+
+
+def _read_list(path: Path) -> list[Any]:
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        hint = "; a file of JSON lines must be named .jsonl" if "Extra data" in str(error) else ""
+        raise UserError(f"{path} is no JSON ({error}){hint}; gmma reads {KINDS}") from error
+    if isinstance(found, list):
+        return found
+    held = found if isinstance(found, Mapping) else {}
+    lists = [str(key) for key, value in held.items() if isinstance(value, list)]
+    raise UserError(
+        f"{path} holds a {type(found).__name__}, not a list of records"
+        + (f"; save what is under {lists[0]!r} as a file of its own" if lists else "")
+    )
+
+
+def _read_folder(path: Path, split: str) -> list[Row]:
+    kind, name = _kind_of_folder(path), own_split(path, split)
+    named = _named_splits(path)
+    name = named[0] if name is None and len(named) == 1 else name
+    if named and name is None:
+        raise UserError(
+            f"the folder {path} has the splits {', '.join(named)}, and not {split}; give the "
+            "folder or file of one split"
+        )
+    if kind == "splits":
+        return _read_saved(path / str(name))
+    if kind == "saved":
+        return _read_saved(path)
+    if kind == "tfds":
+        return [("", row) for row in _read_tfds(path, str(name))]
+    files = sorted(path.rglob("*.parquet"))
+    return _read_parquet([file for file in files if not named or _split_of(file, path) == name])
+
+
+def _read_parquet(files: list[Path]) -> list[Row]:
+    arrow = _import_arrow(files[0], "a Parquet file")
+    rows: list[Row] = []
+    for file in files:
+        try:
+            table = arrow.parquet.read_table(file)
+        except (arrow.ArrowException, OSError) as error:
+            raise UserError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
+        rows += [(f"row {row} of {file.name}", value) for row, value in enumerate(_plain(table))]
+    return rows
+
+
+def _read_saved(folder: Path) -> list[Row]:
+    """Read what `Dataset.save_to_disk` wrote: Arrow streams, listed in state.json."""
+    arrow = _import_arrow(folder, "a folder that datasets saved")
+    rows: list[Row] = []
+    try:
+        listed = json.loads(read_text(folder / _STATE))["_data_files"]
+        for file in (folder / str(entry["filename"]) for entry in listed):
+            with arrow.memory_map(str(file)) as content, arrow.ipc.open_stream(content) as stream:
+                rows += [("", value) for value in _plain(stream.read_all())]
+    except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{folder} is no whole folder of datasets ({type(error).__name__}: {error}); save it "
+            "again by save_to_disk"
+        ) from error
+    return rows
+
+
+def _plain(table: Any) -> list[dict[str, Any]]:
+    return table.to_pylist()
+
+
+def _import_arrow(path: Path, what: str) -> Any:
+    try:
+        import pyarrow
+        import pyarrow.ipc
+        import pyarrow.parquet
+    except ImportError as error:
+        raise UserError(
+            f"{path} is {what}, and reading it needs pyarrow: pip install 'gmma[parquet]'"
+        ) from error
+    return pyarrow
+
+
+def _read_tfds(path: Path, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the records of a prepared dataset, pictures as the bytes of their files."""
+    builder = tfds.builder_from_directory(str(path))
+    skipped = {
+        name: tfds.decode.SkipDecoding()
+        for name, feature in builder.info.features.items()
+        if isinstance(feature, tfds.features.Image)
+    }
+    for record in builder.as_data_source(split, decoders=skipped):
+        yield {
+            name: value if name in skipped else _decoded(value) for name, value in record.items()
+        }
+
+
+def _decoded(value: Any) -> Any:
+    """Convert texts to str and numbers to Python's; bytes that are no text stay bytes."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, Mapping):
+        return {name: _decoded(entry) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_decoded(entry) for entry in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    return value

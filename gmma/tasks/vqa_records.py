@@ -1,0 +1,277 @@
+"""The records of the task `vqa`: from any layout to a dataset on disk, in pixels."""
+
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from gmma.answers.math_text import find_answer, marks_answer
+from gmma.errors import UserError
+from gmma.images.frames import between
+from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
+from gmma.tasks.layouts import Keys, Laid, LayoutName, lay_out
+from gmma.tasks.manifest import FEATURES, TruthError, stored_form
+from gmma.tasks.pictures import check_picture, find_picture, name_in
+from gmma.tasks.records import (
+    fingerprint,
+    refuse_half_characters,
+    refuse_tags,
+    spell_value,
+)
+from gmma.tasks.splits import FilesConfig, PixelSize, drawn_split, require_kept
+from gmma.tasks.storage import SPLITS, Storage
+from gmma.tasks.tables import own_split, read_rows, source_files
+from gmma.tasks.truths import require_on_image
+from gmma.tasks.turns import find_key, split_response
+from gmma.tasks.visual import AskedConfig, bounds_of
+from gmma.text.prompt import IMAGE_MARK
+
+OWN_COLUMNS = frozenset(  # of an example, and what scoring adds
+    (
+        *("answer", "choices", "kind", "image_size", "pixels", "thought", "taught", "task"),
+        *("answers", "thoughts", "closed", "finished", "response_tokens", "question", "images"),
+        *("prompts", "completions", "id", "step"),
+    )
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaFiles(FilesConfig):
+    """Places of the records, their layout and units, and how they are split."""
+
+    layout: LayoutName = "auto"  # of a record (`gmma.tasks.layouts`); auto: the first that fits
+    # Numbers of a box: corners, or corner, width and height. None: xyxy, but where expressions
+    # stand beside a `bbox` it must be said, for both are in use there
+    order: Order | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaConfig(AskedConfig):
+    """Records of any layout, and the kind of their answers."""
+
+    name: Literal["vqa"] = "vqa"  # which task this is
+    kind: KindName = "text"  # of the answers (`gmma.tasks.kinds`)
+    records: VqaFiles = field(default_factory=VqaFiles)
+    keys: Keys = field(default_factory=Keys)
+    system: str | None = None  # the system prompt; None: the record's, or else the model family's
+    # How to answer, behind the question; None: gmma's words for the kind, where `explain` is all
+    instruction: str | None = None
+    # What `score` measures: a reward of gmma, or your own as module:function; "": the reward `vqa`
+    metric: str = ""
+    relative_tolerance: float = 0.0  # a number is right within this share of the true one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.relative_tolerance < 1:
+            raise UserError(
+                f"vqa: relative_tolerance is {self.relative_tolerance}; it must be within [0, 1)"
+            )
+        if self.augment.flip_rate:
+            raise UserError(
+                f"vqa: augment.flip_rate = {self.augment.flip_rate}, but a question of any kind "
+                "may be about text or sides, which a mirror changes; set it to 0"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VqaRecord:
+    """One record, its texts and paths checked; whether the answer is one of its kind is not."""
+
+    id: str
+    question: str
+    pictures: tuple[Path | bytes, ...]
+    laid: Laid
+    place: str  # what splits go by: its first picture, or its question
+
+
+def storage(config: VqaConfig, data_dir: Path) -> Storage:
+    """Describe the dataset on disk, named after the content of the files of the records."""
+    paths = dict.fromkeys(config.records.file_of(split) for split in SPLITS)
+    files = [file for path in paths for file in source_files(path)]
+    name = f"vqa_{fingerprint(config.records, config.keys, config.kind, *files)}"
+    read = functools.cache(functools.partial(read_records, config))
+
+    def records(split: str) -> Iterator[dict[str, Any]]:
+        columns = dict.fromkeys(key for every in SPLITS for r in read(every) for key in rest_of(r))
+        left_out: list[str] = []
+        for record in read(split):
+            try:
+                yield stored(record, config, columns)
+            except TruthError as error:
+                if config.records.wrong_truths == "refuse":
+                    raise
+                left_out.append(str(error))
+        if left_out:
+            print(
+                f"{split}: {len(left_out)} of {len(read(split))} records left out; the first: "
+                f"{left_out[0]}",
+                file=sys.stderr,
+            )
+
+    def pictures() -> Iterator[Path]:
+        for split in SPLITS:
+            for record in read(split):
+                yield from (file for file in record.pictures if isinstance(file, Path))
+
+    return Storage(
+        name="vqa",
+        directory=Path(data_dir) / name,
+        features=FEATURES,
+        records=records,
+        files=pictures,
+        description=__doc__ or "",
+    )
+
+
+def read_records(config: VqaConfig, split: str) -> list[VqaRecord]:
+    """Read a split's records in the order of its file. UserError naming a wrong record."""
+    files = config.records
+    own = [
+        name
+        for name in SPLITS[1:]
+        if getattr(files, name) is not None or own_split(files.train, name) is not None
+    ]
+    path = files.file_of(split)
+    rows = read_rows(path, split if split in own else "train")
+    folder = (path if path.is_dir() else path.parent) if files.images is None else files.images
+    records = [
+        check_record(laid, str(number), folder, config)
+        for number, (where, row) in enumerate(rows)
+        for laid in lay_out(row, where, files.layout, config.keys)
+    ]
+    kept = records
+    if split not in own:
+        kept = [r for r in records if drawn_split(files, r.place, own) == split]
+    require_kept(files, split, kept, len(records))
+    return kept
+
+
+def check_record(laid: Laid, number: str, folder: Path, config: VqaConfig) -> VqaRecord:
+    """Check a record's texts and find its pictures. UserError naming it and its key."""
+    refuse_half_characters([laid.question, laid.answer, laid.thought, laid.choices], laid.where)
+    outside = config.records.outside_images
+    pictures = tuple(
+        read_picture_value(folder, value, f"{laid.where}: image", outside) for value in laid.images
+    )
+    marks = laid.question.count(IMAGE_MARK)
+    if marks not in (0, len(pictures)):
+        raise UserError(
+            f"{laid.where}: the question says {IMAGE_MARK} {marks} times and the record has "
+            f"{len(pictures)} images; say it once for each or not at all, and see that "
+            "task.keys.images names the key of the images"
+        )
+    if laid.layout == "refcoco" and config.records.order is None:
+        raise UserError(
+            f"{laid.where} has expressions beside a bbox, which may be [x, y, width, height] or "
+            "[x1, y1, x2, y2]; say it by task.records.order = xywh or xyxy"
+        )
+    first = pictures[0] if pictures else laid.question.encode()
+    place = name_in(folder, first) if isinstance(first, Path) else hashlib.sha256(first).hexdigest()
+    return VqaRecord(
+        id=number if laid.id is None else str(laid.id),
+        question=laid.question,
+        pictures=pictures,
+        laid=laid,
+        place=place,
+    )
+
+
+def read_picture_value(folder: Path, value: Any, what: str, outside: Any) -> Path | bytes:
+    """Return a picture's bytes where the record holds them, or the file of its path."""
+    if isinstance(value, Mapping):
+        value = find_key(value, ["bytes", "path", "url"]).value
+    if isinstance(value, bytes):
+        return value
+    return find_picture(folder, value, what, outside)
+
+
+def rest_of(record: VqaRecord) -> dict[str, Any]:
+    """Return the keys that are no part of a record, as columns: what JSON can hold of them.
+
+    One that gmma's own column has the name of is called `record_NAME`.
+    """
+    kept = {}
+    for key, value in record.laid.rest.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError):  # bytes, dates: nothing that a reward compares
+            continue
+        kept[f"record_{key}" if key in OWN_COLUMNS else key] = value
+    return kept
+
+
+def stored(record: VqaRecord, config: VqaConfig, columns: Mapping[str, None]) -> dict[str, Any]:
+    """Return a record as it is stored, its truth in pixels. TruthError where that is wrong."""
+    laid = record.laid
+    sizes = [check_picture(file, laid.where) for file in record.pictures]
+    try:
+        choices = [] if laid.choices is None else read_choices(laid.choices)
+        thought, answer = solve(laid, config.kind)
+        truth = read_truth_of(answer, choices, sizes, config)
+    except UserError as error:
+        raise TruthError(f"{laid.where}: {error}") from None
+    question = record.question
+    return stored_form(
+        id=record.id,
+        question=list_choices(question, choices) if config.kind == "choice" else question,
+        answer={
+            "answer": truth,
+            "choices": choices,
+            "system": laid.system,
+            "rest": {**dict.fromkeys(columns), **rest_of(record)},
+        },
+        images=[f if isinstance(f, bytes) else f.read_bytes() for f in record.pictures],
+        thought=thought,
+    )
+
+
+def solve(laid: Laid, kind: str) -> tuple[str, Any]:
+    """Return a record's reasoning trace, "" for none, and its answer.
+
+    Both may stand in one text: between tags, or for numbers and choices a solution that marks its
+    result. UserError for a solution that marks none, and for a trace that is no text.
+    """
+    thought, answer = laid.thought, laid.answer
+    if not isinstance(thought, str):
+        raise UserError(f"the thought is {spell_value(thought)}, a {type(thought).__name__}")
+    if isinstance(answer, str):
+        before, answer = split_response(answer)
+        if not before and kind in ("number", "choice"):
+            solution = answer
+            if marks_answer(solution):
+                before = solution.partition("####")[0].strip() if "####" in solution else solution
+                answer = find_answer(solution)
+                before = "" if before == answer else before
+            elif laid.solved and " " in solution.strip():
+                raise UserError(
+                    "the solution marks no result (\\boxed{…}, ####), and its whole text is none: "
+                    f"{spell_value(solution)}; name the result's key by task.keys.answer"
+                )
+        thought = thought or before
+    thought, inside = split_response(thought) if thought.strip() else ("", "")
+    thought = thought or inside
+    return refuse_tags(thought, "the thought"), answer
+
+
+def read_truth_of(
+    answer: Any, choices: Sequence[str], sizes: Sequence[PixelSize], config: VqaConfig
+) -> Any:
+    """Return the truth of a record's answer, in pixels of its first image; UserError if wrong."""
+    kind, files = KINDS[config.kind], config.records
+    truth = kind.read(answer, files.order or "xyxy", choices)
+    if kind.move is None:
+        return truth
+    if not sizes:
+        raise UserError(
+            f"the record has no image, and its answer is a {config.kind} on one; task.keys.images "
+            "can name the key"
+        )
+    units = between(files.frame_size(sizes[0]), sizes[0])
+    truth = kind.move(truth, units)
+    if (bounds := bounds_of(kind.corners(truth))) is not None:
+        require_on_image(bounds, sizes[0], units, files.frame, answer)
+    return truth

@@ -1,0 +1,406 @@
+"""Files of records in the layouts that people have, each made in a folder with its pictures.
+
+`READ` are files with what their first record says; `BROKEN` are files with what a refusal says.
+"""
+
+import io
+import json
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from gmma.tasks.layouts import Keys
+from gmma.tasks.storage import Storage, encode_png, prepare
+
+SIDES = (60, 40)
+
+
+def picture(number):
+    """A picture that its number tells from others."""
+    return np.full((SIDES[1], SIDES[0], 3), 10 * number, np.uint8)
+
+
+def png(number):
+    return encode_png(picture(number)).getvalue()
+
+
+class Case(NamedTuple):
+    """A file, the config that reads it, and what its first record is."""
+
+    write: Any  # folder → path
+    fields: dict
+    question: str
+    images: tuple[int, ...]  # numbers of its pictures
+    answer: Any  # in pixels
+    thought: str = ""
+    system: str = ""
+    choices: tuple[str, ...] = ()
+    rest: tuple = ()  # of keys and values
+
+
+def rows(*listed, name="mine.json"):
+    """Write rows as JSON or JSON lines."""
+
+    def write(folder):
+        path = folder / name
+        if name.endswith(".jsonl"):
+            path.write_text("".join(json.dumps(row) + "\n" for row in listed))
+        else:
+            path.write_text(json.dumps(listed))
+        return path
+
+    return write
+
+
+def parquet(*listed, name="mine.parquet"):
+    def write(folder):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(list(listed)), folder / name)
+        return folder / name.split("/")[0]
+
+    return write
+
+
+def saved(*listed, splits=()):
+    """As `save_to_disk` of `datasets` leaves a dataset, or several as splits."""
+
+    def write(folder):
+        import pyarrow as pa
+
+        home = folder / "saved"
+        for split in splits or ("",):
+            own = home / split
+            own.mkdir(parents=True)
+            table = pa.Table.from_pylist(list(listed))
+            with (
+                pa.OSFile(str(own / "data-00000-of-00001.arrow"), "wb") as sink,
+                pa.ipc.new_stream(sink, table.schema) as stream,
+            ):
+                stream.write_table(table)
+            files = [{"filename": "data-00000-of-00001.arrow"}]
+            (own / "state.json").write_text(json.dumps({"_data_files": files, "_split": None}))
+            (own / "dataset_info.json").write_text("{}")
+        if splits:
+            (home / "dataset_dict.json").write_text(json.dumps({"splits": list(splits)}))
+        return home
+
+    return write
+
+
+def prepared(folder):
+    """As TFDS prepares a dataset with pictures."""
+    features = {
+        "question": tfds.features.Text(),
+        "answer": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(None, None, 3)),
+    }
+
+    def records(split):
+        for number in range(4):
+            yield {"question": "Who?", "answer": "me", "image": io.BytesIO(png(number))}
+
+    storage = Storage(name="who", directory=folder / "tfds", features=features, records=records)
+    return prepare(storage)
+
+
+HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
+PARTS = [
+    {"type": "image", "image": "1.png"},
+    {"type": "text", "text": "or "},
+    {"type": "image", "image": "0.png"},
+    {"type": "text", "text": "?"},
+]
+BOX = {"kind": "box"}
+READ = {
+    "plain": Case(
+        rows({"question": "Why?", "answer": "so", "image": "1.png", "level": 3}),
+        {},
+        *("Why?", (1,), ["so"]),
+        rest=(("level", 3),),
+    ),
+    "no_image": Case(
+        rows({"question": "2 + 2?", "answer": 4}), {"kind": "number"}, "2 + 2?", (), "4"
+    ),
+    "accepted_texts": Case(
+        rows({"query": "Say", "answers": ["a", 7], "images": []}, name="mine.jsonl"),
+        {},
+        *("Say", (), ["a", "7"]),
+    ),
+    "own_keys": Case(
+        rows({"q": "Why?", "truth": {"said": "so"}, "shots": ["0.png", "1.png"], "why": "hm"}),
+        {"keys": Keys(question="q", answer="truth.said", images="shots", thought="why")},
+        *("Why?", (0, 1), ["so"], "hm"),
+    ),
+    "llava": Case(
+        rows(
+            {"id": "x", "image": "1.png", "conversations": [HUMAN, {"from": "gpt", "value": "cup"}]}
+        ),
+        {},
+        *("<image>\nWhat is it?", (1,), ["cup"]),
+    ),
+    "vlm_r1": Case(
+        rows(
+            {
+                "image": ["0.png"],
+                "conversations": [
+                    {"from": "human", "value": "<image>Where?"},
+                    {"from": "gpt", "value": "<think>there</think><answer>[3, 4, 30, 20]</answer>"},
+                ],
+            }
+        ),
+        BOX,
+        *("<image>Where?", (0,), [3, 4, 30, 20], "there"),
+    ),
+    "swift": Case(
+        rows(
+            {
+                "messages": [
+                    {"role": "system", "content": "Be brief."},
+                    {"role": "user", "content": "<image>How many?"},
+                ],
+                "images": [{"path": "1.png", "bytes": None}],
+                "solution": "Two and one.\n#### 3",
+            }
+        ),
+        {"kind": "number"},
+        *("<image>How many?", (1,), "3", "Two and one.", "Be brief."),
+    ),
+    "parts": Case(
+        rows({"messages": [{"role": "user", "content": PARTS}], "answer": "both"}),
+        {},
+        *("<image>or <image>?", (1, 0), ["both"]),
+    ),
+    "trl": Case(
+        rows(
+            {
+                "prompt": [{"role": "user", "content": [{"type": "image"}, PARTS[1]]}],
+                "image": "1.png",
+                "completion": [{"role": "assistant", "content": "yes"}],
+            }
+        ),
+        {},
+        *("<image>or ", (1,), ["yes"]),
+    ),
+    "verl": Case(
+        rows(
+            {
+                "prompt": [{"role": "user", "content": "1 + 1?"}],
+                "reward_model": {"style": "rule", "ground_truth": "2"},
+                "data_source": "sums",
+            }
+        ),
+        {"kind": "number"},
+        *("1 + 1?", (), "2"),
+        rest=(
+            ("data_source", "sums"),
+            ("reward_model", {"style": "rule", "ground_truth": "2"}),
+        ),
+    ),
+    "geometry3k": Case(
+        rows({"problem": "<image>Find x.", "images": ["0.png"], "answer": "2 \\sqrt { 221 }"}),
+        {"kind": "number"},
+        *("<image>Find x.", (0,), "2 \\sqrt { 221 }"),
+    ),
+    "open_r1": Case(
+        rows({"problem": "1/2 of 1/2?", "solution": "It is $\\boxed{\\frac14}$."}),
+        {"kind": "number"},
+        *("1/2 of 1/2?", (), "\\frac14", "It is $\\boxed{\\frac14}$."),
+    ),
+    "choice_of_texts": Case(
+        rows({"question": "Which?", "choices": ["cat", "dog"], "answer": 1, "image": "0.png"}),
+        {"kind": "choice"},
+        *("Which?\nA. cat\nB. dog\n", (0,), "B"),
+        choices=("cat", "dog"),
+    ),
+    "choice_of_columns": Case(
+        rows({"question": "Which?", "A": "cat", "B": "dog", "C": "", "answer": "dog"}),
+        {"kind": "choice"},
+        *("Which?\nA. cat\nB. dog\n", (), "B"),
+        choices=("cat", "dog"),
+    ),
+    "refcoco_xywh": Case(
+        rows({"sentences": [{"sent": "left cup"}], "bbox": [3, 4, 27, 16], "file_name": "1.png"}),
+        {**BOX, "order": "xywh"},
+        *("Find this object in the image: left cup.", (1,), [3, 4, 30, 20]),
+    ),
+    "refcoco_unit": Case(
+        rows({"expression": "cup.", "bbox": [0.05, 0.1, 0.5, 0.5], "image": "1.png"}),
+        {**BOX, "order": "xyxy", "frame": "unit"},
+        *("Find this object in the image: cup.", (1,), [3, 4, 30, 20]),
+    ),
+    "boxes_of_a_thousand": Case(
+        rows(
+            {
+                "question": "Cups?",
+                "answer": '```json\n[{"bbox_2d": [50, 100, 500, 500], "label": "cup"}]\n```',
+                "image": "0.png",
+            }
+        ),
+        {"kind": "boxes", "frame": "thousandths"},
+        *("Cups?", (0,), [[3, 4, 30, 20]]),
+    ),
+    "points": Case(
+        rows({"question": "Point.", "answer": [{"x": 50, "y": 25}], "image": "0.png"}),
+        {"kind": "points", "frame": "thousandths"},
+        *("Point.", (0,), [[3, 1]]),
+    ),
+    "parquet": Case(
+        parquet({"problem": "Who?", "answer": "me", "images": [{"bytes": png(1), "path": None}]}),
+        {},
+        *("Who?", (1,), ["me"]),
+    ),
+    "parquet_folder": Case(
+        parquet(
+            {"question": "Who?", "answer": "me", "image": {"bytes": png(0), "path": "x"}},
+            name="hub/data/train-00000-of-00001.parquet",
+        ),
+        {},
+        *("Who?", (0,), ["me"]),
+    ),
+    "datasets": Case(
+        saved({"question": "Who?", "answer": "me", "image": {"bytes": png(1), "path": None}}),
+        {},
+        *("Who?", (1,), ["me"]),
+    ),
+    "datasets_splits": Case(
+        saved({"question": "Who?", "answer": "me"}, splits=("train", "validation", "test")),
+        {},
+        *("Who?", (), ["me"]),
+    ),
+    "tfds": Case(prepared, {}, "Who?", (0,), ["me"]),
+}
+
+
+def plain(**fields):
+    """A record that is right but for these fields."""
+    return {"question": "Where?", "answer": [3, 4, 30, 20], "image": "0.png"} | fields
+
+
+def third(bad, good=None):
+    """Three records that are right and one that is not."""
+    return rows(*[good or plain()] * 3, bad)
+
+
+def said(*contents):
+    """A conversation, the user first."""
+    roles = ("user", "assistant") * len(contents)
+    turns = [{"role": r, "content": c} for r, c in zip(roles, contents, strict=False)]
+    return {"messages": turns}
+
+
+BROKEN = {
+    "unknown": (third({"qestion": "?", "anwser": 1}), {}, ["qestion, anwser", "nearest layout"]),
+    "misspelt": (
+        third({"qestion": "?", "answer": 1}),
+        {},
+        ["nearest layout is plain", "no question", "task.keys.question = qestion"],
+    ),
+    "no_answer": (
+        third({"conversations": [HUMAN], "image": "0.png"}),
+        {},
+        ["conversations has no turn of the assistant", "no answer", "task.keys.answer"],
+    ),
+    "two_questions": (third(said("a", "b", "c", "d")), {}, ["2 turns of the user", "exchange"]),
+    "a_role": (
+        third({"messages": [{"role": "tool", "content": "x"}], "answer": 1}),
+        {},
+        ["turn 0", "role tool", "system, user or assistant"],
+    ),
+    "a_part": (
+        third(said([{"type": "video", "video": "x.mp4"}], "x")),
+        {},
+        ["turn 0", "video", "text and image"],
+    ),
+    "marks": (third(plain(question="<image> or <image>?")), {}, ["<image> 2 times", "1 images"]),
+    "marks_alone": (
+        third({"question": "<image>?", "answer": [1, 2, 3, 4], "shot": "0.png"}),
+        {},
+        ["<image> 1 times", "0 images", "task.keys.images"],
+    ),
+    "blank": (third(plain(question=" ")), {}, ["question is blank"]),
+    "missing_picture": (third(plain(image="7.png")), {}, ["image: no file", "7.png"]),
+    "url": (third(plain(image="https://a.org/0.png")), {}, ["an address", "fetch the file"]),
+    "half_a_picture": (third(plain(image="half.png")), {}, ["half.png is no whole picture"]),
+    "no_picture": (
+        third({"question": "?", "answer": [1, 2, 3, 4]}),
+        {},
+        ["no image", "box", "task.keys.images"],
+    ),
+    "no_box": (third(plain(answer="the cup")), {}, ["the cup", "no box of four numbers"]),
+    "order": (
+        third(plain(answer=[30, 20, 10, 10])),
+        {},
+        ["[x, y, width, height]", "task.records.order"],
+    ),
+    "off": (third(plain(answer=[3, 4, 700, 20])), {}, ["outside", "60 x 40", "thousandths"]),
+    "units": (third(plain(answer=[0.1, 0.2, 0.3, 0.4])), {}, ["frame = unit"]),
+    "refcoco": (
+        third({"expression": "cup", "bbox": [1, 2, 3, 4], "image": "0.png"}),
+        {},
+        ["may be [x, y, width, height] or", "task.records.order = xywh"],
+    ),
+    "labels": (
+        third(
+            plain(answer=[{"box": [1, 2, 3, 4], "label": name} for name in "ab"]),
+            plain(answer=[[1, 2, 3, 4]]),
+        ),
+        {"kind": "boxes"},
+        ["labels", "task detection"],
+    ),
+    "choice": (
+        third(plain(answer="bird", choices=["cat", "dog"]), plain(answer="B", choices=["a", "b"])),
+        {"kind": "choice"},
+        ['"bird" is none of the choices', "letter"],
+    ),
+    "one_choice": (
+        third(plain(answer="A", choices=["cat"]), plain(answer="B", choices=["a", "b"])),
+        {"kind": "choice"},
+        ["2 to 26 texts"],
+    ),
+    "number": (
+        third(plain(answer=[1]), plain(answer=1)),
+        {"kind": "number"},
+        ["the answer is a list, not a string"],
+    ),
+    "words": (
+        third(plain(answer="many"), plain(answer="twelve")),
+        {"kind": "number"},
+        ['"many" is no number and no expression'],
+    ),
+    "no_result": (
+        third({"problem": "?", "solution": "We do not know it"}, plain(answer="1")),
+        {"kind": "number"},
+        ["marks no result", "task.keys.answer"],
+    ),
+    "null": (
+        third(plain(answer=[None]), plain(answer="so")),
+        {"kind": "text"},
+        ["answer is a NoneType"],
+    ),
+    "tag": (
+        third(plain(answer="a</answer>b"), plain(answer="so")),
+        {"kind": "text"},
+        ["holds the tag </answer>"],
+    ),
+    "no_object": (third(7), {}, ["is a int, not an object"]),
+}
+BROKEN_FILES = {
+    "not_json": ("mine.json", b'{"a": 1}\n{"a": 2}', ["no JSON", "named .jsonl"]),
+    "an_object": ("mine.json", b'{"data": [1]}', ["holds a dict", "under 'data'"]),
+    "empty": ("mine.json", b"[]", ["holds no records"]),
+    "a_line": ("mine.jsonl", b'{"question": "?", "answer": 1}\n{"q', ["line 2", "no JSON"]),
+    "no_parquet": ("mine.parquet", b"PAR1", ["no whole Parquet file"]),
+    "no_text": ("mine.json", b"\xff\xfe[\0", ["UTF-16"]),
+}
+
+
+def write_pictures(folder):
+    """Pictures 0.png and 1.png, and half.png, which is cut."""
+    for number in (0, 1):
+        Image.fromarray(picture(number)).save(folder / f"{number}.png")
+    (folder / "half.png").write_bytes(png(0)[:60])
