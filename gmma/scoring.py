@@ -171,14 +171,15 @@ def reward_columns(
 ) -> dict[str, Sequence[Any]]:
     """Return what rewards get by keyword, one entry an answer; `examples` holds one an answer, too.
 
-    Every column of the record; `question`, `images` and `id`, unless the record has such a column;
-    `step` and `steps`; and of the answer: `closed` (the thought closed by itself), `finished` (the
-    answer is well formed), `response_tokens` (of thought and answer), `response` (all that the
-    policy wrote behind `<think>`, as text) and `completion_ids` (as tokens). Raises UserError where
-    a record has a column that is said of the answer.
+    Every column of the record, None where it lacks one of another's; `question`, `images` and `id`,
+    unless the record has such a column; `step` and `steps`; and of the answer: `closed` (the
+    thought closed by itself), `finished` (the answer is well formed), `response_tokens` (of thought
+    and answer), `response` (all that the policy wrote behind `<think>`, as text) and
+    `completion_ids` (as tokens). Raises UserError where a record has a column that is said of the
+    answer.
     """
-    names = examples[0].columns.keys()
-    if taken := sorted(names & set(OF_ANSWERS)):
+    names = dict.fromkeys(name for example in examples for name in example.columns)
+    if taken := sorted(names.keys() & set(OF_ANSWERS)):
         raise UserError(
             f"the records have the column {', '.join(taken)}, which gmma says of each answer; "
             "rename it"
@@ -188,7 +189,7 @@ def reward_columns(
         "images": [example.images for example in examples],
         "id": [example.id for example in examples],
     }
-    own = {name: [example.columns[name] for example in examples] for name in names}
+    own = {name: [example.columns.get(name) for example in examples] for name in names}
     of_run = {"step": [step] * len(examples), "steps": [steps] * len(examples)}
     return {**of_records, **own, **of_answers, **of_run}
 

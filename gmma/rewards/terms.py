@@ -101,12 +101,16 @@ class Reads(NamedTuple):
 
 
 def columns_read(term: RewardTerm, reward: Reward) -> Reads:
-    """Return the columns that a term's function takes. Of gmma's own, only what they name."""
+    """Return the columns that a term's function takes.
+
+    Of gmma's own, only what they name, and no option: a record may well have a key `reading`.
+    """
     parameters = inspect.signature(reward).parameters.values()
-    return Reads(
-        names=frozenset(one.name for one in parameters),
-        rest=term.name not in REWARDS and any(one.kind is one.VAR_KEYWORD for one in parameters),
-    )
+    names = frozenset(one.name for one in parameters)
+    if term.name not in REWARDS:
+        return Reads(names=names, rest=any(one.kind is one.VAR_KEYWORD for one in parameters))
+    options = {one.name for one in parameters if isinstance(one.default, str | int | float)}
+    return Reads(names=names - options - {"try_seconds"}, rest=False)
 
 
 def takes_time_limit(reward: Reward) -> bool:

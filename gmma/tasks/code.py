@@ -10,6 +10,7 @@ thought of a demonstration is ours, since the records have no reasoning: the sig
 question does not spell out.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from gmma.tasks.configs import TaskConfig
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
-from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_record_file
+from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_record_file, spell_columns
 from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
@@ -141,8 +142,11 @@ def storage(config: CodeConfig, data_dir: Path) -> Storage:
     name = f"code_{fingerprint(config.train_path, config.test_path, *bounds)}"
 
     def records(split: str) -> Iterator[dict[str, Any]]:
-        for index, exercise in enumerate(read_exercises(config)[split]):
-            yield {"id": f"{split}/{index}", **exercise._asdict()}
+        splits = read_exercises(config)
+        every = (exercise.others for exercises in splits.values() for exercise in exercises)
+        others = spell_columns([exercise.others for exercise in splits[split]], every)
+        for index, exercise in enumerate(splits[split]):
+            yield {"id": f"{split}/{index}", **exercise._asdict(), "others": others[index]}
 
     texts = {field: tfds.features.Text() for field in ("id", *Exercise._fields)}
     return Storage(
@@ -150,6 +154,7 @@ def storage(config: CodeConfig, data_dir: Path) -> Storage:
         directory=Path(data_dir) / name,
         features={**texts, "tests": tfds.features.Sequence(tfds.features.Text())},
         records=records,
+        version="1.1.0",  # all keys of a record are kept
         description=__doc__ or "",
     )
 
@@ -185,6 +190,7 @@ class _Source:
             question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
             images=(),
             columns={
+                **json.loads(record["others"].decode()),
                 **texts,
                 "answer": record["solution"].decode(),
                 "prompt": question,
@@ -198,7 +204,7 @@ def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
     """Open random access to a split; raises UserError on an unknown split or before `build`.
 
     Columns: `tests`, `setup` and `prompt` as the reward `code` reads them, the reference solution
-    `answer`, and the `signature` of its function.
+    `answer`, the `signature` of its function, and the keys of the record that are none of these.
     """
     return _Source(config, read_split(storage(config, data_dir), split))
 

@@ -6,11 +6,21 @@ HumanEval's prompt everything above the function, its imports and helpers, is se
 
 import ast
 import warnings
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from gmma.errors import UserError
-from gmma.tasks.records import RawRecord, place_of, require_text, spell_value
+from gmma.tasks.records import (
+    RawRecord,
+    other_columns,
+    place_of,
+    require_text,
+    spell_value,
+)
 
+_READ_OF_MBPP = ("text", "code", "test_list", "test_setup_code", "challenge_test_list")
+_READ_OF_HUMANEVAL = ("prompt", "canonical_solution", "test", "entry_point")
+_WRITTEN = ("setup", "signature", "answer", "tests")  # columns that the task makes itself
 _FIELDS = (
     "MBPP (task_id, text, code, test_list, test_setup_code) and HumanEval (task_id, prompt, "
     "canonical_solution, test, entry_point)"
@@ -25,6 +35,7 @@ class Exercise(NamedTuple):
     tests: tuple[str, ...]
     solution: str
     signature: str  # of the function that the tests call
+    others: Mapping[str, Any]  # keys of the record that are no part of the exercise
 
 
 def read_exercise(record: RawRecord, shown_tests: int) -> Exercise:
@@ -32,9 +43,9 @@ def read_exercise(record: RawRecord, shown_tests: int) -> Exercise:
     where = f"code: {place_of(record)}"
     if pictures := sorted({"image", "images"} & record.keys()):
         raise UserError(f"{where} has {pictures[0]}, which this task does not show; use task math")
-    if {"text", "code", "test_list", "test_setup_code"} <= record.keys():
+    if set(_READ_OF_MBPP[:4]) <= record.keys():
         return _read_mbpp(record, shown_tests, where)
-    if {"prompt", "canonical_solution", "test", "entry_point"} <= record.keys():
+    if set(_READ_OF_HUMANEVAL) <= record.keys():
         return _read_humaneval(record, where)
     raise UserError(f"{where} has the fields {', '.join(record)}; known are {_FIELDS}")
 
@@ -62,6 +73,7 @@ def _read_mbpp(record: RawRecord, shown_tests: int, where: str) -> Exercise:
         tests=tuple(tests),
         solution=solution,
         signature=_signature(solution, called_names(tests[0]), where),
+        others=other_columns(record, (*_READ_OF_MBPP, *_WRITTEN)),
     )
 
 
@@ -73,10 +85,7 @@ def _list_of(record: RawRecord, key: str, where: str) -> list[Any]:
 
 
 def _read_humaneval(record: RawRecord, where: str) -> Exercise:
-    said = {
-        key: require_text(record[key], f"{where}: {key}")
-        for key in ("prompt", "canonical_solution", "test", "entry_point")
-    }
+    said = {key: require_text(record[key], f"{where}: {key}") for key in _READ_OF_HUMANEVAL}
     prompt, entry = _clean(said["prompt"]), said["entry_point"]
     above, _, head = ("\n" + prompt).rpartition(f"\ndef {entry}(")
     solution = f"def {entry}({head}\n{_clean(said['canonical_solution'], strip=False)}".rstrip()
@@ -86,6 +95,7 @@ def _read_humaneval(record: RawRecord, where: str) -> Exercise:
         tests=(f"{_clean(said['test'])}\ncheck({entry})",),
         solution=solution,
         signature=_signature(solution, {entry}, where),
+        others=other_columns(record, (*_READ_OF_HUMANEVAL, *_WRITTEN)),
     )
 
 

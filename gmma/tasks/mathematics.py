@@ -12,10 +12,12 @@ GSM8K's without its `<<48/2=24>>` marks, MATH's with its `\\boxed{…}`, SVAMP's
 """
 
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -36,12 +38,14 @@ from gmma.tasks.records import (
     RawRecord,
     fingerprint,
     hold_out,
+    other_columns,
     place_of,
     read_number,
     read_record_file,
     read_trace,
     refuse_tags,
     require_text,
+    spell_columns,
     spell_value,
 )
 from gmma.tasks.storage import (
@@ -56,9 +60,12 @@ from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
 from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
+_STORED_TEXTS = ("id", "question", "thought", "answer", "others")
 _HOW_TO_ANSWER = "Think step by step, then answer with the final result alone."
 _CALCULATOR = re.compile(r"<<[^<>]*>>")
 _DECIMAL_ZERO = re.compile(r"(\d+)\.0\b")
+_READ = ("question", "problem", "answer", "solution", "thought", "image", "images")
+_READ_OF_SVAMP = ("Body", "Question", "Equation", "Answer")
 _FIELDS = (
     "GSM8K (question, answer with ####), MATH (problem, solution), SVAMP (Body, Question, "
     "Equation, Answer), or question or problem with answer, and perhaps thought or solution"
@@ -101,6 +108,7 @@ class Problem(NamedTuple):
     thought: str
     answer: str
     images: tuple[Path, ...] = ()
+    others: Mapping[str, Any] = MappingProxyType({})  # keys that are no part of the problem
 
 
 def read_problem(record: RawRecord) -> Problem:
@@ -110,7 +118,7 @@ def read_problem(record: RawRecord) -> Problem:
     for a text that holds a tag.
     """
     where = f"math: {place_of(record)}"
-    if {"Body", "Question", "Equation", "Answer"} <= record.keys():
+    if set(_READ_OF_SVAMP) <= record.keys():
         return _read_svamp(record, where)
     named = [key for key in ("question", "problem") if key in record]
     if len(named) != 1 or not ({"answer", "solution"} & record.keys()):
@@ -213,7 +221,10 @@ def _question(problem: Problem) -> str:
 
 def _read_fitting(config: MathConfig, path: Path, split: str) -> list[Problem]:
     problems = [
-        read_problem(record)._replace(images=find_images(config, record, path))
+        read_problem(record)._replace(
+            images=find_images(config, record, path),
+            others=other_columns(record, (*_READ, *_READ_OF_SVAMP)),
+        )
         for record in read_record_file(path, split)
     ]
     return [problem for problem in problems if _within(config.longest_question, problem.question)]
@@ -230,20 +241,24 @@ def storage(config: MathConfig, data_dir: Path) -> Storage:
     name = f"math_{fingerprint(config.train_path, config.test_path, *bounds, *places)}"
 
     def records(split: str) -> Iterator[dict[str, Any]]:
-        for index, problem in enumerate(read_problems(config)[split]):
+        splits = read_problems(config)
+        every = (problem.others for problems in splits.values() for problem in problems)
+        others = spell_columns([problem.others for problem in splits[split]], every)
+        for index, problem in enumerate(splits[split]):
             name = f"{split}/{index}"
             pictures = [read_picture(path, f"math: {name}") for path in problem.images]
-            yield {"id": name, **problem._asdict(), "images": pictures}
+            stored = {"images": pictures, "others": others[index]}
+            yield {"id": name, **problem._asdict(), **stored}
 
     return Storage(
         name="math",
         directory=Path(data_dir) / name,
         features={
-            **{field: tfds.features.Text() for field in ("id", "question", "thought", "answer")},
+            **{field: tfds.features.Text() for field in _STORED_TEXTS},
             "images": tfds.features.Sequence(tfds.features.Text()),  # the bytes of their files
         },
         records=records,
-        version="1.1.0",  # what is the truth, and what is refused, has changed
+        version="1.2.0",  # all keys of a record are kept
         description=__doc__ or "",
     )
 
@@ -279,7 +294,11 @@ class _Source:
         return Example(
             question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
             images=tuple(rgb_array(Image.open(io.BytesIO(data))) for data in pictures),
-            columns={"answer": record["answer"], "solution": record["thought"]},
+            columns={
+                **json.loads(record["others"]),
+                "answer": record["answer"],
+                "solution": record["thought"],
+            },
             id=record["id"],
         )
 
@@ -287,7 +306,8 @@ class _Source:
 def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
     """Open random access to a split; raises UserError on an unknown split or before `build`.
 
-    Columns: `answer`, the final result, and `solution`, the thought that leads there, perhaps "".
+    Columns: `answer`, the final result, `solution`, the thought that leads there, perhaps "", and
+    the keys of the record that are none of these (`other_columns`).
     """
     return _Source(config, read_split(storage(config, data_dir), split))
 

@@ -9,7 +9,7 @@ fingerprint of the files, so that a changed file is never mistaken for the old o
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
+from gmma.rewards.terms import RESERVED
 from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN, THINK_CLOSE, THINK_OPEN
 
 RawRecord = Mapping[str, Any]
@@ -201,6 +202,40 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
     elif isinstance(value, list):
         for entry in value:
             yield from _texts(entry, name)
+
+
+def other_columns(record: RawRecord, read: Iterable[str]) -> dict[str, Any]:
+    """Return the keys of a record that its task does not read, as columns for rewards.
+
+    One that has the name of what gmma gives to rewards itself is called `record_NAME`; what JSON
+    cannot hold, as bytes, is left out.
+    """
+    taken = set(read)
+    found = {}
+    for key, value in record.items():
+        if key not in taken and _is_json(value):
+            found[f"record_{key}" if key in RESERVED else key] = value
+    return found
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def spell_columns(
+    own: Sequence[Mapping[str, Any]], every: Iterable[Mapping[str, Any]]
+) -> list[str]:
+    """Spell each record's other columns as JSON, with null for those that only others have.
+
+    >>> spell_columns([{"a": 1}], [{"a": 1}, {"b": 2}])
+    ['{"a": 1, "b": null}']
+    """
+    names = dict.fromkeys(name for columns in every for name in columns)
+    return [json.dumps({**names, **columns}, ensure_ascii=False) for columns in own]
 
 
 def _read_tfds(path: Path, split: str) -> Iterator[RawRecord]:

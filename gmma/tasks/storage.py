@@ -229,6 +229,8 @@ def _find_content(storage: Storage) -> Content:
         for number in range(len(rows)):
             record = rows[number]
             for name in sorted(record):
+                if name == "others" and record[name] == b"{}":  # as before there were any
+                    continue
                 digest.update(name.encode() + b"\0")
                 _feed(digest.update, record[name])
             if record.get("thought"):

@@ -232,6 +232,12 @@ def test_a_wrong_guess_says_how_the_function_was_called():
         check_rewards(scorer, ["7"] * 3, thoughts=[""] * 3, columns=columns_of({}))
 
 
+def test_a_key_with_the_name_of_an_option_is_no_option_of_gmmas_own():
+    """A record of a reading test has a key `reading`; the reward's own option keeps its default."""
+    columns = {"answer": ["7", "7", "8"], "reading": ["a", "b", "c"], "relative_tolerance": [9] * 3}
+    assert values(RewardTerm("math"), columns) == [1, 1, 0]
+
+
 def test_gmmas_own_have_neither_signature_nor_batch():
     for given in ({"signature": "trl"}, {"batch": 2}):
         with pytest.raises(UserError, match="reward 'exact' is gmma's own"):

@@ -69,6 +69,14 @@ def examples_of(config, data_dir, split):
     return [found[row] for row in range(len(found))]
 
 
+def test_every_other_key_of_a_record_is_a_column(config, data_dir):
+    (first, *_), (last, *_) = (examples_of(config, data_dir, s) for s in ("train", "test"))
+    assert first.columns["task_id"] == 601
+    assert last.columns["task_id"] == "HumanEval/0"
+    made = {"answer", "prompt", "tests", "setup", "signature"}
+    assert first.columns.keys() == last.columns.keys() == {"task_id", *made}
+
+
 def test_both_released_forms_are_read():
     mbpp = read_exercise(MBPP[0], 2)
     assert mbpp.question.splitlines() == [

@@ -18,9 +18,11 @@ from gmma.tasks.mathematics import (
     metrics,
     read_problem,
     source,
+    storage,
     term_options,
     tokenizer_path,
 )
+from gmma.tasks.storage import prepare
 from gmma.text.prompt import answer_text, prompt_text, thought_text
 from gmma.text.tokenizer import load_sentencepiece
 
@@ -62,6 +64,41 @@ def test_every_released_form_is_read():
     assert [read_problem(record).thought for record in PLAIN] == ["", "half"]
     with pytest.raises(UserError, match="a record has the fields text, label; known are GSM8K"):
         read_problem({"text": "?", "label": 1})
+
+
+def test_every_other_key_of_a_record_is_a_column(config, data_dir, tmp_path):
+    """None where only others have it; a name that gmma gives itself has a prefix."""
+    (math, svamp) = (e.columns for e in examples_of(config, data_dir, "test"))
+    assert math == {
+        "answer": r"\frac{1}{4}",
+        "solution": MATH[0]["solution"],
+        "level": "Level 1",
+        "type": "Prealgebra",
+    }
+    assert svamp.keys() == math.keys()
+    assert (svamp["level"], svamp["type"]) == (None, None)
+    rows = [{"question": f"{n}?", "answer": n, "step": n, "tags": ["é", None]} for n in range(3)]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    own = MathConfig(train_path=path, test_path=None, held_out=1)
+    prepare(storage(own, tmp_path))
+    (example,) = examples_of(own, tmp_path, "train")
+    number = int(example.columns["answer"])
+    assert example.columns["record_step"] == number
+    assert example.columns["tags"] == ["é", None]
+    assert "step" not in example.columns
+
+
+def test_a_run_of_records_without_other_keys_resumes(tmp_path):
+    """The hash of such records is the one from before the others were kept."""
+    rows = [{"question": f"{n} + 1?", "answer": f"so #### {n + 1}"} for n in range(6)]
+    hashes = []
+    for name, first in (("plain", rows[0]), ("other", rows[0] | {"level": 3})):
+        path = write_jsonl(tmp_path / f"{name}.jsonl", [first, *rows[1:]])
+        own = MathConfig(train_path=path, test_path=None, held_out=1)
+        prepare(storage(own, tmp_path))
+        hashes.append(TASK.content(own, tmp_path))
+    assert hashes[0] == "f7d59b8f990e78fa14c08162935d6df80828a96a703b5d260acc9cd14a2025b6"
+    assert hashes[1] != hashes[0]
 
 
 def test_splits_are_whole_and_share_no_question(config, data_dir):
