@@ -88,7 +88,12 @@ WRONG_OPTIONS = [
     ("--rl.microbatches 3", "batch_prompts = 8 is not divisible by microbatches = 3"),
     ("--evaluation.batch-prompts 6", "evaluation.batch_prompts = 6", "8 devices"),
     ("--mesh.data 3", "mesh (data, fsdp, tensor) = (3, 1, 1)", "8 devices"),
-    ("--tree.prompt-tokens 20", "prompt of record train/", "21 tokens (16 of images)", "20 prompt"),
+    (
+        "--tree.prompt-tokens 20",
+        "prompt of record train/",
+        "21 tokens (16 of images: 16 of 56 × 56 pixels)",
+        "20 prompt",
+    ),
     ("--tree.prompt-tokens 20", "set tree.prompt_tokens to at least 21"),
     ("--tree.answer-tokens 5", "answer of record train/", "set tree.answer_tokens to at least"),
     ("--rewards.terms.0.name box_uoi", "reward 'box_uoi' is unknown; choose one of", "box_iou"),

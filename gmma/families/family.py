@@ -5,11 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from gmma.errors import UserError
+from gmma.huggingface.keys import Section
 from gmma.huggingface.table import Table
 from gmma.huggingface.tokenizers import ReadTokenizer
 from gmma.images.processor import ImageProcessor
 from gmma.models.decoder import DecoderConfig, DType
 from gmma.models.policy import Policy
+from gmma.options.networks import Resolution
 from gmma.types import PyTree
 
 C = TypeVar("C", bound=DecoderConfig)
@@ -23,11 +26,20 @@ class ReadConfig(Protocol[C_out]):
     def __call__(self, values: Mapping[str, Any], where: str, dtype: DType) -> C_out: ...
 
 
+class Resize(Protocol):
+    """Lay a user's resolution over the values of a processor's file.
+
+    UserError for what the family does not have.
+    """
+
+    def __call__(self, values: Mapping[str, Any], wanted: Resolution) -> Mapping[str, Any]: ...
+
+
 class MakeProcessor(Protocol[C_in]):
-    """Make a directory's image processor; None for a model without images."""
+    """Make the image processor of a file's values; None for a model without images."""
 
     def __call__(
-        self, directory: Path, config: C_in, buckets: Sequence[int] | None
+        self, section: Section, config: C_in, buckets: Sequence[int] | None
     ) -> ImageProcessor | None: ...
 
 
@@ -43,8 +55,25 @@ class EmptyImages(Protocol[C_in]):
     def __call__(self, config: C_in, batch: int, bucket: int) -> PyTree: ...
 
 
+def one_resolution(values: Mapping[str, Any], wanted: Resolution) -> Mapping[str, Any]:
+    """Return the values as they are: a family whose images, if any, have one size."""
+    refuse_resolution(wanted, ("min_pixels", "max_pixels", "pan_and_scan"))
+    return values
+
+
+def refuse_resolution(wanted: Resolution, fields: Sequence[str]) -> None:
+    """Raise UserError where a user asks for what the family does not have."""
+    given = [name for name in fields if getattr(wanted, name) is not None]
+    if given:
+        raise UserError(
+            f"{' and '.join(f'model.{name} = {getattr(wanted, name)}' for name in given)}: this "
+            "model does not have it (min_pixels and max_pixels are Qwen-VL's, pan_and_scan is that "
+            "of Gemma with images); leave it away"
+        )
+
+
 def no_processor(
-    directory: Path, config: DecoderConfig, buckets: Sequence[int] | None
+    section: Section, config: DecoderConfig, buckets: Sequence[int] | None
 ) -> ImageProcessor | None:
     """Return nothing: a family of text."""
 
@@ -71,5 +100,6 @@ class Family(Generic[C]):
     policy: Callable[[C], Policy]  # the network
     tokenizer: ReadTokenizer  # of a directory, and its prompt
     processor: MakeProcessor[C] = no_processor
+    resize: Resize = one_resolution
     full_bucket: FullBucket[C] = no_room
     empty_images: EmptyImages[C] = nothing_to_see

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gmma.options.networks import Attention, LoraConfig, Remat
+from gmma.options.networks import Attention, LoraConfig, Remat, Resolution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,3 +32,18 @@ class PretrainedConfig:
     # tokens for Qwen2.5-VL, tokens for Qwen3-VL, images for Gemma; 0 is the program without a
     # tower. None: one size, that of a prompt full of images, or (0,) where the task has none.
     image_buckets: tuple[int, ...] | None = None
+    # Qwen: an image is resized to this many pixels at least and at most, so that its tokens are
+    # bounded (`docs/tasks.md` has a table). None: as the processor's file has it.
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    # Gemma: crops of a long image are seen beside the whole. None: as the processor's file has it.
+    pan_and_scan: bool | None = None
+
+    @property
+    def resolution(self) -> Resolution:
+        """What of the processor's file is overridden."""
+        return Resolution(
+            min_pixels=self.min_pixels,
+            max_pixels=self.max_pixels,
+            pan_and_scan=self.pan_and_scan,
+        )

@@ -14,6 +14,24 @@ DType = Literal["float32", "bfloat16", "float64"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Resolution:
+    """A user's word on how large images are seen; None: as the processor's file has it."""
+
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    pan_and_scan: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                raise UserError(f"model.{name} = {limit}; it must be 1 or more")
+
+
+AS_FILED = Resolution()
+
+
+@dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """The linear layers that get adapters, and the adapters' size."""
 

@@ -191,6 +191,7 @@ def read_trained(path: Path, model: PretrainedConfig, step: int | None) -> Pretr
         held = {**base, **held}
     else:
         source, _ = match_names(described, tensor_shapes(shard_files(described.directory)))
+    source = replace(source, resolution=model.resolution)
     return Pretrained(
         policy=described.policy,
         params=held,

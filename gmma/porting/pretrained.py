@@ -16,8 +16,9 @@ from PIL import Image
 
 from gmma.errors import UserError
 from gmma.families import find_family
-from gmma.families.family import Family
+from gmma.families.family import Family, one_resolution
 from gmma.huggingface.keys import read_json_object
+from gmma.huggingface.processors import read_image_section, write_image_section
 from gmma.huggingface.table import Place, check_names, find_prefixes
 from gmma.huggingface.tokenizers import load_tokenizer
 from gmma.huggingface.weights import (
@@ -32,6 +33,7 @@ from gmma.images.processor import ImageProcessor
 from gmma.models.decoder import DType
 from gmma.models.layers import Attention, Remat
 from gmma.models.policy import Policy
+from gmma.options.networks import AS_FILED, Resolution
 from gmma.text.prompt import PromptTemplate
 from gmma.text.tokenizer import Tokenizer
 from gmma.tree.layout import prompt_only
@@ -49,6 +51,7 @@ class Source:
     family: Family
     prefixes: Mapping[str, str]  # of the checkpoint's names
     thinking: bool | None = None  # the switch of its chat template
+    resolution: Resolution = AS_FILED  # laid over the processor's file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,9 +147,22 @@ def untied(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "tie_word_embeddings": False, **nested}
 
 
-def image_processor(described: Described, buckets: Sequence[int] | None) -> ImageProcessor | None:
-    """Return the directory's image processor; None for a model without images."""
-    return described.family.processor(described.directory, described.policy.config, buckets)
+def image_processor(
+    described: Described, buckets: Sequence[int] | None, resolution: Resolution = AS_FILED
+) -> ImageProcessor | None:
+    """Return the directory's image processor; None for a model without images.
+
+    `resolution` is laid over what its file says. UserError where the family does not have it.
+    """
+    section, family = read_image_section(described.directory), described.family
+    if resolution != AS_FILED:
+        where = f"{section.where}, with the fields of the model laid over it"
+        values = family.resize(section.values, resolution)
+        section = replace(section, values=values, where=where)
+    processor = family.processor(section, described.policy.config, buckets)
+    if processor is None:
+        one_resolution({}, resolution)
+    return processor
 
 
 def read_weights(
@@ -248,9 +264,15 @@ def write_config(directory: Path, config: Mapping[str, Any]) -> None:
 
 
 def copy_companions(source: Source, directory: Path) -> None:
-    """Copy a model's files beside its config and weights into another directory."""
+    """Copy a model's files beside its config and weights into another directory.
+
+    The processor's file says at which resolution the model was trained.
+    """
     for path in companion_files(source.directory):
         shutil.copyfile(path, directory / path.name)
+    if source.resolution != AS_FILED:
+        values = read_image_section(directory).values
+        write_image_section(directory, source.family.resize(values, source.resolution))
 
 
 def chat_of(source: Source) -> str:

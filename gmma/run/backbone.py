@@ -20,6 +20,7 @@ from gmma.hardware.sharding import param_shardings
 from gmma.images.processor import ImageProcessor, fixed_size_processor, no_image_processor
 from gmma.models.lora import adapted_policy, add_adapters
 from gmma.models.policy import Policy, stored_as
+from gmma.options.networks import Resolution
 from gmma.porting.pretrained import (
     Described,
     check_weights,
@@ -101,7 +102,9 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     if buckets is None:
         full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
         buckets = (full if sees_images(config, task) else 0,)
-    processor = image_processor(described, buckets)
+    processor = image_processor(described, buckets, model.resolution)
+    if processor is not None:
+        check_resolution(model.resolution, processor, config.tree.prompt_tokens)
 
     def start(mesh: Mesh) -> Params:
         key = jax.random.key(config.seed)
@@ -128,6 +131,18 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         adapted=model.lora is not None,
         check_start=partial(check_weights, described),
     )
+
+
+def check_resolution(wanted: Resolution, processor: ImageProcessor, slots: int) -> None:
+    """Raise UserError where a user's resolution lets one image have more tokens than a prompt."""
+    most = processor.most_tokens
+    given = [f"model.{name} = {value}" for name, value in vars(wanted).items() if value is not None]
+    if given and most is not None and most >= slots:
+        raise UserError(
+            f"with {' and '.join(given)} an image may have {most} tokens, but there are {slots} "
+            f"prompt slots; set {processor.fewer_tokens(slots - 1)}, or tree.prompt_tokens above "
+            f"{most}"
+        )
 
 
 def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:

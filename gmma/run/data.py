@@ -96,8 +96,8 @@ def batch_prompts(
     for example in examples:
         counts = [processor.view_tokens(image) for image in example.images]
         row = prompt_tokens(example.question, counts, tokenizer, template, example.system)
-        held = sum(map(sum, counts))
-        _require_fit(example.id, "prompt", row, prompt_slots, f" ({held} of images)")
+        if len(row) > prompt_slots:
+            raise _too_long(example, counts, len(row), prompt_slots, processor)
         rows.append(row)
     tokens, lengths = _left_align(rows, prompt_slots, tokenizer.pad)
     return PromptBatch(tokens=tokens, lengths=lengths, images=processor.to_arrays(examples))
@@ -145,9 +145,31 @@ def _left_align(
     return tokens, np.asarray([len(row) for row in rows], np.int32)
 
 
-def _require_fit(record: str, node: str, row: Sequence[Any], slots: int, note: str = "") -> None:
+def _require_fit(record: str, node: str, row: Sequence[Any], slots: int) -> None:
     if len(row) > slots:
         raise UserError(
-            f"the {node} of record {record} has {len(row)} tokens{note}, but there are {slots} "
+            f"the {node} of record {record} has {len(row)} tokens, but there are {slots} "
             f"{node} slots; set tree.{node}_tokens to at least {len(row)}"
         )
+
+
+def _too_long(
+    example: Example,
+    counts: Sequence[Sequence[int]],
+    tokens: int,
+    slots: int,
+    processor: ImageProcessor,
+) -> UserError:
+    """Make the error for a prompt that does not fit, with the share of its images."""
+    held = [sum(views) for views in counts]
+    images, other = "", ""
+    if held:
+        sizes = [f"{image.shape[1]} × {image.shape[0]}" for image in example.images]
+        each = ", ".join(f"{n} of {size} pixels" for n, size in zip(held, sizes, strict=True))
+        images = f" ({sum(held)} of images: {each})"
+        advice = processor.fewer_tokens((slots - tokens + sum(held)) // len(held))
+        other = f", or {advice}" if advice else ""
+    return UserError(
+        f"the prompt of record {example.id} has {tokens} tokens{images}, but there are {slots} "
+        f"prompt slots; set tree.prompt_tokens to at least {tokens}{other}"
+    )

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from gmma.families.family import Family
 from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
-from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor
+from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor, with_pan_and_scan
 from gmma.families.gemma3.network import empty_images, gemma3_policy
 from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER
 from gmma.huggingface.tokenizers import asked_as_published
@@ -16,6 +16,7 @@ GEMMA3 = Family(
     policy=gemma3_policy,
     tokenizer=asked_as_published(GEMMA_TOKENIZER),
     processor=gemma_image_processor,
+    resize=with_pan_and_scan,
     full_bucket=gemma_full_bucket,
     empty_images=empty_images,
 )

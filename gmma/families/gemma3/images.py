@@ -1,18 +1,21 @@
 """Gemma 3's image processor: one square size for all; pan and scan adds crops of long ones."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.families.family import refuse_resolution
 from gmma.families.gemma3.network import Gemma3Config
-from gmma.huggingface.processors import BILINEAR, HALF, read_image_section, read_pixels
+from gmma.huggingface.keys import Section
+from gmma.huggingface.processors import BILINEAR, HALF, read_pixels
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
 from gmma.images.frames import THOUSANDTHS
 from gmma.images.processor import ImageProcessor
+from gmma.options.networks import Resolution
 from gmma.types import Example
 
 
@@ -91,23 +94,30 @@ def gemma_processor(
     config: GemmaImageConfig, tokens_per_image: int, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> ImageProcessor:
     """Return the family's processor; `buckets` are the numbers of images a row may be padded to."""
-    buckets = tuple(buckets)
+    buckets, pan = tuple(buckets), config.pan_and_scan
     return ImageProcessor(
         view_tokens=lambda image: (tokens_per_image,) * len(views(image, config)),
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="images",
+        fewer_tokens=lambda tokens: "" if pan is None else "model.pan_and_scan to False",
         frame=THOUSANDTHS,
     )
 
 
+def with_pan_and_scan(values: Mapping[str, Any], wanted: Resolution) -> Mapping[str, Any]:
+    """Lay a user's word on pan and scan over the values of a processor's file."""
+    refuse_resolution(wanted, ("min_pixels", "max_pixels"))
+    asked = wanted.pan_and_scan
+    return values if asked is None else {**values, "do_pan_and_scan": asked}
+
+
 def gemma_image_processor(
-    directory: Path, config: Gemma3Config, buckets: Sequence[int] | None
+    section: Section, config: Gemma3Config, buckets: Sequence[int] | None
 ) -> ImageProcessor | None:
     """Return Gemma's processor at the tower's size; None for a model without a tower."""
     if config.vision is None:
         return None
-    section = read_image_section(directory)
     side = config.vision.image_pixels
     size = section.get("size", {"height": side, "width": side})
     if size != {"height": side, "width": side}:

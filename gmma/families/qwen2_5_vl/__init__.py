@@ -2,7 +2,7 @@
 
 from gmma.families.family import Family
 from gmma.families.qwen2_5_vl.checkpoint import qwen_table, read_model_config
-from gmma.families.qwen2_5_vl.images import qwen_full_bucket, qwen_image_processor
+from gmma.families.qwen2_5_vl.images import qwen_full_bucket, qwen_image_processor, with_pixels
 from gmma.families.qwen2_5_vl.network import empty_images, qwen_policy
 from gmma.families.qwen2_5_vl.tokenizer import QWEN_TOKENIZER
 from gmma.huggingface.tokenizers import asked_as_published
@@ -14,6 +14,7 @@ QWEN2_5_VL = Family(
     policy=qwen_policy,
     tokenizer=asked_as_published(QWEN_TOKENIZER),
     processor=qwen_image_processor,
+    resize=with_pixels,
     full_bucket=qwen_full_bucket,
     empty_images=lambda config, batch, windows: empty_images(config.vision, batch, windows),
 )

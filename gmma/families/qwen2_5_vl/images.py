@@ -1,29 +1,28 @@
 """Qwen2.5-VL's image processor: any size, rounded to whole cells, cut into patches and windows."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.families.family import refuse_resolution
 from gmma.families.qwen2_5_vl.network import QwenConfig, empty_images
 from gmma.families.qwen2_5_vl.tower import CellTowerConfig, QwenImages
-from gmma.huggingface.processors import (
-    BICUBIC,
-    CLIP_MEAN,
-    CLIP_STD,
-    read_image_section,
-    read_pixels,
-)
+from gmma.huggingface.keys import Section
+from gmma.huggingface.processors import BICUBIC, CLIP_MEAN, CLIP_STD, read_pixels
 from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
 from gmma.images.frames import Frame
 from gmma.images.processor import ImageProcessor
 from gmma.models.vision import ATTENTION_CHUNK_SLOTS
+from gmma.options.networks import Resolution
 from gmma.types import Example
 
 MAX_ASPECT_RATIO = 200
+MOST_PIXELS = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,16 +62,15 @@ def smart_size(
 
 def image_size(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
     """Return the height and width in pixels at which the network sees an image."""
-    factor = config.vision.patch_pixels * config.vision.merge
     height, width = image.shape[:2]
+    factor = config.vision.cell_pixels
     return smart_size(height, width, factor, config.min_pixels, config.max_pixels)
 
 
 def cells_of(image: np.ndarray, config: QwenImageConfig) -> tuple[int, int]:
     """Return the rows and columns of image tokens."""
-    factor = config.vision.patch_pixels * config.vision.merge
     height, width = image_size(image, config)
-    return height // factor, width // factor
+    return height // config.vision.cell_pixels, width // config.vision.cell_pixels
 
 
 def cell_patches(image: np.ndarray, config: QwenImageConfig) -> np.ndarray:
@@ -154,7 +152,7 @@ def qwen_arrays(
 
 def qwen_frame(config: QwenImageConfig) -> Frame:
     """Return the frame of coordinates in pixels of the image as the network sees it."""
-    factor = config.vision.patch_pixels * config.vision.merge
+    factor = config.vision.cell_pixels
 
     def size(width: int, height: int) -> tuple[int, int]:
         down, across = smart_size(height, width, factor, config.min_pixels, config.max_pixels)
@@ -182,7 +180,16 @@ def qwen_processor(
         buckets=buckets,
         bucket_unit=window_name(config),
         frame=qwen_frame(config),
+        most_tokens=config.max_pixels // config.vision.cell_pixels**2,
+        fewer_tokens=partial(smaller_pixels, config),
     )
+
+
+def smaller_pixels(config: QwenImageConfig, tokens: int) -> str:
+    """Return what to set so that an image has at most so many tokens."""
+    pixels = tokens * config.vision.cell_pixels**2
+    both = "model.min_pixels and " if pixels < config.min_pixels else ""
+    return f"{both}model.max_pixels to at most {pixels}" if tokens > 0 else ""
 
 
 def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
@@ -199,28 +206,50 @@ def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
 
 
 def qwen_image_processor(
-    directory: Path, config: QwenConfig, buckets: Sequence[int] | None
+    section: Section, config: QwenConfig, buckets: Sequence[int] | None
 ) -> ImageProcessor:
     """Return Qwen2.5-VL's processor."""
-    images = read_image_config(
-        directory,
-        QwenImageConfig(
-            pixels=PixelConfig(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC), vision=config.vision
-        ),
-    )
+    clip = PixelConfig(mean=CLIP_MEAN, std=CLIP_STD, resample=BICUBIC)
+    images = read_image_config(section, QwenImageConfig(pixels=clip, vision=config.vision))
     return qwen_processor(images, buckets or POWERS_OF_TWO)
 
 
-def read_image_config(directory: Path, defaults: QwenImageConfig) -> QwenImageConfig:
-    """Read a directory's settings; `defaults` are the family's, with the sizes of its tower."""
-    section, vision, pixels = read_image_section(directory), defaults.vision, defaults.pixels
+def with_pixels(values: Mapping[str, Any], wanted: Resolution) -> Mapping[str, Any]:
+    """Lay a user's limits over the values of a processor's file, under old names and new ones."""
+    refuse_resolution(wanted, ("pan_and_scan",))
+    limits = {"min_pixels": wanted.min_pixels, "max_pixels": wanted.max_pixels}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    edges = {"min_pixels": "shortest_edge", "max_pixels": "longest_edge"}
+    size = {**(values.get("size") or {}), **{edges[name]: n for name, n in given.items()}}
+    return {**values, **given, "size": size} if given else values
+
+
+def read_image_config(section: Section, defaults: QwenImageConfig) -> QwenImageConfig:
+    """Read a processor's settings; `defaults` are the family's, with the sizes of its tower.
+
+    UserError for limits between which no image could be.
+    """
+    vision, pixels = defaults.vision, defaults.pixels
     section.require("patch_size", (vision.patch_pixels,))
     section.require("merge_size", (vision.merge,))
     section.require("temporal_patch_size", (vision.frames,))
-    size = section.get("size", {})
+    size = Section(values=section.section("size"), where=f"{section.where}: size")
+
+    def limit(key: str, edge: str, default: int) -> int:
+        return section.size(key, size.size(edge, default, MOST_PIXELS), MOST_PIXELS)
+
+    least = limit("min_pixels", "shortest_edge", defaults.min_pixels)
+    most = limit("max_pixels", "longest_edge", defaults.max_pixels)
+    cell = vision.cell_pixels**2
+    if not max(least, cell) <= most:
+        raise UserError(
+            f"{section.where}: images of {least} pixels at least and {most} at most; the most must "
+            f"be no less than the least, and than a cell's {cell}: set model.min_pixels and "
+            "model.max_pixels"
+        )
     return QwenImageConfig(
         pixels=read_pixels(section, pixels.mean, pixels.std, pixels.resample),
         vision=vision,
-        min_pixels=section.get("min_pixels", size.get("shortest_edge", defaults.min_pixels)),
-        max_pixels=section.get("max_pixels", size.get("longest_edge", defaults.max_pixels)),
+        min_pixels=least,
+        max_pixels=most,
     )

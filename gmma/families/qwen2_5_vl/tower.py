@@ -45,6 +45,11 @@ class CellTowerConfig:
     rotary_base: float = 10_000.0
 
     @property
+    def cell_pixels(self) -> int:
+        """Side of a cell."""
+        return self.patch_pixels * self.merge
+
+    @property
     def window_patches(self) -> int:
         """Slots of a window."""
         return (self.window_cells * self.merge) ** 2

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from gmma.families.qwen2_5_vl.images import (
     QwenImageConfig,
@@ -10,6 +9,7 @@ from gmma.families.qwen2_5_vl.images import (
     read_image_config,
 )
 from gmma.families.qwen3_vl.network import Qwen3VLConfig
+from gmma.huggingface.keys import Section
 from gmma.huggingface.processors import BICUBIC, HALF
 from gmma.images.common import POWERS_OF_TWO, PixelConfig
 from gmma.images.frames import THOUSANDTHS
@@ -27,16 +27,16 @@ def qwen3_vl_processor(
 
 
 def qwen3_vl_image_processor(
-    directory: Path, config: Qwen3VLConfig, buckets: Sequence[int] | None
+    section: Section, config: Qwen3VLConfig, buckets: Sequence[int] | None
 ) -> ImageProcessor:
-    """Return the processor of a directory."""
+    """Return the processor of a file's values."""
     defaults = QwenImageConfig(
         pixels=PixelConfig(mean=HALF, std=HALF, resample=BICUBIC),
         vision=config.vision,
         min_pixels=MIN_PIXELS,
         max_pixels=MAX_PIXELS,
     )
-    return qwen3_vl_processor(read_image_config(directory, defaults), buckets or POWERS_OF_TWO)
+    return qwen3_vl_processor(read_image_config(section, defaults), buckets or POWERS_OF_TWO)
 
 
 def qwen3_vl_full_bucket(config: Qwen3VLConfig, prompt_slots: int) -> int:
