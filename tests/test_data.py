@@ -126,7 +126,9 @@ def test_prompts_are_left_aligned_with_images_first():
 
 
 def test_a_prompt_too_long_names_record_length_slots_and_fix():
-    with pytest.raises(UserError, match=r"train/3 has 10 tokens \(2 of images\).* 9 .*at least 10"):
+    with pytest.raises(
+        UserError, match=r"train/3 has 10 tokens \(2 of images: 2 of .* 9 .*at least 10"
+    ):
         batch_prompts(
             [example(3)], byte_tokenizer(), prompt_slots=9, processor=fixed_size_processor(2)
         )

@@ -41,7 +41,7 @@ class PretrainedConfig:
 
     @property
     def resolution(self) -> Resolution:
-        """What of the processor's file is overridden."""
+        """The fields that are laid over the processor's file."""
         return Resolution(
             min_pixels=self.min_pixels,
             max_pixels=self.max_pixels,
