@@ -16,8 +16,8 @@ files. Other layouts are turned into this one by `gmma.tasks.formats`.
 import io
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +37,13 @@ from gmma.tasks.pictures import (
 )
 from gmma.tasks.records import (
     fingerprint,
+    other_columns,
     read_lines,
     read_text,
     read_trace,
     refuse_half_characters,
     require_text,
+    spell_columns,
     spell_value,
 )
 from gmma.tasks.splits import FilesConfig, PixelSize, drawn_split, require_kept
@@ -60,7 +62,8 @@ class RecordsConfig(FilesConfig):
         "manifest", "coco", "umd", "demand", "ocr_vqa", "tfds_coco", "tfds_ref_coco"
     ] = "manifest"
     question_type: str | None = None  # keep the records of this type alone; None: all
-    unknown_keys: Literal["refuse", "ignore"] = "refuse"  # keys of a record that gmma cannot read
+    # Keys of a record that gmma cannot read: an error, left out, or columns for rewards
+    unknown_keys: Literal["refuse", "ignore", "keep"] = "refuse"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,6 +88,7 @@ class ManifestRecord:
     mask: Path | None
     mask_value: int | None
     where: str  # names the record in a message
+    others: Mapping[str, Any]  # keys that are none of these, where they are kept
 
 
 def require_records(path: Path) -> None:
@@ -149,7 +153,8 @@ def check_record(
     if unknown and config.unknown_keys == "refuse":
         raise UserError(
             f"{where} has unknown keys {', '.join(map(str, unknown))}; a record may also have "
-            f"{', '.join(OPTIONAL)}; task.records.unknown_keys = ignore reads it all the same"
+            f"{', '.join(OPTIONAL)}; task.records.unknown_keys = ignore reads it all the same, and "
+            "keep gives them to rewards as columns"
         )
     outside = config.outside_images
     return ManifestRecord(
@@ -165,6 +170,9 @@ def check_record(
         ),
         mask_value=_whole_number(row, "mask_value", where) if "mask_value" in row else None,
         where=where,
+        others=(
+            other_columns(row, (*REQUIRED, *OPTIONAL)) if config.unknown_keys == "keep" else {}
+        ),
     )
 
 
@@ -201,6 +209,7 @@ FEATURES = {
     "images": tfds.features.Sequence(tfds.features.Text()),  # the bytes of PNG or JPEG files
     "mask": tfds.features.Text(),  # the bytes of a black and white PNG, or none
 }
+KEPT = {"others": tfds.features.Text()}  # JSON; where unknown keys are kept
 
 
 class TruthError(UserError):
@@ -232,9 +241,10 @@ def manifest_storage(
     def records(split: str) -> Iterator[dict[str, Any]]:
         left_out: list[str] = []
         given = read_manifest(config, split)
-        for record in given:
+        others = spell_others(config, given)
+        for record, own in zip(given, others, strict=True):
             try:
-                row = stored(record, accept)
+                row = stored(record, accept) | own
             except TruthError as error:
                 if config.wrong_truths == "refuse":
                     raise
@@ -252,12 +262,21 @@ def manifest_storage(
     return Storage(
         name=name,
         directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files, *beside)}",
-        features=FEATURES,
+        features=FEATURES | (KEPT if config.unknown_keys == "keep" else {}),
         records=records,
         version="1.2.0",  # what is refused has changed
         files=lambda: picture_files(config),
         description=__doc__ or "",
     )
+
+
+def spell_others(config: RecordsConfig, records: Sequence[ManifestRecord]) -> list[dict[str, str]]:
+    """Return what is stored of each record's unknown keys, those of all splits in each."""
+    if config.unknown_keys != "keep":
+        return [{}] * len(records)
+    every = (record.others for split in SPLITS for record in read_manifest(config, split))
+    own = [record.others for record in records]
+    return [{"others": columns} for columns in spell_columns(own, every)]
 
 
 def picture_files(config: RecordsConfig) -> Iterator[Path]:
@@ -372,6 +391,7 @@ class StoredRecord:
     thought: str
     images: tuple[np.ndarray, ...]  # each uint8[H, W, 3]
     mask: np.ndarray | None  # bool[H, W]
+    others: Mapping[str, Any] = field(default_factory=dict)  # keys that gmma cannot read
 
 
 def read_back(row: Mapping[str, Any]) -> StoredRecord:
@@ -384,4 +404,5 @@ def read_back(row: Mapping[str, Any]) -> StoredRecord:
         thought=row["thought"].decode(),
         images=tuple(rgb_array(Image.open(io.BytesIO(data))) for data in row["images"]),
         mask=np.asarray(Image.open(io.BytesIO(mask))) > 0 if mask else None,
+        others=json.loads(row["others"].decode()) if "others" in row else {},
     )

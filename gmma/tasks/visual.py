@@ -276,6 +276,8 @@ def to_example(
     size = list(record.images[0].shape[1::-1]) if record.images else None
     columns |= {"image_size": size, "pixels": size and [*size], "thought": record.thought}
     columns["taught"] = kind == "made" or (kind == "own" and bool(record.thought))
+    for name, value in record.others.items():
+        columns[f"record_{name}" if name in columns else name] = value
     return Example(
         question=record.question,
         images=record.images,

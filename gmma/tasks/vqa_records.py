@@ -12,6 +12,7 @@ from typing import Any, Literal
 from gmma.answers.math_text import find_answer, marks_answer
 from gmma.errors import UserError
 from gmma.images.frames import between
+from gmma.rewards.terms import RESERVED
 from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
 from gmma.tasks.layouts import Keys, Laid, LayoutName, lay_out
 from gmma.tasks.manifest import FEATURES, TruthError, stored_form
@@ -30,13 +31,10 @@ from gmma.tasks.turns import find_key, split_response
 from gmma.tasks.visual import AskedConfig, bounds_of
 from gmma.text.prompt import IMAGE_MARK
 
-OWN_COLUMNS = frozenset(  # of an example, and what scoring adds
-    (
-        *("answer", "choices", "kind", "image_size", "pixels", "thought", "taught", "task"),
-        *("answers", "thoughts", "closed", "finished", "response_tokens", "question", "images"),
-        *("prompts", "completions", "id", "step"),
-    )
-)
+OWN_COLUMNS = RESERVED | {  # of an example, and what scoring adds
+    *("answer", "choices", "kind", "image_size", "pixels", "thought", "taught"),
+    *("question", "images", "id", "prompts", "completions"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

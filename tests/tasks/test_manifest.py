@@ -127,6 +127,24 @@ def test_missing_and_unknown_keys(manifest):
         read_manifest(config, "train")
 
 
+def test_unknown_keys_are_columns_where_they_are_kept(manifest, tmp_path):
+    """Null where only other records have them; a name of gmma's or of the task's has a prefix."""
+    rows = [row | {"step": n, "taught": "yes"} for n, row in enumerate(rows_of(manifest))]
+    rows[1]["level"] = [4]
+    write_rows(manifest, rows)
+    records = RecordsConfig(train=manifest, test=manifest, validation=manifest, unknown_keys="keep")
+    config = TrajectoryConfig(source="records", records=records)
+    task = TASKS["trajectory"]
+    task.build(config, tmp_path)
+    source = task.source(config, tmp_path, "test")
+    columns = [source[row].columns for row in range(len(source))]
+    assert [own["record_step"] for own in columns] == list(range(len(rows)))
+    assert [own["level"] for own in columns[:2]] == [None, [4]]
+    assert columns[0]["record_taught"] == "yes"
+    assert columns[0]["taught"] is not columns[0]["record_taught"]
+    assert "step" not in columns[0]
+
+
 def test_files_that_are_none(tmp_path):
     with pytest.raises(UserError, match=r"no records at .*train\.json"):
         read_document(tmp_path / "train.json")
