@@ -91,7 +91,7 @@ WRONG_OPTIONS = [
     (
         "--tree.prompt-tokens 20",
         "prompt of record train/",
-        "21 tokens (16 of images: 16 of 56 × 56 pixels)",
+        "21 tokens (16 of images: 16 of 48 × 48 pixels)",
         "20 prompt",
     ),
     ("--tree.prompt-tokens 20", "set tree.prompt_tokens to at least 21"),

@@ -51,6 +51,7 @@ EXPRESSIONS = (
     *("expression", "expressions", "referring_expression", "sentence", "sentences", "sent"),
     *("caption", "captions", "phrase", "normal_caption", "ref"),
 )
+VIDEOS = ("video", "videos")
 IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "file_name")
 THOUGHTS = ("thought", "reasoning", "rationale", "cot")
 LAYOUTS: dict[str, Layout] = {  # in the order in which they are tried
@@ -156,6 +157,12 @@ def read_parts(
     suffix: str = "",
 ) -> Laid:
     """Return the parts of a record whose layout is known."""
+    videos = [key for key in VIDEOS if row.get(key) not in (None, "", [], ())]
+    if videos:
+        raise UserError(
+            f"{where} has {' and '.join(videos)}, and gmma's models see still images alone; give "
+            "frames of it as images, or leave the record away"
+        )
     system, pictures, reply = "", (), None
     question = asked.value
     if is_turns(question):

@@ -311,6 +311,11 @@ BROKEN = {
         {},
         ["turn 0", "role tool", "system, user or assistant"],
     ),
+    "a_video": (
+        third({"question": "?", "answer": 1, "videos": ["x.mp4"]}),
+        {},
+        ["has videos", "still images alone"],
+    ),
     "a_part": (
         third(said([{"type": "video", "video": "x.mp4"}], "x")),
         {},
