@@ -37,8 +37,25 @@ Algorithm = Literal["grpo_ma", "grpo"]
 LossType = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 KLEstimator = Literal["k1", "k2", "k3"]
 Options = tuple[tuple[str, str | int | float | bool], ...]  # keyword arguments
-CREDITS: "Named[Credit]" = Named("credit rule", {"grpo_ma": "gmma.advantage:multi_answer"})
-SURROGATES: "Named[Surrogate]" = Named("surrogate", {"clipped": "gmma.surrogate:clipped_surrogate"})
+CREDITS: "Named[Credit]" = Named(
+    "credit rule",
+    {
+        "grpo_ma": "gmma.advantage:multi_answer",
+        "leaf": "gmma.advantage:leaf",
+        "td": "gmma.advantage:temporal_difference",
+        "loo": "gmma.advantage:leave_one_out",
+        "treerl": "gmma.advantage:tree_rl",
+        "treepo": "gmma.advantage:tree_po",
+    },
+)
+SURROGATES: "Named[Surrogate]" = Named(
+    "surrogate",
+    {
+        "clipped": "gmma.surrogate:clipped_surrogate",
+        "cispo": "gmma.surrogate:cispo",
+        "sapo": "gmma.surrogate:sapo",
+    },
+)
 RolloutLayout = Literal["gathered", "sharded"]
 ModelConfig = TinyConfig | PretrainedConfig
 
@@ -95,6 +112,8 @@ class ObjectiveConfig:
     delta: float | None = None  # dual clip: upper bound of the unclipped ratio; None: no bound
     beta: float = 0.0  # weight of the KL to the reference; 0 loads no reference
     kl_estimator: KLEstimator = "k3"  # of the KL to the reference, per token
+    kl_times_ratio: bool = False  # weigh it by the ratio, which makes its gradient that of the KL
+    entropy_coef: float = 0.0  # weight of the entropy in J; 0 computes no gradient of it
     num_iterations: int = 1  # updates per rollout
     thought_weight: float = 1.0  # of the thoughts' term in J
     answer_weight: float = 1.0  # of the answers' term in J
@@ -107,6 +126,7 @@ class ObjectiveConfig:
         require(0 <= self.epsilon < 1, "objective.epsilon", self.epsilon, "within [0, 1)")
         require(self.upper_epsilon >= 0, "objective.epsilon_high", self.epsilon_high, "0 or more")
         require(self.beta >= 0, "objective.beta", self.beta, "0 or more")
+        require(self.entropy_coef >= 0, "objective.entropy_coef", self.entropy_coef, "0 or more")
         iterations = self.num_iterations
         require(iterations >= 1, "objective.num_iterations", iterations, "1 or more")
         for name in ("delta", "importance_cap"):
@@ -115,6 +135,37 @@ class ObjectiveConfig:
         for name in ("thought_weight", "answer_weight"):
             value = getattr(self, name)
             require(value >= 0, f"objective.{name}", value, "0 or more")
+        for reason in self._meaningless():
+            raise UserError(reason)
+
+    def _meaningless(self) -> Iterator[str]:
+        """Say which fields contradict each other, or would change nothing."""
+        if self.credit in ("leaf", "treerl", "treepo") and self.answer_baseline == "thought":
+            yield (
+                f"objective.answer_baseline = thought with objective.credit = {self.credit}: that "
+                "rule says itself what an answer is compared with; leave answer_baseline at tree, "
+                "or choose grpo_ma, td or loo"
+            )
+        zero = self.credit == "td" or self.answer_baseline == "thought"
+        if self.algorithm == "grpo" and (zero or self.credit == "treerl"):
+            yield (
+                f"objective.algorithm = grpo with objective.credit = {self.credit} and "
+                f"answer_baseline = {self.answer_baseline}: GRPO has one advantage for a thought "
+                "and its answer, and these give them two; choose grpo_ma, leaf, loo or treepo with "
+                "answer_baseline = tree"
+            )
+        unread = {"cispo": ("delta",), "sapo": ("delta", "epsilon_high")}
+        for name in unread.get(self.surrogate, ()):
+            if getattr(self, name) is not None:
+                yield (
+                    f"objective.{name} = {getattr(self, name)} with objective.surrogate = "
+                    f"{self.surrogate}, which has no such bound; leave it at None"
+                )
+        if self.kl_times_ratio and self.beta == 0:
+            yield (
+                "objective.kl_times_ratio with objective.beta = 0: there is no KL to weigh; set "
+                "beta above 0"
+            )
 
     @property
     def upper_epsilon(self) -> float:

@@ -4,6 +4,9 @@
     J_clip(y) = 1/|y| Σ_t min(r_t A, clip(r_t, 1−ε_low, 1+ε_high) A) − β·KL_t  [S]
     r_t       = π(y_t | path before t) / π_old(y_t | path before t)
 
+With `entropy_coef` c above 0 each token's term has + c·H_t too, H_t the entropy of the distribution
+that it was drawn from (verl's `entropy_coeff`; A3C, arXiv 1602.01783); a field of ours.
+
 Every normalisation of the field is a constant weight per token (`token_weights`), fixed before the
 forward pass. A loss is then a weighted sum over slots, and gradients of microbatches simply add.
 """
@@ -50,11 +53,13 @@ def token_logprobs(
     *,
     temperature: float = 1.0,
     chunk_slots: int | None = None,
+    train_entropy: bool = False,
 ) -> tuple[Float[Array, "B S"], Float[Array, "B S"]]:
     """Compute log-probs of the tokens behind the prompt given their paths, and entropies, in nats.
 
     Float32 or wider, at the sampling temperature. With `chunk_slots` the logits of that many slots
-    exist at a time, forward and backward. Prompt slots are 0.
+    exist at a time, forward and backward. Prompt slots are 0. Gradients flow through entropies only
+    with `train_entropy`.
     """
     hidden = policy.forward(params, packed.inputs)
     start = packed.inputs.shape.prompt
@@ -75,7 +80,7 @@ def token_logprobs(
     else:
         found = jax.lax.map(jax.checkpoint(of_slot), by_slot, batch_size=chunk_slots)
     logprobs, entropy = (jnp.pad(x.swapaxes(0, 1), ((0, 0), (start, 0))) for x in found)
-    return logprobs, jax.lax.stop_gradient(entropy)
+    return logprobs, entropy if train_entropy else jax.lax.stop_gradient(entropy)
 
 
 def sequence_sums(
@@ -179,7 +184,12 @@ def loss_terms(
     packed: PackedTree,
     config: ObjectiveConfig,
 ) -> LossTerms:
-    """Compute surrogate and KL of every slot. Without old log-probs it is on policy, r_t = 1."""
+    """Compute surrogate and KL of every slot. Without old log-probs it is on policy, r_t = 1.
+
+    With `kl_times_ratio` the KL is r_t times its estimate (DeepSeek-V3.2, arXiv 2512.02556 [S];
+    TRL's `use_bias_correction_kl`). Tokens were drawn from the old policy; so weighted, k1 and k3
+    are unbiased for the new policy's KL, and their gradients for its gradient, on policy too.
+    """
     fixed = jax.lax.stop_gradient(logprobs)
     old = fixed if packed.old_logprobs is None else packed.old_logprobs
     ratio = importance_ratio(logprobs, old, packed, config)
@@ -192,6 +202,7 @@ def loss_terms(
     if packed.reference_logprobs is not None:
         reference = jnp.where(packed.trained, packed.reference_logprobs, logprobs)
         kl = KL_ESTIMATORS[config.kl_estimator](logprobs, reference)
+        kl = kl * ratio if config.kl_times_ratio else kl
     return LossTerms(
         logprobs=logprobs,
         entropy=entropy,
@@ -214,12 +225,20 @@ def policy_loss(
     temperature: float = 1.0,
     chunk_slots: int | None = None,
 ) -> tuple[Float[Array, ""], LossTerms]:
-    """Compute −Σ_s w_s (surrogate_s − β·KL_s): the negative of the objective J."""
+    """Compute −Σ_s w_s (surrogate_s − β·KL_s + c·H_s): the negative of the objective J."""
+    rewarded = config.entropy_coef > 0
     logprobs, entropy = token_logprobs(
-        policy, params, packed, temperature=temperature, chunk_slots=chunk_slots
+        policy,
+        params,
+        packed,
+        temperature=temperature,
+        chunk_slots=chunk_slots,
+        train_entropy=rewarded,
     )
     terms = loss_terms(logprobs, entropy, packed, config)
     objective = terms.surrogate - config.beta * terms.kl
+    if rewarded:
+        objective += config.entropy_coef * terms.entropy
     return -masked_sum(weights * objective, packed.trained), terms
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from gmma.errors import UserError
 
 
 class Surrogate(Protocol):
@@ -50,6 +53,63 @@ def clipped_surrogate(
     clipped = jnp.clip(ratio, 1 - epsilon_low, 1 + epsilon_high)
     bounded = ratio if delta is None else jnp.minimum(ratio, delta)
     return jnp.minimum(bounded * advantage, clipped * advantage)
+
+
+def cispo(
+    ratio: Float[Array, "*s"],
+    advantage: Float[Array, "*s"],
+    *,
+    logprobs: Float[Array, "*s"],
+    epsilon_high: float,
+    epsilon_low: float | None = None,
+    delta: float | None = None,
+) -> Float[Array, "*s"]:
+    """Return sg(min(r, 1 + ε_high))·A·log π, per token (CISPO, MiniMax-M1, arXiv 2506.13585).
+
+    The ratio is a constant weight, so no token drops out of the gradient, which is at most
+    (1 + ε_high)·|A| by log π. The paper writes a lower bound too and sets it so low that it never
+    binds ([S]); peers have the upper one alone, and TRL's `epsilon_high` is our 1 + ε_high. The
+    loss is not near 0 on policy.
+
+    >>> import jax.numpy as jnp
+    >>> r, a, logp = jnp.array([0.5, 3.0]), jnp.array([1.0, -1.0]), jnp.array([-2.0, -2.0])
+    >>> cispo(r, a, logprobs=logp, epsilon_high=0.5).tolist()
+    [-1.0, 3.0]
+    """
+    del epsilon_low, delta  # the config refuses a delta
+    return jax.lax.stop_gradient(jnp.minimum(ratio, 1 + epsilon_high)) * advantage * logprobs
+
+
+def sapo(
+    ratio: Float[Array, "*s"],
+    advantage: Float[Array, "*s"],
+    *,
+    tau_pos: float = 1.0,
+    tau_neg: float = 1.05,
+    logprobs: Float[Array, "*s"] | None = None,
+    epsilon_low: float | None = None,
+    epsilon_high: float | None = None,
+    delta: float | None = None,
+) -> Float[Array, "*s"]:
+    """Return 4/τ·σ(τ (r − 1))·A, per token (SAPO, arXiv 2511.20347; as TRL and ms-swift write it).
+
+    τ is `tau_pos` where A > 0 and `tau_neg` elsewhere; both are `objective.surrogate_options`, and
+    the defaults the paper's ([S]). A soft gate in place of the clip: the slope by r is
+    4 σ (1 − σ)·A, at most |A| and that at r = 1, so on policy it is the policy gradient. The value
+    is within 4/τ·|A|. Raises UserError unless both temperatures are above 0.
+
+    >>> import jax.numpy as jnp
+    >>> sapo(jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0]), tau_neg=2.0).tolist()
+    [2.0, -1.0]
+    """
+    del logprobs, epsilon_low, epsilon_high, delta  # the config refuses the last two
+    if not (tau_pos > 0 and tau_neg > 0):
+        raise UserError(
+            f"surrogate 'sapo' with tau_pos = {tau_pos} and tau_neg = {tau_neg}: temperatures must "
+            "be above 0; 1.0 and 1.05 are the paper's"
+        )
+    tau = jnp.where(advantage > 0, tau_pos, tau_neg).astype(ratio.dtype)
+    return 4 / tau * jax.nn.sigmoid(tau * (ratio - 1)) * advantage
 
 
 def k1_kl(logprobs: Float[Array, "*s"], reference: Float[Array, "*s"]) -> Float[Array, "*s"]:

@@ -9,6 +9,7 @@ from tiny_run import TINY
 
 from gmma.cli import COMMANDS, VERBS
 from gmma.commands import resolve
+from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
 from gmma.options.arguments import EvalArguments, ExportArguments
 from gmma.options.parsing import parse
@@ -65,6 +66,35 @@ def test_a_truth_is_bare_or_has_its_value(capsys):
 def test_several_values_come_one_after_another():
     given = parse(EvalArguments, ["runs/x", "--tasks", "digits", "math"], prog="gmma eval")
     assert given.tasks == ("digits", "math")
+
+
+def test_options_of_a_function_are_numbers_where_they_look_like_it():
+    """A rule that is given tau_pos 0.5 computes with it; nan stays a word, as no run can use it."""
+    words = [
+        "tau_pos",
+        "0.5",
+        "steps",
+        "3",
+        "soft",
+        "True",
+        "mode",
+        "mean",
+        "x",
+        "1e-3",
+        "y",
+        "nan",
+    ]
+    given = parse(ObjectiveConfig, ["--surrogate-options", *words], prog="gmma")
+    found = dict(given.surrogate_options)
+    assert found == {
+        "tau_pos": 0.5,
+        "steps": 3,
+        "soft": True,
+        "mode": "mean",
+        "x": 1e-3,
+        "y": "nan",
+    }
+    assert [type(value) for value in found.values()] == [float, int, bool, str, float, str]
 
 
 def test_a_mistake_is_one_message():

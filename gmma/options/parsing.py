@@ -4,7 +4,9 @@ Options are tyro's, made of dataclasses: `--tree.answers 8`. One that is true or
 bare (`--resume` is `--resume True`). One of several values takes them one after another.
 """
 
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -43,14 +45,28 @@ def bare_or_with_a_value(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[bo
 
 @CONVENTION.primitive_rule
 def one_word(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[object] | None:
-    """Take one word for what may be a text or a truth: a truth of a list is never bare."""
+    """Take one word for what may be a text or a truth: a truth of a list is never bare.
+
+    A word that Python reads as a truth, an integer or a finite number is one where that may stand.
+    """
     union = get_origin(info.type) in (Union, UnionType)
     if not union or not {str, bool} <= set(get_args(info.type)):
         return None
+    numbers = [kind for kind in (int, float) if kind in get_args(info.type)]
+
+    def read(words: list[str]) -> object:
+        if words[0] in TRUTHS:
+            return TRUTHS[words[0]]
+        for kind in numbers:
+            with suppress(ValueError):
+                number = kind(words[0])
+                return number if math.isfinite(number) else words[0]
+        return words[0]
+
     return PrimitiveConstructorSpec(
         nargs=1,
         metavar="VALUE",
-        instance_from_str=lambda words: words[0],
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, get_args(info.type)),
         str_from_instance=lambda value: [str(value)],
     )

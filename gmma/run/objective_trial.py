@@ -22,7 +22,8 @@ TREES = 3
 def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
     """Raise UserError where the configured credit rule or surrogate cannot be used.
 
-    Gmma's own are asked whether they take their options; their tests have done the rest.
+    Gmma's own are asked whether they take their options, and tried with them; without any, their
+    tests have done the rest.
     """
     credit_rule, surrogate = CREDITS.find(objective.credit), SURROGATES.find(objective.surrogate)
     check_call(
@@ -44,7 +45,7 @@ def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
     )
     if objective.credit not in CREDITS:
         try_credit(objective, shape)
-    if objective.surrogate not in SURROGATES:
+    if objective.surrogate not in SURROGATES or objective.surrogate_options:
         try_surrogate(objective)
 
 
