@@ -139,21 +139,7 @@ def score_answers(
     string.
     """
     shape = rollout.finished.shape
-    answers = [answer for tree in texts.answers for branch in tree for answer in branch]
-    lengths = rollout.thought_lengths[..., None] + rollout.answer_lengths
-    of_answers = {
-        "closed": np.repeat(rollout.closed.ravel(), shape[2]).tolist(),
-        "finished": texts.well_formed.ravel().tolist(),
-        "response_tokens": lengths.ravel().tolist(),
-        "response": [text for tree in texts.responses for branch in tree for text in branch],
-        "completion_ids": written_tokens(rollout),
-    }
-    repeated = [example for example in examples for _ in range(shape[1] * shape[2])]
-    scored = scorer.score(
-        [answer or "" for answer in answers],
-        thoughts=[thought for tree in texts.thoughts for thought in tree for _ in range(shape[2])],
-        columns=reward_columns(repeated, of_answers, step=step, steps=steps),
-    )
+    scored = scorer.score(**scorer_inputs(examples, rollout, texts, step=step, steps=steps))
     rewards = weighted_rewards(scored, scorer.terms).reshape(shape)
     terms = {
         term.label: scored.values[:, index].reshape(shape).astype(np.float32)
@@ -164,6 +150,28 @@ def score_answers(
     }
     tasks = [str(example.columns.get("task", "")).encode() for example in examples]
     return Scores(rewards=rewards, terms=terms, kinds=kinds, tasks=np.array(tasks, TASK_NAME))
+
+
+def scorer_inputs(
+    examples: Sequence[Example], rollout: TreeRollout, texts: TreeTexts, *, step: int, steps: int
+) -> dict[str, Any]:
+    """Return the arguments of a scorer's call for every answer of a rollout, (b, i, j) in order."""
+    shape = rollout.finished.shape
+    answers = [answer for tree in texts.answers for branch in tree for answer in branch]
+    lengths = rollout.thought_lengths[..., None] + rollout.answer_lengths
+    of_answers = {
+        "closed": np.repeat(rollout.closed.ravel(), shape[2]).tolist(),
+        "finished": texts.well_formed.ravel().tolist(),
+        "response_tokens": lengths.ravel().tolist(),
+        "response": [text for tree in texts.responses for branch in tree for text in branch],
+        "completion_ids": written_tokens(rollout),
+    }
+    repeated = [example for example in examples for _ in range(shape[1] * shape[2])]
+    return {
+        "answers": [answer or "" for answer in answers],
+        "thoughts": [t for tree in texts.thoughts for t in tree for _ in range(shape[2])],
+        "columns": reward_columns(repeated, of_answers, step=step, steps=steps),
+    }
 
 
 def reward_columns(

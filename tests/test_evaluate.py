@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from tiny_digits import experiment
 
-from gmma.config import LaunchConfig
+from gmma.config import LaunchConfig, RewardConfig
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
+from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
 from gmma.run.data import batch_demonstrations
 from gmma.run.evaluate import (
@@ -116,6 +117,41 @@ def test_every_example_counts_once_and_an_unreadable_answer_as_wrong(parts):
     assert found["iou"] == [1.0 if kind == 0 else 0.0 for kind in rows]
     assert found["parsed"] == [0.0 if kind == 1 else 1.0 for kind in rows]
     assert found["format"] == [0.0] + [1.0] * 7 + [0.0, 1.0, 1.0]
+
+
+OWN_REWARD = """
+def first_sides(completions, answer, trainer_state, **kwargs):
+    assert trainer_state.global_step == trainer_state.max_steps == 9
+    said = [text.partition("<answer>[")[2].partition(",")[0] for text in completions]
+    return [float(one == str(true[0])) if one else None for one, true in zip(said, answer)]
+"""
+
+
+def test_a_reward_of_the_users_own_is_a_metric(parts, tmp_path, monkeypatch):
+    """Of the eleven, every third says the box, every third nothing that can be scored."""
+    (tmp_path / "reward_as_metric.py").write_text(OWN_REWARD)
+    monkeypatch.syspath_prepend(tmp_path)
+    name = "reward_as_metric:first_sides"
+    terms = (RewardTerm(name), RewardTerm("box_iou"))
+    config = replace(parts.config, rewards=RewardConfig(terms=terms, workers=0))
+    parts = replace(parts, config=config)
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "test")
+    examples = [source[row] for row in range(11)]
+    batches = [examples[:8], examples[8:] + [examples[-1]] * 5]
+    found = measure_mode(
+        parts, lambda p, b, step: spoken(parts, batches[int(step)]), None, examples
+    ).values
+    assert {name for name in found if name.startswith("rewards/")} == {f"rewards/{name}"}
+    rows = [row % 3 for row in range(8)] + [0, 1, 2]
+    truths = [example.columns["answer"][0] for example in examples]
+    expected = [
+        (1.0, np.nan, float(truth == 1))[row] for row, truth in zip(rows, truths, strict=True)
+    ]
+    np.testing.assert_array_equal(found[f"rewards/{name}"], expected)
+    evaluation = Evaluation(split="test", values={"greedy": found})
+    assert f"greedy/rewards/{name}" in summarise(evaluation)
+    older = Evaluation(split="test", values={"greedy": {"iou": found["iou"]}})
+    assert difference(evaluation, older).keys() == {"greedy/iou"}  # measured by an older version
 
 
 def test_a_batch_that_devices_cannot_share_is_refused(parts):

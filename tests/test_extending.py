@@ -96,7 +96,9 @@ def test_a_folder_outside_trains_evaluates_reports_and_resumes(outside, capsys):
         without_clocks(r) for r in records
     ]
     main(["eval", "runs/mine"])
-    assert "greedy/right" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "greedy/right" in said
+    assert "greedy/rewards/grading:near" in said
     main(["sample", "runs/mine"])
     assert (outside / "runs/mine/samples/test_00000/image.png").stat().st_size
     main(["report", "runs/mine"])

@@ -14,6 +14,7 @@ stands; an answer that had no turn at all counts as `untried`.
 """
 
 import contextlib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -44,6 +45,20 @@ class Scorer(Protocol):
     def score(
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
     ) -> Scored: ...
+
+
+class SharedScorer:
+    """A scorer that one thread asks at a time."""
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.terms, self.scorer, self.free = scorer.terms, scorer, threading.Lock()
+
+    def score(
+        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
+    ) -> Scored:
+        """Score as the scorer does."""
+        with self.free:
+            return self.scorer.score(answers, thoughts=thoughts, columns=columns)
 
 
 @contextlib.contextmanager

@@ -102,8 +102,9 @@ def _constants(function: Any) -> set[object]:
 def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[..., Any]:
     """Make a reward of a function as TRL calls it, with texts or with messages.
 
-    It gets every column of the record, and images, where it names them, as PIL images. What it logs
-    by `log_extra` and `log_metric` goes nowhere.
+    It gets every column of the record, and images, where it names them, as PIL images. Tokens and
+    step are not there where it judges answers alone, as a task's metric. What it logs by
+    `log_extra` and `log_metric` goes nowhere.
     """
 
     def reward(
@@ -112,9 +113,9 @@ def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[...
         thoughts: Sequence[str],
         question: Sequence[str],
         response: Sequence[str],
-        completion_ids: Sequence[Sequence[int]],
-        step: Sequence[int],
-        steps: Sequence[int],
+        completion_ids: Sequence[Sequence[int]] = (),
+        step: Sequence[int] = (),
+        steps: Sequence[int] = (),
         **columns: Any,
     ) -> Any:
         if "images" in columns:
@@ -126,11 +127,13 @@ def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[...
                 if as_messages
                 else list(response)
             ),
-            "completion_ids": [list(ids) for ids in completion_ids],
-            "trainer_state": TrainerState(global_step=step[0], max_steps=steps[0]),
             "log_extra": _log_nothing,
             "log_metric": _log_nothing,
         }
+        if completion_ids:
+            given["completion_ids"] = [list(ids) for ids in completion_ids]
+        if step:
+            given["trainer_state"] = TrainerState(global_step=step[0], max_steps=steps[0])
         with _called_as("trl_messages" if as_messages else "trl"):
             return resolve(function(**_taken(function, given)))
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from gmma.config import ExperimentConfig
 from gmma.families.tiny.network import TinyConfig
 from gmma.hardware.sharding import make_mesh
+from gmma.rewards import REWARDS
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.run.backbone import Backbone, make_backbone
@@ -37,6 +38,11 @@ def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
         replace(term, options=(*task.term_options(config.task, term), *term.options))
         for term in config.rewards.terms
     )
+
+
+def own_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
+    """Return those terms of the reward that are the user's own functions."""
+    return tuple(term for term in reward_terms(config) if term.name not in REWARDS)
 
 
 def run_scorer(config: ExperimentConfig) -> AbstractContextManager[Scorer]:

@@ -20,6 +20,8 @@ from gmma.families.tiny.network import TinyConfig
 from gmma.files import RunPath, write_whole
 from gmma.hardware import hosts
 from gmma.intervals import Interval
+from gmma.rewards import REWARDS
+from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import Parts, assemble
 from gmma.run.evaluate import (
     Evaluation,
@@ -115,8 +117,13 @@ def of_task(
 
 
 def for_any_task(rewards: RewardConfig) -> RewardConfig:
-    """Take the parts of a mixture off its terms, which another task has not; none is asked here."""
-    return replace(rewards, terms=tuple(replace(term, task=None) for term in rewards.terms))
+    """Take the parts of a mixture off its terms, and leave out the user's own.
+
+    Another task has neither those parts nor the columns that the user's rewards read. What is left
+    is not asked here.
+    """
+    kept = [replace(term, task=None) for term in rewards.terms if term.name in REWARDS]
+    return replace(rewards, terms=tuple(kept) or (RewardTerm("format"),))
 
 
 def with_experiment(

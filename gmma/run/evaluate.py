@@ -20,11 +20,12 @@ from gmma.files import RunPath, read_json, write_whole
 from gmma.hardware.hosts import fetch_rows, gather_entries, own_part
 from gmma.hardware.sharding import check_batch, put_batch, put_whole
 from gmma.intervals import Interval, difference_interval, mean_interval, score_interval
-from gmma.run.assembly import Parts
+from gmma.run.assembly import Parts, own_terms
 from gmma.run.feed import read_examples, read_prompts
 from gmma.run.programs import Grow, make_grow
 from gmma.sampling import GREEDY, SamplingConfig
-from gmma.scoring import TreeTexts, read_texts
+from gmma.scoring import TreeTexts, read_texts, scorer_inputs
+from gmma.tasks.judge import judge_of
 from gmma.types import Example, Params, TreeRollout
 
 EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
@@ -128,6 +129,7 @@ def measure_examples(
     measured = measure_rollout(parts, examples, rollout, texts)
     figures = {name: found.mean(axis=1) for name, found in measured.items()}
     figures |= measure_groups(parts, examples, spoken, measured)
+    figures |= measure_rewards(parts, examples, rollout, texts)
     return [
         {"figures": {name: float(found[row]) for name, found in figures.items()}, "answers": own}
         for row, own in enumerate(spoken)
@@ -147,6 +149,31 @@ def measure_rollout(
         (texts.well_formed & rollout.closed[..., None]).reshape(rows, -1).astype(float)
     )
     return found
+
+
+def measure_rewards(
+    parts: Parts, examples: list[Example], rollout: TreeRollout, texts: TreeTexts
+) -> dict[str, Float[np.ndarray, "B"]]:
+    """Return `rewards/NAME` of each reward of the user's own: the mean of an example's answers.
+
+    Answers that it could not score do not count; NaN where that is all of them. Gmma's own rewards
+    have metrics of their tasks beside them.
+    """
+    config = parts.config
+    if not (terms := own_terms(config)):
+        return {}
+    limits = config.rewards
+    judge = judge_of(
+        terms,
+        workers=limits.workers,
+        timeout_seconds=limits.timeout_seconds,
+        memory_gigabytes=limits.memory_gigabytes,
+    )
+    steps = config.rl.steps
+    scored = judge.score(**scorer_inputs(examples, rollout, texts, step=steps, steps=steps))
+    values = np.ma.masked_invalid(scored.values.reshape(len(examples), -1, len(terms)))
+    means = np.ma.filled(values.mean(axis=1), np.nan)
+    return {f"rewards/{term.label}": means[:, at] for at, term in enumerate(terms)}
 
 
 def measure_groups(
@@ -227,13 +254,13 @@ def difference(after: Evaluation, before: Evaluation) -> dict[str, Interval]:
     """Compare two evaluations example by example, after − before: these two models alone.
 
     Whether an example has a metric is a matter of the example, so those that have it pair up, also
-    with an older file, which left the others out.
+    with an older file, which left the others out. A metric that one of them lacks has none.
     """
     return {
         f"{mode}/{name}": difference_interval(held - known(before.values[mode][name]))
         for mode, metrics in after.values.items()
         for name, values in metrics.items()
-        if len(held := known(values))
+        if name in before.values[mode] and len(held := known(values))
     }
 
 

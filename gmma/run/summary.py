@@ -11,6 +11,7 @@ from gmma.intervals import Interval
 from gmma.records.console import print_table
 from gmma.records.diagnostics import SPIKE_SCORE
 from gmma.records.metrics import Record, read_records
+from gmma.run.assembly import own_terms
 from gmma.run.evaluate import difference, load_evaluation, summarise
 from gmma.tasks import find_task
 from gmma.tasks.mixture import MixtureConfig
@@ -42,10 +43,11 @@ def print_summary(config: ExperimentConfig) -> None:
         before, after = after, load_evaluation(evaluation_path(config, "rl"))
         columns["after RL"] = summarise(after)
         columns["difference"] = difference(after, before)
+    own = [f"rewards/{term.label}" for term in own_terms(config)]
     rows = [
         [f"{mode} {name}", *(format_interval(c[f"{mode}/{name}"]) for c in columns.values())]
         for mode in ("sampled", "greedy")
-        for name in (*headlines(config), "format", "parsed")
+        for name in (*headlines(config), *own, "format", "parsed")
         if all(f"{mode}/{name}" in column for column in columns.values())
     ]
     examples = len(after.values["greedy"]["format"])

@@ -35,8 +35,7 @@ from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
 from gmma.records.console import no_display, open_display
 from gmma.records.metrics import compilations, open_writer
-from gmma.rewards.outcomes import Scored
-from gmma.rewards.service import Scorer
+from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
 from gmma.run.evaluate import make_evaluator
 from gmma.run.feed import content_of
@@ -191,20 +190,6 @@ def save_alone(free: threading.Lock, manager: Any, *given: Any) -> None:
     with free:
         checkpoint.save(manager, *given)
         manager.wait_until_finished()
-
-
-class SharedScorer:
-    """A scorer that one cell asks at a time."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self.terms, self.scorer, self.free = scorer.terms, scorer, threading.Lock()
-
-    def score(
-        self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
-    ) -> Scored:
-        """Score as the scorer does."""
-        with self.free:
-            return self.scorer.score(answers, thoughts=thoughts, columns=columns)
 
 
 def starting_params(parts: Sequence[Parts]) -> list[Params]:

@@ -10,7 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from gmma.rewards.service import RewardTerm, Scorer, open_scorer
+from gmma.errors import UserError
+from gmma.rewards import REWARDS
+from gmma.rewards.outcomes import CRASH
+from gmma.rewards.service import RewardTerm, Scorer, SharedScorer, open_scorer
+from gmma.text.prompt import THINK_OPEN, answer_text, thought_text
+from gmma.types import Example
 
 _WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
@@ -21,14 +26,43 @@ def judge(
     """Return what the term gives each answer; 0, the worst, where the answer could not be scored.
 
     The processes are started with the first call and stay. An answer's limit is the service's, a
-    call has none: what a metric says of an answer must not depend on how many there are.
+    call has none: what a metric says of an answer must not depend on how many there are. Raises
+    UserError where a function of the user's fails on every answer.
     """
-    scored = _open(term).score(answers, thoughts=[""] * len(answers), columns=columns)
+    scored = judge_of((term,)).score(answers, thoughts=[""] * len(answers), columns=columns)
+    if term.name not in REWARDS and scored.outcomes[term.label][CRASH] == len(answers) > 0:
+        raise UserError(
+            f"reward '{term.name}' as a metric failed on each of {len(answers)} answers: "
+            f"{scored.messages[0]}"
+        )
     return np.nan_to_num(scored.values[:, 0], nan=0.0).tolist()
 
 
+def answer_columns(answers: Sequence[str], examples: Sequence[Example]) -> dict[str, list[Any]]:
+    """Return what a reward gets by keyword where it is a metric, which knows answers alone.
+
+    The record's columns; `question`, `images` and `id`, unless the record has such a column; and
+    each answer in a whole `response` with an empty thought.
+    """
+    names = dict.fromkeys(name for example in examples for name in example.columns)
+    of_records: dict[str, list[Any]] = {
+        "question": [example.question for example in examples],
+        "images": [example.images for example in examples],
+        "id": [example.id for example in examples],
+    }
+    own = {name: [example.columns.get(name) for example in examples] for name in names}
+    written = [f"{THINK_OPEN}{thought_text('')}{answer_text(answer)}" for answer in answers]
+    return {**of_records, **own, "response": written}
+
+
 @cache
-def _open(term: RewardTerm) -> Scorer:
+def judge_of(terms: tuple[RewardTerm, ...], **limits: float) -> Scorer:
+    """Start the processes of some terms with their first call; they end with this process.
+
+    `limits` are those of `open_scorer`; a step has none. The cells of a grid share them.
+    """
     stack = ExitStack()
     atexit.register(stack.close)
-    return stack.enter_context(open_scorer((term,), workers=_WORKERS, step_seconds=math.inf))
+    limits = {"workers": _WORKERS} | limits
+    opened = open_scorer(terms, step_seconds=math.inf, **limits)  # type: ignore[arg-type]
+    return SharedScorer(stack.enter_context(opened))

@@ -28,7 +28,7 @@ from gmma.rewards.terms import RewardTerm
 from gmma.rewards.vqa import vqa_reward
 from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, Colour, guess_colour
-from gmma.tasks.judge import judge
+from gmma.tasks.judge import answer_columns, judge
 from gmma.tasks.kinds import KINDS
 from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import fingerprint
@@ -92,8 +92,7 @@ def metrics(
 
     `score` is what the reward `vqa` gives, or the reward that `metric` names.
     """
-    names = list(dict.fromkeys(name for example in examples for name in example.columns))
-    columns = {name: [example.columns.get(name) for example in examples] for name in names}
+    columns = answer_columns(answers, examples)
     kind = KINDS[config.kind]
     told = list(zip(answers, examples, strict=True))
     found = {

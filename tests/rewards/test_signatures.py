@@ -12,6 +12,7 @@ from gmma.errors import UserError
 from gmma.rewards.service import RewardTerm, check_rewards, open_scorer
 from gmma.rewards.signatures import recognised
 from gmma.scoring import reward_columns
+from gmma.tasks.judge import answer_columns, judge
 from gmma.types import Example
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "extending.md"
@@ -236,6 +237,18 @@ def test_a_key_with_the_name_of_an_option_is_no_option_of_gmmas_own():
     """A record of a reading test has a key `reading`; the reward's own option keeps its default."""
     columns = {"answer": ["7", "7", "8"], "reading": ["a", "b", "c"], "relative_tolerance": [9] * 3}
     assert values(RewardTerm("math"), columns) == [1, 1, 0]
+
+
+def test_a_reward_is_a_tasks_metric_of_answers_alone():
+    """With an empty thought; what needs more than answers is one message, and no row of zeros."""
+    answers = [r"\boxed{7}", "7", r"\boxed{9}"]
+    columns = {"ground_truth": "7"}
+    examples = [Example(question="?", images=(), columns=columns, id="a")] * 3
+    told = answer_columns(answers, examples)
+    assert judge(RewardTerm("trl_rewards:boxed_result"), answers, told) == [1, 0, 0]
+    assert judge(RewardTerm("trl_rewards:has_form"), answers, told) == [1, 1, 1]
+    with pytest.raises(UserError, match=r"as a metric failed on each of 3 answers.*trainer_state"):
+        judge(RewardTerm("trl_rewards:brevity"), answers, told)
 
 
 def test_gmmas_own_have_neither_signature_nor_batch():
