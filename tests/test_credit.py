@@ -253,6 +253,16 @@ def test_by_hand() -> None:
             )
 
 
+def test_values_equal_but_for_rounding_are_equal() -> None:
+    """⅓ + ⅔ against 1 + 0: no thought gets anything, by any rule and scale."""
+    tree = np.float32([[[1 / 3, 2 / 3, 0], [1, 0, 0]], [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]])
+    three = np.concatenate([tree, tree[:1]])
+    found = credit()(three, np.ones(three.shape, bool))
+    for option in OPTIONS:
+        np.testing.assert_array_equal(found[option].thought, np.zeros((3, 2)))
+        assert (np.asarray(found[option].answer)[0, 1] != 0).all()
+
+
 @laws.examples(30)
 @given(rewards((2, 4, 4)), masks((2, 4, 4)))
 def test_td_adds_up_along_a_path_to_leaf(drawn: np.ndarray, mask: np.ndarray) -> None:
