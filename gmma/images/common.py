@@ -1,5 +1,6 @@
 """Resizing, normalising and buckets: what both families' processors share."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 from gmma.errors import UserError
 from gmma.types import Example
 
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values that exchange the sides
 # 0 is the program without a tower.
 POWERS_OF_TWO = (0, *(2**i for i in range(13)))
 
@@ -40,6 +42,25 @@ def rgb_array(image: Image.Image) -> np.ndarray:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     return np.asarray(image.convert("RGB"))
+
+
+def read_rgb(data: bytes) -> np.ndarray:
+    """Read the bytes of a picture's file as `rgb_array` does."""
+    return rgb_array(Image.open(io.BytesIO(data)))
+
+
+def outline_of(data: bytes) -> np.ndarray:
+    """Return black pixels uint8[H, W, 3] of a picture's upright size, read from its header.
+
+    They are one byte in memory.
+    """
+    with Image.open(io.BytesIO(data)) as picture:
+        width, height = picture.size
+        # A PNG's orientation may stand behind its pixels, which getexif unpacks to get there.
+        turns = picture.format != "PNG" or b"eXIf" in data
+        if turns and picture.getexif().get(_ORIENTATION, 1) in _TURNED:
+            width, height = height, width
+    return np.broadcast_to(np.uint8(0), (height, width, 3))
 
 
 def eight_bits(image: Image.Image) -> Image.Image:

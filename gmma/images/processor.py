@@ -25,6 +25,8 @@ class ImageProcessor:
     most_tokens: int | None = None  # of one image, however large; None: any number
     # what to set so that an image has at most so many tokens; "": nothing can be set
     fewer_tokens: Callable[[int], str] = lambda tokens: ""
+    # Raises UserError for a record whose images the network cannot take; looks at their sizes alone
+    check: Callable[[Example], None] = lambda example: None
 
 
 def unit_images(
@@ -37,11 +39,7 @@ def unit_images(
     """
     sizes = {(side, side, 3)} if side is not None else set()
     for example in examples:
-        if len(example.images) > images:
-            raise UserError(
-                f"record {example.id} has {len(example.images)} images and the model takes "
-                f"{images}; set model.images to {len(example.images)}"
-            )
+        check_count(example, images)
         sizes |= {image.shape for image in example.images}
         if len(sizes) > 1:
             raise UserError(
@@ -56,6 +54,15 @@ def unit_images(
         for place, image in zip(row, example.images, strict=False):
             place[:] = image
     return filled / np.float32(255)
+
+
+def check_count(example: Example, images: int) -> None:
+    """Raise UserError for an example with more images than so many."""
+    if len(example.images) > images:
+        raise UserError(
+            f"record {example.id} has {len(example.images)} images and the model takes "
+            f"{images}; set model.images to {len(example.images)}"
+        )
 
 
 def fixed_size_processor(
@@ -76,6 +83,7 @@ def fixed_size_processor(
         view_tokens=lambda image: (tokens_per_image,),
         to_arrays=to_arrays,
         frame=square_frame(side),
+        check=lambda example: check_count(example, images),
     )
 
 

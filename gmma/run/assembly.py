@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from jax.sharding import Mesh
 
@@ -29,6 +29,18 @@ class Parts(Backbone):
     task: Task
     stops: TreeStops
     mesh: Mesh
+    # Training rows that fit, of each phase, once they were looked for (`gmma/run/lengths.py`)
+    kept: dict[str, Sequence[int]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+
+
+def in_frame(parts: Parts, example: Example) -> Example:
+    """Return an example in the coordinates of the run's model family."""
+    task = parts.task
+    if task.in_frame is None:
+        return example
+    return task.in_frame(parts.config.task, example, parts.processor.frame)
 
 
 def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:

@@ -94,13 +94,25 @@ def batch_prompts(
     """
     rows = []
     for example in examples:
-        counts = [processor.view_tokens(image) for image in example.images]
-        row = prompt_tokens(example.question, counts, tokenizer, template, example.system)
+        row, counts = prompt_row(example, tokenizer, processor, template)
         if len(row) > prompt_slots:
-            raise _too_long(example, counts, len(row), prompt_slots, processor)
+            advice = smaller_images(counts, len(row), prompt_slots, processor)
+            raise UserError(
+                f"{too_long_words(example, counts, len(row), prompt_slots)}; set "
+                f"tree.prompt_tokens to at least {len(row)}" + (f", or {advice}" if advice else "")
+            )
         rows.append(row)
     tokens, lengths = _left_align(rows, prompt_slots, tokenizer.pad)
     return PromptBatch(tokens=tokens, lengths=lengths, images=processor.to_arrays(examples))
+
+
+def prompt_row(
+    example: Example, tokenizer: Tokenizer, processor: ImageProcessor, template: PromptTemplate
+) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Return the tokens of a prompt, and the placeholders of each view of its images."""
+    counts = [processor.view_tokens(image) for image in example.images]
+    row = prompt_tokens(example.question, counts, tokenizer, template, example.system)
+    return row, counts
 
 
 def batch_demonstrations(
@@ -153,23 +165,27 @@ def _require_fit(record: str, node: str, row: Sequence[Any], slots: int) -> None
         )
 
 
-def _too_long(
-    example: Example,
-    counts: Sequence[Sequence[int]],
-    tokens: int,
-    slots: int,
-    processor: ImageProcessor,
-) -> UserError:
-    """Make the error for a prompt that does not fit, with the share of its images."""
-    held = [sum(views) for views in counts]
-    images, other = "", ""
-    if held:
+def too_long_words(
+    example: Example, counts: Sequence[Sequence[int]], tokens: int, slots: int
+) -> str:
+    """Say that a prompt does not fit, with the share of its images."""
+    images = ""
+    if counts:
+        held = [sum(views) for views in counts]
         sizes = [f"{image.shape[1]} × {image.shape[0]}" for image in example.images]
         each = ", ".join(f"{n} of {size} pixels" for n, size in zip(held, sizes, strict=True))
         images = f" ({sum(held)} of images: {each})"
-        advice = processor.fewer_tokens((slots - tokens + sum(held)) // len(held))
-        other = f", or {advice}" if advice else ""
-    return UserError(
+    return (
         f"the prompt of record {example.id} has {tokens} tokens{images}, but there are {slots} "
-        f"prompt slots; set tree.prompt_tokens to at least {tokens}{other}"
+        "prompt slots"
     )
+
+
+def smaller_images(
+    counts: Sequence[Sequence[int]], tokens: int, slots: int, processor: ImageProcessor
+) -> str:
+    """Return what to set so that the images of a prompt leave it room; "" for nothing."""
+    if not counts:
+        return ""
+    held = sum(map(sum, counts))
+    return processor.fewer_tokens((slots - tokens + held) // len(counts))

@@ -7,16 +7,21 @@ import grain
 import jax
 import numpy as np
 
-from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.hardware.hosts import gather_entries, wait_for_all
-from gmma.run.assembly import Parts
+from gmma.run.assembly import Parts, in_frame
 from gmma.run.data import (
     ExampleBatch,
     batch_demonstrations,
     batch_prompts,
     example_batches,
-    position_generator,
+)
+from gmma.run.lengths import (
+    demonstration_of,
+    demonstration_seed,
+    first_rows,
+    kept_rows,
+    shown_rows,
 )
 from gmma.tasks.defaults import hash_content
 from gmma.tasks.task import ExampleSource, Rows
@@ -24,7 +29,6 @@ from gmma.types import Example, PromptBatch, TreeRollout
 
 PhaseName = Literal["sft", "rl"]
 AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its demonstration's
-GOING_ON = 2  # and that of demonstrations behind another run from the first run's
 
 
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
@@ -53,33 +57,35 @@ def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[Exampl
     )
 
 
-def demonstration_seed(config: ExperimentConfig) -> int:
-    """Return the seed for the order of demonstrations and their noise.
-
-    It differs between an SFT run and one of the same seed that continues from it.
-    """
-    if config.init_from is None:
-        return config.seed
-    return int(np.random.SeedSequence((config.seed, GOING_ON)).generate_state(1)[0] >> 1)
-
-
 def train_source(parts: Parts) -> ExampleSource:
-    """Return every training example: what RL learns from."""
-    return parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
+    """Return every training example that is not left out: what RL learns from."""
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
+    leaves = parts.config.task.too_long == "leave_out"
+    return Rows(source, kept_rows(parts)) if leaves else source
 
 
 def demonstrated_source(parts: Parts) -> ExampleSource:
     """Return the training examples that have a demonstration; raises UserError where none has."""
-    source, rows_of = train_source(parts), parts.task.demonstrated_rows
-    if rows_of is None:
-        return source
-    rows = rows_of(parts.config.task, parts.config.launch.data_dir)
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
+    rows = demonstrated_rows(parts)
+    if parts.config.task.too_long == "leave_out":
+        rows = shown_rows(parts, rows)
+    return Rows(source, rows)
+
+
+def demonstrated_rows(parts: Parts) -> Sequence[int]:
+    """Return the training rows with a demonstration, fit or not; raises UserError without any."""
+    config, place = parts.config.task, parts.config.launch.data_dir
+    records = len(parts.task.source(config, place, "train"))
+    if parts.task.demonstrated_rows is None:
+        return range(records)
+    rows = parts.task.demonstrated_rows(config, place)
     if not len(rows):
         raise UserError(
-            f"sft.steps = {parts.config.sft.steps}, but none of the {len(source)} training records "
-            f"of task {parts.config.task.name} has a thought to imitate; set sft.steps to 0"
+            f"sft.steps = {parts.config.sft.steps}, but none of the {records} training records "
+            f"of task {config.name} has a thought to imitate; set sft.steps to 0"
         )
-    return Rows(source, rows)
+    return rows
 
 
 def content_of(parts: Parts) -> str:
@@ -99,18 +105,10 @@ def content_of(parts: Parts) -> str:
     return content
 
 
-def in_frame(parts: Parts, example: Example) -> Example:
-    """Return an example in the coordinates of the run's model family."""
-    task = parts.task
-    if task.in_frame is None:
-        return example
-    return task.in_frame(parts.config.task, example, parts.processor.frame)
-
-
 def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
     """Return the first examples of a split, as the run's model is asked them."""
     source = parts.task.source(parts.config.task, parts.config.launch.data_dir, split)
-    return [in_frame(parts, source[index]) for index in range(min(count, len(source)))]
+    return [in_frame(parts, source[row]) for row in first_rows(parts, split, count)]
 
 
 def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:
@@ -127,17 +125,10 @@ def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:
 def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
     """Read demonstrations as trees with one thought and one answer; each row has its own noise."""
     config = parts.config
-    assert parts.task.demonstrate is not None
-    demonstrations = []
-    for example, position in zip(batch.examples, batch.positions, strict=True):
-        rng = position_generator(demonstration_seed(config), position)
-        shown = parts.task.demonstrate(config.task, example, rng)
-        if shown is None:
-            raise UserError(
-                f"task {config.task.name} has no demonstration of {example.id}; where some "
-                "training records have none, Task.demonstrated_rows says which have one"
-            )
-        demonstrations.append(shown)
+    demonstrations = [
+        demonstration_of(parts, example, position)
+        for example, position in zip(batch.examples, batch.positions, strict=True)
+    ]
     return batch_demonstrations(
         batch.examples,
         demonstrations,

@@ -5,7 +5,7 @@ A run that fails on its first batch would leave a directory behind, and the next
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 from gmma.config import ExperimentConfig
@@ -16,22 +16,18 @@ from gmma.records import checkpoint
 from gmma.records.console import say, warn
 from gmma.rewards.service import Scorer, check_rewards
 from gmma.run.assembly import Parts
-from gmma.run.backbone import sees_images
-from gmma.run.data import ExampleBatch
 from gmma.run.feed import (
-    demonstrated_source,
+    demonstrated_rows,
     read_batches,
     read_demonstrations,
-    read_examples,
     read_prompts,
-    train_source,
 )
+from gmma.run.lengths import check_lengths
 from gmma.run.objective_trial import try_objective
 from gmma.run.programs import kept_params
 from gmma.run.reward_trial import Trial, trial_columns, trial_lines, trial_warnings
 from gmma.run.task_trial import try_task
 from gmma.tasks.mixture import MixtureConfig
-from gmma.tasks.task import ExampleSource
 from gmma.types import Example
 
 CHUNK_EXAMPLES = 256
@@ -95,16 +91,18 @@ def unknown_metric(config: ExperimentConfig, recorded: Iterable[str]) -> str | N
 def check_run(parts: Parts, scorer: Scorer) -> None:
     """Raise UserError for batches, prompts, demonstrations or rewards that cannot work.
 
-    The first batch of each phase stands for the others: a record further on can still be too long,
-    unless records are text alone, of which every one is read.
+    The length of every record is looked at, but of pictures that are drawn, or lie where TFDS
+    prepared them: of these the first batch of each phase stands for the others.
     """
     check_batches(parts)
+    if parts.config.sft.steps and parts.task.demonstrate is None:
+        raise UserError(
+            f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
+            "demonstrations to imitate; set sft.steps to 0"
+        )
+    for line in check_fits_slots(parts):
+        warn(line)
     if parts.config.sft.steps:
-        if parts.task.demonstrate is None:
-            raise UserError(
-                f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
-                "demonstrations to imitate; set sft.steps to 0"
-            )
         batch = next(read_batches(parts, "sft"))
         read_prompts(parts, batch.examples)
         read_demonstrations(parts, batch)
@@ -116,32 +114,15 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
         say(line)
     for words in trial_warnings(parts, scorer, tried):
         warn(words)
-    if not sees_images(parts.config, parts.task):
-        check_fits_slots(parts)
 
 
-def check_fits_slots(parts: Parts) -> None:
-    """Check that the prompts and demonstrations of a task of text fit their slots.
+def check_fits_slots(parts: Parts) -> list[str]:
+    """Check that the prompts and demonstrations of a run fit, those that evaluation asks as well.
 
-    Also the prompts that evaluation will ask.
-
-    Seven thousand records take some seconds, which is less than a run that ends on the last of
-    them.
+    Returns a line for each split of which records are left out. Seven thousand records take some
+    seconds, which is less than a run that ends on the last of them.
     """
-    for batch in chunks_of(train_source(parts)):
-        read_prompts(parts, batch.examples)
-    for split in ("validation", "test"):
-        read_prompts(parts, read_examples(parts, split, parts.config.evaluation.examples))
-    if parts.config.sft.steps:
-        for batch in chunks_of(demonstrated_source(parts)):
-            read_demonstrations(parts, batch)
-
-
-def chunks_of(source: ExampleSource) -> Iterator[ExampleBatch]:
-    """Yield the examples of a source, some at a time."""
-    for first in range(0, len(source), CHUNK_EXAMPLES):
-        rows = range(first, min(first + CHUNK_EXAMPLES, len(source)))
-        yield ExampleBatch(examples=tuple(source[row] for row in rows), positions=tuple(rows))
+    return check_lengths(parts, demonstrated_rows(parts) if parts.config.sft.steps else ())
 
 
 def check_batches(parts: Parts) -> None:

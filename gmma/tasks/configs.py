@@ -6,7 +6,7 @@ from JSON and from the command line by the task that its name finds, gmma's or a
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter, ValidationError
 
@@ -18,6 +18,9 @@ class TaskConfig:
     """Fields of a task; a subclass adds its own."""
 
     name: str  # which task this is: one of gmma's, or your own as module:NAME
+    # Records that do not fit the slots, or have an image that the model cannot take: an error at
+    # the start, or left out of the run, which says how many were
+    too_long: Literal["refuse", "leave_out"] = "refuse"
 
 
 def read_task_config(values: object) -> TaskConfig:

@@ -26,7 +26,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from gmma.errors import UserError
-from gmma.images.common import rgb_array
+from gmma.images.common import read_rgb
 from gmma.tasks.formats import FORMATS, files_beside
 from gmma.tasks.pictures import (
     check_picture,
@@ -394,7 +394,9 @@ class StoredRecord:
     others: Mapping[str, Any] = field(default_factory=dict)  # keys that gmma cannot read
 
 
-def read_back(row: Mapping[str, Any]) -> StoredRecord:
+def read_back(
+    row: Mapping[str, Any], picture: Callable[[bytes], np.ndarray] = read_rgb
+) -> StoredRecord:
     """Read what `stored_form` stored, pictures as arrays."""
     mask = bytes(row["mask"])
     return StoredRecord(
@@ -402,7 +404,7 @@ def read_back(row: Mapping[str, Any]) -> StoredRecord:
         question=row["question"].decode(),
         answer=json.loads(row["answer"].decode()),
         thought=row["thought"].decode(),
-        images=tuple(rgb_array(Image.open(io.BytesIO(data))) for data in row["images"]),
+        images=tuple(map(picture, row["images"])),
         mask=np.asarray(Image.open(io.BytesIO(mask))) > 0 if mask else None,
         others=json.loads(row["others"].decode()) if "others" in row else {},
     )

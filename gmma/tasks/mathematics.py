@@ -11,10 +11,9 @@ trace; perhaps `image` or `images`, paths of pictures. A demonstration is the re
 GSM8K's without its `<<48/2=24>>` marks, MATH's with its `\\boxed{…}`, SVAMP's equation.
 """
 
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -26,7 +25,7 @@ from PIL import Image
 
 from gmma.answers.math_text import find_answer, marks_answer
 from gmma.errors import UserError
-from gmma.images.common import rgb_array
+from gmma.images.common import outline_of, read_rgb
 from gmma.rewards.attempts import majority_at_k, pass_rates
 from gmma.rewards.mathematics import read_answer
 from gmma.rewards.terms import RewardTerm
@@ -282,6 +281,7 @@ def build(config: MathConfig, data_dir: Path) -> None:
 class _Source:
     config: MathConfig
     records: Any  # TFDS's random access to one split
+    picture: Callable[[bytes], np.ndarray] = read_rgb
 
     def __len__(self) -> int:
         return len(self.records)
@@ -293,7 +293,7 @@ class _Source:
         question = record["question"]
         return Example(
             question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
-            images=tuple(rgb_array(Image.open(io.BytesIO(data))) for data in pictures),
+            images=tuple(map(self.picture, pictures)),
             columns={
                 **json.loads(record["others"]),
                 "answer": record["answer"],
@@ -310,6 +310,11 @@ def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
     the keys of the record that are none of these (`other_columns`).
     """
     return _Source(config, read_split(storage(config, data_dir), split))
+
+
+def outline(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
+    """Open the same with pictures of their size alone."""
+    return _Source(config, read_split(storage(config, data_dir), split), outline_of)
 
 
 def demonstrate(
@@ -378,6 +383,7 @@ MATH = Task(
     config=MathConfig,
     build=build,
     source=source,
+    outline=outline,
     content=content_by(storage),
     demonstrate=demonstrate,
     demonstrated_rows=demonstrated_rows,

@@ -38,6 +38,7 @@ from gmma.tasks.records import fingerprint
 from gmma.tasks.task import (
     CorpusFigure,
     Demonstration,
+    ExampleSource,
     Patches,
     Task,
     TermOptions,
@@ -86,6 +87,12 @@ class MixtureConfig(TaskConfig):
                 f"mixture: the parts are {', '.join(titles) or 'none'}; give at least one, and "
                 "each a label of its own"
             )
+        leaving = [part.title for part in self.parts if part.task.too_long == "leave_out"]
+        if leaving and self.too_long == "refuse":
+            raise UserError(
+                f"mixture: {leaving[0]} has too_long = leave_out, but the slots are those of all "
+                "parts: set task.too_long of the mixture"
+            )
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -102,6 +109,23 @@ def source(config: MixtureConfig, data_dir: Path, split: str) -> MixedSource:
     sources = tuple(
         find_task(part.task.name).source(part.task, data_dir, split) for part in config.parts
     )
+    return mix(config, sources, split)
+
+
+def outline(config: MixtureConfig, data_dir: Path, split: str) -> MixedSource | None:
+    """Open the same with images of their size alone; None where a part cannot."""
+    found = []
+    for part in config.parts:
+        open_part = find_task(part.task.name).outline
+        own = None if open_part is None else open_part(part.task, data_dir, split)
+        if own is None:
+            return None
+        found.append(own)
+    return mix(config, tuple(found), split)
+
+
+def mix(config: MixtureConfig, sources: tuple[ExampleSource, ...], split: str) -> MixedSource:
+    """Return the rows of all parts as one source."""
     lengths = [len(found) for found in sources]
     if split == "train":
         parts = interleave(training_counts(lengths, [part.weight for part in config.parts]))
@@ -294,6 +318,7 @@ MIXTURE = Task(
     config=MixtureConfig,
     build=build,
     source=source,
+    outline=outline,
     content=content,
     demonstrate=demonstrate,
     demonstrated_rows=demonstrated_rows,

@@ -103,6 +103,15 @@ class OpenSource(Protocol[C_in]):
     def __call__(self, config: C_in, data_dir: Path, split: str) -> ExampleSource: ...
 
 
+class OpenOutline(Protocol[C_in]):
+    """Open a built split whose images have their size alone (`gmma.images.common.outline_of`).
+
+    None where that would take as long as to read them.
+    """
+
+    def __call__(self, config: C_in, data_dir: Path, split: str) -> ExampleSource | None: ...
+
+
 class HashContent(Protocol[C_in]):
     """Hash all records of the built dataset, so that a run can tell whether they changed."""
 
@@ -223,6 +232,7 @@ class Task(Generic[C]):
     headline: str  # the metric that sums the task up
     build: Build[C] = nothing_to_build
     content: HashContent[C] | None = None  # None: a hash of every example
+    outline: OpenOutline[C] | None = None  # None: `source` unpacks every picture
     demonstrate: Demonstrate[C] | None = None  # None: RL alone
     demonstrated_rows: FindDemonstrated[C] | None = None  # None: every row has a demonstration
     group_metrics: MeasureGroup[C] | None = None

@@ -21,6 +21,7 @@ from PIL.Image import Image
 
 from gmma.answers.reading import Number, Reading
 from gmma.errors import UserError
+from gmma.images.common import outline_of
 from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
@@ -126,6 +127,7 @@ def visual_task(visual: Visual[V]) -> Task[V]:
         config=visual.config,
         build=partial(build, visual),
         source=partial(source, visual),
+        outline=partial(outline, visual),
         content=partial(content, visual),
         demonstrate=partial(demonstrate, visual),
         demonstrated_rows=partial(demonstrated_rows, visual),
@@ -230,6 +232,15 @@ def source(visual: Visual[V], config: V, data_dir: Path, split: str) -> ExampleS
         return _Source(visual, config, rows, lambda record: record, kind)
     stored = read_split(storage(visual, config, data_dir), split)
     return _Source(visual, config, stored, read_back, kind)
+
+
+def outline(visual: Visual[V], config: V, data_dir: Path, split: str) -> ExampleSource | None:
+    """Open random access to a split with images of their size alone; None for a public dataset."""
+    if public_records(visual, config) is not None:
+        return None
+    kind = demonstrations(visual, config, data_dir)
+    stored = read_split(storage(visual, config, data_dir), split)
+    return _Source(visual, config, stored, partial(read_back, picture=outline_of), kind)
 
 
 def demonstrations(visual: Visual[V], config: V, data_dir: Path) -> Demonstrations:

@@ -12,7 +12,14 @@ from gmma.families.family import refuse_resolution
 from gmma.families.gemma3.network import Gemma3Config
 from gmma.huggingface.keys import Section
 from gmma.huggingface.processors import BILINEAR, HALF, read_pixels
-from gmma.images.common import POWERS_OF_TWO, PixelConfig, batch_bucket, normalised, resized
+from gmma.images.common import (
+    POWERS_OF_TWO,
+    PixelConfig,
+    batch_bucket,
+    normalised,
+    pick_bucket,
+    resized,
+)
 from gmma.images.frames import THOUSANDTHS
 from gmma.images.processor import ImageProcessor
 from gmma.options.networks import Resolution
@@ -95,6 +102,11 @@ def gemma_processor(
 ) -> ImageProcessor:
     """Return the family's processor; `buckets` are the numbers of images a row may be padded to."""
     buckets, pan = tuple(buckets), config.pan_and_scan
+
+    def check(example: Example) -> None:
+        shown = sum(len(views(image, config)) for image in example.images)
+        pick_bucket(shown, buckets, example.id, "images")
+
     return ImageProcessor(
         view_tokens=lambda image: (tokens_per_image,) * len(views(image, config)),
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
@@ -102,6 +114,7 @@ def gemma_processor(
         bucket_unit="images",
         fewer_tokens=lambda tokens: "" if pan is None else "model.pan_and_scan to False",
         frame=THOUSANDTHS,
+        check=check,
     )
 
 

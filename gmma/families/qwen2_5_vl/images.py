@@ -130,6 +130,12 @@ def put_image(into: QwenImages, row: int, at: Cursor, cells: np.ndarray, merge: 
     at.features += rows * columns
 
 
+def bucket_of(examples: Sequence[Example], config: QwenImageConfig, buckets: Sequence[int]) -> int:
+    """Return the windows that a batch is padded to. UserError where a record needs more."""
+    needed = [sum(window_count(image, config) for image in e.images) for e in examples]
+    return batch_bucket(examples, needed, buckets, f"image {window_name(config)}")
+
+
 def qwen_arrays(
     examples: Sequence[Example], config: QwenImageConfig, buckets: Sequence[int] = POWERS_OF_TWO
 ) -> QwenImages | None:
@@ -138,8 +144,7 @@ def qwen_arrays(
     None in bucket 0: the program without a tower. UserError where a record needs more windows than
     the largest bucket.
     """
-    needed = [sum(window_count(image, config) for image in e.images) for e in examples]
-    windows = batch_bucket(examples, needed, buckets, f"image {window_name(config)}")
+    windows = bucket_of(examples, config, buckets)
     if windows == 0:
         return None
     out = empty_images(config.vision, len(examples), windows)
@@ -174,6 +179,9 @@ def qwen_processor(
         rows, columns = cells_of(image, config)
         return (rows * columns,)
 
+    def check(example: Example) -> None:
+        bucket_of([example], config, buckets)
+
     return ImageProcessor(
         view_tokens=view_tokens,
         to_arrays=lambda examples: qwen_arrays(examples, config, buckets),
@@ -182,6 +190,7 @@ def qwen_processor(
         frame=qwen_frame(config),
         most_tokens=config.max_pixels // config.vision.cell_pixels**2,
         fewer_tokens=partial(smaller_pixels, config),
+        check=check,
     )
 
 
