@@ -6,6 +6,7 @@ other sign of it. It may be meant so, so it is a warning.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from gmma.tasks.task import Demonstration
 from gmma.text.prompt import THINK_OPEN, answer_text, thought_text
 from gmma.types import Example
 
+_COLUMNS_SHOWN = 100  # characters of a record's columns in a line
 _LOOK = (
     "look at what it does with the answer, which is the text inside <answer>…</answer>, and with "
     "the types of the columns that it compares it with (docs/tasks.md, A reward of your own)"
@@ -145,7 +147,7 @@ def trial_lines(terms: Sequence[RewardTerm], trials: Sequence[Trial], scored: Sc
         own = zip(terms, values, applies, strict=True)
         given = ", ".join(f"{term.label} {value:.3g}" for term, value, counts in own if counts)
         columns = ", ".join(f"{k}={spelled(v):.40}" for k, v in trial.example.columns.items())
-        lines.append(f"  {given} for {trial.answer!r:.40}; {columns}")
+        lines.append(f"  {given} for {trial.answer!r:.40}; {shorten(columns, _COLUMNS_SHOWN)}")
     return lines
 
 
