@@ -11,10 +11,10 @@ any that `--task.train-path` and `--task.test-path` name.
 Tiny: two CPU cores. Run time and figure of the whole run: not run yet. A network of this size that
 starts from nothing does not learn to reckon, so expect an accuracy near 0: it shows the line.
 
-Ported: needs google/gemma-3-4b-it in `models/gemma-3-4b-it` or Qwen/Qwen2.5-VL-3B-Instruct in
-`models/Qwen2.5-VL-3B-Instruct`. Adapters are planned for a slice of eight TPU v5e; `gmma plan`
-tells which slices hold full fine-tuning (`docs/tpu.md`). Not run on real weights, so no figure is
-expected. The paper's settings are not known ([?]): every number here is our choice.
+Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
+`models/Qwen2.5-VL-3B-Instruct` (`gmma/run/variants.py` lists them). `docs/tpu.md` has the slices
+that each is planned for. Not run on real weights, so no figure is expected. The paper's settings
+are not known ([?]): every number here is our choice.
 """
 
 from pathlib import Path

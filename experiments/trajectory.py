@@ -9,11 +9,11 @@ are smooth noise. Hardware: two CPU cores. Run time and figures stand in `LOG.md
 imprecise on purpose: its points stray, and one thought in seven goes to another block, so that RL
 has something to mend.
 
-Ported: needs google/gemma-3-4b-it in `models/gemma-3-4b-it` or Qwen/Qwen2.5-VL-3B-Instruct in
-`models/Qwen2.5-VL-3B-Instruct`, and the manifests of trajectories and their images in
-`data/ShareRobot`. Adapters are planned for a slice of eight TPU v5e; `gmma plan` tells which slices
-hold full fine-tuning (`docs/tpu.md`). Not run on real weights, so no figure is expected. The
-paper's settings are not known ([?]): every number here is our choice.
+Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
+`models/Qwen2.5-VL-3B-Instruct` (`gmma/run/variants.py` lists them), and the manifests of
+trajectories and their images in `data/ShareRobot`. `docs/tpu.md` has the slices that each is
+planned for. Not run on real weights, so no figure is expected. The paper's settings are not known
+([?]): every number here is our choice.
 """
 
 from pathlib import Path

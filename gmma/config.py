@@ -99,10 +99,10 @@ class ObjectiveConfig:
     # grpo_ma: a thought and an answer have each their own advantage and length normaliser;
     # grpo: one advantage and one length normaliser for the whole response, needs answers = 1
     algorithm: Algorithm = "grpo_ma"
-    credit: str = "grpo_ma"  # the estimator of advantages, or your own as module:NAME
-    credit_options: Options = ()  # keyword arguments of your own
-    surrogate: str = "clipped"  # the policy loss of a token, or your own as module:NAME
-    surrogate_options: Options = ()  # keyword arguments of your own
+    credit: str = "grpo_ma"  # leaf, td, loo, treerl, treepo, or your own rule as module:NAME
+    credit_options: Options = ()  # keyword arguments of your own rule
+    surrogate: str = "clipped"  # cispo, sapo, or your own policy loss of a token as module:NAME
+    surrogate_options: Options = ()  # keyword arguments: sapo's tau_pos and tau_neg, your own's
     loss_type: LossType = "grpo"  # how token losses are averaged
     scale_rewards: Literal["group", "batch", "none"] = "group"  # divide advantages by which std
     answer_baseline: Literal["tree", "thought"] = "tree"  # answers compared over K·M, or within M
@@ -154,12 +154,13 @@ class ObjectiveConfig:
                 "and its answer, and these give them two; choose grpo_ma, leaf, loo or treepo with "
                 "answer_baseline = tree"
             )
-        unread = {"cispo": ("delta",), "sapo": ("delta", "epsilon_high")}
+        unread = {"cispo": ("delta",), "sapo": ("delta", "epsilon", "epsilon_high")}
         for name in unread.get(self.surrogate, ()):
-            if getattr(self, name) is not None:
+            value, default = getattr(self, name), getattr(type(self), name)
+            if value != default:
                 yield (
-                    f"objective.{name} = {getattr(self, name)} with objective.surrogate = "
-                    f"{self.surrogate}, which has no such bound; leave it at None"
+                    f"objective.{name} = {value} with objective.surrogate = {self.surrogate}, "
+                    f"which has no such bound; leave it at {default}"
                 )
         if self.kl_times_ratio and self.beta == 0:
             yield (

@@ -187,8 +187,10 @@ def loss_terms(
     """Compute surrogate and KL of every slot. Without old log-probs it is on policy, r_t = 1.
 
     With `kl_times_ratio` the KL is r_t times its estimate (DeepSeek-V3.2, arXiv 2512.02556 [S];
-    TRL's `use_bias_correction_kl`). Tokens were drawn from the old policy; so weighted, k1 and k3
-    are unbiased for the new policy's KL, and their gradients for its gradient, on policy too.
+    TRL's `use_bias_correction_kl`). Tokens were drawn from the old policy; weighted by their own
+    ratio, k1 and k3 are unbiased for the new policy's KL given what precedes a token, and their
+    gradients for its gradient, on policy too. A sequence's ratio (GSPO) weighs them as in TRL, but
+    does not make them so.
     """
     fixed = jax.lax.stop_gradient(logprobs)
     old = fixed if packed.old_logprobs is None else packed.old_logprobs

@@ -102,7 +102,7 @@ def sapo(
     >>> sapo(jnp.array([1.0, 1.0]), jnp.array([1.0, -1.0]), tau_neg=2.0).tolist()
     [2.0, -1.0]
     """
-    del logprobs, epsilon_low, epsilon_high, delta  # the config refuses the last two
+    del logprobs, epsilon_low, epsilon_high, delta  # the config refuses the last three
     if not (tau_pos > 0 and tau_neg > 0):
         raise UserError(
             f"surrogate 'sapo' with tau_pos = {tau_pos} and tau_neg = {tau_neg}: temperatures must "

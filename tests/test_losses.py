@@ -243,6 +243,7 @@ def test_the_entropy_bonus_is_added_with_its_gradient(tree: laws.Tree) -> None:
         ({"surrogate": "cispo", "delta": 2.0}, "delta = 2.0 with objective.surrogate = cispo"),
         ({"surrogate": "sapo", "delta": 2.0}, "has no such bound; leave it at None"),
         ({"surrogate": "sapo", "epsilon_high": 0.3}, "epsilon_high = 0.3 with"),
+        ({"surrogate": "sapo", "epsilon": 0.3}, "has no such bound; leave it at 0.2"),
         ({"kl_times_ratio": True}, "no KL to weigh; set beta above 0"),
         ({"entropy_coef": -0.1}, "entropy_coef = -0.1; it must be 0 or more"),
     ],

@@ -1,4 +1,4 @@
-"""Resizing, normalising and buckets: what both families' processors share."""
+"""Resizing, normalising and buckets: what the families' processors share."""
 
 import io
 from collections.abc import Sequence

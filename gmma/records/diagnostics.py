@@ -92,8 +92,8 @@ def thought_noise(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Float[np.nda
 
     The second is a first-order formula, and a ratio of estimates: biased at small M. Noise widens
     the spread of the V_i, which lowers it; a spread that is small by chance makes it as large as it
-    likes, and a mean over trees is then ruled by few of them. It is of the advantage divided by its
-    tree's deviation, whatever `scale_rewards` says. For K = 2 it is 0.
+    likes, and a mean over trees is then ruled by few of them. It is of GRPO-MA's advantage divided
+    by its tree's deviation, whatever `credit` and `scale_rewards` say. For K = 2 it is 0.
     """
     held = np.isfinite(rewards)
     exact = np.where(held, rewards, 0).astype(np.float64)

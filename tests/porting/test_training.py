@@ -1,4 +1,4 @@
-"""`gmma train` on tiny random directories of both families, with images, full and with adapters."""
+"""`gmma train` on tiny random directories of two families, with images, full and with adapters."""
 
 import json
 from pathlib import Path
