@@ -39,6 +39,7 @@ DIRECTORIES = {
     "Qwen3-VL-2B-Instruct": "qwen3_vl",
     "Qwen3-VL-4B-Instruct": "qwen3_vl",
     "Qwen3-VL-8B-Instruct": "qwen3_vl",
+    "SmolLM2-135M-Instruct": "llama",
 }
 
 

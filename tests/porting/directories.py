@@ -24,6 +24,16 @@ CORPUS = [
     "7 at 25, 38; 3 at 12, 0</think> Think first, inside <think> and </think>.",
     "def f(x):\n    return x**2 + 1\n\n\nÄpfel, naïve café, 数学は楽しい, 🙂 привет",
 ] * 8
+TEMPLATES = Path(__file__).parent / "chat_templates"
+LLAMA = {
+    "model_type": "llama",
+    "num_hidden_layers": 2,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "intermediate_size": 48,
+    "tie_word_embeddings": True,
+}
 GEMMA_SPECIAL = (
     "<start_of_turn>",
     "<end_of_turn>",
@@ -104,7 +114,22 @@ def qwen_config(config: dict[str, Any], ids: dict[str, int]) -> None:
     config["text_config"]["vocab_size"] = max(ids.values()) + 3
 
 
+def write_llama_tokenizer(directory: Path) -> dict[str, int]:
+    """A byte-level BPE with the template and the end token of SmolLM2."""
+    ids = write_qwen_tokenizer(directory)
+    template = (TEMPLATES / "smollm2.jinja").read_text()
+    named = {"eos_token": "<|im_end|>", "pad_token": "<|im_end|>", "chat_template": template}
+    (directory / "tokenizer_config.json").write_text(json.dumps(named))
+    return ids
+
+
+def llama_config(config: dict[str, Any], ids: dict[str, int]) -> None:
+    """A size of its own: there is no golden model."""
+    config |= LLAMA | {"vocab_size": max(ids.values()) + 3, "eos_token_id": ids["<|im_end|>"]}
+
+
 WRITERS: dict[str, tuple[Callable[[Path], dict[str, int]], Callable[..., None]]] = {
+    "llama": (write_llama_tokenizer, llama_config),
     "gemma3": (write_gemma_tokenizer, gemma_config),
     "qwen2_5_vl": (write_qwen_tokenizer, qwen_config),
     "qwen3_vl": (write_qwen_tokenizer, qwen_config),
@@ -115,11 +140,14 @@ def write_directory(family: str, directory: Path) -> Path:
     """A random model of the family with all that a Hugging Face directory holds."""
     directory.mkdir(parents=True)
     write_tokenizer, change = WRITERS[family]
-    config = json.loads((GOLDEN / family / "config.json").read_text())
+    golden = GOLDEN / family
+    written = golden / "config.json"
+    config = json.loads(written.read_text()) if written.is_file() else {}
     change(config, write_tokenizer(directory))
     (directory / "config.json").write_text(json.dumps(config))
-    for name in ("generation_config.json", "preprocessor_config.json"):
-        (directory / name).write_text((GOLDEN / family / name).read_text())
+    for path in (golden / "generation_config.json", golden / "preprocessor_config.json"):
+        if path.is_file():
+            (directory / path.name).write_text(path.read_text())
     described = describe_pretrained(directory)
     table = described.family.table(described.policy.config)
     params = described.policy.init(jax.random.key(0))
