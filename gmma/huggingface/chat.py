@@ -139,15 +139,24 @@ def has_switch(template: str) -> bool:
         raise UserError(f"the chat template cannot be read ({error}); mend it") from error
 
 
-def system_of(own: str, asked: str, given: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return what a template puts before and after a system prompt; None where it shows none."""
-    turns = [{"role": "system", "content": _SYSTEM}, {"role": "user", "content": asked}]
+def system_of(
+    own: str, asked: str, given: Mapping[str, Any]
+) -> tuple[tuple[str, str] | None, bool]:
+    """Return what a template puts before and after a system prompt, and whether it strips that.
+
+    None where it shows no system prompt.
+    """
+
+    def opening(system: str) -> str:
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": asked}]
+        return render(own, turns, **given).partition(asked)[0]
+
     try:
-        opening, _, _ = render(own, turns, **given).partition(asked)
+        before, found, after = opening(_SYSTEM).partition(_SYSTEM)
+        strips = f" {_SYSTEM}" not in opening(f" {_SYSTEM}")
     except UserError:  # a template that refuses the role, as some families' do
-        return None
-    before, found, after = opening.partition(_SYSTEM)
-    return (before, after) if found else None
+        return None, False
+    return ((before, after), strips) if found else (None, False)
 
 
 def prompt_of(
@@ -188,9 +197,11 @@ def prompt_of(
             + ("set model.thinking to True" if switch else "mend the template")
         )
     opened = "" if closing.rstrip().endswith(THINK_OPEN) else THINK_OPEN
+    system, strip_system = system_of(used, asked, given)
     template = PromptTemplate(
         opening=opening,
-        system=system_of(used, asked, given),
+        system=system,
+        strip_system=strip_system,
         closing=f"{asked.removeprefix(_QUESTION)}{closing}{opened}",
         strip=f" {_QUESTION}" not in ask(f" {asked}"),
     )

@@ -193,6 +193,7 @@ def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
             files.template,
             opening=found.opening,
             system=found.system,
+            strip_system=found.strip_system,
             closing=found.closing,
             strip=found.strip,
         )

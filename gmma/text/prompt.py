@@ -36,11 +36,13 @@ class PromptTemplate:
     whole_view: str = ""  # before the whole image, where crops of it follow
     crop_views: str = ""  # before the first crop
     next_crop: str = ""  # before each other one
-    strip: bool = False  # the question's outer white space is left out, as the family's own does
+    # Outer white space of a question, and of a system prompt, is left out, as the family does
+    strip: bool = False
+    strip_system: bool = False
     closing: str = THINK_OPEN  # after the question
 
     def ask(self, text: str) -> str:
-        """Return the question, or a system prompt, as the prompt has it."""
+        """Return the question as the prompt has it."""
         return text.strip() if self.strip else text
 
     def open(self, system: str) -> str:
@@ -53,7 +55,7 @@ class PromptTemplate:
                 "these words into the question or the instruction"
             )
         before, after = self.system
-        return f"{before}{self.ask(system)}{after}"
+        return f"{before}{system.strip() if self.strip_system else system}{after}"
 
 
 TINY_TEMPLATE = PromptTemplate(system=("", "\n"))

@@ -13,7 +13,14 @@ from gmma.errors import UserError
 from gmma.families import find_family
 from gmma.families.pretrained import PretrainedConfig
 from gmma.hardware.sharding import make_mesh
-from gmma.huggingface.chat import OLD_TEMPLATE, TEMPLATE, TOKENIZER, render, write_chat_template
+from gmma.huggingface.chat import (
+    OLD_TEMPLATE,
+    TEMPLATE,
+    TOKENIZER,
+    prompt_of,
+    render,
+    write_chat_template,
+)
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
 from gmma.plan.programs import plan_parts
 from gmma.porting.checkpoints import read_trained
@@ -297,7 +304,21 @@ def test_the_switch_of_a_config_reaches_the_template(tmp_path: Path) -> None:
 @over_families
 def test_a_system_prompt_stands_where_the_family_has_it(family: str) -> None:
     files = tokenizer_files(family)
-    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}]
-    asked = prompt_text("Why?", files.template, "Be brief.")
-    assert asked == render(files.chat, turns, bos_token="")
-    assert asked != prompt_text("Why?", files.template)
+    for system in ("Be brief.", " Be brief.\n"):
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": "Why?"}]
+        asked = prompt_text("Why?", files.template, system)
+        assert asked == render(files.chat, turns, bos_token="")
+        assert asked != prompt_text("Why?", files.template)
+
+
+@pytest.mark.parametrize("trims", [True, False])
+def test_a_system_prompt_is_stripped_where_the_template_strips_it(trims: bool) -> None:
+    """Whatever it does to a question: Gemma's trims questions alone. The export asks the same."""
+    said = "turn.content" if trims else "turn.content if turn.role == 'system' else turn.content"
+    own = f"{{%- for turn in messages -%}}{{{{ ({said} | trim) + '|' }}}}{{%- endfor -%}}"
+    template, chat = prompt_of(own, INSTRUCTION, thinking=None)
+    system = " Be brief.\n"
+    turns = [{"role": "system", "content": system}, {"role": "user", "content": " Why? "}]
+    asked = prompt_text(" Why? ", template, system)
+    assert asked == render(chat, turns)
+    assert asked.startswith("Be brief.|Why?" if trims else " Be brief.\n|Why?")

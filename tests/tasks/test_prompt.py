@@ -124,7 +124,7 @@ def test_images_stand_where_the_question_says():
 
 def test_a_system_prompt_stands_in_place_of_the_opening():
     tokenizer = byte_tokenizer(bos=None, image_token=259)
-    template = PromptTemplate(opening="U", system=("S", "U"), closing="!", strip=True)
+    template = PromptTemplate(opening="U", system=("S", "U"), closing="!", strip_system=True)
     assert prompt_tokens("q", [], tokenizer, template, " be brief ") == [*b"Sbe briefUq!"]
     assert prompt_tokens("q", [[1]], tokenizer, system="s") == [*b"s\n", 259, *b"q<think>"]
     assert prompt_text("q", template, "s") == "SsUq!"

@@ -28,6 +28,7 @@ GEMMA_TEMPLATE = PromptTemplate(
     crop_views=" and here are some crops to help you see better ",
     next_crop=" ",
     strip=True,
+    strip_system=True,
     closing=f"\n{INSTRUCTION}<end_of_turn>\n<start_of_turn>model\n<think>",
 )
 GEMMA_CHAT = """
