@@ -140,14 +140,15 @@ class ObjectiveConfig:
 
     def _meaningless(self) -> Iterator[str]:
         """Say which fields contradict each other, or would change nothing."""
-        if self.credit in ("leaf", "treerl", "treepo") and self.answer_baseline == "thought":
+        credit, surrogate = CREDITS.short(self.credit), SURROGATES.short(self.surrogate)
+        if credit in ("leaf", "treerl", "treepo") and self.answer_baseline == "thought":
             yield (
                 f"objective.answer_baseline = thought with objective.credit = {self.credit}: that "
                 "rule says itself what an answer is compared with; leave answer_baseline at tree, "
                 "or choose grpo_ma, td or loo"
             )
-        zero = self.credit == "td" or self.answer_baseline == "thought"
-        if self.algorithm == "grpo" and (zero or self.credit == "treerl"):
+        zero = credit == "td" or self.answer_baseline == "thought"
+        if self.algorithm == "grpo" and (zero or credit == "treerl"):
             yield (
                 f"objective.algorithm = grpo with objective.credit = {self.credit} and "
                 f"answer_baseline = {self.answer_baseline}: GRPO has one advantage for a thought "
@@ -155,7 +156,7 @@ class ObjectiveConfig:
                 "answer_baseline = tree"
             )
         unread = {"cispo": ("delta",), "sapo": ("delta", "epsilon", "epsilon_high")}
-        for name in unread.get(self.surrogate, ()):
+        for name in unread.get(surrogate, ()):
             value, default = getattr(self, name), getattr(type(self), name)
             if value != default:
                 yield (

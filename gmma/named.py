@@ -36,6 +36,10 @@ class Named(Mapping[str, T], Generic[T]):
     def __contains__(self, name: object) -> bool:
         return name in self.addresses
 
+    def short(self, name: str) -> str:
+        """Return the table's own name for one of its addresses; any other name as it is."""
+        return next((own for own, address in self.addresses.items() if address == name), name)
+
     def check(self, name: str) -> None:
         """Raise UserError unless a name is in the table or has the form `module:NAME`."""
         if name not in self and not is_address(name):

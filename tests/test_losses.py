@@ -244,6 +244,7 @@ def test_the_entropy_bonus_is_added_with_its_gradient(tree: laws.Tree) -> None:
         ({"surrogate": "sapo", "delta": 2.0}, "has no such bound; leave it at None"),
         ({"surrogate": "sapo", "epsilon_high": 0.3}, "epsilon_high = 0.3 with"),
         ({"surrogate": "sapo", "epsilon": 0.3}, "has no such bound; leave it at 0.2"),
+        ({"surrogate": "gmma.surrogate:cispo", "delta": 2.0}, "which has no such bound"),
         ({"kl_times_ratio": True}, "no KL to weigh; set beta above 0"),
         ({"entropy_coef": -0.1}, "entropy_coef = -0.1; it must be 0 or more"),
     ],
@@ -259,6 +260,8 @@ def test_what_means_nothing_is_refused(fields: dict[str, Any], words: str) -> No
         ((("tau_pos", 0.0),), "tau_pos = 0.0 and tau_neg = 1.05: temperatures must be above 0"),
         ((("tau_neg", "warm"),), "surrogate 'sapo' raised Type"),
         ((("tau", 1.0),), "cannot be called as sapo"),
+        ((("delta", 1.0),), "surrogate_options: delta = 1.0, but delta comes of itself; leave"),
+        ((("tau_pos", 1.0), ("tau_pos", 3.0)), "tau_pos stands there twice; leave it out"),
     ],
 )
 def test_temperatures_that_cannot_be_are_refused_before_a_run(options: Any, words: str) -> None:

@@ -13,8 +13,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from jinja2 import nodes
 from jinja2.exceptions import TemplateError
+from jinja2.ext import Extension
 from jinja2.meta import find_undeclared_variables
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from gmma.errors import UserError
@@ -96,18 +99,42 @@ _SYSTEM = "\u241eSystem\u241e"  # and for a system prompt
 def own_template(directory: Path) -> str | None:
     """Read a directory's chat template, from a file of its own or its tokenizer's config."""
     if (directory / TEMPLATE).is_file():
-        return (directory / TEMPLATE).read_text(encoding="utf-8")
+        try:
+            return (directory / TEMPLATE).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{directory / TEMPLATE} is no text in UTF-8 ({error}); copy the file again"
+            ) from error
     for path in (directory / OLD_TEMPLATE, directory / TOKENIZER):
         found = read_json_object(path).get("chat_template") if path.is_file() else None
-        if isinstance(found, list):  # several, each with a name
-            found = {entry["name"]: entry["template"] for entry in found}.get("default")
-        if isinstance(found, str):
-            return found
+        if found is not None:
+            return default_template(found, path)
     return None
 
 
+def default_template(found: Any, path: Path) -> str:
+    """Return the template of a JSON file's `chat_template`: a text, or of several the default.
+
+    UserError for anything else: a model that has a template must not be asked without one.
+    """
+    if isinstance(found, list):  # several, each with a name
+        named = [entry for entry in found if isinstance(entry, Mapping)]
+        chosen = next((e.get("template") for e in named if e.get("name") == "default"), None)
+    else:
+        chosen = found.get("default") if isinstance(found, Mapping) else found
+    if not isinstance(chosen, str):
+        raise UserError(
+            f"{path}: chat_template is {found!r:.60}, neither a text nor several with a default; "
+            f"put the template to be asked by into {TEMPLATE}"
+        )
+    return chosen
+
+
 def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
-    """Render a chat template as transformers does (`apply_chat_template`)."""
+    """Render a chat template as transformers does (`apply_chat_template`).
+
+    UserError for whatever a template's own expressions raise.
+    """
 
     def refuse(message: str) -> None:
         raise UserError(f"the chat template refuses a user's turn: {message}")
@@ -120,22 +147,36 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
         return sandbox.from_string(template).render(
             messages=messages, add_generation_prompt=True, **values
         )
-    except (TemplateError, TypeError) as error:  # what it adds to a text may be none
-        raise UserError(f"the chat template cannot be rendered ({error}); mend it") from error
+    except UserError:
+        raise
+    except Exception as error:  # a template computes: it may divide by 0, or call itself for ever
+        raise UserError(f"the chat template cannot be rendered ({error!r}); mend it") from error
 
 
 def environment() -> ImmutableSandboxedEnvironment:
     """Make the environment that transformers renders chat templates in."""
     return ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", Generation]
     )
+
+
+class Generation(Extension):
+    """Read `{% generation %}`, by which transformers finds a reply's tokens, as what it holds."""
+
+    tags = {"generation"}  # noqa: RUF012 - as the library declares it
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Return the block as a scope of its own, as it is in transformers."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
 
 
 def has_switch(template: str) -> bool:
     """Return whether a chat template asks for `enable_thinking`."""
     try:
         return SWITCH in find_undeclared_variables(environment().parse(template))
-    except TemplateError as error:
+    except (TemplateError, RecursionError) as error:
         raise UserError(f"the chat template cannot be read ({error}); mend it") from error
 
 
@@ -170,7 +211,7 @@ def prompt_of(
     image, which must stand before the text. `special` are the texts of the special tokens that
     templates name (`bos_token`, …).
 
-    UserError for a switch that the template has not, and for a thought that it closes.
+    UserError for a switch that the template has not, and for a thought that it closes or begins.
     """
     used = PLAIN_CHAT if own is None else own
     switch = has_switch(used)
@@ -188,6 +229,8 @@ def prompt_of(
     opening, found, closing = ask(asked).partition(asked)
     if not found:
         raise UserError("the chat template does not show the question as it is; mend it")
+    if _QUESTION in closing:
+        raise UserError("the chat template shows the question more than once; mend it")
     if image and image + asked not in ask([{"type": "image"}, {"type": "text", "text": asked}]):
         raise UserError(f"the chat template does not show an image as {image}; mend it")
     if closing.rstrip().endswith(THINK_CLOSE):
@@ -196,7 +239,13 @@ def prompt_of(
             f"reply ({closing[-40:]!r}), but a tree begins with its thoughts; "
             + ("set model.thinking to True" if switch else "mend the template")
         )
-    opened = "" if closing.rstrip().endswith(THINK_OPEN) else THINK_OPEN
+    opens = closing.rstrip().endswith(THINK_OPEN)
+    if not opens and closing.rfind(THINK_OPEN) > closing.rfind(THINK_CLOSE):
+        raise UserError(
+            f"the chat template begins the thought with words of its own ({closing[-40:]!r}); let "
+            f"it end with {THINK_OPEN}"
+        )
+    opened = "" if opens else THINK_OPEN
     system, strip_system = system_of(used, asked, given)
     template = PromptTemplate(
         opening=opening,

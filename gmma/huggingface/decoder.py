@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from gmma.errors import gather
+from gmma.errors import UserError, gather
 from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
 from gmma.huggingface.table import Row, stacked_row
 from gmma.models.decoder import NO_WINDOW, DecoderConfig
@@ -55,14 +55,22 @@ def decoder_sizes(
 
     width, heads = size("hidden_size"), size("num_attention_heads")
     shared = section.values.get("num_key_value_heads", heads)
+    # null in place of a number: as many as of queries
+    kv_heads = heads if shared is None else size("num_key_value_heads", heads)
+    head_size = size("head_dim", width // heads)
+    if heads % kv_heads or head_size % 2:
+        raise UserError(
+            f"{section.where}: num_attention_heads = {heads}, num_key_value_heads = {kv_heads}, "
+            f"heads of {head_size}; the first must be a multiple of the second, and the size of a "
+            "head (head_dim, or else hidden_size / num_attention_heads) even"
+        )
     return {
         "vocab_size": size("vocab_size", most=MOST_TOKENS),
         "layers": size("num_hidden_layers", most=MOST_LAYERS),
         "width": width,
         "heads": heads,
-        # null in place of a number: as many as of queries
-        "kv_heads": heads if shared is None else size("num_key_value_heads", heads),
-        "head_size": size("head_dim", width // heads),
+        "kv_heads": kv_heads,
+        "head_size": head_size,
         "mlp": size("intermediate_size"),
         "epsilon": section.number("rms_norm_eps", defaults["rms_norm_eps"]),
         "activation": section.get(activation, defaults[activation]),
@@ -74,7 +82,8 @@ def listed_local_layers(section: Section, layers: int) -> tuple[bool, ...] | Non
     kinds = section.get("layer_types", None)
     if kinds is None:
         return None
-    if len(kinds) != layers or not set(kinds) <= {LOCAL, GLOBAL}:
+    listed = isinstance(kinds, list | tuple) and all(kind in (LOCAL, GLOBAL) for kind in kinds)
+    if not listed or len(kinds) != layers:
         raise section.refuse("layer_types", f"{layers} entries, each {LOCAL} or {GLOBAL}")
     return tuple(kind == LOCAL for kind in kinds)
 

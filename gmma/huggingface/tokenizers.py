@@ -226,8 +226,9 @@ def directory_tokenizer(directory: Path, thinking: bool | None = None) -> Tokeni
     """
     named = special_texts(directory)
     bos, end, pad = named.values()
+    own = own_template(directory)
     with named_in_errors(directory):
-        template, chat = prompt_of(own_template(directory), INSTRUCTION, thinking=thinking, **named)
+        template, chat = prompt_of(own, INSTRUCTION, thinking=thinking, **named)
     begins = bool(bos) and template.opening.startswith(bos)
     if begins:  # `prompt_tokens` puts it there
         template = without_begin(template, bos)

@@ -1,6 +1,6 @@
 """Try a credit rule and a surrogate on made-up numbers before a run writes anything."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -17,6 +17,8 @@ from gmma.run.programs import ask_rule
 from gmma.types import Advantages, TreeShape
 
 TREES = 3
+CREDIT_GIVEN = ("mask", "scale", "answer_baseline")  # by keyword, besides the options
+SURROGATE_GIVEN = ("logprobs", "epsilon_low", "epsilon_high", "delta")
 
 
 def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
@@ -31,8 +33,7 @@ def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
         objective.credit,
         credit_rule,
         "rewards",
-        **dict.fromkeys(("mask", "scale", "answer_baseline"), "…"),
-        **spell(objective.credit_options),
+        **spell("credit_options", objective.credit_options, CREDIT_GIVEN),
     )
     check_call(
         SURROGATES.kind,
@@ -40,8 +41,7 @@ def try_objective(objective: ObjectiveConfig, shape: TreeShape) -> None:
         surrogate,
         "ratio",
         "advantage",
-        **dict.fromkeys(("logprobs", "epsilon_low", "epsilon_high", "delta"), "…"),
-        **spell(objective.surrogate_options),
+        **spell("surrogate_options", objective.surrogate_options, SURROGATE_GIVEN),
     )
     if objective.credit not in CREDITS:
         try_credit(objective, shape)
@@ -109,6 +109,17 @@ def check_array(what: str, value: object, shape: tuple[int, ...]) -> None:
         raise UserError(f"{what} has shape {value.shape}; it must be {shape}")
 
 
-def spell(options: Options) -> dict[str, str]:
-    """Return options as they stand in a message."""
-    return {name: repr(value) for name, value in options}
+def spell(field: str, options: Options, given: Sequence[str]) -> dict[str, str]:
+    """Return what comes by keyword, `given` and options, as it stands in a message.
+
+    Raises UserError for an option that is given anyway, or twice: one of the two would be lost.
+    """
+    spelt = dict.fromkeys(given, "…")
+    for name, value in options:
+        if name in spelt:
+            why = "comes of itself" if name in given else "stands there twice"
+            raise UserError(
+                f"objective.{field}: {name} = {value!r}, but {name} {why}; leave it out"
+            )
+        spelt[name] = repr(value)
+    return spelt

@@ -17,6 +17,7 @@ from gmma.huggingface.chat import (
     OLD_TEMPLATE,
     TEMPLATE,
     TOKENIZER,
+    own_template,
     prompt_of,
     render,
     write_chat_template,
@@ -248,6 +249,12 @@ def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
         ("gemma3", "{{ messages[0].content }}", None, "does not show an image as <start_of_image>"),
         ("qwen3", "{% if %}", None, "the chat template cannot be read"),
         ("qwen3", "{{ 'What?' }}", None, "does not show the question"),
+        ("qwen3", "{{ messages[0].content * 2 }}", None, "shows the question more than once"),
+        ("qwen3", OPENS + "Okay", None, "begins the thought with words of its own"),
+        ("qwen3", "{{ 1 / 0 }}", None, "cannot be rendered .*division by zero"),
+        ("qwen3", "{{ '{x}'.format(y=1) }}", None, "cannot be rendered .*KeyError"),
+        ("qwen3", "{% for i in range(10 ** 9) %}{% endfor %}", None, "cannot be rendered .*too big"),
+        ("qwen3", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", None, "rendered .*recursion"),
     ],
 )
 def test_templates_that_leave_no_room_for_a_thought_are_refused(
@@ -260,6 +267,34 @@ def test_templates_that_leave_no_room_for_a_thought_are_refused(
     with pytest.raises(UserError, match=message.replace("|", r"\|")) as caught:
         read(tmp_path, thinking)
     assert str(caught.value).startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "held", [5, ["x"], [{"template": "x"}], [{"name": "rag", "template": "x"}], {"rag": "x"}]
+)
+def test_a_template_that_is_none_is_not_passed_over(held: Any, tmp_path: Path) -> None:
+    """A model that has one would be asked as one without."""
+    (tmp_path / TOKENIZER).write_text(json.dumps({"chat_template": held}))
+    with pytest.raises(UserError, match="neither a text nor several with a default; put the"):
+        own_template(tmp_path)
+    (tmp_path / TEMPLATE).write_bytes(b"\xe9")
+    with pytest.raises(UserError, match=r"chat_template.jinja is no text in UTF-8"):
+        own_template(tmp_path)
+
+
+def test_of_several_templates_the_default_counts(tmp_path: Path) -> None:
+    listed = [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]
+    for held in (listed, {"rag": "r", "default": "d"}):
+        (tmp_path / TOKENIZER).write_text(json.dumps({"chat_template": held}))
+        assert own_template(tmp_path) == "d"
+
+
+@pytest.mark.parity
+def test_marks_of_a_reply_are_read_as_transformers_reads_them() -> None:
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    template = "{% set n = 1 %}a{% generation %}{% set n = 2 %} {{ n }}b{% endgeneration %}{{ n }}"
+    assert render(template, []) == render_jinja_template([[]], chat_template=template)[0][0]
 
 
 def test_without_a_template_there_is_no_switch(tmp_path: Path) -> None:

@@ -16,9 +16,9 @@ from gmma.families.gemma3.tokenizer import read_gemma
 from gmma.families.qwen2_5_vl.tokenizer import read_qwen
 from gmma.huggingface.weights import INDEX, SINGLE
 from gmma.porting.check import check_directory
-from gmma.porting.pretrained import describe_pretrained
+from gmma.porting.pretrained import describe_pretrained, image_processor
 from gmma.text.prompt import TAGS
-from tests.porting.directories import write_directory, write_gemma_tokenizer
+from tests.porting.directories import GOLDEN, write_directory, write_gemma_tokenizer
 
 FAMILIES = ("gemma3", "qwen2_5_vl")
 Change = Callable[[dict[str, Any]], object]
@@ -132,6 +132,9 @@ WRONG_QWENS: Sequence[tuple[dict[str, Any], str]] = (
         "sliding_attention only beside use_sliding_window",
     ),
     ({"layer_types": ["full_attention"]}, "layer_types = .*; gmma implements 2 entries"),
+    ({"layer_types": [["x"], "full_attention"]}, "layer_types = .*; gmma implements 2 entries"),
+    ({"num_key_value_heads": 3}, "num_key_value_heads = 3, .*must be a multiple of the second"),
+    ({"head_dim": 7}, "heads of 7; .* even"),
     ({"mlp_bias": True}, "asks for mlp_bias, which gmma does not implement"),
 )
 
@@ -147,6 +150,79 @@ def test_configs_that_no_qwen_has(
     (tmp_path / "config.json").write_text(json.dumps(qwen | keys))
     with pytest.raises(UserError, match=message):
         describe_pretrained(tmp_path)
+
+
+def qwen3_vl(directory: Path) -> Path:
+    """The files of the golden Qwen3-VL, without a tokenizer."""
+    for path in (GOLDEN / "qwen3_vl").glob("*.json"):
+        (directory / path.name).write_bytes(path.read_bytes())
+    return directory
+
+
+@pytest.mark.parametrize(
+    ("section", "keys", "message"),
+    [
+        ("vision_config", {"num_heads": 3}, r"num_heads = 3; hidden_size must be a multiple of 4"),
+        ("text_config", {"rope_parameters": {"mrope_section": [-1, 4, 1]}}, "none below 0"),
+    ],
+)
+def test_configs_that_no_qwen3_vl_has(
+    tmp_path: Path, section: str, keys: dict[str, Any], message: str
+) -> None:
+    edit(qwen3_vl(tmp_path) / "config.json", lambda config: config[section].update(keys))
+    with pytest.raises(UserError, match=message):
+        describe_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"image_mean": 0.5}, "image_mean = 0.5; it must be three numbers"),
+        ({"image_mean": ["a", 0, 0]}, "image_mean = .*; it must be three numbers"),
+        ({"image_std": [0.5]}, "image_std = .*; it must be three numbers, each above 0"),
+        ({"image_std": [0.5, 0, 0.5]}, "image_std = .*; it must be three numbers, each above 0"),
+        ({"image_std": [float("nan")] * 3}, "image_std = .*; it must be three numbers"),
+        ({"rescale_factor": "1/255"}, "rescale_factor = '1/255'; it must be a number above 0"),
+        ({"resample": 77}, "resample = 77; gmma implements numbers of PIL's filters"),
+        ({"resample": "bicubic"}, "resample = 'bicubic'; .* 3 BICUBIC"),
+        ({"size": {"height": 9, "width": 9}}, "size = .*implements shortest_edge and longest_edge"),
+    ],
+)
+def test_values_that_no_picture_is_computed_with(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    described = describe_pretrained(qwen3_vl(tmp_path))
+    assert image_processor(described, None) is not None
+    edit(tmp_path / "preprocessor_config.json", lambda values: values.update(keys))
+    with pytest.raises(UserError, match=message):
+        image_processor(described, None)
+
+
+def test_a_joint_processor_that_is_no_object(tmp_path: Path) -> None:
+    described = describe_pretrained(qwen3_vl(tmp_path))
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": [1]}))
+    with pytest.raises(UserError, match=r"image_processor = \[1\]; it must be a JSON object"):
+        image_processor(described, None)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"vocab.json": b'{"a": "x"}', "merges.txt": b"a b c"},
+            "vocab.json and merges.txt: no byte",
+        ),
+        ({"vocab.json": b'{"a": 0}', "merges.txt": b"a b"}, "merges.txt: no byte pairs"),
+        ({"vocab.json": b'{"a": 0}', "merges.txt": b"\xff"}, "merges.txt: no byte pairs"),
+        ({"qwen.tiktoken": b"abc"}, "qwen.tiktoken: no byte pairs of a tokenizer"),
+    ],
+)
+def test_damaged_byte_pairs(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_qwen(tmp_path)
 
 
 @pytest.mark.parametrize("tied", ["no", 0])

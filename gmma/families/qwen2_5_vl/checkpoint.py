@@ -91,10 +91,16 @@ def tower_sizes(
     def size(key: str, most: int = MOST) -> int:
         return section.size(key, defaults[key], most)
 
+    tower, heads = size("hidden_size"), size("num_heads")
+    if tower % (4 * heads):  # half of a head turns with the row, half with the column
+        raise UserError(
+            f"{section.where}: hidden_size = {tower} with num_heads = {heads}; hidden_size must be "
+            f"a multiple of 4 · num_heads, {4 * heads}"
+        )
     return {
         "layers": size("depth", MOST_LAYERS),
-        "width": size("hidden_size"),
-        "heads": size("num_heads"),
+        "width": tower,
+        "heads": heads,
         "mlp": size("intermediate_size"),
         "patch_pixels": size("patch_size"),
         "frames": section.size("temporal_patch_size", 2),
@@ -155,9 +161,11 @@ def rotary(
         found |= own
     given = found.get("mrope_section", sections)
     whole = isinstance(given, list | tuple) and {type(n) for n in given} == {int}
-    if not whole or (interleaved and len(given) != 3):
+    if not whole or min(given) < 0 or (interleaved and len(given) != 3):
         count = "three whole numbers" if interleaved else "whole numbers"
-        raise UserError(f"{section.where}: mrope_section {given!r}; it must be {count}")
+        raise UserError(
+            f"{section.where}: mrope_section {given!r}; it must be {count}, none below 0"
+        )
     sections = tuple(given)
     if sum(sections) != pairs:
         raise UserError(

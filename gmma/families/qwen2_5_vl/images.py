@@ -243,6 +243,11 @@ def read_image_config(section: Section, defaults: QwenImageConfig) -> QwenImageC
     section.require("merge_size", (vision.merge,))
     section.require("temporal_patch_size", (vision.frames,))
     size = Section(values=section.section("size"), where=f"{section.where}: size")
+    named = {key for key in ("min_pixels", "max_pixels") if section.get(key, None) is not None}
+    if unread := sorted(set(size.values) - {"shortest_edge", "longest_edge", *named}):
+        raise section.refuse(
+            "size", f"shortest_edge and longest_edge (pixels of an image) there, not {unread}"
+        )
 
     def limit(key: str, edge: str, default: int) -> int:
         return section.size(key, size.size(edge, default, MOST_PIXELS), MOST_PIXELS)

@@ -1,7 +1,8 @@
 """Qwen's tokenizer, prompt and chat template."""
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -69,15 +70,30 @@ def read_qwen(directory: Path) -> Tokenizer | None:
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")
     elif (directory / "vocab.json").is_file() and (directory / "merges.txt").is_file():
-        vocab = read_json_object(directory / "vocab.json")
-        lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
-        merges = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#v")]
-        library = byte_pairs(vocab, merges, added_tokens(directory))  # type: ignore[arg-type]
+        vocab, added = read_json_object(directory / "vocab.json"), added_tokens(directory)
+        with copied_whole(f"{directory}: vocab.json and merges.txt"):
+            lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
+            merges = [tuple(line.split(" ")) for line in lines if line and line[:2] != "#v"]
+            library = byte_pairs(vocab, merges, added)  # type: ignore[arg-type]
     elif tiktoken:
-        library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {})
+        with copied_whole(str(tiktoken[0])):
+            library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {})
     else:
         return None
     return library_tokenizer(library, byte_level_bytes, str.encode, pad="<|endoftext|>")
+
+
+@contextmanager
+def copied_whole(files: str) -> Iterator[None]:
+    """Turn what damaged files of byte pairs raise in the block into a UserError."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # the library raises nothing narrower
+        raise UserError(
+            f"{files}: no byte pairs of a tokenizer ({error}); copy them from the original model"
+        ) from error
 
 
 def byte_pairs(
