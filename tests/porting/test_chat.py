@@ -253,7 +253,12 @@ def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
         ("qwen3", OPENS + "Okay", None, "begins the thought with words of its own"),
         ("qwen3", "{{ 1 / 0 }}", None, "cannot be rendered .*division by zero"),
         ("qwen3", "{{ '{x}'.format(y=1) }}", None, "cannot be rendered .*KeyError"),
-        ("qwen3", "{% for i in range(10 ** 9) %}{% endfor %}", None, "cannot be rendered .*too big"),
+        (
+            "qwen3",
+            "{% for i in range(10 ** 9) %}{% endfor %}",
+            None,
+            "cannot be rendered .*too big",
+        ),
         ("qwen3", "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", None, "rendered .*recursion"),
     ],
 )
