@@ -9,12 +9,11 @@ templates here turn one user turn into the same prompt, token by token, in trans
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from jinja2 import nodes
-from jinja2.exceptions import TemplateError
+from jinja2.exceptions import TemplateError, UndefinedError
 from jinja2.ext import Extension
 from jinja2.meta import find_undeclared_variables
 from jinja2.parser import Parser
@@ -35,6 +34,7 @@ DIFFERENCE = (
     "instruction of the training behind the last question, and opens the reply with <think>, so "
     "that what the model writes begins inside its thought"
 )
+CLOCK = "strftime_now"  # what transformers gives templates for the date
 SWITCH = "enable_thinking"  # Qwen3's name for it, and its followers'
 CONTENT = """
 {%- macro say(content) -%}
@@ -69,10 +69,11 @@ def write_chat_template(directory: Path, template: str) -> None:
             write_whole(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
 
 
-# A directory's own template with what the training adds. `messages` is bound anew, and so is the
-# switch of thinking: whoever asks an export cannot turn off what was trained.
+# A directory's own template with what the training adds. `messages` is bound anew, and so are
+# the switch of thinking and the clock: who asks an export cannot change what was trained.
 TRAINED_CHAT = """
 {%- set enable_thinking = $THINKING -%}
+{%- set strftime_now = gmma_leaves_it_out -%}
 {%- set trained = namespace(messages=[]) -%}
 {%- for message in messages -%}
   {%- if loop.last and message.role == "user" -%}
@@ -131,9 +132,11 @@ def default_template(found: Any, path: Path) -> str:
 
 
 def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) -> str:
-    """Render a chat template as transformers does (`apply_chat_template`).
+    """Render a chat template as transformers does (`apply_chat_template`), but without a clock.
 
-    UserError for whatever a template's own expressions raise.
+    Where a template shows the date, a run would ask otherwise on another day. So `strftime_now` is
+    not there, and a template takes the date that it has for that case. UserError where it has none,
+    and for whatever else a template's own expressions raise.
     """
 
     def refuse(message: str) -> None:
@@ -142,7 +145,6 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
     sandbox = environment()
     sandbox.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False)
     sandbox.globals["raise_exception"] = refuse
-    sandbox.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     try:
         return sandbox.from_string(template).render(
             messages=messages, add_generation_prompt=True, **values
@@ -150,7 +152,9 @@ def render(template: str, messages: Sequence[Mapping[str, Any]], **values: Any) 
     except UserError:
         raise
     except Exception as error:  # a template computes: it may divide by 0, or call itself for ever
-        raise UserError(f"the chat template cannot be rendered ({error!r}); mend it") from error
+        dated = isinstance(error, UndefinedError) and CLOCK in str(error)
+        fix = "write a date into it, so that a run asks the same every day" if dated else "mend it"
+        raise UserError(f"the chat template cannot be rendered ({error!r}); {fix}") from error
 
 
 def environment() -> ImmutableSandboxedEnvironment:

@@ -10,6 +10,7 @@ points   [[x, y], …], {"x", "y"} objects, or one point
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
@@ -17,6 +18,7 @@ from typing import Any, Literal
 
 from gmma.answers.boxes import parse_box, parse_boxes
 from gmma.answers.choice import parse_choice
+from gmma.answers.folding import fold_text
 from gmma.answers.math_text import has_words
 from gmma.answers.points import parse_points, read_gold_points
 from gmma.answers.reading import Reading
@@ -76,19 +78,31 @@ def read_choices(value: Any) -> list[str]:
     texts = [_read_word(entry, f"choice {number}") for number, entry in enumerate(value)]
     cut = [_LETTERED.fullmatch(text) for text in texts]
     if all(c and c[1] == letter for c, letter in zip(cut, ascii_uppercase, strict=False)):
-        return [c[2] for c in cut if c]
+        texts = [c[2] for c in cut if c]
+    if twice := [text for text, count in Counter(map(fold_text, texts)).items() if count > 1]:
+        raise UserError(
+            f"of the choices {spell_value(value)} more than one reads {twice[0]!r}, without case "
+            "and marks, so an answer that says it names none; leave one of them"
+        )
     return texts
 
 
 def list_choices(question: str, choices: Sequence[str]) -> str:
-    """Return a question with its options, a line each, unless it has them already.
+    """Return a question with its options, a line each, unless it has each with its letter already.
 
     >>> list_choices("Which?", ["cat", "dog"])
     'Which?\\nA. cat\\nB. dog\\n'
+    >>> list_choices("Which? (a) cat (b) dog", ["cat", "dog"])
+    'Which? (a) cat (b) dog'
     """
-    if not choices or all(text in question for text in choices):
+    lettered = list(zip(ascii_uppercase, choices, strict=False))
+    listed = [
+        re.search(rf"(?<!\w)[{a}{a.lower()}]\s*[).:]\s*{re.escape(text)}(?!\w)", question)
+        for a, text in lettered
+    ]
+    if all(listed):
         return question
-    lines = [f"{letter}. {text}\n" for letter, text in zip(ascii_uppercase, choices, strict=False)]
+    lines = [f"{letter}. {text}\n" for letter, text in lettered]
     return f"{question.rstrip()}\n{''.join(lines)}"
 
 

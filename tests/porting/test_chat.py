@@ -362,3 +362,23 @@ def test_a_system_prompt_is_stripped_where_the_template_strips_it(trims: bool) -
     asked = prompt_text(" Why? ", template, system)
     assert asked == render(chat, turns)
     assert asked.startswith("Be brief.|Why?" if trims else " Be brief.\n|Why?")
+
+
+DATED = (  # as Llama 3's: a date of its own where there is no clock
+    "{% if strftime_now is defined %}{% set day = strftime_now('%d %b %Y') %}"
+    "{% else %}{% set day = '26 Jul 2024' %}{% endif %}"
+    "Today: {{ day }} {{ messages[0].content }} Reply:"
+)
+
+
+def test_a_run_is_asked_the_same_on_every_day() -> None:
+    prompt, exported = prompt_of(DATED, "Think.", thinking=None)
+    assert prompt.opening == "Today: 26 Jul 2024 "
+    turn = [{"role": "user", "content": "Why?"}]
+    asked = render(exported, turn, strftime_now=lambda form: "29 Nov 2026")  # as transformers has
+    assert asked == prompt_text("Why?", prompt)
+
+
+def test_a_template_that_needs_a_clock_is_refused() -> None:
+    with pytest.raises(UserError, match=r"'strftime_now' is undefined.*write a date into it"):
+        prompt_of("{{ strftime_now('%Y') }} {{ messages[0].content }}", "Think.", thinking=None)

@@ -362,6 +362,11 @@ BROKEN = {
         {"kind": "choice"},
         ['"bird" is none of the choices', "letter"],
     ),
+    "choices_that_read_alike": (
+        third(plain(answer="A", choices=["cat", "Cat"]), plain(answer="B", choices=["a", "b"])),
+        {"kind": "choice"},
+        ["more than one reads 'cat'", "leave one"],
+    ),
     "one_choice": (
         third(plain(answer="A", choices=["cat"]), plain(answer="B", choices=["a", "b"])),
         {"kind": "choice"},
