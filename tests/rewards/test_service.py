@@ -127,20 +127,21 @@ def test_a_step_never_waits_longer_than_its_limit_and_the_next_one_is_well():
 
 
 def test_hanging_programs_cost_the_honest_ones_nothing():
-    """48 that hang before 16 that do not, with 24 seconds where the 48 would take 60.
+    """16 that hang before 4 that do not, with 20 seconds where the 16 would take 32.
 
-    The honest ones have their score, what hangs has 0, and nothing is left unscored.
+    The honest ones have their score, what hangs has 0, and nothing is left unscored. A first try is
+    a second: at 48 and 16 in as long it was 0.4, too short for a machine with a load of 15.
     """
-    answers = ["import time\ndef f(x): time.sleep(999)"] * 48 + ["def f(x): return x"] * 16
-    columns = {"tests": [["assert f(1) == 1"]] * 64, "setup": [""] * 64}
-    term = RewardTerm("code", options=(("wall_seconds", 2.5), ("sandbox", "weak")))
-    seconds = 24
+    answers = ["import time\ndef f(x): time.sleep(999)"] * 16 + ["def f(x): return x"] * 4
+    columns = {"tests": [["assert f(1) == 1"]] * 20, "setup": [""] * 20}
+    term = RewardTerm("code", options=(("wall_seconds", 4.0), ("sandbox", "weak")))
+    seconds = 20
     with open_scorer([term], workers=2, timeout_seconds=30, step_seconds=seconds) as scorer:
         began = time.monotonic()
         scored = score(scorer, answers, **columns)
         assert time.monotonic() - began < seconds + PATIENCE
-    assert scored.values[48:, 0].tolist() == [1.0] * 16
-    hanging = scored.values[:48, 0]
+    assert scored.values[16:, 0].tolist() == [1.0] * 4
+    hanging = scored.values[:16, 0]
     assert set(hanging[np.isfinite(hanging)]) == {0.0}
     assert np.isnan(hanging).sum() <= 2  # what was in hand for the first time as the step ended
 
