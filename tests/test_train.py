@@ -330,8 +330,8 @@ def test_a_run_of_which_no_answer_counts_ends_behind_a_checkpoint(lab, monkeypat
     parts = replace(parts, config=replace(parts.config, stop=StopConfig(unscored_steps=2)))
     share_programs(monkeypatch, lab)
 
-    def unscored(*given):
-        scores = score_answers(*given)
+    def unscored(*given, **named):
+        scores = score_answers(*given, **named)
         return replace(scores, rewards=np.full_like(scores.rewards, np.nan))
 
     score_answers = scoring.score_answers

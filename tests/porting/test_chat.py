@@ -380,5 +380,5 @@ def test_a_run_is_asked_the_same_on_every_day() -> None:
 
 
 def test_a_template_that_needs_a_clock_is_refused() -> None:
-    with pytest.raises(UserError, match=r"'strftime_now' is undefined.*write a date into it"):
+    with pytest.raises(UserError, match=r"strftime_now. is undefined.*write a date into it"):
         prompt_of("{{ strftime_now('%Y') }} {{ messages[0].content }}", "Think.", thinking=None)
