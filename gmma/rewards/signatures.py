@@ -32,7 +32,7 @@ _MARKS: dict[Signature, tuple[str, ...]] = {  # a parameter that no other signat
     "trl": ("prompts", "completions", "completion_ids"),
 }
 _ONE_INPUT = "reward_input"  # of EasyR1's form for one answer
-_TRUTHS = ("ground_truth", "answer")  # columns that hold the truth, the first that is there
+_TRUTHS = ("ground_truth", "answer")  # columns that hold the truth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,11 +223,11 @@ def from_verl(
 
 def truth_of(name: str, row: Mapping[str, Any]) -> Any:
     """Return the truth among a record's columns; UserError where there is no such column."""
-    if isinstance(kept := row.get("reward_model"), Mapping) and "ground_truth" in kept:
-        return kept["ground_truth"]  # verl's own layout
-    for column in _TRUTHS:
-        if row.get(column) is not None:
-            return row[column]
+    kept = row.get("reward_model")  # verl's own layout
+    nested = kept.get("ground_truth") if isinstance(kept, Mapping) else None
+    for truth in (row.get("ground_truth"), nested, row.get("answer")):
+        if truth is not None:
+            return truth
     if not row.keys() & set(_TRUTHS):
         raise UserError(
             f"reward '{name}' wants a ground truth, but the records have no column "

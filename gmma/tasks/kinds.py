@@ -107,7 +107,21 @@ def list_choices(question: str, choices: Sequence[str]) -> str:
 
 
 def read_letter(value: Any, order: Order, choices: Sequence[str]) -> str:
-    """Read the letter of the true option: a letter, an option's text, or its place from 0 on."""
+    """Read the letter of the true option: a letter, an option's text, or its place from 0 on.
+
+    UserError where it is none of these, or two that name two options: 2 of ["1", "2", "3"].
+    """
+    by_text = [a for a, c in zip(ascii_uppercase, choices, strict=False) if c == str(value).strip()]
+    letter = _letter_of(value, choices)
+    if by_text and by_text != [letter]:
+        raise UserError(
+            f"the answer {spell_value(value)} is the text of option {by_text[0]} and also says "
+            f"option {letter}; give the letter in brackets, as in ({by_text[0]})"
+        )
+    return letter
+
+
+def _letter_of(value: Any, choices: Sequence[str]) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(choices):
             raise UserError(
@@ -172,10 +186,10 @@ def read_boxes(value: Any, order: Order, choices: Sequence[str]) -> list[list[fl
     found = plain_value(value)
     if not isinstance(found, list):
         raise UserError(f"the answer {spell_value(value)} is no list of boxes")
-    labels = {entry.get("label") for entry in found if isinstance(entry, Mapping)}
+    labels = {str(entry.get("label")) for entry in found if isinstance(entry, Mapping)}
     if len(labels) > 1:
         raise UserError(
-            f"the boxes have the labels {spell_value(sorted(map(str, labels)))}; vqa judges boxes "
+            f"the boxes have the labels {spell_value(sorted(labels))}; vqa judges boxes "
             "alone: use task detection, or one record a label"
         )
     return [read_box(entry, order) for entry in found]

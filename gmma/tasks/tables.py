@@ -25,6 +25,7 @@ Row = tuple[str, Any]  # what messages call it, and its value
 OTHER_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
 KINDS = "a JSON list, JSON lines, Parquet, or a folder that datasets or TFDS saved"
 _INFO, _STATE, _SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
+_FEATURES = "features.json"  # TFDS's
 
 
 def require_table(path: Path) -> None:
@@ -43,7 +44,7 @@ def _kind_of_folder(path: Path) -> str:
         return "splits"
     if (path / _STATE).is_file():
         return "saved"
-    if (path / _INFO).is_file():
+    if (path / _INFO).is_file() and (path / _FEATURES).is_file():  # datasets has the first alone
         return "tfds"
     return "parquet" if next(path.rglob("*.parquet"), None) else ""
 
@@ -57,7 +58,7 @@ def own_split(path: Path, split: str) -> str | None:
 def _named_splits(path: Path) -> tuple[str, ...]:
     kind = _kind_of_folder(path) if path.is_dir() else ""
     if kind == "splits":
-        return tuple(json.loads(read_text(path / _SPLITS))["splits"])
+        return tuple(_listed_in(path / _SPLITS, "splits"))
     if kind == "tfds":
         return tuple(tfds.builder_from_directory(str(path)).info.splits)
     if kind == "parquet":
@@ -65,6 +66,17 @@ def _named_splits(path: Path) -> tuple[str, ...]:
         known = {"train", *(name for names in OTHER_NAMES.values() for name in names)}
         return tuple(named) if known & named.keys() else ()  # else they are parts of one
     return ()
+
+
+def _listed_in(path: Path, key: str) -> list[Any]:
+    """Read a list from a JSON file that datasets wrote. UserError where it has none."""
+    try:
+        found = json.loads(read_text(path))[key]
+    except (ValueError, RecursionError, KeyError, TypeError):
+        found = None
+    if not isinstance(found, list):
+        raise UserError(f"{path} lists no {key}; save the dataset again")
+    return found
 
 
 def _split_of(file: Path, folder: Path) -> str:
@@ -157,7 +169,7 @@ def _read_saved(folder: Path) -> list[Row]:
     arrow = _import_arrow(folder, "a folder that datasets saved")
     rows: list[Row] = []
     try:
-        listed = json.loads(read_text(folder / _STATE))["_data_files"]
+        listed = _listed_in(folder / _STATE, "_data_files")
         for file in (folder / str(entry["filename"]) for entry in listed):
             with arrow.memory_map(str(file)) as content, arrow.ipc.open_stream(content) as stream:
                 rows += [("", value) for value in _plain(stream.read_all())]

@@ -367,6 +367,16 @@ BROKEN = {
         {"kind": "choice"},
         ["more than one reads 'cat'", "leave one"],
     ),
+    "a_place_and_a_text": (
+        third(plain(answer=2, choices=["1", "2", "3"]), plain(answer="B", choices=["a", "b"])),
+        {"kind": "choice"},
+        ["text of option B", "option C", "in brackets"],
+    ),
+    "a_letter_and_a_text": (
+        third(plain(answer="A", choices=["O", "A"]), plain(answer="B", choices=["a", "c"])),
+        {"kind": "choice"},
+        ["text of option B", "option A"],
+    ),
     "one_choice": (
         third(plain(answer="A", choices=["cat"]), plain(answer="B", choices=["a", "b"])),
         {"kind": "choice"},
