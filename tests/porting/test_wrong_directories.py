@@ -144,7 +144,7 @@ WRONG_QWENS: Sequence[tuple[dict[str, Any], str]] = (
 def test_configs_that_no_qwen_has(
     tmp_path: Path, kind: str, keys: dict[str, Any], message: str
 ) -> None:
-    qwen = {**LLAMA, "model_type": kind}
+    qwen = {**LLAMA, "model_type": kind, "num_key_value_heads": 2}
     (tmp_path / "config.json").write_text(json.dumps(qwen))
     describe_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(qwen | keys))
