@@ -292,7 +292,8 @@ def test_an_exported_run_asks_as_it_was_trained(
 ) -> None:
     """Whole or as adapters: the base's template goes, and the export says how it differs."""
     base, run = copy_of(directory, tmp_path), tmp_path / "run"
-    (base / TEMPLATE).write_text("the base's own")
+    published = Path(__file__).parent / "chat_templates" / f"{directory.name}.jinja"
+    (base / TEMPLATE).write_text(published.read_text())
     fake_run(base, run, LoraConfig(rank=2, alpha=4.0, patterns=("blocks/query",)))
     trained = chat_of(load_pretrained(base).source)
     for form in ("merge", "adapters"):

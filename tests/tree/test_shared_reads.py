@@ -1,7 +1,6 @@
 """What decoding reads: the caches of a prompt and a thought once for all rows that share them."""
 
 import functools
-import time
 from typing import Any
 
 import hlo
@@ -109,22 +108,14 @@ def test_a_step_reads_the_prompt_once(heads: int) -> None:
     assert abs(one - keys_and_values) < 0.1 * keys_and_values
 
 
-def test_sixteen_rows_cost_no_sixteen_steps() -> None:
-    """On CPU a step of 16 rows takes at most 4 × that of one: of each, the fastest of ten."""
+def test_sixteen_rows_move_no_sixteen_steps() -> None:
+    """On CPU a step of 16 rows reads and writes at most 3 × the bytes of a step of one row."""
     policy = policy_of(layers=4, width=128, heads=4, head_size=32, mlp=384)
-    programs = []
+    moved = []
     for nodes in (1, 4):
         shape = TreeShape(1024, 64, 16, thoughts=nodes, answers=nodes)
         step, arguments = answer_step(policy, shape, 2, jnp.float32)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), arguments)
-        compiled = jax.jit(step).lower(*zeros).compile()
-        programs.append((compiled, zeros))
-    seconds = [[seconds_of(*program) for program in programs] for _ in range(10)]
-    one, sixteen = np.min(seconds, axis=0)
-    assert sixteen < 4 * one
-
-
-def seconds_of(compiled: Any, arguments: Any) -> float:
-    started = time.perf_counter()
-    jax.block_until_ready(compiled(*arguments))
-    return time.perf_counter() - started
+        cost = jax.jit(step).lower(*arguments).compile().cost_analysis()
+        moved.append(cost["bytes accessed"])
+    one, sixteen = moved
+    assert sixteen < 3 * one
