@@ -59,7 +59,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             steps=120,
             batch_prompts=8,
             microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=4e-4, warmup_steps=4),
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=4),
         ),
         evaluation=EvalConfig(examples=300, batch_prompts=50, samples=2),
         checkpoint=CheckpointConfig(every_steps=20),
