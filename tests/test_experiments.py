@@ -1,5 +1,6 @@
 """Every experiment loads under all of its parameters, and its steps fit together at its sizes."""
 
+import functools
 import itertools
 import re
 import sys
@@ -66,10 +67,14 @@ BASELINES = [case for case in ALL if case not in T4A4]
 
 @pytest.fixture(scope="session")
 def tiny_models(tmp_path_factory):
-    """A tiny random directory for every backbone that an experiment names."""
+    """The tiny random directory of a backbone that an experiment names, written when asked for."""
     home = tmp_path_factory.mktemp("models")
-    written = {kind: write_directory(kind, home / kind) for kind in set(DIRECTORIES.values())}
-    return {name: written[kind] for name, kind in DIRECTORIES.items()}
+
+    @functools.cache
+    def written(kind):
+        return write_directory(kind, home / kind)
+
+    return lambda name: written(DIRECTORIES[name])
 
 
 def name_of(path, variant, backbone="tiny", trained="full"):
@@ -130,7 +135,7 @@ def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_
     config = replace(config, task=on_few_records(config.task, tmp_path))
     config = with_launch(config, data_dir=tmp_path / "data")
     if isinstance(config.model, PretrainedConfig):
-        model = replace(config.model, directory=tiny_models[config.model.directory.name])
+        model = replace(config.model, directory=tiny_models(config.model.directory.name))
         tree = replace(config.tree, prompt_tokens=1024)  # the tiny tokenizers know few words
         config = replace(config, model=model, tree=tree)
     parts = assemble(config)
