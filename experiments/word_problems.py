@@ -8,8 +8,8 @@ half of the problems teaches the form, then T4A4 learns from right or wrong alon
 of SVAMP's problems. A thought says what to reckon, the answer reckons it, so that answers to one
 thought differ.
 
-Memory: under 6 GiB. The whole run was not run yet: what is known of it stands in
-`experiments/LOG.md`. `experiments/prepare/transformers_accuracy.py` measures an export.
+The whole run was not run yet: what is known of it stands in `experiments/LOG.md`.
+`experiments/prepare/transformers_accuracy.py` measures an export.
 """
 
 from pathlib import Path

@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("directory", type=Path, help="what gmma port export wrote")
     parser.add_argument("records", type=Path, help="JSON lines with question and answer")
     parser.add_argument("--samples", type=int, default=2, help="responses a problem")
-    parser.add_argument("--slots", type=int, default=60, help="tokens of a response, at most")
+    parser.add_argument("--slots", type=int, default=53, help="tokens of a response, at most")
     given = parser.parse_args()
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_pretrained(given.directory, dtype=torch.float32).eval()

@@ -204,6 +204,27 @@ def system_of(
     return ((before, after), strips) if found else (None, False)
 
 
+def opening_of_thought(closing: str, thinking: bool | None, switch: bool) -> str:
+    """Return what is to be added behind a template's text for the reply: `<think>`, or nothing.
+
+    UserError where that text closes the thought, or begins it with words of its own.
+    """
+    if closing.rstrip().endswith(THINK_OPEN):
+        return ""
+    if closing.rstrip().endswith(THINK_CLOSE):
+        raise UserError(
+            f"model.thinking = {thinking}, and the chat template closes the thought before the "
+            f"reply ({closing[-40:]!r}), but a tree begins with its thoughts; "
+            + ("set model.thinking to True" if switch else "mend the template")
+        )
+    if closing.rfind(THINK_OPEN) > closing.rfind(THINK_CLOSE):
+        raise UserError(
+            f"the chat template begins the thought with words of its own ({closing[-40:]!r}); let "
+            f"it end with {THINK_OPEN}"
+        )
+    return THINK_OPEN
+
+
 def prompt_of(
     own: str | None, instruction: str, *, thinking: bool | None, image: str = "", **special: str
 ) -> tuple[PromptTemplate, str]:
@@ -237,19 +258,7 @@ def prompt_of(
         raise UserError("the chat template shows the question more than once; mend it")
     if image and image + asked not in ask([{"type": "image"}, {"type": "text", "text": asked}]):
         raise UserError(f"the chat template does not show an image as {image}; mend it")
-    if closing.rstrip().endswith(THINK_CLOSE):
-        raise UserError(
-            f"model.thinking = {thinking}, and the chat template closes the thought before the "
-            f"reply ({closing[-40:]!r}), but a tree begins with its thoughts; "
-            + ("set model.thinking to True" if switch else "mend the template")
-        )
-    opens = closing.rstrip().endswith(THINK_OPEN)
-    if not opens and closing.rfind(THINK_OPEN) > closing.rfind(THINK_CLOSE):
-        raise UserError(
-            f"the chat template begins the thought with words of its own ({closing[-40:]!r}); let "
-            f"it end with {THINK_OPEN}"
-        )
-    opened = "" if opens else THINK_OPEN
+    opened = opening_of_thought(closing, thinking, switch)
     system, strip_system = system_of(used, asked, given)
     template = PromptTemplate(
         opening=opening,
