@@ -6,6 +6,7 @@ Everything here must happen before JAX is imported.
 import json
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,9 +74,13 @@ def read_real(real_path):
 
 
 def pytest_collection_modifyitems(items):
-    """Tests that take minutes are left out unless they are asked for."""
-    if os.environ.get("GMMA_SLOW") == "1":
-        return
+    """Leave out tests of minutes unless asked for, and parity without what it compares with."""
+    left_out = {}
+    if os.environ.get("GMMA_SLOW") != "1":
+        left_out["slow"] = "takes minutes; set GMMA_SLOW=1"
+    missing = [name for name in ("torch", "transformers", "peft") if find_spec(name) is None]
+    if missing:
+        left_out["parity"] = f"not installed: {', '.join(missing)}"
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="takes minutes; set GMMA_SLOW=1"))
+        for mark in left_out.keys() & item.keywords:
+            item.add_marker(pytest.mark.skip(reason=left_out[mark]))
