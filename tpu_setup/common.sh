@@ -12,8 +12,12 @@ readonly EXIT_UNREACHABLE=4 # a worker does not answer; its number is printed
 readonly EXIT_NO_SLICE=5    # not granted within WAIT_MINUTES; nothing is left behind
 readonly EXIT_LOST=6        # the slice was granted and lost again before it could be used
 
+readonly OWN_BYTES=$((32 << 20)) # of a user's own code, packed; more is data
 readonly LIST_TRIES=3 DELETE_TRIES=10
 readonly REMOTE=gmma # the project's folder in the home directory of a worker
+# What of the project goes there, named one by one: what else lies in it (runs, data, secrets) stays at home.
+readonly SHIPPED=(pyproject.toml README.md LICENSE gmma experiments tpu_setup)
+readonly UNSHIPPED=(--exclude=__pycache__ --exclude=config.env --exclude='*secrets*')
 readonly ON_WORKER="bash $REMOTE/tpu_setup/on_worker.sh"
 
 SETUP_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -66,6 +70,7 @@ parse_options() {
 }
 
 load_config() {
+  OWN_CODE=() # a configuration of an earlier version has none
   [[ -f $CONFIG_FILE ]] ||
     fail "$EXIT_USER" "no configuration at '$CONFIG_FILE': copy $SETUP_DIR/config.example.env there and fill it in"
   # shellcheck source=config.example.env
@@ -225,7 +230,52 @@ require_ready_slice() {
   [[ $SLICE == ready ]] || fail "$EXIT_USER" "the slice $TPU_NAME is not up ($SLICE_WORDS): run create.sh"
 }
 
+require_worker() {
+  (($1 < WORKERS)) || fail "$EXIT_USER" "there is no worker $1: $TPU_NAME has $WORKERS, counted from 0"
+}
+
 # ---- runs --------------------------------------------------------------------------------------
+
+# find_experiment EXPERIMENT: a file of the project by its path there, or any file by its path from here.
+# Sets EXPERIMENT_FILE, where it is, and EXPERIMENT_THERE, its path from the project's folder on a worker.
+find_experiment() {
+  local inside
+  EXPERIMENT_FILE=$PROJECT_DIR/$1
+  [[ -f $EXPERIMENT_FILE ]] || EXPERIMENT_FILE=$1
+  [[ -f $EXPERIMENT_FILE && $EXPERIMENT_FILE == *.py ]] || fail "$EXIT_USER" "there is no experiment '$1', \
+neither in $PROJECT_DIR nor from here: give experiments/NAME.py, or the path of a file of your own"
+  EXPERIMENT_FILE=$(realpath "$EXPERIMENT_FILE")
+  inside=$(realpath --relative-to="$PROJECT_DIR" "$EXPERIMENT_FILE")
+  if [[ " ${SHIPPED[*]} " == *" ${inside%%/*} "* ]]; then
+    EXPERIMENT_THERE=$inside
+  else
+    EXPERIMENT_THERE=../$REMOTE-own/$(basename "$EXPERIMENT_FILE")
+  fi
+}
+
+OWN_PACK= # the archive, where there is one
+
+# Packs what is the user's own and install.sh does not bring, if there is any: the experiment with the modules and the
+# packages that lie beside it, and what OWN_CODE names. All of it stands side by side on the worker.
+pack_own() {
+  local home path sent=()
+  if [[ $EXPERIMENT_THERE == ../* ]]; then
+    home=$(dirname "$EXPERIMENT_FILE")
+    for path in "$home"/*.py "$home"/*/__init__.py; do
+      path=${path%/__init__.py}
+      [[ ! -e $path || $path == "$PROJECT_DIR/gmma" ]] || sent+=(-C "$home" "$(basename "$path")")
+    done
+  fi
+  for path in "${OWN_CODE[@]}"; do
+    [[ -e $path ]] || fail "$EXIT_USER" "OWN_CODE names '$path', which does not exist"
+    sent+=(-C "$(realpath "$(dirname "$path")")" "$(basename "$path")")
+  done
+  ((${#sent[@]})) || return 0
+  OWN_PACK=$WORK_DIR/own.tar.gz
+  perform tar "${UNSHIPPED[@]}" --exclude='.[!.]*' -czhf "$OWN_PACK" "${sent[@]}"
+  [[ $DRY_RUN == yes ]] || (($(stat --format=%s "$OWN_PACK") <= OWN_BYTES)) ||
+    fail "$EXIT_USER" "your own code takes more than $((OWN_BYTES >> 20)) MiB: models and records belong in a bucket"
+}
 
 # run_dir EXPERIMENT: where the run's checkpoints, metrics and samples go; experiments/NAME.py writes to RUN_ROOT/NAME.
 run_dir() { printf '%s/%s' "${RUN_ROOT%/}" "${RUN_NAME:-$(basename "$1" .py)}"; }

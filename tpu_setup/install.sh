@@ -1,13 +1,10 @@
 #!/usr/bin/env bash
 # Installs gmma on every worker of the slice: copies this project, then Python 3.11 and the pinned packages.
 # Usage: tpu_setup/install.sh [--dry-run] [--config FILE]
-# Run it again after a change of code, while no training runs.
+# Run it again after a change of code, while no training runs. It takes away nothing that it did not bring.
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-
-# Named one by one: what else lies in the folder (runs, data, secrets) stays at home.
-readonly SHIPPED=(pyproject.toml README.md LICENSE gmma experiments tpu_setup)
 
 main() {
   local setup="rm -rf $REMOTE.new && mkdir $REMOTE.new && tar -xzf gmma.tar.gz -C $REMOTE.new && bash $REMOTE.new/tpu_setup/on_worker.sh install"
@@ -25,8 +22,7 @@ main() {
 }
 
 pack_project() {
-  perform tar -C "$PROJECT_DIR" --exclude=__pycache__ --exclude=config.env --exclude='*secrets*' \
-    -czf "$WORK_DIR/gmma.tar.gz" "${SHIPPED[@]}"
+  perform tar -C "$PROJECT_DIR" "${UNSHIPPED[@]}" -czf "$WORK_DIR/gmma.tar.gz" "${SHIPPED[@]}"
 }
 
 # on_all WORDS COMMAND...

@@ -19,7 +19,7 @@ main() {
   done
   [[ $worker =~ ^[0-9]+$ && $lines =~ ^[0-9]+$ ]] || fail "$EXIT_USER" "--worker and --lines take a number"
   require_ready_slice
-  ((worker < WORKERS)) || fail "$EXIT_USER" "there is no worker $worker: $TPU_NAME has $WORKERS, counted from 0"
+  require_worker "$worker"
   on_workers "$worker" "tail -n $lines$follow gmma-run/train.log"
 }
 

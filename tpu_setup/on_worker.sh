@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# What happens on a worker: install, check, start, train, status. The verbs call it over ssh.
-# Usage: on_worker.sh install [DEVICE FOLDER] | check | start RUN_DIR EXPERIMENT [FIELDS] | status
+# What happens on a worker: install, check, start, train, status, perform. The verbs call it over ssh.
+# Usage: on_worker.sh install [DEVICE FOLDER] | check | start RUN_DIR EXPERIMENT [FIELDS] | status | perform COMMAND
 
 set -euo pipefail
 
 readonly PROJECT=$HOME/gmma ENVIRONMENT=$HOME/gmma-venv STATE=$HOME/gmma-run SECRETS=$HOME/gmma-secrets.env
+readonly OWN=$HOME/gmma-own # the user's own experiments and modules, last on Python's path
 readonly UV=$HOME/.local/bin/uv
 
 install() {
@@ -14,16 +15,54 @@ install() {
     exit 1
   fi
   (($# == 0)) || mount_disk "$@"
-  rm -rf "$PROJECT" && mv "$PROJECT.new" "$PROJECT"
+  bring "$PROJECT.new" "$PROJECT"
   # Ubuntu 22.04 has Python 3.10; uv brings 3.11 without touching the system's.
   PIP_BREAK_SYSTEM_PACKAGES=1 python3 -m pip install --quiet --user uv
   "$UV" venv --quiet --allow-existing --python 3.11 "$ENVIRONMENT"
   "$UV" pip install --quiet --python "$ENVIRONMENT/bin/python" \
     --requirements "$PROJECT/tpu_setup/requirements.txt" --editable "$PROJECT"
+  # At the end of the path, so that no library takes a user's module for one of Python's.
+  mkdir -p "$OWN" "$ENVIRONMENT/lib/python3.11/site-packages"
+  echo "$OWN" >"$ENVIRONMENT/lib/python3.11/site-packages/gmma_own.pth"
+}
+
+# bring NEW FOLDER: puts the files of NEW into FOLDER, takes out those that only the time before brought, removes NEW.
+# Whatever else lies in FOLDER is not touched: records, models, files of the user's. One of theirs that stands where a new
+# one goes is kept beside it, as NAME.kept.
+bring() {
+  local list path
+  list=$STATE/brought_$(basename "$2")
+  mkdir -p "$2"
+  touch "$list"
+  find "$1" ! -type d -printf '%P\n' | LC_ALL=C sort >"$list.new"
+  LC_ALL=C comm -13 "$list" "$list.new" | while IFS= read -r path; do
+    [[ ! -e $2/$path ]] || cmp --quiet "$1/$path" "$2/$path" || mv --backup=numbered "$2/$path" "$2/$path.kept"
+  done
+  LC_ALL=C comm -23 "$list" "$list.new" | while IFS= read -r path; do
+    (take_out "$2" "$path")
+  done
+  # Both lists until all is there: an interruption forgets nothing that was brought.
+  LC_ALL=C sort --unique "$list" "$list.new" >"$list.both" && mv "$list.both" "$list"
+  find "$1" -mindepth 1 -type d -empty -delete # whose modules are gone at home
+  cp -a "$1/." "$2"
+  mv "$list.new" "$list"
+  rm -rf "$1"
+}
+
+# take_out FOLDER PATH: a file with what Python compiled of it, then the folders that are empty without them.
+take_out() {
+  local folder
+  folder=$(dirname "$2")
+  [[ -d $1/$folder ]] || return 0
+  cd "$1"
+  rm -f "$2" "$folder/__pycache__/$(basename "$2" .py)".*.pyc
+  [[ ! -d $folder/__pycache__ ]] || rmdir --ignore-fail-on-non-empty "$folder/__pycache__"
+  [[ $folder == . ]] || rmdir --parents --ignore-fail-on-non-empty "$folder"
 }
 
 # mount_disk DEVICE FOLDER; only a disk with no file system at all is formatted.
 mount_disk() {
+  echo "$2/cache" >"$STATE/cache" # with the disk, what was copied from a bucket outlives the slice, too
   mountpoint --quiet "$2" && return
   [[ -b $1 ]] || { echo "there is no disk at $1: set DATA_DEVICE to what lsblk shows" >&2 && exit 1; }
   sudo blkid "$1" || sudo mkfs.ext4 -q -m 0 "$1"
@@ -57,9 +96,43 @@ start() {
     echo "worker $(worker_number) trains another run, $(cat "$STATE/run_dir"): run delete.sh or wait" >&2
     exit 1
   fi
+  take_own
   rm -f "$STATE/exit_code"
   echo "$1" >"$STATE/run_dir"
   nohup setsid bash "$PROJECT/tpu_setup/on_worker.sh" train "$@" </dev/null >>"$STATE/train.log" 2>&1 &
+}
+
+# Not before the lock is held: no code is replaced under a trainer that runs.
+take_own() {
+  [[ -f $OWN.tar.gz ]] || return 0
+  rm -rf "$OWN.new" && mkdir "$OWN.new"
+  tar -xzf "$OWN.tar.gz" -C "$OWN.new"
+  bring "$OWN.new" "$OWN"
+  rm "$OWN.tar.gz"
+}
+
+# What the trainer and `perform` have in common: the folder, the programs, the secrets, the place of copies from buckets.
+enter() {
+  cd "$PROJECT"
+  export PATH=$ENVIRONMENT/bin:$PATH
+  if [[ -f $STATE/cache ]]; then
+    GMMA_CACHE=$(cat "$STATE/cache")
+    export GMMA_CACHE
+  fi
+  if [[ -f $SECRETS ]]; then
+    set -a
+    # shellcheck source=/dev/null
+    source "$SECRETS"
+    set +a
+  fi
+}
+
+# perform COMMAND: each line that it prints says which worker printed it.
+perform() {
+  local words
+  words="worker $(worker_number): "
+  enter
+  "$@" </dev/null 2>&1 | sed --unbuffered "s/^/$words/"
 }
 
 # train RUN_DIR EXPERIMENT [FIELDS]
@@ -67,13 +140,7 @@ train() {
   local run_dir=$1 code=0
   shift
   trap : TERM # on shutdown, live long enough to note what the trainer exits with
-  cd "$PROJECT"
-  if [[ -f $SECRETS ]]; then
-    set -a
-    # shellcheck source=/dev/null
-    source "$SECRETS"
-    set +a
-  fi
+  enter
   # JAX asks the VM for the slice's other workers, of which there may be none.
   "$ENVIRONMENT/bin/gmma" train "$@" --runs-dir "$(dirname "$run_dir")" --name "$(basename "$run_dir")" \
     --hosts.join slice 9>&- || code=$?
@@ -98,6 +165,6 @@ worker_number() {
 }
 
 case ${1:-} in
-  install | check | start | train | status) "$@" ;;
+  install | check | start | train | status | perform) "$@" ;;
   *) sed -n '2,/^$/s/^# \{0,1\}//p' "$0" && exit 2 ;;
 esac

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains on the slice, and brings the run back after each preemption until it is finished.
 # Usage: tpu_setup/run.sh [--dry-run] [--config FILE] [--delete-after] EXPERIMENT [-- FIELDS OF gmma train]
+# EXPERIMENT is a file of this project, or one of yours anywhere, which is sent with the modules beside it.
 # The trainer runs detached: this script may be stopped, and started again, at any moment.
 
 set -euo pipefail
@@ -55,13 +56,18 @@ preempted_or() {
 # before its first checkpoint would be refused, as one that must not be written over.
 start_trainer() {
   local command
-  printf -v command '%q ' "$RUN_DIR" "$EXPERIMENT" --resume "${FIELDS[@]}"
+  printf -v command '%q ' "$RUN_DIR" "$EXPERIMENT_THERE" --resume "${FIELDS[@]}"
   say "starting $EXPERIMENT, or going on with it, in $RUN_DIR"
-  on_workers all "$ON_WORKER start ${command% }" && return
+  { send_own && on_workers all "$ON_WORKER start ${command% }"; } && return
   must_read_slice ready
   [[ $SLICE == ready ]] || return "$CODE_PREEMPTED"
   fail_if_unreachable
   fail 1 "the trainer did not start on a worker: see the messages above"
+}
+
+# Packed once, when this script starts: a change at home reaches no run that is under way.
+send_own() {
+  [[ -z $OWN_PACK ]] || copy_to_workers "$OWN_PACK" gmma-own.tar.gz
 }
 
 # 0 when finished, CODE_PREEMPTED when it can go on from a checkpoint, else what is wrong.
@@ -149,12 +155,12 @@ parse_command() {
   done
   EXPERIMENT=${rest[0]:-}
   FIELDS=("${rest[@]:1}")
-  [[ -f $PROJECT_DIR/$EXPERIMENT ]] ||
-    fail "$EXIT_USER" "there is no experiment '$EXPERIMENT' in $PROJECT_DIR: give its path from there, such as experiments/NAME.py"
+  find_experiment "$EXPERIMENT"
   RUN_DIR=$(run_dir "$EXPERIMENT")
 }
 
 parse_options "$@"
 parse_command "${ARGS[@]}"
+pack_own
 trap 'say "stopped watching; what runs goes on, and is charged: run.sh watches again, delete.sh ends it"; exit 130' INT
 main

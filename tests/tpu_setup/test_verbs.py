@@ -14,7 +14,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SETUP = HERE.parents[1] / "tpu_setup"
-VERBS = ("create", "install", "run", "logs", "fetch", "delete")
+VERBS = ("create", "install", "run", "exec", "logs", "fetch", "delete")
 EXPERIMENT = "experiments/digits.py"
 SECRET = "hf_NeverOnACommandLine"
 LOCATION = ["--project=my-project", "--zone=us-west4-a"]
@@ -293,6 +293,36 @@ def test_secrets_travel_as_a_file_and_never_on_a_command_line(slice_up):
     assert SECRET not in "".join(one.stdout + one.stderr for one in done)
 
 
+def test_install_takes_away_nothing_that_it_did_not_bring(slice_up):
+    """Files that left the project go, with what Python compiled of them; all else stays."""
+    home = slice_up.folder / "workers/0"
+    there = home / "gmma"
+    kept = ("data/digits/records", "models/m/model.safetensors", "gmma/mine.py", "notes.txt")
+    compiled = ("gmma/__pycache__/types.cpython-311.pyc", "gmma/__pycache__/mine.cpython-311.pyc")
+    for name in (*kept, *compiled, "experiments/new.py"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_text("mine")
+    old, added = slice_up.project / "gmma/types.py", slice_up.project / "gmma/deep/er/new.py"
+    new = slice_up.project / "experiments/new.py"
+    added.parent.mkdir(parents=True)
+    for path in (added, new):
+        path.write_text("the project's")
+    old.unlink()
+    for _ in range(2):
+        assert slice_up.run("install").returncode == 0
+    assert [(there / name).read_text() for name in kept] == ["mine"] * 4
+    assert not (there / "gmma/types.py").exists()
+    assert [(there / name).exists() for name in compiled] == [False, True]
+    assert (there / "gmma/deep/er/new.py").read_text() == "the project's"
+    assert (there / "experiments/new.py").read_text() == "the project's"
+    assert (there / "experiments/new.py.kept").read_text() == "mine"
+    added.unlink()
+    assert slice_up.run("install").returncode == 0
+    assert not (there / "gmma/deep").exists()
+    assert (there / "gmma/mine.py").exists()
+    assert not (home / "gmma.new").exists()
+
+
 def test_install_names_the_worker_that_cannot_be_reached(slice_up):
     slice_up.scenario["UNREACHABLE"] = "2"
     done = slice_up.run("install")
@@ -328,6 +358,68 @@ def test_run_trains_on_every_worker_and_creates_nothing(slice_up):
              "token="]
         ]  # fmt: skip
     assert slice_up.count(DELETE) == 0
+
+
+def own_experiment(folder):
+    """An experiment outside the project, a reward beside it, a package, and what must not go."""
+    files = {
+        "reach.py": "import near_rewards, geometry.frames",
+        "near_rewards.py": "def near(answer): return 0.0",
+        "geometry/__init__.py": "",
+        "geometry/frames.py": "frames = 1",
+        "records/train.json": "[]",
+        ".cache/x.py": "",
+        "my_secrets.py": SECRET,
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return folder / "reach.py"
+
+
+def test_an_experiment_of_ones_own_and_its_modules_reach_every_worker(cloud, tmp_path):
+    """After each preemption too, and as they were when run.sh began."""
+    experiment = own_experiment(tmp_path / "elsewhere")
+    extra = tmp_path / "library/rewards_of_ours.py"
+    extra.parent.mkdir()
+    extra.write_text("ours = 1")
+    cloud.config["OWN_CODE"] = f"({extra})"
+    cloud.scenario |= {"WORKERS": "2", "STATES": "ACTIVE"}
+    cloud.lives = ["preempted", "finished"]
+    done = cloud.run("run", str(experiment))
+    assert done.returncode == 0, done.stderr
+    for worker in range(2):
+        starts = [start[:3] for start in cloud.trainer_starts(worker)]
+        assert starts == [["train", "../gmma-own/reach.py", "--resume"]] * 2
+        home = cloud.folder / "workers" / str(worker)
+        sent = sorted(
+            str(path.relative_to(home / "gmma-own"))
+            for path in (home / "gmma-own").rglob("*")
+            if path.is_file()
+        )
+        assert sent == ["geometry/__init__.py", "geometry/frames.py", "near_rewards.py",
+                        "reach.py", "rewards_of_ours.py"]  # fmt: skip
+        named = home / "gmma-venv/lib/python3.11/site-packages/gmma_own.pth"
+        assert named.read_text() == f"{home / 'gmma-own'}\n"
+    experiment.with_name("near_rewards.py").unlink()
+    cloud.lives.append("finished")
+    assert cloud.run("run", str(experiment)).returncode == 0
+    assert not (cloud.folder / "workers/0/gmma-own/near_rewards.py").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "words"),
+    [("(/no/such/module.py)", "OWN_CODE names '/no/such/module.py'"), ("(DATA)", "in a bucket")],
+)
+def test_own_code_that_cannot_go_is_named_before_anything_runs(cloud, tmp_path, own, words):
+    data = tmp_path / "weights.bin"
+    data.write_bytes(os.urandom(33 << 20))
+    cloud.config["OWN_CODE"] = own.replace("DATA", str(data))
+    done = cloud.run("run", EXPERIMENT)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert cloud.calls == []
 
 
 def test_run_from_nothing_creates_installs_trains_and_deletes(cloud):
@@ -499,7 +591,29 @@ def test_a_missing_disk_is_named(slice_up):
     assert "there is no disk at /dev/no-such-disk" in done.stderr
 
 
-# ---- logs, fetch, delete -----------------------------------------------------------------------
+# ---- exec, logs, fetch, delete ------------------------------------------------------------------
+
+
+def test_exec_runs_a_command_on_every_worker_as_the_trainer_runs(slice_up, tmp_path):
+    secrets = tmp_path / "mine.env"
+    secrets.write_text(f"HF_TOKEN={SECRET}\n")
+    secrets.chmod(0o600)
+    slice_up.config["SECRETS_FILE"] = str(secrets)
+    assert slice_up.run("install").returncode == 0
+    line = 'basename "$PWD"; echo ${#HF_TOKEN}; command -v gmma; echo two words; exit $WORKER'
+    done = slice_up.run("exec", "--", "bash", "-c", line)
+    assert done.returncode == 1  # that of the first worker whose code is not 0
+    homes = [slice_up.folder / "workers" / str(worker) for worker in range(3)]
+    assert done.stdout.splitlines() == [
+        f"worker {worker}: {said}"
+        for worker, home in enumerate(homes)
+        for said in ("gmma", str(len(SECRET)), f"{home}/gmma-venv/bin/gmma", "two words")
+    ]
+    one = slice_up.run("exec", "--worker", "2", "--", "true")
+    assert (one.returncode, one.stdout) == (0, "")
+    assert "--worker=2" in slice_up.calls[-1]
+    slice_up.scenario["UNREACHABLE"] = "1"
+    assert slice_up.run("exec", "true").returncode == 4
 
 
 def test_logs_shows_one_workers_log(slice_up):
@@ -545,6 +659,7 @@ def test_delete_removes_the_slice_once(slice_up):
         ("create", [], "queued-resources create gmma-test"),
         ("install", [], "tpu-vm scp"),
         ("run", [EXPERIMENT], "tpu-vm ssh gmma-test"),
+        ("exec", ["--", "df", "-h"], "perform\\ df\\ -h"),
         ("logs", [], "tpu-vm ssh gmma-test"),
         ("fetch", [EXPERIMENT, "here"], "storage rsync --recursive"),
         ("delete", [], "queued-resources delete gmma-test"),
@@ -596,6 +711,8 @@ def test_secrets_that_others_can_read_are_refused(cloud):
         ("run", ["experiments/no_such.py"], "there is no experiment 'experiments/no_such.py'"),
         ("run", [], "there is no experiment ''"),
         ("fetch", [EXPERIMENT], "a folder to copy to"),
+        ("exec", [], "no command"),
+        ("exec", ["--worker", "all", "--", "true"], "takes a number"),
         ("logs", ["--worker"], "take a number"),
         ("logs", ["--colour"], "unknown option '--colour'"),
         ("create", ["--config", "/no/such/file"], "no configuration at '/no/such/file'"),
