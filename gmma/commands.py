@@ -32,12 +32,13 @@ from gmma.files import RunPath, absolute, check_bucket, check_output, read_json,
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
 from gmma.options.arguments import EvalArguments, SampleArguments
+from gmma.options.checks import SPLITS
 from gmma.options.launch import LaunchOverride, MeshOverride
 from gmma.options.parsing import parse, split_experiment
 from gmma.plan.command import PROGRAMS, plan_experiment
 from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
 from gmma.records.console import print_table
-from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
+from gmma.run.assembly import HostParts, Parts, assemble, assemble_host, run_scorer, score_batch
 from gmma.run.benchmarks import (
     BenchmarkResult,
     build_dataset,
@@ -46,6 +47,7 @@ from gmma.run.benchmarks import (
     run_benchmark,
 )
 from gmma.run.data import example_batches
+from gmma.run.data_report import fit_lines, length_lines, measure_split, prompt_lines
 from gmma.run.evaluate import grow_examples, save_evaluation
 from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 from gmma.run.feed import in_frame, read_prompts
@@ -56,6 +58,7 @@ from gmma.run.summary import format_interval
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
 from gmma.tasks.records import fingerprint
+from gmma.tasks.task import Task
 from gmma.text.tokenizer import shown
 from gmma.train import train
 from gmma.types import Example
@@ -295,13 +298,13 @@ def print_prompt(parts: Parts, example: Example) -> None:
 
 
 def data_command(arguments: Sequence[str]) -> None:
-    """Run `gmma data EXPERIMENT`: build the dataset, print some records, draw them."""
+    """Run `gmma data EXPERIMENT`: build the dataset, show some records, a prompt, and lengths."""
     path, rest = split_experiment(arguments, "data")
     config = parse_experiment(path, rest, prog=f"gmma data {path}")
     check_output("data_dir", config.launch.data_dir, directory=True)
     task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
-    for split in ("train", "validation", "test"):
+    for split in SPLITS:
         source = task.source(config.task, config.launch.data_dir, split)
         print(f"{split}: {len(source)} examples")
     examples = next(
@@ -309,6 +312,17 @@ def data_command(arguments: Sequence[str]) -> None:
             task.source(config.task, config.launch.data_dir, "train"), batch=4, seed=config.seed
         )
     ).examples
+    show_examples(config, task, examples)
+    try:
+        parts = assemble_host(config)
+    except UserError as error:  # records can be looked at before the model is there
+        print(f"\nno prompts and no lengths: {error}")
+        return
+    show_lengths(parts, examples[0])
+
+
+def show_examples(config: ExperimentConfig, task: Task[Any], examples: Sequence[Example]) -> None:
+    """Print some records and draw them into a folder of the dataset."""
     # A folder for each task and config: an id says nothing of the data set that it is in.
     folder = config.launch.data_dir / "shown" / f"{config.task.name}_{fingerprint(config.task)}"
     folder.mkdir(parents=True, exist_ok=True)
@@ -322,6 +336,20 @@ def data_command(arguments: Sequence[str]) -> None:
         picture = folder / f"{number}_{re.sub(r'[^0-9A-Za-z.-]', '_', example.id)[:80]}.png"
         draw_answers(task, config.task, example, []).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
+
+
+def show_lengths(parts: HostParts, example: Example) -> None:
+    """Print the prompt of an example, lengths of the training records, and what does not fit."""
+    print()
+    try:
+        print(*prompt_lines(parts, in_frame(parts, example)), sep="\n")
+    except UserError as error:
+        print(f"no prompt of {example.id}: {error}")
+    found = {split: measure_split(parts, split) for split in SPLITS}
+    print("", *length_lines(parts, found["train"]), "", sep="\n")
+    for one in found.values():
+        for line in fit_lines(parts, one):
+            print(line)
 
 
 def plan_command(arguments: Sequence[str]) -> None:

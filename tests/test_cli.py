@@ -362,6 +362,9 @@ def test_data_shows_records_and_draws_them(tiny):
     assert printed.count("question  Where is the ") == 4
     pictures = [line.split()[1] for line in printed.splitlines() if "picture" in line]
     assert all((directory / picture).exists() for picture in pictures)
+    assert re.search(r"prompt of train/\d+, 21 tokens of 21 slots:\n\[16 x <image>\]Where", printed)
+    assert re.search(r"prompts +24 +21 +21 +21\n", printed)
+    assert "all 24 demonstrations of train that were looked at fit their slots" in printed
 
 
 def test_a_finished_run_that_is_resumed_prints_its_table_again(tiny):

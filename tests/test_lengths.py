@@ -14,7 +14,8 @@ from gmma.config import LaunchConfig
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.images.common import outline_of, rgb_array
-from gmma.run.assembly import assemble
+from gmma.run.assembly import assemble, in_frame
+from gmma.run.data_report import fit_lines, length_lines, measure_split, prompt_lines
 from gmma.run.feed import demonstrated_source, read_examples, read_prompts, train_source
 from gmma.run.preflight import check_fits_slots
 from gmma.tasks.mixture import MixtureConfig, MixturePart
@@ -91,6 +92,46 @@ def test_left_out_records_are_counted_and_never_read(parts):
     examples = read_examples(parts, "test", 30)
     assert len(examples) == 30
     assert not {str(LONG), str(STRIP)} & {example.id for example in examples}
+
+
+def test_lengths_are_shown_with_what_does_not_fit(parts):
+    found = measure_split(parts, "train")
+    tokens = found.nodes()
+    assert [len(tokens[node]) for node in ("prompt", "thought", "answer")] == [39, 39, 39]
+    lines = length_lines(parts, found)
+    assert all(len(line) <= 80 and line.isascii() for line in lines)
+    table = {line.split()[0]: line.split()[1:] for line in lines[2:5]}
+    for node, slots in (("prompt", 300), ("thought", 100), ("answer", 60)):
+        own = sorted(tokens[node])
+        assert table[f"{node}s"] == ["39", str(own[19]), str(own[-1]), str(slots)]
+    bars = {node: [] for node in tokens}
+    for line in lines[6:]:
+        if "by tokens" in line:
+            own = bars[line.split()[0].removesuffix("s")]
+        elif line:
+            own.append(line)
+    for node, own in bars.items():
+        assert sum(int(line.split()[-1]) for line in own) == 39
+        assert len(own) <= 12
+        assert sum("x" in line for line in own) == (node != "answer")
+    fits = list(fit_lines(parts, found))
+    assert fits[0].startswith("2 of 40 prompts of train do not fit, and a run leaves them out")
+    assert f"record {STRIP}: an image" in fits[0]
+    assert f"set tree.prompt_tokens to at least {max(tokens['prompt'])}" in fits[0]
+    assert fits[1].startswith("1 of 39 demonstrations of train do not fit")
+    assert f"set tree.thought_tokens to at least {max(tokens['thought'])}" in fits[1]
+    roomy = replace(parts.config.tree, prompt_tokens=4000, thought_tokens=400)
+    roomy = replace(parts, config=replace(parts.config, tree=roomy))
+    assert next(fit_lines(roomy, measure_split(roomy, "test"))).startswith("1 of 40 prompts")
+
+
+def test_a_prompt_is_shown_whole_with_its_image_slots_counted(parts):
+    source = parts.task.source(parts.config.task, parts.config.launch.data_dir, "train")
+    head, text = prompt_lines(parts, in_frame(parts, source[0]))
+    assert head.startswith("prompt of 0, ")
+    (slots,) = parts.processor.view_tokens(source[0].images[0])
+    assert f"<|vision_start|>[{slots} x <|image_pad|>]<|vision_end|>Who?" in text
+    assert text.endswith("<think>")
 
 
 def test_other_slots_keep_other_records(parts):

@@ -22,20 +22,26 @@ from gmma.types import Example, TreeRollout
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts(Backbone):
-    """The parts that every command needs of an experiment: the backbone, and what it works on."""
+class HostParts(Backbone):
+    """The parts that read records and need no device: the backbone, and what it works on."""
 
     config: ExperimentConfig
     task: Task
-    stops: TreeStops
-    mesh: Mesh
     # Training rows that fit, of each phase, once they were looked for (`gmma/run/lengths.py`)
     kept: dict[str, Sequence[int]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
 
-def in_frame(parts: Parts, example: Example) -> Example:
+@dataclass(frozen=True, kw_only=True)
+class Parts(HostParts):
+    """The parts that every command needs of an experiment."""
+
+    stops: TreeStops
+    mesh: Mesh
+
+
+def in_frame(parts: HostParts, example: Example) -> Example:
     """Return an example in the coordinates of the run's model family."""
     task = parts.task
     if task.in_frame is None:
@@ -92,17 +98,10 @@ def score_batch(
 
 def assemble(config: ExperimentConfig) -> Parts:
     """Build the dataset where it is missing, and every part from its section of the config."""
-    task = find_task(config.task.name)
-    task.build(config.task, config.launch.data_dir)
-    backbone = make_backbone(config, task)
-    tokenizer = backbone.tokenizer
-    check_tags(tokenizer, f"the tokenizer of {config.name}")
-    if not isinstance(config.model, TinyConfig):  # a task's own vocabulary spells its forms alone
-        check_slots(tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
+    host = assemble_host(config)
+    tokenizer = host.tokenizer
     closing = tokenizer.encode(THINK_CLOSE) if config.tree.unfinished == "close" else []
     return Parts(
-        config=config,
-        task=task,
         stops=tree_stops(
             thought=THINK_CLOSE,
             answer=ANSWER_CLOSE,
@@ -111,5 +110,16 @@ def assemble(config: ExperimentConfig) -> Parts:
             end_tokens=tokenizer.stop_tokens,
         ),
         mesh=make_mesh(config.launch.mesh),
-        **vars(backbone),
+        **{name: value for name, value in vars(host).items() if name != "kept"},
     )
+
+
+def assemble_host(config: ExperimentConfig) -> HostParts:
+    """Build the dataset where it is missing, and the parts that need no device."""
+    task = find_task(config.task.name)
+    task.build(config.task, config.launch.data_dir)
+    backbone = make_backbone(config, task)
+    check_tags(backbone.tokenizer, f"the tokenizer of {config.name}")
+    if not isinstance(config.model, TinyConfig):  # a task's own vocabulary spells its forms alone
+        check_slots(backbone.tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
+    return HostParts(config=config, task=task, **vars(backbone))

@@ -9,7 +9,7 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.hardware.hosts import gather_entries, wait_for_all
-from gmma.run.assembly import Parts, in_frame
+from gmma.run.assembly import HostParts, Parts, in_frame
 from gmma.run.data import (
     ExampleBatch,
     batch_demonstrations,
@@ -73,19 +73,27 @@ def demonstrated_source(parts: Parts) -> ExampleSource:
     return Rows(source, rows)
 
 
-def demonstrated_rows(parts: Parts) -> Sequence[int]:
+def demonstrated_rows(parts: HostParts) -> Sequence[int]:
     """Return the training rows with a demonstration, fit or not; raises UserError without any."""
-    config, place = parts.config.task, parts.config.launch.data_dir
-    records = len(parts.task.source(config, place, "train"))
-    if parts.task.demonstrated_rows is None:
-        return range(records)
-    rows = parts.task.demonstrated_rows(config, place)
+    config = parts.config.task
+    rows = rows_with_demonstrations(parts)
     if not len(rows):
+        records = len(parts.task.source(config, parts.config.launch.data_dir, "train"))
         raise UserError(
             f"sft.steps = {parts.config.sft.steps}, but none of the {records} training records "
             f"of task {config.name} has a thought to imitate; set sft.steps to 0"
         )
     return rows
+
+
+def rows_with_demonstrations(parts: HostParts) -> Sequence[int]:
+    """Return the training rows with a demonstration, fit or not; none where the task has none."""
+    config, place = parts.config.task, parts.config.launch.data_dir
+    if parts.task.demonstrate is None:
+        return ()
+    if parts.task.demonstrated_rows is None:
+        return range(len(parts.task.source(config, place, "train")))
+    return parts.task.demonstrated_rows(config, place)
 
 
 def content_of(parts: Parts) -> str:
@@ -111,7 +119,7 @@ def read_examples(parts: Parts, split: str, count: int) -> list[Example]:
     return [in_frame(parts, source[row]) for row in first_rows(parts, split, count)]
 
 
-def read_prompts(parts: Parts, examples: Sequence[Example]) -> PromptBatch:
+def read_prompts(parts: HostParts, examples: Sequence[Example]) -> PromptBatch:
     """Read prompts with their images; raises UserError for one that does not fit."""
     return batch_prompts(
         examples,

@@ -4,6 +4,7 @@ import io
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,17 @@ def decoder_of(token_bytes: Sequence[bytes]) -> Callable[[Sequence[int]], str]:
     return lambda ids: b"".join(token_bytes[i] for i in ids).decode(errors="replace")
 
 
-def shown(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
-    """Return a text with its control tokens by their names, for a person to read."""
-    named = [tokenizer.names.get(i, "").encode() or tokenizer.token_bytes[i] for i in ids]
+def shown(tokenizer: Tokenizer, ids: Sequence[int], *, fold_images: bool = False) -> str:
+    """Return a text with its control tokens by their names, for a person to read.
+
+    With `fold_images` the slots of an image are one word: `[256 x <image>]`.
+    """
+    named = []
+    for token, run in groupby(ids):
+        count = len(list(run))
+        name = tokenizer.names.get(token, "").encode() or tokenizer.token_bytes[token]
+        folded = fold_images and token == tokenizer.image_token
+        named.append(b"[%d x %s]" % (count, name) if folded else name * count)
     return b"".join(named).decode(errors="replace")
 
 
