@@ -1,6 +1,6 @@
 """Kinds of answers that the task `vqa` takes: how a record's is read, moved, spelt and asked for.
 
-text     "a cup", or a list of accepted texts
+text     "a cup", or a list of accepted texts, or of {"answer": …}
 choice   "B", 1 (counted from 0), or the text of an option
 number   72, "3/4", "2\\\\sqrt{3}": any expression that the reward `math` reads
 box      [x1, y1, x2, y2], the text of one, or {"bbox_2d": […]}
@@ -8,6 +8,8 @@ boxes    a list of these
 points   [[x, y], …], {"x", "y"} objects, or one point
 """
 
+import ast
+import contextlib
 import json
 import re
 from collections import Counter
@@ -26,12 +28,11 @@ from gmma.errors import UserError
 from gmma.images.frames import AxisMap, spell_box, spell_point
 from gmma.rewards.mathematics import read_answer
 from gmma.tasks.records import read_number, refuse_tags, require_text, spell_value
-from gmma.tasks.truths import read_true_box
 
 KindName = Literal["text", "choice", "number", "box", "boxes", "points"]
 Order = Literal["xyxy", "xywh"]
 _FENCE = re.compile(r"\s*```(?:json)?[^\S\n]*\n(.*?)```\s*", re.DOTALL)
-_LETTERED = re.compile(r"\s*\(?([A-Z])[).:]\s+(.*)", re.DOTALL)
+_LETTERED = re.compile(r"\s*\(?([A-Za-z])[).:]\s+(.*)", re.DOTALL)
 _BOX_KEYS = ("bbox_2d", "bbox", "box")
 
 
@@ -54,7 +55,13 @@ def read_texts(value: Any, order: Order, choices: Sequence[str]) -> list[str]:
     listed = value if isinstance(value, list) else [value]
     if not listed:
         raise UserError("the answer is an empty list; give at least one accepted text")
-    return [_read_word(entry, "the answer") for entry in listed]
+    if len(listed) > 1 and not any(isinstance(entry, str | Mapping) for entry in listed):
+        raise UserError(
+            f"the answer {spell_value(value)} is a list without a text; if it is a box or points, "
+            "set task.kind, and if these are accepted answers, write them as texts"
+        )
+    said = [entry.get("answer", entry) if isinstance(entry, Mapping) else entry for entry in listed]
+    return [_read_word(entry, "the answer") for entry in said]
 
 
 def _read_word(value: Any, what: str) -> str:
@@ -65,19 +72,29 @@ def _read_word(value: Any, what: str) -> str:
 
 
 def read_choices(value: Any) -> list[str]:
-    """Read the options of a record, their letters cut off. UserError for other than 2 … 26."""
+    """Read the options of a record, their letters cut off. UserError for other than 2 … 26.
+
+    A list, {"A": …}, {"label": ["A", …], "text": […]}, or a text: a list in JSON or as Python has
+    it, or an option a line.
+    """
+    value = split_choices(value) if isinstance(value, str) else value
     if isinstance(value, Mapping):
-        wanted = ascii_uppercase[: len(value)]
-        if sorted(map(str, value)) != list(wanted):
+        named = value
+        if value.keys() == {"label", "text"} and isinstance(value["label"], list):
+            named = dict(zip(value["label"], value["text"], strict=False))
+        by_letter = {str(letter).strip().upper(): entry for letter, entry in named.items()}
+        wanted = ascii_uppercase[: len(named)]
+        if sorted(by_letter) != list(wanted):
             raise UserError(f"the choices {spell_value(value)} are not lettered A, B, C and so on")
-        value = [value[letter] for letter in wanted]
+        value = [by_letter[letter] for letter in wanted]
     if not isinstance(value, list) or not 2 <= len(value) <= len(ascii_uppercase):
         raise UserError(
-            f"the choices {spell_value(value)} are no list of 2 to 26 texts, and no object of them"
+            f"the choices {spell_value(value)} are no list of 2 to 26 texts, and no object of "
+            'them; give ["cat", "dog"], or name their key by task.keys.choices'
         )
     texts = [_read_word(entry, f"choice {number}") for number, entry in enumerate(value)]
     cut = [_LETTERED.fullmatch(text) for text in texts]
-    if all(c and c[1] == letter for c, letter in zip(cut, ascii_uppercase, strict=False)):
+    if all(c and c[1].upper() == letter for c, letter in zip(cut, ascii_uppercase, strict=False)):
         texts = [c[2] for c in cut if c]
     if twice := [text for text, count in Counter(map(fold_text, texts)).items() if count > 1]:
         raise UserError(
@@ -85,6 +102,20 @@ def read_choices(value: Any) -> list[str]:
             "and marks, so an answer that says it names none; leave one of them"
         )
     return texts
+
+
+def split_choices(text: str) -> Any:
+    """Split the text of several options: a list in JSON or Python's own spelling, or their lines.
+
+    >>> split_choices("['cat', 'dog']"), split_choices("A. cat\\nB. dog")
+    (['cat', 'dog'], ['A. cat', 'B. dog'])
+    """
+    if text.lstrip().startswith("["):
+        found = plain_value(text)
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return ast.literal_eval(text.strip()) if isinstance(found, str) else found
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines if len(lines) > 1 else text
 
 
 def list_choices(question: str, choices: Sequence[str]) -> str:
@@ -122,6 +153,8 @@ def read_letter(value: Any, order: Order, choices: Sequence[str]) -> str:
 
 
 def _letter_of(value: Any, choices: Sequence[str]) -> str:
+    if isinstance(value, float) and value.is_integer():  # a column of numbers that has nulls
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         if not 0 <= value < len(choices):
             raise UserError(
@@ -130,6 +163,11 @@ def _letter_of(value: Any, choices: Sequence[str]) -> str:
             )
         return ascii_uppercase[value]
     if (letter := parse_choice(require_text(value, "the answer"), choices)) is None:
+        if not choices:
+            raise UserError(
+                f"the answer {spell_value(value)} is no letter, and the record has no choices; "
+                "name their key by task.keys.choices"
+            )
         raise UserError(
             f"the answer {spell_value(value)} is none of the choices {spell_value(list(choices))}; "
             "give a letter, an option's text, or its place counted from 0"
@@ -142,7 +180,10 @@ def read_result(value: Any, order: Order, choices: Sequence[str]) -> str:
     text = _read_word(value, "the answer")
     found = read_answer(text) or ""
     if not (any(map(str.isdigit, found)) or (found and not has_words(text))):
-        raise UserError(f"the answer {spell_value(text)} is no number and no expression")
+        raise UserError(
+            f"the answer {spell_value(text)} is no number and no expression; for words set "
+            "task.kind = text"
+        )
     return text
 
 
@@ -168,24 +209,35 @@ def read_box(value: Any, order: Order, choices: Sequence[str] = ()) -> list[floa
     if isinstance(found, str) and order == "xyxy":
         found = parse_box(found)
     if not isinstance(found, list | tuple) or len(found) != 4:
-        raise UserError(f"the answer {spell_value(value)} is no box of four numbers")
+        raise UserError(
+            f"the answer {spell_value(value)} is no box of four numbers; give [x1, y1, x2, y2], "
+            "or name the key of the box by task.keys.answer"
+        )
     sides = [read_number(side, "a side of the box") for side in found]
     if order == "xywh":
         x, y, width, height = sides
+        if not (width > 0 and height > 0):
+            raise UserError(
+                f"the box {spell_value(found)} is no [x, y, width, height] with a width and a "
+                "height; if it is corners, set task.records.order = xyxy"
+            )
         sides = [x, y, x + width, y + height]
-    try:
-        box = read_true_box(sides)
-    except UserError as error:
-        raise UserError(f"{error}; task.records.order says so (now {order})") from None
-    assert box is not None
-    return list(box)
+    x1, y1, x2, y2 = sides
+    if not (x1 < x2 and y1 < y2):
+        raise UserError(
+            f"the box {spell_value(found)} is no [x1, y1, x2, y2] with x1 < x2 and y1 < y2; if it "
+            "is [x, y, width, height], set task.records.order = xywh"
+        )
+    return [float(side) for side in sides]
 
 
 def read_boxes(value: Any, order: Order, choices: Sequence[str]) -> list[list[float]]:
     """Read a list of boxes; UserError where labels beside them differ, for nothing judges them."""
     found = plain_value(value)
     if not isinstance(found, list):
-        raise UserError(f"the answer {spell_value(value)} is no list of boxes")
+        raise UserError(
+            f"the answer {spell_value(value)} is no list of boxes; give [[x1, y1, x2, y2], …]"
+        )
     labels = {str(entry.get("label")) for entry in found if isinstance(entry, Mapping)}
     if len(labels) > 1:
         raise UserError(
@@ -209,7 +261,7 @@ def read_points(value: Any, order: Order, choices: Sequence[str]) -> list[list[f
         ]
     points: Any = [] if found == [] else read_gold_points(found)
     if points is None or not all(map(_is_pair, found if isinstance(found, list) else [])):
-        raise UserError(f"the answer {spell_value(value)} is no list of points [x, y]")
+        raise UserError(f"the answer {spell_value(value)} is no list of points; give [[x, y], …]")
     return [[float(x), float(y)] for x, y in points]
 
 

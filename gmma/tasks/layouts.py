@@ -5,7 +5,8 @@
     prompt         {"prompt": text or turns, "images", "answer" …}
     messages       {"messages": turns, "images"}, the answer beside them or the assistant's turn
     conversations  {"conversations": turns, "image"}, the same
-    refcoco        {"expression" or "sentences" …, "bbox", "image"}, one record an expression
+    refcoco        {"expression" or "sentences" …, "bbox", "image"}, one record an expression; where
+                   boxes are asked for
 
 Turns are `{"role", "content"}` or `{"from", "value"}`; a content may be a list of parts, text and
 images. The field `keys` names any part otherwise; a dot leads into an object.
@@ -18,8 +19,9 @@ from string import ascii_uppercase
 from typing import Any, Literal, NamedTuple
 
 from gmma.errors import UserError
-from gmma.tasks.records import require_text, spell_value
-from gmma.tasks.turns import Found, find_key, is_turns, last_reply, read_turns
+from gmma.tasks.pictures import looks_like_picture
+from gmma.tasks.records import refuse_half_characters, require_text, spell_value
+from gmma.tasks.turns import Found, find_key, is_turns, last_reply, read_turns, split_response
 from gmma.text.prompt import IMAGE_MARK
 
 LayoutName = Literal["auto", "plain", "problem", "prompt", "messages", "conversations", "refcoco"]
@@ -54,6 +56,8 @@ EXPRESSIONS = (
 VIDEOS = ("video", "videos")
 IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "file_name")
 THOUGHTS = ("thought", "reasoning", "rationale", "cot")
+CHOICES = ("choices", "options")
+BARE_BOXES = ("bbox", "box")  # keys whose four numbers are corners here, corner and size there
 LAYOUTS: dict[str, Layout] = {  # in the order in which they are tried
     "messages": Layout(("messages",), ANSWERS, replies=True),
     "conversations": Layout(("conversations", "conversation"), ANSWERS, replies=True),
@@ -77,41 +81,71 @@ class Laid:
     system: str
     id: Any  # None for none
     rest: Mapping[str, Any]  # keys that are no part
-    layout: str
+    answer_key: str  # "": a turn of the assistant
+    keys: tuple[str, ...]  # of the whole row
+    named: frozenset[str]  # which fields of `Keys` name something that the row has
     where: str  # names the record in a message
 
 
-def lay_out(row: Any, where: str, layout: LayoutName, keys: Keys) -> Iterator[Laid]:
+def lay_out(row: Any, where: str, layout: LayoutName, keys: Keys, kind: str) -> Iterator[Laid]:
     """Yield the records that a row of a file holds: one, or one for each of its expressions.
 
-    Raises UserError that names the record, what it has, and the nearest layout.
+    `kind` is that of the answers. Raises UserError that names the record, what it has, and the
+    nearest layout.
     """
     if not isinstance(row, Mapping):
-        raise UserError(f"{where} is a {type(row).__name__}, not an object")
-    if (named := find_key(row, [keys.id] if keys.id else ["id", "question_id"])).key:
+        raise UserError(
+            f"{where}, {spell_value(row)}, is of type {type(row).__name__}; give an object, with a "
+            "question and an answer under keys"
+        )
+    if (named := find_id(row, keys)).key:
         where = f"{where} (id {spell_value(named.value).strip(chr(34))})"
-    name, asked, told = find_layout(row, where, layout, keys)
-    if name == "refcoco" and not keys.question:
+    refuse_half_characters(row, where)
+    name, asked, told = find_layout(row, where, layout, keys, kind)
+    questions = [asked.value]
+    if name == "refcoco" and (layout == "refcoco" or not keys.question):
         questions = list(read_expressions(asked, where))
-    else:
-        questions = [asked.value]
     for number, question in enumerate(questions):
         suffix = f"/{number}" if len(questions) > 1 else ""
-        yield read_parts(row, where, name, Found(asked.key, question), told, keys, suffix)
+        yield read_parts(row, where, Found(asked.key, question), told, keys, kind, suffix)
+
+
+def find_id(row: Mapping[str, Any], keys: Keys) -> Found:
+    """Return what a record is called, if anything."""
+    found = find_key(row, [keys.id] if keys.id else ["id", "question_id"])
+    return found if str(found.value).strip() else Found("", None)
 
 
 def find_layout(
-    row: Mapping[str, Any], where: str, layout: LayoutName, keys: Keys
+    row: Mapping[str, Any], where: str, layout: LayoutName, keys: Keys, kind: str
 ) -> tuple[str, Found, Found]:
-    """Return the layout of a record, its question, and its answer beside the question, if any."""
+    """Return the layout of a record, its question, and its answer beside the question, if any.
+
+    An answer that is null counts where there is no other: it is a wrong one.
+    """
     tried: dict[str, Layout] = LAYOUTS if layout == "auto" else {layout: LAYOUTS[layout]}
-    for name, known in tried.items():
-        asked = find_key(row, [keys.question] if keys.question else known.question)
-        told = find_key(row, [keys.answer] if keys.answer else known.answer)
-        replies = known.replies and isinstance(asked.value, Sequence | str)
-        if asked.key and (told.key or (replies and is_turns(asked.value) and not keys.answer)):
-            return name, asked, told
+    wanted = {n: known for n, known in tried.items() if n != "refcoco" or "box" in kind}
+    for answered in (find_key, find_null):
+        for name, known in wanted.items():
+            asked = find_key(row, [keys.question] if keys.question else known.question)
+            answers = (keys.answer,) if keys.answer else known.answer
+            told = answered(row, [key for key in answers if key != asked.key])
+            replies = known.replies and is_turns(asked.value) and not keys.answer
+            if asked.key and (told.key or replies):
+                return name, asked, told
+    boxed = find_key(row, EXPRESSIONS).key and find_key(row, BARE_BOXES).key
+    if boxed and "refcoco" in tried.keys() - wanted.keys():
+        raise UserError(
+            f"{where} has expressions and a box under {boxed}, and task.kind is {kind}; set "
+            "task.kind = box, or name the answer by task.keys.answer and the question by "
+            "task.keys.question"
+        )
     raise UserError(f"{where} has the keys {', '.join(map(str, row))}; {nearest(row, tried, keys)}")
+
+
+def find_null(row: Mapping[str, Any], names: Sequence[str]) -> Found:
+    """Return the first of some keys that a record has at all."""
+    return Found(next((name for name in names if name in row), ""), None)
 
 
 def nearest(row: Mapping[str, Any], tried: Mapping[str, Layout], keys: Keys) -> str:
@@ -121,9 +155,10 @@ def nearest(row: Mapping[str, Any], tried: Mapping[str, Layout], keys: Keys) -> 
         question = (keys.question,) if keys.question else known.question
         return {"question": question, "answer": (keys.answer,) if keys.answer else known.answer}
 
+    filled = [str(key) for key, value in row.items() if value is not None]
+
     def near(names: Sequence[str]) -> list[str]:
-        plain = [str(key) for key in row]
-        return [near for name in names for near in get_close_matches(name, plain, 1, 0.7)]
+        return [near for name in names for near in get_close_matches(name, filled, 1, 0.7)]
 
     def rank(name: str) -> tuple[int, int]:
         parts = wanted(tried[name]).values()
@@ -136,6 +171,7 @@ def nearest(row: Mapping[str, Any], tried: Mapping[str, Layout], keys: Keys) -> 
     }
     said = "; ".join(
         f"it has no {part} under {' or '.join(names)}"
+        + ("".join(f", {name} is null" for name in names if name in row))
         + (
             f", is it {near(names)[0]!r}? then set task.keys.{part} = {near(names)[0]}"
             if near(names)
@@ -150,13 +186,13 @@ def nearest(row: Mapping[str, Any], tried: Mapping[str, Layout], keys: Keys) -> 
 def read_parts(
     row: Mapping[str, Any],
     where: str,
-    layout: str,
     asked: Found,
     told: Found,
     keys: Keys,
+    kind: str,
     suffix: str = "",
 ) -> Laid:
-    """Return the parts of a record whose layout is known."""
+    """Return the parts of a record whose question and answer are found."""
     videos = [key for key in VIDEOS if row.get(key) not in (None, "", [], ())]
     if videos:
         raise UserError(
@@ -177,38 +213,95 @@ def read_parts(
         answer, solved = reply, True
     elif is_turns(answer):
         answer, solved = last_reply(answer, f"{where}: {told.key}"), True
-    shown = find_key(row, [keys.images] if keys.images else IMAGES)
-    if keys.images and not shown.key and keys.images not in row:
-        raise UserError(f"{where} has no {keys.images}, which task.keys.images names")
-    listed = shown.value if isinstance(shown.value, list | tuple) else [shown.value]
-    beside = tuple(entry for entry in listed if entry not in (None, ""))
+    shown, beside = find_images(row, where, keys)
     if pictures and beside and len(pictures) + len(beside) > question.count(IMAGE_MARK):
-        raise UserError(f"{where} has images in its turns and under {shown.key}; keep one of them")
+        raise UserError(f"{where} has images in its turns and under {shown}; keep one of them")
     thought = find_key(row, [keys.thought] if keys.thought else THOUGHTS)
     if not thought.key and not keys.thought and told.key != "solution":
         thought = find_key(row, ["solution"])
-    options = find_choices(row, keys)
-    own = find_key(row, [keys.system] if keys.system else ["system"])
-    named = find_key(row, [keys.id] if keys.id else ["id", "question_id"])
-    used = {asked.key, told.key, shown.key, thought.key, options.key, own.key, named.key}
+    if not thought.key and reply is not None and told.key:
+        thought = Found("", split_response(reply)[0])  # the answer beside it counts
+    options = find_choices(row, keys) if kind == "choice" else Found("", None)
+    own, named = find_system(row, where, keys), find_id(row, keys)
+    used = {asked.key, told.key, shown, thought.key, options.key, own.key, named.key}
+    lettered = isinstance(options.value, Mapping) and options.key == "A"
+    rest = {
+        str(key): value
+        for key, value in row.items()
+        if key not in used and not (lettered and key in options.value)
+    }
+    if not (pictures or beside or shown):
+        refuse_hidden_picture(rest, where)
     return Laid(
         question=require_text(question, f"{where}: {asked.key}"),
         images=pictures or beside,
         answer=answer,
         solved=solved,
-        thought=thought.value if thought.key else "",
+        thought="" if thought.value is None else thought.value,
         choices=options.value,
-        system=own.value if isinstance(own.value, str) else system,
+        system=own.value or system,
         id=None if named.value is None else f"{named.value}{suffix}",
-        rest={str(key): value for key, value in row.items() if key not in used},
-        layout=layout,
+        rest=rest,
+        answer_key=told.key,
+        keys=tuple(map(str, row)),
+        named=frozenset(name for name, key in vars(keys).items() if key and key in used),
         where=where + (f", expression {suffix[1:]}" if suffix else ""),
     )
 
 
+def find_images(row: Mapping[str, Any], where: str, keys: Keys) -> tuple[str, tuple[Any, ...]]:
+    """Return the key of a record's images, "" for none, and those that are not null.
+
+    UserError where it lacks the key that the config names; with null there it has no image.
+    """
+    names = [keys.images] if keys.images else IMAGES
+    shown = find_key(row, names)
+    if keys.images and not shown.key:
+        inner, _, last = keys.images.rpartition(".")
+        around = find_key(row, [inner]).value if inner and keys.images not in row else row
+        if not isinstance(around, Mapping) or (keys.images not in row and last not in around):
+            raise UserError(
+                f"{where} has no {keys.images}, which task.keys.images names, but the keys "
+                f"{', '.join(map(str, row))}; give it there as null to a record without images"
+            )
+        return keys.images, ()
+    listed = shown.value if isinstance(shown.value, list | tuple) else [shown.value]
+    return shown.key, tuple(entry for entry in listed if not is_nothing(entry))
+
+
+def is_nothing(image: Any) -> bool:
+    """Return whether an entry of a list of images stands for none, as Parquet's null does."""
+    if isinstance(image, Mapping):
+        return bool(image) and all(value is None for value in image.values())
+    return image is None or image == ""
+
+
+def refuse_hidden_picture(rest: Mapping[str, Any], where: str) -> None:
+    """Raise UserError where a key that nothing reads holds a picture, and nothing else does."""
+    hidden = [key for key, value in rest.items() if looks_like_picture(value)]
+    if hidden:
+        raise UserError(
+            f"{where} has no image under {' or '.join(IMAGES)}, but {hidden[0]} looks like one: "
+            f"{spell_value(rest[hidden[0]])}; set task.keys.images = {hidden[0]}, or take that "
+            "key away from records that are asked without images"
+        )
+
+
+def find_system(row: Mapping[str, Any], where: str, keys: Keys) -> Found:
+    """Return the system prompt of a record; a value that is no text is one only where named so."""
+    found = find_key(row, [keys.system] if keys.system else ["system"])
+    if isinstance(found.value, str):
+        return found
+    if keys.system and found.key:
+        raise UserError(
+            f"{where}: {found.key} is {spell_value(found.value)}; give the system prompt as a text"
+        )
+    return Found("", None)
+
+
 def find_choices(row: Mapping[str, Any], keys: Keys) -> Found:
-    """Return the options of a record: a list, an object, or a column for each letter."""
-    found = find_key(row, [keys.choices] if keys.choices else ["choices", "options"])
+    """Return the options of a record: a list, an object, a text, or a column for each letter."""
+    found = find_key(row, [keys.choices] if keys.choices else CHOICES)
     letters = [letter for letter in ascii_uppercase if row.get(letter) not in (None, "")]
     if not found.key and not keys.choices and letters[:2] == ["A", "B"]:
         return Found("A", {letter: row[letter] for letter in letters})
@@ -218,6 +311,8 @@ def find_choices(row: Mapping[str, Any], keys: Keys) -> Found:
 def read_expressions(asked: Found, where: str) -> Iterator[str]:
     """Yield the question for each expression: texts, or objects with `raw` or `sent`."""
     listed = asked.value if isinstance(asked.value, list) else [asked.value]
+    if not listed:
+        raise UserError(f"{where}: {asked.key} is an empty list; give it an expression, or drop it")
     for entry in listed:
         said = find_key(entry, ["raw", "sent"]).value if isinstance(entry, Mapping) else entry
         said = require_text(said, f"{where}: {asked.key}").strip()

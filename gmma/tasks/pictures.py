@@ -5,12 +5,17 @@ A path is relative to the records' folder, or absolute. A relative one that leav
 what will be read and stored.
 """
 
+import base64
+import binascii
 import io
 import os
+import re
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from PIL import Image
 
@@ -20,7 +25,12 @@ from gmma.tasks.records import spell_value
 
 Outside = Literal["refuse", "allow"]
 _LONGEST_PATH = 1024  # characters; what is longer, or begins so, is a picture and not a path to one
-_ENCODED = ("data:", "iVBORw0KGgo", "/9j/")  # a data URL; base64 of PNG and of JPEG
+# A data URL; base64 of PNG, JPEG, GIF and of RIFF, which WebP is
+_ENCODED = ("data:", "iVBORw0KGgo", "/9j/", "R0lGOD", "UklGR")
+_DATA_URL = re.compile(r"data:[^,]{0,200};base64,")
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+_MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"RIFF", b"BM", b"II*\0", b"MM\0*")
+_FILE_URL = "file://"
 
 
 def find_pictures(folder: Path, value: Any, what: str, outside: Outside) -> tuple[Path, ...]:
@@ -33,13 +43,18 @@ def find_picture(folder: Path, name: Any, what: str, outside: Outside) -> Path:
     """Find the file of one path. UserError if it is no path, leaves the folder, or is not there."""
     if not isinstance(name, str):
         raise UserError(f"{what} is a {type(name).__name__}, not a path: {spell_value(name)}")
-    if len(name) > _LONGEST_PATH or name.startswith(_ENCODED):
+    if is_encoded(name):
         raise UserError(
             f"{what} is a text of {len(name)} characters, not a path: {spell_value(name)}. A "
             "picture inside the record (base64) is not read; save it as a file and give its path"
         )
-    if name.startswith(("http://", "https://", "gs://", "s3://", "file://")):
-        raise UserError(f"{what} is an address, not a path: {spell_value(name)}; fetch the file")
+    if name.startswith(_FILE_URL):
+        name = unquote(name.removeprefix(_FILE_URL))
+    if name.startswith(("http://", "https://", "gs://", "s3://")):
+        raise UserError(
+            f"{what} is an address, not a path: {spell_value(name)}; fetch the file and give its "
+            "path"
+        )
     leaves = os.path.normpath(name).split(os.sep)[0] == ".."
     if leaves and outside == "refuse":
         raise UserError(
@@ -49,11 +64,45 @@ def find_picture(folder: Path, name: Any, what: str, outside: Outside) -> Path:
     path = folder / name
     try:
         found = path.is_file()
+    except PermissionError as error:
+        raise UserError(f"{what}: {path} cannot be read ({error.strerror}); permit it") from error
     except (OSError, ValueError):  # a name too long for the disk, or with a zero in it
         found = False
     if not found:
-        raise UserError(f"{what}: no file {path}; set task.records.images to the folder of images")
+        slashes = ", and write its path with /" if "\\" in name else ""
+        raise UserError(
+            f"{what}: no file {path}; set task.records.images to the folder of images{slashes}"
+        )
     return path
+
+
+def is_encoded(text: str) -> bool:
+    """Return whether a text is a picture in base64, and not a path to one."""
+    return len(text) > _LONGEST_PATH or text.startswith(_ENCODED)
+
+
+def decode_picture(text: str, what: str) -> bytes:
+    """Return the bytes of a picture in base64 or a data URL. UserError, which calls it `what`."""
+    try:
+        return base64.b64decode(re.sub(r"\s", "", _DATA_URL.sub("", text, 1)), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UserError(
+            f"{what} is a text of {len(text)} characters, neither a path nor a picture in base64 "
+            f"({error}): {spell_value(text)}; save the picture as a file and give its path"
+        ) from None
+
+
+def looks_like_picture(value: Any) -> bool:
+    """Return whether a value of a record is a picture: its path, its bytes, or a list of these."""
+    if isinstance(value, list):
+        return any(map(looks_like_picture, value))
+    if isinstance(value, Mapping):
+        return looks_like_picture(value.get("bytes")) or looks_like_picture(value.get("path"))
+    if isinstance(value, bytes):
+        return value.startswith(_MAGIC)
+    if not isinstance(value, str) or "\n" in value:
+        return False
+    return value.startswith("data:image/") or value.lower().endswith(_SUFFIXES)
 
 
 def name_in(folder: Path, path: Path) -> str:
@@ -74,6 +123,12 @@ def open_picture(file: Path | bytes, where: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(file) if isinstance(file, bytes) else file) as picture:
+                frames = getattr(picture, "n_frames", 1)
+                if frames > 1 and picture.format != "MPO":  # a telephone's, the first is the whole
+                    raise UserError(
+                        f"{where}: {path} has {frames} frames or pages; save the one that is meant "
+                        "as a picture of its own"
+                    )
                 picture.load()
                 return upright(picture)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -82,7 +137,9 @@ def open_picture(file: Path | bytes, where: str) -> Image.Image:
             "smaller: no model sees that many"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
-        raise UserError(f"{where}: {path} is no whole picture ({error})") from error
+        raise UserError(
+            f"{where}: {path} is no whole picture ({error}); fetch it again, or save it as PNG"
+        ) from error
 
 
 def call_picture(file: Path | bytes) -> str:

@@ -23,6 +23,7 @@ from gmma.errors import UserError
 from gmma.images.common import rgb_array
 from gmma.tasks.formats import coco_question
 from gmma.tasks.manifest import RecordsConfig, StoredRecord
+from gmma.tasks.tables import AsStored
 
 REFERRED = "object"  # the label of what an expression refers to
 
@@ -76,18 +77,11 @@ def open_builder(directory: Path) -> Any:
     return tfds.builder_from_directory(str(directory))
 
 
-class _AsStored(tfds.decode.SkipDecoding):
-    """Leaves bytes as they are, in sequences too, which TFDS's own decoder does not know."""
-
-    def decode_batch_example_np(self, stored: Any) -> Any:
-        return stored
-
-
 def _open_rows(builder: Any, split: str) -> Sequence[Any]:
     """Open random access with the bytes of pictures as they are: most are never looked at."""
-    decoders: dict[str, Any] = {"image": _AsStored()}
+    decoders: dict[str, Any] = {"image": AsStored()}
     if "mask" in builder.info.features["objects"].feature:
-        decoders["objects"] = {"mask": _AsStored()}
+        decoders["objects"] = {"mask": AsStored()}
     return builder.as_data_source(split, decoders=decoders)
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -33,6 +33,8 @@ _OTHER_FILES = {
     b"PK\x03\x04": "a ZIP archive; unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it with unzstd",
     b"ARROW1": "an Arrow file; datasets.Dataset.from_file(FILE).to_json(OUT)",
+    b"\xff\xff\xff\xff": "an Arrow stream; give its folder, or save it anew: "
+    "datasets.Dataset.from_file(FILE).to_json(OUT)",
     b"\xff\xfe": "text in UTF-16; iconv -f UTF-16 -t UTF-8 FILE > OUT",
     b"\xfe\xff": "text in UTF-16; iconv -f UTF-16 -t UTF-8 FILE > OUT",
 }
@@ -135,7 +137,7 @@ def require_text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise UserError(f"{what} is a {type(value).__name__}, not a string: {spell_value(value)}")
     if not value.strip():
-        raise UserError(f"{what} is blank")
+        raise UserError(f"{what} is blank; write it, or leave the record away")
     return value
 
 
@@ -280,9 +282,10 @@ def _content_digest(path: Path) -> str:
     return _file_digest(file, state.st_mtime_ns, state.st_size)
 
 
-@lru_cache(maxsize=64)
+@cache  # a folder may have any number of files, and is asked for at each look at the records
 def _file_digest(path: Path, modified: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _require_file(path: Path) -> None:

@@ -2,15 +2,19 @@
 
     mine.json            a list of objects
     mine.jsonl           an object a line
-    mine.parquet         a file, or a folder of them named after their splits (train-00000.parquet)
+    mine.parquet         a file, or a folder of them named after their splits (train-00000.parquet,
+                         my_test.parquet, validation/0.parquet)
     FOLDER               as `save_to_disk` of `datasets` left it, one split or several
     FOLDER               as TFDS prepared it (tfds build NAME --file_format=array_record)
 
 Parquet and folders of `datasets` need pyarrow: pip install 'gmma[parquet]'. A row is a dictionary
-of plain values; a picture inside it is bytes, or `{"bytes", "path"}` as `datasets` writes it.
+of plain values; a picture inside it is bytes, or `{"bytes", "path"}` as `datasets` writes it. What
+TFDS knows of a value is in it: a class is its name, a box is `[x1, y1, x2, y2]` in 0 … 1.
 """
 
 import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,16 +26,25 @@ from gmma.errors import UserError
 from gmma.tasks.records import read_lines, read_text
 
 Row = tuple[str, Any]  # what messages call it, and its value
-OTHER_NAMES = {"validation": ("validation", "val", "valid", "dev"), "test": ("test",)}
+SPLIT_NAMES = {
+    "train": ("train", "training"),
+    "validation": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+KNOWN_SPLITS = frozenset(name for names in SPLIT_NAMES.values() for name in names)
+_SPLIT_WORD = re.compile(rf"(?<![^\W\d_])({'|'.join(sorted(KNOWN_SPLITS))})(?![^\W\d_])")
 KINDS = "a JSON list, JSON lines, Parquet, or a folder that datasets or TFDS saved"
 _INFO, _STATE, _SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _FEATURES = "features.json"  # TFDS's
+_BATCH_ROWS = 256
 
 
 def require_table(path: Path) -> None:
     """Raise UserError where there is nothing that holds records."""
     if not path.exists():
         raise UserError(f"no records at {path.absolute()}; set task.records.train to {KINDS}")
+    if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
+        raise UserError(f"the folder {path} cannot be read (no permission); permit it")
     if path.is_dir() and not (_kind_of_folder(path)):
         raise UserError(
             f"the folder {path} holds no records: neither {_INFO} (datasets, TFDS) nor a Parquet "
@@ -52,7 +65,7 @@ def _kind_of_folder(path: Path) -> str:
 def own_split(path: Path, split: str) -> str | None:
     """Return the name of a split within a folder that has splits; None where there is no such."""
     named = _named_splits(path)
-    return next((name for name in OTHER_NAMES.get(split, (split,)) if name in named), None)
+    return next((name for name in SPLIT_NAMES.get(split, (split,)) if name in named), None)
 
 
 def _named_splits(path: Path) -> tuple[str, ...]:
@@ -63,8 +76,7 @@ def _named_splits(path: Path) -> tuple[str, ...]:
         return tuple(tfds.builder_from_directory(str(path)).info.splits)
     if kind == "parquet":
         named = dict.fromkeys(_split_of(file, path) for file in sorted(path.rglob("*.parquet")))
-        known = {"train", *(name for names in OTHER_NAMES.values() for name in names)}
-        return tuple(named) if known & named.keys() else ()  # else they are parts of one
+        return tuple(named) if KNOWN_SPLITS & named.keys() else ()  # else they are parts of one
     return ()
 
 
@@ -80,9 +92,33 @@ def _listed_in(path: Path, key: str) -> list[Any]:
 
 
 def _split_of(file: Path, folder: Path) -> str:
-    """Return the split of a Parquet file in a folder: its own folder's name, or its name's."""
+    """Return the split of a Parquet file in a folder: a word of its name, or of its own folders'.
+
+    Where none is known there, the innermost folder's name, or the beginning of the file's.
+    """
     inner = file.relative_to(folder).parts[:-1]
+    for name in (file.stem, *reversed(inner)):
+        if found := _SPLIT_WORD.search(name.lower()):
+            return found[1]
     return inner[-1] if inner and inner[-1] != "data" else file.stem.partition("-")[0]
+
+
+def _require_one_config(folder: Path, files: list[Path], split: str) -> None:
+    """Raise UserError where a split's files lie in folders that are datasets of their own."""
+    apart = {
+        "/".join(
+            part
+            for part in file.relative_to(folder).parts[:-1]
+            if part != "data" and not _SPLIT_WORD.search(part.lower())
+        )
+        for file in files
+    }
+    if len(apart) > 1:
+        named = ", ".join(sorted(part or "." for part in apart))
+        raise UserError(
+            f"the folder {folder} has files of split {split} in several folders, {named}, which "
+            "may be other datasets; give one of these folders, or put all files into one"
+        )
 
 
 def source_files(path: Path) -> list[Path]:
@@ -90,8 +126,10 @@ def source_files(path: Path) -> list[Path]:
     require_table(path)
     if path.is_file():
         return [path]
-    files = [path / name for name in (_INFO, _STATE, _SPLITS) if (path / name).is_file()]
-    return files + sorted(file for end in ("parquet", "arrow") for file in path.rglob(f"*.{end}"))
+    named = (_INFO, _FEATURES, _STATE, _SPLITS)
+    files = [path / name for name in named if (path / name).is_file()]
+    ends = ("*.parquet", "*.arrow", "*.array_record*", "*.labels.txt")
+    return files + sorted(file for end in ends for file in path.rglob(end))
 
 
 def read_rows(path: Path, split: str) -> list[Row]:
@@ -102,10 +140,10 @@ def read_rows(path: Path, split: str) -> list[Row]:
     require_table(path)
     if path.is_dir():
         rows = _read_folder(path, split)
-    elif path.suffix == ".parquet":
+    elif path.suffix.lower() == ".parquet":
         rows = _read_parquet([path])
-    elif path.suffix in (".jsonl", ".ndjson"):
-        rows = [(f"line {line}", row) for line, row in read_lines(path)]
+    elif path.suffix.lower() in (".jsonl", ".ndjson"):
+        rows = [(f"line {line}", row) for line, row in _read_json_lines(path)]
     else:
         rows = [("", row) for row in _read_list(path)]
     found = [
@@ -115,6 +153,18 @@ def read_rows(path: Path, split: str) -> list[Row]:
     if not found:
         raise UserError(f"{path} holds no records")
     return found
+
+
+def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    try:
+        for line, row in read_lines(path):
+            if isinstance(row, list):
+                raise UserError(f"{path}, line {line}: a list, not an object")
+            yield line, row
+    except UserError as error:
+        listed = read_text(path).lstrip().startswith("[")
+        hint = "; a file that is one JSON list must be named .json" if listed else ""
+        raise UserError(f"{error}{hint}") from error
 
 
 def _read_list(path: Path) -> list[Any]:
@@ -149,7 +199,10 @@ def _read_folder(path: Path, split: str) -> list[Row]:
     if kind == "tfds":
         return [("", row) for row in _read_tfds(path, str(name))]
     files = sorted(path.rglob("*.parquet"))
-    return _read_parquet([file for file in files if not named or _split_of(file, path) == name])
+    if named:
+        files = [file for file in files if _split_of(file, path) == name]
+        _require_one_config(path, files, str(name))
+    return _read_parquet(files)
 
 
 def _read_parquet(files: list[Path]) -> list[Row]:
@@ -157,10 +210,12 @@ def _read_parquet(files: list[Path]) -> list[Row]:
     rows: list[Row] = []
     for file in files:
         try:
-            table = arrow.parquet.read_table(file)
+            with arrow.parquet.ParquetFile(file) as content:
+                batches = content.iter_batches(_BATCH_ROWS)  # not whole: beside it stand its rows
+                plain = [row for batch in batches for row in batch.to_pylist()]
         except (arrow.ArrowException, OSError) as error:
             raise UserError(f"{file} is no whole Parquet file ({error}); fetch it again") from error
-        rows += [(f"row {row} of {file.name}", value) for row, value in enumerate(_plain(table))]
+        rows += [(f"row {row} of {file.name}", value) for row, value in enumerate(plain)]
     return rows
 
 
@@ -172,17 +227,13 @@ def _read_saved(folder: Path) -> list[Row]:
         listed = _listed_in(folder / _STATE, "_data_files")
         for file in (folder / str(entry["filename"]) for entry in listed):
             with arrow.memory_map(str(file)) as content, arrow.ipc.open_stream(content) as stream:
-                rows += [("", value) for value in _plain(stream.read_all())]
+                rows += [("", row) for batch in stream for row in batch.to_pylist()]
     except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder} is no whole folder of datasets ({type(error).__name__}: {error}); save it "
             "again by save_to_disk"
         ) from error
     return rows
-
-
-def _plain(table: Any) -> list[dict[str, Any]]:
-    return table.to_pylist()
 
 
 def _import_arrow(path: Path, what: str) -> Any:
@@ -197,18 +248,59 @@ def _import_arrow(path: Path, what: str) -> Any:
     return pyarrow
 
 
+class AsStored(tfds.decode.SkipDecoding):
+    """Leaves bytes as they are, in sequences too, which TFDS's own decoder does not know."""
+
+    def decode_batch_example_np(self, stored: Any) -> Any:
+        return stored
+
+
 def _read_tfds(path: Path, split: str) -> Iterator[dict[str, Any]]:
     """Yield the records of a prepared dataset, pictures as the bytes of their files."""
     builder = tfds.builder_from_directory(str(path))
-    skipped = {
-        name: tfds.decode.SkipDecoding()
-        for name, feature in builder.info.features.items()
-        if isinstance(feature, tfds.features.Image)
-    }
-    for record in builder.as_data_source(split, decoders=skipped):
-        yield {
-            name: value if name in skipped else _decoded(value) for name, value in record.items()
-        }
+    features = builder.info.features
+    try:
+        records = builder.as_data_source(split, decoders=_undecoded(features))
+    except NotImplementedError as error:
+        raise UserError(
+            f"the dataset at {path} cannot be read at random; prepare it again by tfds build NAME "
+            "--file_format=array_record"
+        ) from error
+    for record in records:
+        yield _as_plain(features, record)
+
+
+def _undecoded(feature: Any) -> Any:
+    """Return TFDS's decoders that leave every picture below a feature as it is stored."""
+    if isinstance(feature, tfds.features.Image):
+        return AsStored()
+    if isinstance(feature, tfds.features.FeaturesDict):
+        found = {name: _undecoded(inner) for name, inner in feature.items()}
+        return {name: decoder for name, decoder in found.items() if decoder is not None} or None
+    if isinstance(feature, tfds.features.Sequence):
+        return _undecoded(feature.feature)
+    return None
+
+
+def _as_plain(feature: Any, value: Any) -> Any:
+    """Convert a value to Python's by its feature: classes to names, boxes to x first."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {name: _as_plain(feature[name], entry) for name, entry in value.items()}
+    if isinstance(feature, tfds.features.Sequence):
+        inner = feature.feature
+        if isinstance(inner, tfds.features.FeaturesDict):  # TFDS turns it inside out
+            value = [
+                dict(zip(value, row, strict=True)) for row in zip(*value.values(), strict=True)
+            ]
+        return [_as_plain(inner, entry) for entry in value]
+    if isinstance(feature, tfds.features.ClassLabel):
+        return None if value < 0 else feature.int2str(int(value))
+    if isinstance(feature, tfds.features.BBoxFeature) and "YXYX" in str(feature.bbox_format):
+        top, left, bottom, right = map(float, value)
+        return [left, top, right, bottom]
+    if isinstance(feature, tfds.features.Image):
+        return bytes(value)
+    return _decoded(value)
 
 
 def _decoded(value: Any) -> Any:

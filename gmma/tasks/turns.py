@@ -53,8 +53,8 @@ def read_turns(turns: list[Any], what: str) -> tuple[str, str, tuple[Any, ...], 
         if role not in said or content is None:
             raise UserError(
                 f"{what}: turn {number} has the keys {', '.join(map(str, turn))} and the role "
-                f"{role}; a turn is {{role, content}} or {{from, value}} of system, user or "
-                "assistant"
+                f"{role}; write a turn as {{role, content}} or {{from, value}}, of system, user "
+                "or assistant"
             )
         said[role].append(read_content(content, f"{what}: turn {number}"))
     if len(said["user"]) != 1 or len(said["assistant"]) > 1:
@@ -93,7 +93,8 @@ def read_content(content: Any, what: str) -> tuple[str, tuple[Any, ...]]:
             pictures += [found.value] if found.key else []
         else:
             raise UserError(
-                f"{what} has the part {spell_value(part)}; gmma reads parts of type text and image"
+                f"{what} has the part {spell_value(part)}; gmma reads parts of type text and "
+                "image, leave others away"
             )
     return words, tuple(pictures)
 

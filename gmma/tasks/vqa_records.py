@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,15 +15,10 @@ from gmma.errors import UserError
 from gmma.images.frames import between
 from gmma.rewards.terms import RESERVED
 from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
-from gmma.tasks.layouts import Keys, Laid, LayoutName, lay_out
+from gmma.tasks.layouts import BARE_BOXES, Keys, Laid, LayoutName, lay_out
 from gmma.tasks.manifest import FEATURES, TruthError, stored_form
-from gmma.tasks.pictures import check_picture, find_picture, name_in
-from gmma.tasks.records import (
-    fingerprint,
-    refuse_half_characters,
-    refuse_tags,
-    spell_value,
-)
+from gmma.tasks.pictures import check_picture, decode_picture, find_picture, is_encoded, name_in
+from gmma.tasks.records import fingerprint, refuse_tags, spell_value
 from gmma.tasks.splits import FilesConfig, PixelSize, drawn_split, require_kept
 from gmma.tasks.storage import SPLITS, Storage
 from gmma.tasks.tables import own_split, read_rows, source_files
@@ -31,6 +27,7 @@ from gmma.tasks.turns import find_key, split_response
 from gmma.tasks.visual import AskedConfig, bounds_of
 from gmma.text.prompt import IMAGE_MARK
 
+PICTURE_KEYS = ("bytes", "path", "url")  # of an object that stands for a picture
 OWN_COLUMNS = RESERVED | {  # of an example, and what scoring adds
     *("answer", "choices", "kind", "image_size", "pixels", "thought", "taught"),
     *("question", "images", "id", "prompts", "completions"),
@@ -42,8 +39,8 @@ class VqaFiles(FilesConfig):
     """Places of the records, their layout and units, and how they are split."""
 
     layout: LayoutName = "auto"  # of a record (`gmma.tasks.layouts`); auto: the first that fits
-    # Numbers of a box: corners, or corner, width and height. None: xyxy, but where expressions
-    # stand beside a `bbox` it must be said, for both are in use there
+    # Numbers of a box: corners, or corner, width and height. None: xyxy, but of a key `bbox` or
+    # `box` it must be said, for both are in use there
     order: Order | None = None
 
 
@@ -67,6 +64,11 @@ class VqaConfig(AskedConfig):
         if not 0 <= self.relative_tolerance < 1:
             raise UserError(
                 f"vqa: relative_tolerance is {self.relative_tolerance}; it must be within [0, 1)"
+            )
+        if self.keys.choices and self.kind != "choice":
+            raise UserError(
+                f"vqa: task.keys.choices = {self.keys.choices}, but task.kind = {self.kind} has no "
+                "choices; set task.kind = choice, or leave it out"
             )
         if self.augment.flip_rate:
             raise UserError(
@@ -94,6 +96,7 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
     read = functools.cache(functools.partial(read_records, config))
 
     def records(split: str) -> Iterator[dict[str, Any]]:
+        require_named(config.keys, [record for every in SPLITS for record in read(every)])
         columns = dict.fromkeys(key for every in SPLITS for r in read(every) for key in rest_of(r))
         left_out: list[str] = []
         for record in read(split):
@@ -101,7 +104,10 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
                 yield stored(record, config, columns)
             except TruthError as error:
                 if config.records.wrong_truths == "refuse":
-                    raise
+                    raise UserError(
+                        f"{error}; mend it, or leave such records out: "
+                        "task.records.wrong_truths = leave_out"
+                    ) from None
                 left_out.append(str(error))
         if left_out:
             print(
@@ -120,6 +126,7 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
         directory=Path(data_dir) / name,
         features=FEATURES,
         records=records,
+        version="1.1.0",  # what is read has changed
         files=pictures,
         description=__doc__ or "",
     )
@@ -139,7 +146,7 @@ def read_records(config: VqaConfig, split: str) -> list[VqaRecord]:
     records = [
         check_record(laid, str(number), folder, config)
         for number, (where, row) in enumerate(rows)
-        for laid in lay_out(row, where, files.layout, config.keys)
+        for laid in lay_out(row, where, files.layout, config.keys, config.kind)
     ]
     kept = records
     if split not in own:
@@ -148,23 +155,29 @@ def read_records(config: VqaConfig, split: str) -> list[VqaRecord]:
     return kept
 
 
+def require_named(keys: Keys, records: Sequence[VqaRecord]) -> None:
+    """Raise UserError where the config names a key that no record of any split has."""
+    for part, key in vars(keys).items():
+        if key and not any(part in record.laid.named for record in records):
+            seen = list(dict.fromkeys(name for record in records for name in record.laid.keys))
+            near = get_close_matches(key, seen, 1)
+            meant = f"; is it {near[0]!r}?" if near else ""
+            raise UserError(
+                f"task.keys.{part} = {key}, but no record has a value there; their keys are "
+                f"{', '.join(seen)}{meant}"
+            )
+
+
 def check_record(laid: Laid, number: str, folder: Path, config: VqaConfig) -> VqaRecord:
-    """Check a record's texts and find its pictures. UserError naming it and its key."""
-    refuse_half_characters([laid.question, laid.answer, laid.thought, laid.choices], laid.where)
+    """Check a record's marks and order, find its pictures. UserError naming it and its key."""
     outside = config.records.outside_images
     pictures = tuple(
         read_picture_value(folder, value, f"{laid.where}: image", outside) for value in laid.images
     )
-    marks = laid.question.count(IMAGE_MARK)
-    if marks not in (0, len(pictures)):
+    own = laid.answer_key.rpartition(".")[2]
+    if own in BARE_BOXES and "box" in config.kind and config.records.order is None:
         raise UserError(
-            f"{laid.where}: the question says {IMAGE_MARK} {marks} times and the record has "
-            f"{len(pictures)} images; say it once for each or not at all, and see that "
-            "task.keys.images names the key of the images"
-        )
-    if laid.layout == "refcoco" and config.records.order is None:
-        raise UserError(
-            f"{laid.where} has expressions beside a bbox, which may be [x, y, width, height] or "
+            f"{laid.where} has its box under {own}, which may be [x, y, width, height] or "
             "[x1, y1, x2, y2]; say it by task.records.order = xywh or xyxy"
         )
     first = pictures[0] if pictures else laid.question.encode()
@@ -181,10 +194,29 @@ def check_record(laid: Laid, number: str, folder: Path, config: VqaConfig) -> Vq
 def read_picture_value(folder: Path, value: Any, what: str, outside: Any) -> Path | bytes:
     """Return a picture's bytes where the record holds them, or the file of its path."""
     if isinstance(value, Mapping):
-        value = find_key(value, ["bytes", "path", "url"]).value
+        held = find_key(value, PICTURE_KEYS)
+        if not held.key:
+            raise UserError(
+                f"{what} is {spell_value(value)}, with nothing under {' or '.join(PICTURE_KEYS)}; "
+                "give a path, or name the key: task.keys.images"
+            )
+        value = held.value
     if isinstance(value, bytes):
         return value
+    if isinstance(value, str) and is_encoded(value):
+        return decode_picture(value, what)
     return find_picture(folder, value, what, outside)
+
+
+def require_marks(question: str, images: int, where: str) -> None:
+    """Raise UserError where a question says `<image>`, but not as often as there are images."""
+    marks = question.count(IMAGE_MARK)
+    if marks not in (0, images):
+        raise UserError(
+            f"{where}: the question says {IMAGE_MARK} {marks} times and the record has {images} "
+            "images; say it once for each or not at all, and see that task.keys.images names the "
+            "key of the images"
+        )
 
 
 def rest_of(record: VqaRecord) -> dict[str, Any]:
@@ -212,10 +244,11 @@ def stored(record: VqaRecord, config: VqaConfig, columns: Mapping[str, None]) ->
         truth = read_truth_of(answer, choices, sizes, config)
     except UserError as error:
         raise TruthError(f"{laid.where}: {error}") from None
-    question = record.question
+    question = list_choices(record.question, choices) if choices else record.question
+    require_marks(question, len(sizes), laid.where)
     return stored_form(
         id=record.id,
-        question=list_choices(question, choices) if config.kind == "choice" else question,
+        question=question,
         answer={
             "answer": truth,
             "choices": choices,

@@ -3,23 +3,42 @@
 import builtins
 import io
 import json
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from vqa_files import BROKEN, BROKEN_FILES, READ, plain, rows, saved, write_pictures
+from vqa_files import (
+    BROKEN,
+    BROKEN_FILES,
+    ODD,
+    READ,
+    parquet,
+    picture,
+    plain,
+    prepared,
+    rows,
+    saved,
+    write_pictures,
+)
 
 from gmma.errors import UserError
+from gmma.images.common import outline_of, read_rgb
 from gmma.images.frames import STORED_PIXELS, THOUSANDTHS
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.layouts import Keys
 from gmma.tasks.storage import SPLITS
+from gmma.tasks.tables import own_split, read_rows
 from gmma.tasks.vqa import VQA, VqaConfig, VqaFiles
 from gmma.tasks.vqa_records import read_records, storage
 
 SEED = 1  # of the hash that parts the two pictures
 FILES = ("order", "frame", "layout", "wrong_truths")
+# One of these begins what a message says to do
+FIXES = ("set ", "can name", "give ", "say it", "make ", "leave", "save", "write", "fetch", "keep ")
+FIXES += ("mend", "use ", "unpack", "may be named", "must be named", "iconv")
 
 
 def config_of(path, **fields):
@@ -33,10 +52,10 @@ def rows_of(config, folder):
     return list(storage(config, folder).records("train"))
 
 
-@pytest.mark.parametrize("name", READ)
+@pytest.mark.parametrize("name", [*READ, *ODD])
 def test_a_layout_is_read(name, tmp_path):
     """Question, pictures, answer in pixels, and what else the record brings."""
-    case = READ[name]
+    case = {**READ, **ODD}[name]
     write_pictures(tmp_path)
     row = rows_of(config_of(case.write(tmp_path), **case.fields), tmp_path)[0]
     held = json.loads(row["answer"])
@@ -63,6 +82,7 @@ def test_a_broken_record_is_one_message(name, tmp_path):
         rows_of(config_of(path, **{"kind": "box", **fields}), tmp_path)
     for word in (f"record 3 of {path}", *words):
         assert word in str(error.value), str(error.value)
+    assert any(word in str(error.value) for word in FIXES), str(error.value)
 
 
 @pytest.mark.parametrize("name", BROKEN_FILES)
@@ -97,11 +117,148 @@ def test_a_folder_without_records_is_refused(tmp_path):
         rows_of(config_of(tmp_path / "none.json"), tmp_path)
 
 
+def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may read all
+    with pytest.raises(UserError, match=r"the folder .* cannot be read \(no permission\)"):
+        rows_of(config_of(tmp_path), tmp_path)
+    monkeypatch.undo()
+    path = rows(plain())(tmp_path)
+    write_pictures(tmp_path)
+    closed = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(Path, "is_file", lambda file: raise_it(closed, file.suffix == ".png"))
+    with pytest.raises(UserError, match=r"record 0 .*/0\.png cannot be read \(Permission denied\)"):
+        read_records(config_of(path, kind="box"), "train")
+
+
+def raise_it(error, wrong):
+    if wrong:
+        raise error
+    return True
+
+
 def test_wrong_truths_may_be_left_out(tmp_path, capsys):
     write_pictures(tmp_path)
-    path = rows(plain(), plain(answer="cup"))(tmp_path)
+    path = rows(plain(), plain(answer="cup"), plain(answer=None))(tmp_path)
     assert len(rows_of(config_of(path, kind="box", wrong_truths="leave_out"), tmp_path)) == 1
-    assert "train: 1 of 2 records left out; the first: record 1 of" in capsys.readouterr().err
+    assert "train: 2 of 3 records left out; the first: record 1 of" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "part", ["question", "images", "answer", "thought", "choices", "system", "id"]
+)
+def test_a_named_key_that_no_record_has_is_refused(part, tmp_path):
+    write_pictures(tmp_path)
+    path = rows(plain(thought="hm", answer="B", choices=["a", "b"]))(tmp_path)
+    config = config_of(path, kind="choice", keys=Keys(**{part: "thougt"}))
+    with pytest.raises(
+        UserError, match=rf"thougt.*task\.keys\.{part}|task\.keys\.{part} = thougt"
+    ) as it:
+        rows_of(config, tmp_path)
+    for key in ("question", "answer", "image", "thought", "choices"):
+        assert key in str(it.value)
+
+
+def test_the_order_of_a_box_under_bbox_must_be_said(tmp_path):
+    write_pictures(tmp_path)
+    path = rows({"question": "Where?", "image": "0.png", "it": {"bbox": [3, 4, 27, 16]}})(tmp_path)
+    named = config_of(path, kind="box", keys=Keys(answer="it.bbox"))
+    with pytest.raises(UserError, match=r"box under bbox, which may be.*order = xywh or xyxy"):
+        rows_of(named, tmp_path)
+    told = replace(named, records=replace(named.records, order="xywh"))
+    (row,) = rows_of(told, tmp_path)
+    assert json.loads(row["answer"])["answer"] == [3, 4, 30, 20]
+
+
+def test_layouts_may_be_mixed_in_a_file(tmp_path):
+    layouts = [READ[name] for name in ("plain", "accepted_texts", "llava", "swift")]
+    write_pictures(tmp_path)
+    listed = [row for case in layouts for row in json_rows(case.write(tmp_path))]
+    found = rows_of(config_of(rows(*listed, name="all.jsonl")(tmp_path)), tmp_path)
+    assert [row["question"] for row in found] == [case.question for case in layouts]
+
+
+def json_rows(path):
+    text = path.read_text()
+    return (
+        [json.loads(line) for line in text.splitlines()]
+        if path.suffix == ".jsonl"
+        else json.loads(text)
+    )
+
+
+SHARDS = {  # files of a folder, and the splits that are drawn from them
+    ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"): {"train": (0, 1)},
+    ("main/train-0.parquet", "main/test-0.parquet"): {"train": (0,), "test": (1,)},
+    ("my_train_0.parquet", "my_train_1.parquet", "my_dev.parquet"): {
+        "train": (0, 1),
+        "validation": (2,),
+    },
+    ("Test/0.parquet", "train/0.parquet"): {"train": (1,), "test": (0,)},
+    ("a.parquet", "b/pretrained.parquet"): {"": (0, 1)},  # parts of one
+}
+
+
+@pytest.mark.parametrize("files", SHARDS)
+def test_parquet_files_are_of_the_split_that_a_word_of_their_names_says(files, tmp_path):
+    for number, name in enumerate(files):
+        parquet({"question": str(number), "answer": "so"}, name=f"hub/{name}")(tmp_path)
+    folder, wanted = tmp_path / "hub", SHARDS[files]
+    assert {split for split in SPLITS if own_split(folder, split)} == wanted.keys() - {""}
+    for split, numbers in wanted.items():
+        asked = [row["question"] for _, row in read_rows(folder, split or "train")]
+        assert sorted(asked) == list(map(str, numbers))
+
+
+def test_folders_that_may_be_other_datasets_are_not_mixed(tmp_path):
+    for name in ("main/train-0", "socratic/train-0"):
+        parquet({"question": "?", "answer": "so"}, name=f"hub/{name}.parquet")(tmp_path)
+    with pytest.raises(UserError, match=r"in several folders, main, socratic.*give one of these"):
+        read_rows(tmp_path / "hub", "train")
+
+
+def test_a_dataset_of_tfds_is_named_after_its_records_and_must_be_random_access(tmp_path):
+    home = prepared(tmp_path)
+    config = config_of(home)
+    before = storage(config, tmp_path).directory
+    (shard,) = home.glob("*train.array_record*")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert storage(config, tmp_path).directory != before
+    shard.write_bytes(content)
+    assert storage(config, tmp_path).directory == before
+    info = home / "dataset_info.json"
+    info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
+    with pytest.raises(UserError, match=r"cannot be read at random.*--file_format=array_record"):
+        read_rows(home, "train")
+
+
+PICTURES = {  # how a picture of 60 x 40 is saved, and the red of its first pixel as it is seen
+    "turned.jpg": (lambda at: turned().save(at, exif=exif_of(6)), 10),
+    "print.jpg": (lambda at: Image.fromarray(picture(1)).convert("CMYK").save(at), 10),
+    "wide.png": (lambda at: Image.fromarray(np.full((40, 60), 2570, np.uint16)).save(at), 10),
+    "clear.png": (lambda at: Image.new("RGBA", (60, 40), (0, 0, 0, 0)).save(at), 255),
+    "named.txt": (lambda at: Image.fromarray(picture(1)).save(at, "WEBP", lossless=True), 10),
+}
+
+
+def turned():
+    return Image.fromarray(picture(1)).transpose(Image.Transpose.ROTATE_90)
+
+
+def exif_of(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_any_form_are_seen_upright_in_colours(name, tmp_path):
+    write, red = PICTURES[name]
+    write(tmp_path / name)
+    (row,) = rows_of(config_of(rows(plain(image=name))(tmp_path), kind="box"), tmp_path)
+    (data,) = row["images"]
+    assert read_rgb(data).shape == outline_of(data).shape == (40, 60, 3)
+    assert abs(int(read_rgb(data)[0, 0, 0]) - red) <= 2
 
 
 def test_splits_go_by_pictures_and_folders_keep_their_own(tmp_path):
@@ -224,6 +381,8 @@ def test_terms_get_the_options_of_the_task():
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match=r"relative_tolerance is 2"):
         VqaConfig(relative_tolerance=2.0)
+    with pytest.raises(UserError, match=r"keys.choices = it, but task.kind = text has no choices"):
+        VqaConfig(keys=Keys(choices="it"))
     flips = replace(VqaConfig().augment, flip_rate=0.5)
     with pytest.raises(UserError, match=r"flip_rate = 0.5.*set it to 0"):
         VqaConfig(augment=flips)

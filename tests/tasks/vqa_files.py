@@ -1,8 +1,10 @@
 """Files of records in the layouts that people have, each made in a folder with its pictures.
 
-`READ` are files with what their first record says; `BROKEN` are files with what a refusal says.
+`READ` are files with what their first record says, a layout each; `ODD` are others that are read as
+well. `BROKEN` are files with what a refusal says.
 """
 
+import base64
 import io
 import json
 from typing import Any, NamedTuple
@@ -92,20 +94,75 @@ def saved(*listed, splits=()):
     return write
 
 
-def prepared(folder):
-    """As TFDS prepares a dataset with pictures."""
-    features = {
-        "question": tfds.features.Text(),
-        "answer": tfds.features.Text(),
-        "image": tfds.features.Image(shape=(None, None, 3)),
-    }
+def text(content, name="mine.jsonl"):
+    """Write a file of these bytes."""
 
-    def records(split):
-        for number in range(4):
-            yield {"question": "Who?", "answer": "me", "image": io.BytesIO(png(number))}
+    def write(folder):
+        (folder / name).write_bytes(content)
+        return folder / name
 
-    storage = Storage(name="who", directory=folder / "tfds", features=features, records=records)
-    return prepare(storage)
+    return write
+
+
+def with_image(name, make, **fields):
+    """A record whose picture `make(path)` writes."""
+
+    def write(folder):
+        make(folder / name)
+        return third(plain(image=name, **fields))(folder)
+
+    return write
+
+
+def tfds_of(features, make):
+    """As TFDS prepares a dataset: `make()` gives a record each time, BytesIO can be read once."""
+
+    def write(folder):
+        return prepare(
+            Storage(
+                name="who",
+                directory=folder / "tfds",
+                features=features,
+                records=lambda split: iter([make() for _ in range(4)]),
+            )
+        )
+
+    return write
+
+
+FEATURE = tfds.features
+prepared = tfds_of(
+    {
+        "question": FEATURE.Text(),
+        "answer": FEATURE.Text(),
+        "image": FEATURE.Image(shape=(None, None, 3)),
+    },
+    lambda: {"question": "Who?", "answer": "me", "image": io.BytesIO(png(0))},
+)
+nested = tfds_of(
+    {
+        "messages": FEATURE.Sequence({"role": FEATURE.Text(), "content": FEATURE.Text()}),
+        "answer": FEATURE.ClassLabel(names=["cat", "dog"]),
+        "shots": FEATURE.Sequence(FEATURE.Image(shape=(None, None, 3))),
+        "more": {"level": np.int64},
+    },
+    lambda: {
+        "messages": [{"role": "user", "content": "Which?"}],
+        "answer": "dog",
+        "shots": [io.BytesIO(png(1)), io.BytesIO(png(0))],
+        "more": {"level": 3},
+    },
+)
+boxed = tfds_of(
+    {
+        "objects": {"box": FEATURE.BBoxFeature(), "name": FEATURE.Text()},
+        "image": FEATURE.Image(shape=(None, None, 3)),
+    },
+    lambda: {
+        "objects": {"box": FEATURE.BBox(ymin=0.1, xmin=0.05, ymax=0.5, xmax=0.5), "name": "cup"},
+        "image": io.BytesIO(png(1)),
+    },
+)
 
 
 HUMAN = {"from": "human", "value": "<image>\nWhat is it?"}
@@ -233,6 +290,11 @@ READ = {
         {**BOX, "order": "xyxy", "frame": "unit"},
         *("Find this object in the image: cup.", (1,), [3, 4, 30, 20]),
     ),
+    "refcoco_thousandths": Case(
+        rows({"ref": "cup", "bbox": [50, 100, 450, 400], "image": "0.png"}),
+        {**BOX, "order": "xywh", "frame": "thousandths"},
+        *("Find this object in the image: cup.", (0,), [3, 4, 30, 20]),
+    ),
     "boxes_of_a_thousand": Case(
         rows(
             {
@@ -273,6 +335,124 @@ READ = {
         *("Who?", (), ["me"]),
     ),
     "tfds": Case(prepared, {}, "Who?", (0,), ["me"]),
+}
+
+
+SO = {"question": "Why?", "answer": "so"}
+CAT_OR_DOG = ("Which?\nA. cat\nB. dog\n", (), "B")
+ENCODED = base64.b64encode(png(1)).decode()
+
+
+def of_cat_or_dog(choices, answer="B"):
+    """A question with its options in some form."""
+    return Case(
+        rows({"question": "Which?", "choices": choices, "answer": answer}),
+        {"kind": "choice"},
+        *CAT_OR_DOG,
+        choices=("cat", "dog"),
+    )
+
+
+ODD = {
+    "keys_in_any_script": Case(
+        rows({"вопрос": "Где?", "ответ": "там", "фото": "1.png"}),
+        {"keys": Keys(question="вопрос", answer="ответ", images="фото")},
+        *("Где?", (1,), ["там"]),
+    ),
+    "windows_text": Case(
+        text(b"\xef\xbb\xbf\r\n" + json.dumps(SO).encode() + b"\r\n\r\n"), {}, "Why?", (), ["so"]
+    ),
+    "a_picture_in_base64": Case(rows(SO | {"image": ENCODED}), {}, "Why?", (1,), ["so"]),
+    "a_data_url": Case(
+        rows(
+            {
+                "messages": [
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "text", "text": "Is "},
+                            {
+                                "type": "image_url",
+                                "image_url": {"url": f"data:image/png;base64,{ENCODED}"},
+                            },
+                            {"type": "text", "text": "a cup?"},
+                        ],
+                    },
+                    {"role": "assistant", "content": "yes"},
+                ]
+            }
+        ),
+        {},
+        *("Is <image>a cup?", (1,), ["yes"]),
+    ),
+    "a_file_url": Case(
+        lambda folder: rows(SO | {"image": f"file://{folder}/1.png"})(folder),
+        {},
+        *("Why?", (1,), ["so"]),
+    ),
+    "nulls_for_pictures": Case(
+        parquet(
+            SO | {"images": [{"bytes": None, "path": "0.png"}, {"bytes": None, "path": None}]},
+            name="A.PARQUET",
+        ),
+        {},
+        *("Why?", (0,), ["so"]),
+    ),
+    "named_images_are_null": Case(
+        rows(SO | {"shots": {"all": None}}), {"keys": Keys(images="shots.all")}, "Why?", (), ["so"]
+    ),
+    "answers_of_people": Case(
+        rows({"question": "Why?", "answers": [{"answer": "so", "id": 1}, {"answer": "thus"}]}),
+        {},
+        *("Why?", (), ["so", "thus"]),
+    ),
+    "a_thought_in_the_reply": Case(
+        rows(
+            {
+                "messages": [
+                    {"role": "user", "content": "Why?"},
+                    {"role": "assistant", "content": "<think>hm</think><answer>s</answer>"},
+                ],
+                "solution": "so",
+            }
+        ),
+        {},
+        *("Why?", (), ["so"], "hm"),
+    ),
+    "choices_of_something_else": Case(
+        rows(SO | {"choices": "none", "system": 3}),
+        {},
+        *("Why?", (), ["so"]),
+        rest=(("record_choices", "none"), ("system", 3)),
+    ),
+    "a_caption_and_a_box_beside": Case(
+        rows(SO | {"caption": "a cup", "bbox": [1, 2, 3, 4]}),
+        {},
+        *("Why?", (), ["so"]),
+        rest=(("caption", "a cup"), ("bbox", [1, 2, 3, 4])),
+    ),
+    "choices_by_letter": of_cat_or_dog({"b": "dog", "a": "cat"}, "b"),
+    "choices_with_labels": of_cat_or_dog({"label": ["A", "B"], "text": ["cat", "dog"]}),
+    "choices_in_python": of_cat_or_dog("['cat', 'dog']"),
+    "choices_in_json": of_cat_or_dog('["cat", "dog"]'),
+    "choices_on_lines": of_cat_or_dog("A. cat\n B. dog\n", "B. dog"),
+    "choices_with_small_letters": of_cat_or_dog(["(a) cat", "(b) dog"], 1.0),
+    "tfds_nested": Case(
+        nested,
+        {"keys": Keys(images="shots")},
+        *("Which?", (1, 0), ["dog"]),
+        rest=(("more", {"level": 3}),),
+    ),
+    "tfds_box": Case(
+        boxed,
+        {
+            **BOX,
+            "order": "xyxy",
+            "frame": "unit",
+            "keys": Keys(question="objects.name", answer="objects.box"),
+        },
+        *("cup", (1,), [3, 4, 30, 20]),
+    ),
 }
 
 
@@ -323,12 +503,53 @@ BROKEN = {
     ),
     "marks": (third(plain(question="<image> or <image>?")), {}, ["<image> 2 times", "1 images"]),
     "marks_alone": (
-        third({"question": "<image>?", "answer": [1, 2, 3, 4], "shot": "0.png"}),
-        {},
+        third({"question": "<image>?", "answer": 1}, {"question": "?", "answer": 1}),
+        {"kind": "number"},
         ["<image> 1 times", "0 images", "task.keys.images"],
     ),
+    "a_mark_in_a_choice": (
+        third(
+            plain(question="<image>?", choices=["<image>", "no"], answer="A"),
+            plain(choices=["a", "b"], answer="B"),
+        ),
+        {"kind": "choice"},
+        ["<image> 2 times", "1 images"],
+    ),
+    "an_image_under_another_key": (
+        third({"question": "?", "answer": 1, "shot": "0.png"}, {"question": "?", "answer": 1}),
+        {"kind": "number"},
+        ["no image under images or", 'shot looks like one: "0.png"', "task.keys.images = shot"],
+    ),
     "blank": (third(plain(question=" ")), {}, ["question is blank"]),
+    "null_question": (third(plain(question=None)), {}, ["no question", "question is null"]),
+    "null_answer": (third(plain(answer=None)), {}, ["the answer null is no box"]),
+    "half_a_character": (
+        third(plain(note="\ud83d")),
+        {},
+        ["note holds half of a UTF-16 pair", "write the whole character"],
+    ),
     "missing_picture": (third(plain(image="7.png")), {}, ["image: no file", "7.png"]),
+    "a_path_of_windows": (third(plain(image="a\\\\0.png")), {}, ["no file", "its path with /"]),
+    "no_base64": (
+        third(plain(image="data:image/png;base64,?")),
+        {},
+        ["neither a path nor a picture in base64", "give its path"],
+    ),
+    "an_object_for_a_picture": (
+        third(plain(image={"file": "0.png"})),
+        {},
+        ['image is {"file": "0.png"}', "nothing under bytes or path or url"],
+    ),
+    "frames": (
+        with_image(
+            "two.gif",
+            lambda path: Image.new("L", SIDES).save(
+                path, save_all=True, append_images=[Image.new("L", SIDES, 9)]
+            ),
+        ),
+        {},
+        ["two.gif has 2 frames", "save the one"],
+    ),
     "url": (third(plain(image="https://a.org/0.png")), {}, ["an address", "fetch the file"]),
     "half_a_picture": (third(plain(image="half.png")), {}, ["half.png is no whole picture"]),
     "no_picture": (
@@ -340,14 +561,44 @@ BROKEN = {
     "order": (
         third(plain(answer=[30, 20, 10, 10])),
         {},
-        ["[x, y, width, height]", "task.records.order"],
+        ["[x, y, width, height]", "task.records.order = xywh"],
     ),
     "off": (third(plain(answer=[3, 4, 700, 20])), {}, ["outside", "60 x 40", "thousandths"]),
+    "a_bbox_beside_a_question": (
+        third({"question": "Where?", "bbox": [1, 2, 3, 4], "image": "0.png"}),
+        {},
+        ["nearest layout is plain", "no answer", "task.keys.answer"],
+    ),
+    "order_of_sides": (
+        third(plain(answer=[3, 4, -2, 5])),
+        {"order": "xywh"},
+        ["[3, 4, -2, 5] is no [x, y, width, height]", "task.records.order = xyxy"],
+    ),
     "units": (third(plain(answer=[0.1, 0.2, 0.3, 0.4])), {}, ["frame = unit"]),
     "refcoco": (
         third({"expression": "cup", "bbox": [1, 2, 3, 4], "image": "0.png"}),
         {},
         ["may be [x, y, width, height] or", "task.records.order = xywh"],
+    ),
+    "a_box_for_a_text": (
+        third({"expression": "cup", "bbox": [1, 2, 3, 4], "image": "0.png"}),
+        {"kind": "text"},
+        ["expressions and a box under bbox", "task.kind is text", "task.kind = box"],
+    ),
+    "numbers_for_a_text": (
+        third(plain(), plain(answer=["so"])),
+        {"kind": "text"},
+        ["[3, 4, 30, 20] is a list without a text", "set task.kind"],
+    ),
+    "no_expression": (
+        third({"sentences": [], "bbox": [1, 2, 3, 4], "image": "0.png"}),
+        {"order": "xyxy"},
+        ["sentences is an empty list", "give it an expression"],
+    ),
+    "a_system_prompt": (
+        third(plain(said=["Be brief."]), plain(said="Be brief.")),
+        {"keys": Keys(system="said")},
+        ['said is ["Be brief."]', "as a text"],
     ),
     "labels": (
         third(
@@ -361,6 +612,11 @@ BROKEN = {
         third(plain(answer="bird", choices=["cat", "dog"]), plain(answer="B", choices=["a", "b"])),
         {"kind": "choice"},
         ['"bird" is none of the choices', "letter"],
+    ),
+    "a_text_without_choices": (
+        third(plain(answer="bird"), plain(answer="B")),
+        {"kind": "choice"},
+        ['"bird" is no letter', "no choices", "task.keys.choices"],
     ),
     "choices_that_read_alike": (
         third(plain(answer="A", choices=["cat", "Cat"]), plain(answer="B", choices=["a", "b"])),
@@ -407,13 +663,17 @@ BROKEN = {
         {"kind": "text"},
         ["holds the tag </answer>"],
     ),
-    "no_object": (third(7), {}, ["is a int, not an object"]),
+    "no_object": (third(7), {}, ["record 3", ", 7, is of type int", "give an object"]),
 }
 BROKEN_FILES = {
     "not_json": ("mine.json", b'{"a": 1}\n{"a": 2}', ["no JSON", "named .jsonl"]),
     "an_object": ("mine.json", b'{"data": [1]}', ["holds a dict", "under 'data'"]),
     "empty": ("mine.json", b"[]", ["holds no records"]),
     "a_line": ("mine.jsonl", b'{"question": "?", "answer": 1}\n{"q', ["line 2", "no JSON"]),
+    "a_list_of_lines": ("mine.jsonl", b'[{"question": "?"}]', ["line 1", "must be named .json"]),
+    "a_list_over_lines": ("mine.jsonl", b'[\n{"question": "?"}]', ["line 1", "be named .json"]),
+    "packed": ("mine.jsonl.gz", b"\x1f\x8b\x08", ["gzip", "unpack it"]),
+    "an_arrow_stream": ("a.arrow", b"\xff" * 4 + b"\0", ["an Arrow stream", "give its folder"]),
     "no_parquet": ("mine.parquet", b"PAR1", ["no whole Parquet file"]),
     "no_text": ("mine.json", b"\xff\xfe[\0", ["UTF-16"]),
 }
