@@ -10,6 +10,9 @@
     gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet
     gmma bench                                           time the tree against flat rows
     gmma port import|export|check                        Hugging Face directories in and out
+    gmma --version                                       of gmma, JAX and Python
+
+Each has --help; behind an experiment file it lists that experiment's fields, too.
 
 A mistake of the user's is one message on stderr and exit code 2, and so is a file that cannot be
 read or written; nothing is written over. A run that SIGTERM has ended exits with code 75, one that
@@ -20,9 +23,13 @@ lost another host with 76, and `--resume` goes on with either. One that only com
 import codecs
 import io
 import os
+import platform
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib import metadata
 
+import gmma
 from gmma.errors import CODE_USER_ERROR, DISK, UserError, os_error_text
 from gmma.hardware.preemption import Ended
 
@@ -31,10 +38,13 @@ def command_train(arguments: Sequence[str]) -> None:
     """Train an experiment, or go on with a run."""
     from gmma.options.parsing import split_experiment
 
-    split_experiment(arguments, "train")  # help ends here, before JAX is imported
+    split_experiment(arguments, "train")  # help without a file ends here, before JAX is imported
+    from gmma.run.lines import train_line
+
+    line = train_line(arguments)  # and here help and mistakes of the line
     from gmma.commands import train_command
 
-    train_command(arguments)
+    train_command(line)
 
 
 def command_sweep(arguments: Sequence[str]) -> None:
@@ -116,10 +126,13 @@ def command_plan(arguments: Sequence[str]) -> None:
     """Compile an experiment for TPU slices that are not there."""
     from gmma.options.parsing import split_experiment
 
-    split_experiment(arguments, "plan")
+    split_experiment(arguments, "plan")  # help without a file ends here, before JAX is imported
+    from gmma.run.lines import plan_line
+
+    line = plan_line(arguments)
     from gmma.commands import plan_command
 
-    plan_command(arguments)
+    plan_command(line)
 
 
 def command_port(arguments: Sequence[str]) -> None:
@@ -210,11 +223,26 @@ def in_plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def print_anywhere() -> None:
-    """Let no text of ours stop a terminal or a pipe that lacks its signs."""
+    """Let no text of ours stop a terminal or a pipe that lacks its signs.
+
+    Under LC_ALL=C Python writes UTF-8 all the same, which such a terminal garbles.
+    """
     codecs.register_error("gmma.plain", in_plain)
+    asked = os.environ.get("PYTHONIOENCODING") or os.environ.get("PYTHONUTF8") == "1"
+    ascii_alone = os.environ.get("LC_ALL") in ("C", "POSIX") and not asked
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="gmma.plain")
+            encoding = "ascii" if ascii_alone else stream.encoding
+            stream.reconfigure(encoding=encoding, errors="gmma.plain")
+
+
+def version() -> str:
+    """Return the versions that a report of a fault needs, without importing JAX."""
+    found = [f"gmma {gmma.__version__}"]
+    for name in ("jax", "jaxlib"):
+        with suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join([*found, f"Python {platform.python_version()}"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -228,6 +256,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in ("-h", "--help"):
             print(__doc__, flush=True)
             raise SystemExit(0 if given else CODE_USER_ERROR)
+        if name == "--version":
+            print(version(), flush=True)
+            raise SystemExit(0)
         if name not in COMMANDS:
             raise UserError(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
         COMMANDS[name](rest)

@@ -6,14 +6,12 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path, PurePath
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from rich.console import Console
 
 from gmma.config import (
@@ -31,13 +29,13 @@ from gmma.errors import UserError
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
-from gmma.options.arguments import EvalArguments, SampleArguments
+from gmma.options.arguments import PROGRAMS, EvalArguments, SampleArguments
 from gmma.options.checks import SPLITS
 from gmma.options.launch import LaunchOverride, MeshOverride
-from gmma.options.parsing import parse, split_experiment
-from gmma.plan.command import PROGRAMS, plan_experiment
+from gmma.options.parsing import split_experiment
+from gmma.plan.command import plan_experiment
 from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
-from gmma.records.console import print_table
+from gmma.records.console import print_table, say
 from gmma.run.assembly import HostParts, Parts, assemble, assemble_host, run_scorer, score_batch
 from gmma.run.benchmarks import (
     BenchmarkResult,
@@ -49,8 +47,8 @@ from gmma.run.benchmarks import (
 from gmma.run.data import example_batches
 from gmma.run.data_report import fit_lines, length_lines, measure_split, prompt_lines
 from gmma.run.evaluate import grow_examples, save_evaluation
-from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 from gmma.run.feed import in_frame, read_prompts
+from gmma.run.lines import Line, PlanArguments, TrainArguments, difference_lines, parse_experiment
 from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
 from gmma.run.state import load_params
@@ -66,57 +64,9 @@ from gmma.types import Example
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainArguments:
-    """The experiment, and how its run begins."""
-
-    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
-    resume: bool = False  # go on with the run where it has begun
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanArguments:
-    """The experiment, and what of it is planned on which slices."""
-
-    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
-    topology: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a slice; again for a further one
-    # a program that is planned, again for a further one; none given: all
-    program: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    json: Path | None = None  # a file for every figure
-    # End each compilation when memory has been assigned: the same tables in a fraction of the time,
-    # and machine code that nobody has tried to write
-    until_memory: bool = False
-
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.program) - set(PROGRAMS))
-        if unknown:
-            raise UserError(f"no program {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
-
-
-def resolve(arguments: Sequence[str], command: str) -> tuple[ExperimentConfig, bool]:
-    """Return the experiment with its overrides, and whether `--resume` was given."""
-    path, rest = split_experiment(arguments, command)
-    given = parse_line(TrainArguments, path, rest, prog=f"gmma {command} {path}")
-    return given.base, given.resume
-
-
-def parse_experiment(path: Path, arguments: Sequence[str], *, prog: str) -> ExperimentConfig:
-    """Make the experiment of a file with its parameters, and lay the other arguments over it."""
-    return parse_line(lambda *, base: base, path, arguments, prog=prog)
-
-
-def parse_line(around: Callable[..., T], path: Path, arguments: Sequence[str], *, prog: str) -> T:
-    """Parse a line with an experiment file; `around(base=…)` holds its experiment and options."""
-    maker = load_maker(path, "experiment", "an ExperimentConfig")
-    values = take_parameters(maker, arguments, prog)
-    default = around(base=make_config(maker, values))
-    given: T = parse(line_of(maker, values, default), arguments, prog=prog)
-    return given
-
-
-def train_command(arguments: Sequence[str]) -> None:
+def train_command(line: Line[TrainArguments]) -> None:
     """Run `gmma train EXPERIMENT [--resume] [--field value …]`."""
-    config, resume = resolve(arguments, "train")
+    config, resume = line.given.base, line.given.own.resume
     check_output("runs_dir", config.run_dir, directory=True)
     check_output("data_dir", config.launch.data_dir, directory=True)
     if config.init_from is not None:
@@ -125,6 +75,7 @@ def train_command(arguments: Sequence[str]) -> None:
     if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
         print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
     use_compilation_cache(config)
+    say("\n".join([*difference_lines(line), f"whole config: {config.run_dir / CONFIG_FILE}"]))
     train(config, resume=resume)
 
 
@@ -352,21 +303,20 @@ def show_lengths(parts: HostParts, example: Example) -> None:
             print(line)
 
 
-def plan_command(arguments: Sequence[str]) -> None:
+def plan_command(line: Line[PlanArguments]) -> None:
     """Run `gmma plan EXPERIMENT --topology v5e:2x4 [--topology …] [--field value …]`.
 
     `--json FILE` writes every figure; `--program NAME`, again for a further one, plans these alone;
     `--until-memory` ends each compilation when memory has been assigned: the same tables in a
     fraction of the time, and machine code that nobody has tried to write.
     """
-    path, rest = split_experiment(arguments, "plan")
-    given = parse_line(PlanArguments, path, rest, prog=f"gmma plan {path}")
+    given = line.given.own
     if given.json is not None:
         check_output("--json", given.json)
     if not given.topology:
         raise UserError("which slice? add --topology v5e:2x4; give it again for a further one")
     plan_experiment(
-        given.base,
+        line.given.base,
         given.topology,
         given.json,
         programs=given.program or PROGRAMS,

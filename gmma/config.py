@@ -1,8 +1,9 @@
 """The configuration of a run: frozen dataclasses, one per idea, each field overridable by name.
 
 An experiment file returns an `ExperimentConfig`; `gmma train FILE --tree.answers 8` overrides one
-field; the resolved config is printed and saved, and is enough to repeat the run. The comment of a
-field is its help text. Choices that are not the paper's are ours (`docs/method.md`).
+field. What differs from the file is printed; the whole config is saved, and is enough to repeat the
+run. The comment of a field is its help text. Choices that are not the paper's are ours
+(`docs/method.md`).
 """
 
 from collections.abc import Iterator, Mapping

@@ -6,7 +6,6 @@ run_phase        steps, records, checkpoints
 train            a whole run: SFT, then RL, an evaluation after each
 """
 
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -23,7 +22,6 @@ from gmma.config import (
     ExperimentConfig,
     PhaseConfig,
     config_to_json,
-    job_to_json,
     launch_to_json,
 )
 from gmma.errors import UserError
@@ -283,7 +281,6 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():
-        print(json.dumps(job_to_json(config), indent=1))  # nothing was wrong with it
         print_buckets(parts.processor)
     with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.launch.hosts):
         progress = Progress(phase="sft", phase_step=0, data={})

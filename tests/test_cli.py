@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from PIL import Image
 from tiny_digits import experiment
 from tiny_run import TINY, open_tiny, tree_of
 
+import gmma
 from gmma import cli, commands
 from gmma.commands import placed
 from gmma.config import LaunchConfig, MeshConfig, config_to_json, with_launch
@@ -29,9 +31,11 @@ from gmma.records.console import print_table
 from gmma.run.assembly import run_scorer
 from gmma.run.data import batch_demonstrations
 from gmma.run.evaluate import load_evaluation
+from gmma.run.lines import difference_lines, train_line
 from gmma.tasks.task import Demonstration
 from gmma.types import TreeRollout
 
+ROOT = Path(__file__).resolve().parent.parent
 OWN_REWARDS = """
 def crashes(answers, *, thoughts, answer, **columns):
     return [1.0 / len(label) for label in answer[0][5:]] or [answers[0].nothing]
@@ -193,6 +197,84 @@ def test_help_is_no_error(capsys):
             cli.main(arguments)
         assert end.value.code == 0
         assert capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("command", "own"),
+    [
+        ("train", ("--resume",)),
+        ("plan", ("--topology", "--program", "--json", "--until-memory")),
+        ("sweep", ("--workers", "--share", "--dry-run", "--one-program")),
+    ],
+)
+def test_help_lists_the_commands_own_options_with_and_without_a_file(command, own, capsys):
+    file = ROOT / "tests" / ("tiny_sweep.py" if command == "sweep" else "tiny_digits.py")
+    for arguments in ([command, "--help"], [command, str(file), "--help"]):
+        with pytest.raises(SystemExit) as end:
+            cli.main(arguments)
+        assert end.value.code == 0
+        printed = capsys.readouterr().out
+        assert not [name for name in own if name not in printed]
+    assert "--rl.steps" in printed
+
+
+def test_help_of_an_experiment_waits_for_nothing_that_works():
+    """What trains is imported when the line has been read; torch and scikit-learn by none."""
+    code = (
+        "import sys; from gmma.cli import main\n"
+        "try: main(['train', 'tests/tiny_digits.py', '--help'])\n"
+        "finally: print(*(set(sys.modules) & {'gmma.train', 'orbax', 'torch', 'sklearn'}), 'held')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "held"
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--version"])
+    assert end.value.code == 0
+    assert re.fullmatch(
+        rf"gmma {re.escape(gmma.__version__)}, jax \S+, jaxlib \S+, Python 3\S+\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_only_what_differs_from_the_file_is_printed(tmp_path):
+    line = train_line([str(TINY), "--seed", "7", "--rewards.terms.1.weight", "0.5"])
+    assert difference_lines(line) == [
+        f"{TINY}, with",
+        "  rewards.terms.1.weight = 0.5 (the file has 0.1)",
+        "  seed = 7 (the file has 0)",
+    ]
+    assert difference_lines(train_line([str(TINY)])) == [f"{TINY}, as it stands"]
+    digits = train_line([str(ROOT / "experiments/digits.py"), "--variant", "grpo"])
+    assert difference_lines(digits) == [
+        f"{ROOT / 'experiments/digits.py'} --variant=grpo, as it stands"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"LC_ALL": "C"}, "3 x 4 ... \\u65e5"),
+        ({"LC_ALL": "POSIX"}, "3 x 4 ... \\u65e5"),
+        ({"LC_ALL": "C", "PYTHONUTF8": "1"}, "3 × 4 … 日"),
+        ({"LC_ALL": "C.UTF-8"}, "3 × 4 … 日"),
+        ({}, "3 × 4 … 日"),
+    ],
+)
+def test_a_terminal_that_says_it_has_ascii_gets_ascii(monkeypatch, settings, shown):
+    """Python itself writes UTF-8 under LC_ALL=C."""
+    for name in ("LC_ALL", "PYTHONUTF8", "PYTHONIOENCODING"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    cli.print_anywhere()
+    print("3 × 4 … 日")
+    assert stream.buffer.getvalue().decode().strip() == shown
 
 
 def test_an_ascii_terminal_shows_what_it_can(monkeypatch):

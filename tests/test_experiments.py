@@ -14,7 +14,7 @@ import pytest
 from porting.directories import write_directory
 from small_records import on_few_records
 
-from gmma.commands import read_benchmark, resolve
+from gmma.commands import read_benchmark
 from gmma.config import config_from_json, job_to_json, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
@@ -22,6 +22,7 @@ from gmma.rewards import REWARDS
 from gmma.run.assembly import assemble
 from gmma.run.experiments import load_experiment, load_maker
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
+from gmma.run.lines import resolve
 from gmma.run.programs import make_programs, make_rl_trainer, make_sft_trainer
 from gmma.tasks.mathematics import MathConfig
 from gmma.types import Advantages
@@ -208,7 +209,7 @@ def write(tmp_path, monkeypatch):
 
 def test_parameters_make_the_experiment_and_fields_are_laid_over_it():
     words = "--rl.steps 7 --variant sft --trained=lora --backbone gemma3_4b --variant grpo"
-    config, _ = resolve([MATH, *words.split()], "train")
+    config, _ = resolve([MATH, *words.split()])
     assert config.name == "gemma3_4b_math_grpo_lora"
     made = load_experiment(Path(MATH), variant="grpo", trained="lora", backbone="gemma3_4b")
     assert config == replace(made, rl=replace(made.rl, steps=7))
@@ -238,47 +239,47 @@ def test_a_benchmark_takes_parameters_and_a_path_with_spaces(tmp_path):
 def test_a_wrong_word_is_one_message(words, message, capfd, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
-        resolve([MATH, *words.split()], "train")
+        resolve([MATH, *words.split()])
     assert ended.value.code == 2
     assert re.search(message, capfd.readouterr().err, re.DOTALL)
 
 
 def test_tiny_has_no_adapters():
     with pytest.raises(UserError, match=r"trained = lora; it must be full with backbone tiny"):
-        resolve([MATH, "--trained", "lora"], "train")
+        resolve([MATH, "--trained", "lora"])
 
 
 def test_help_lists_parameters_and_fields(write, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
-        resolve([MATH, "--backbone", "gemma3_4b", "--help"], "train")
+        resolve([MATH, "--backbone", "gemma3_4b", "--help"])
     assert ended.value.code == 0
     printed = capsys.readouterr().out
     assert "--variant {t4a4,grpo,sft}" in printed
     assert "the GRPO baseline" in printed
     assert "gemma3_4b_math_t4a4_full" in printed  # the default of a field, under the parameters
     with pytest.raises(SystemExit):
-        resolve([write("layers: int = 2, wide: bool = False"), "--help"], "train")
+        resolve([write("layers: int = 2, wide: bool = False"), "--help"])
     printed = capsys.readouterr().out
     assert "--layers INT" in printed
     assert "of the network (default: 2)" in printed
 
 
 def test_a_users_parameters_are_of_their_types(write, capfd):
-    assert resolve([write("layers: int = 2"), "--layers", "5"], "train")[0].seed == 5
-    assert resolve([write("layers: int | None = 4, **more")], "train")[0].seed == 4
+    assert resolve([write("layers: int = 2"), "--layers", "5"])[0].seed == 5
+    assert resolve([write("layers: int | None = 4, **more")])[0].seed == 4
     with pytest.raises(SystemExit):
-        resolve([write("layers: int = 2"), "--layers", "many"], "train")
+        resolve([write("layers: int = 2"), "--layers", "many"])
     assert "Error parsing --layers" in capfd.readouterr().err
     with pytest.raises(SystemExit):
-        resolve([write("layers: int")], "train")
+        resolve([write("layers: int")])
     assert re.search(r"--layers INT\s.*required", capfd.readouterr().err, re.DOTALL)
 
 
 @pytest.mark.parametrize("name", ["seed", "tree", "data_dir", "resume", "help"])
 def test_a_parameter_with_the_name_of_an_option_is_refused(name, write):
     with pytest.raises(UserError, match=f"the parameter '{name}' of experiment.. has the name of"):
-        resolve([write(f"layers: int = 2, {name}: int = 3")], "train")
+        resolve([write(f"layers: int = 2, {name}: int = 3")])
 
 
 def test_names_in_a_config_are_looked_for_beside_the_experiment(tmp_path, monkeypatch):

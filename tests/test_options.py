@@ -8,12 +8,12 @@ import pytest
 from tiny_run import TINY
 
 from gmma.cli import COMMANDS, VERBS
-from gmma.commands import resolve
 from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
 from gmma.options.arguments import EvalArguments, ExportArguments
 from gmma.options.parsing import parse
 from gmma.options.sampling import SamplingConfig
+from gmma.run.lines import resolve
 
 # What takes seconds to import, or tens of megabytes.
 HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets", "grain")
@@ -115,4 +115,4 @@ def test_a_mistake_is_one_message():
     ],
 )
 def test_resume_is_an_option_like_any_other(options, resumed):
-    assert resolve([str(TINY), *options], "train")[1] == resumed
+    assert resolve([str(TINY), *options])[1] == resumed

@@ -17,6 +17,7 @@ from tiny_run import TINY
 
 import gmma
 from gmma import commands
+from gmma.cli import command_plan
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
@@ -87,16 +88,16 @@ def test_slices_and_programs_are_given_again_for_further_ones(
 
     monkeypatch.setattr(commands, "plan_experiment", plan)
     line = "--topology v5e:2x4 --mesh.fsdp 4 --until-memory --topology v4:2x2x1 --program sft"
-    commands.plan_command([str(TINY), *line.split()])
+    command_plan([str(TINY), *line.split()])
     assert found["topologies"] == ("v5e:2x4", "v4:2x2x1")
     assert found["config"].launch.mesh.fsdp == 4
     assert (found["programs"], found["until_memory"], found["output"]) == (("sft",), True, None)
     with pytest.raises(UserError, match="no program 'nothing'; choose from rollout"):
-        commands.plan_command([str(TINY), "--topology", "v5e:2x4", "--program", "nothing"])
+        command_plan([str(TINY), "--topology", "v5e:2x4", "--program", "nothing"])
     with pytest.raises(UserError, match="which slice"):
-        commands.plan_command([str(TINY)])
+        command_plan([str(TINY)])
     with pytest.raises(SystemExit, match="2"):
-        commands.plan_command([str(TINY), "--json"])
+        command_plan([str(TINY), "--json"])
 
 
 def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:

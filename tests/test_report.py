@@ -14,7 +14,6 @@ from made_up_runs import HOSTILE, record, write_records, write_run, write_sweep
 from PIL import Image
 
 from gmma.cli import main
-from gmma.commands import resolve
 from gmma.config import config_from_json
 from gmma.files import read_json
 from gmma.report import render
@@ -22,6 +21,7 @@ from gmma.report.command import report
 from gmma.report.render import embed, fit_trees, picture_uri, render_page, thin
 from gmma.report.run import run_page
 from gmma.report.sweep import sweep_page
+from gmma.run.lines import resolve
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
@@ -125,7 +125,7 @@ def test_the_command_repeats_the_config(tmp_path, monkeypatch):
     code = lines[0].split("<<'END'\n")[1].removesuffix("END")
     (tmp_path / "repeat.py").write_text(code)
     assert lines[1].startswith("gmma train repeat.py --name ")
-    config, resumed = resolve(["repeat.py", "--name", "it's here"], "train")
+    config, resumed = resolve(["repeat.py", "--name", "it's here"])
     assert config == config_from_json(read_json(run / "config.json"), run / "config.json")
     assert not resumed
 

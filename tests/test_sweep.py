@@ -205,7 +205,7 @@ def test_a_sweep_has_parameters_beside_its_options(tmp_path):
     )
     words = ["--seeds", "2", "--workers", "4", "--rl.steps", "7"]
     sweep, given = load_sweep(sweep_file, words)
-    assert (len(sweep.seeds), given.workers, given.base.rl.steps) == (2, 4, 7)
+    assert (len(sweep.seeds), given.workers, sweep.base.rl.steps) == (2, 4, 7)
     sweep_file.write_text("def sweep(workers: int = 3): return 1")
     with pytest.raises(UserError, match="returned int, not a Sweep"):
         load_sweep(sweep_file, words[2:])

@@ -1,4 +1,4 @@
-"""The arguments of the commands that read no experiment file; a field's comment is its help."""
+"""The options of commands, beside those of an experiment; a field's comment is its help."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,80 @@ from gmma.options.launch import HostsConfig, LaunchOverride, MeshConfig
 from gmma.options.networks import DType
 
 Law = Literal["bernoulli", "gaussian"]  # of simulated rewards
+PROGRAMS = ("rollout", "scoring", "update", "sft")  # that `gmma plan` compiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Train an experiment: SFT, then RL. An experiment's own options stand beside these."""
+
+    resume: bool = False  # go on with the run where it has begun
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """Compile an experiment for TPU slices. An experiment's own options stand beside these."""
+
+    topology: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a slice; again for a further one
+    # a program that is planned, again for a further one; none given: all
+    program: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    json: Path | None = None  # a file for every figure
+    # End each compilation when memory has been assigned: the same tables in a fraction of the time,
+    # and machine code that nobody has tried to write
+    until_memory: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.program) - set(PROGRAMS))
+        if unknown:
+            raise UserError(f"no program {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """The runs of a sweep that a process takes: those whose place is `index` modulo `count`."""
+
+    index: int
+    count: int
+
+
+def parse_share(text: str) -> Share:
+    """Parse `0/2` as the first of two."""
+    index, _, count = text.partition("/")
+    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+        raise UserError(f"share = {text}; it must be INDEX/COUNT with INDEX below COUNT, from 0")
+    return Share(index=int(index), count=int(count))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepOptions:
+    """Train a sweep's runs and compare them. Options of what all arms share stand beside these."""
+
+    workers: int = 1  # runs at a time on this machine, each a process of one thread where several
+    # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
+    share: str = "0/1"
+    dry_run: bool = False  # print the runs and stop
+    results: bool = False  # show what is done, and run nothing
+    # train arms that differ in tree.answers alone side by side, with their seeds (sweep/grid.py)
+    one_program: bool = False
+    compare: bool = False  # time that against the same runs one after another
+
+    def __post_init__(self) -> None:
+        require(self.workers >= 1, "workers", self.workers, "1 or more")
+        parse_share(self.share)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """Build an experiment's dataset and show some of it. Its own options stand beside these."""
+
+
+# Of the commands that read an experiment file, what they take from the line themselves.
+OWN_OPTIONS = {
+    "train": TrainOptions,
+    "plan": PlanOptions,
+    "sweep": SweepOptions,
+    "data": DataOptions,
+}
 
 
 @dataclass(frozen=True, kw_only=True)

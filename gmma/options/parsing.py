@@ -15,6 +15,7 @@ import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from gmma.errors import UserError
+from gmma.options.arguments import OWN_OPTIONS
 from gmma.options.checks import check_values
 
 T = TypeVar("T")
@@ -82,14 +83,11 @@ def parse(kind: Callable[..., T], arguments: Sequence[str], *, prog: str, defaul
 
 
 def split_experiment(arguments: Sequence[str], command: str) -> tuple[Path, list[str]]:
-    """Split off the experiment file, which comes first; help needs no file."""
-    usage = (
-        f"gmma {command} experiments/NAME.py {'[--resume] ' if command == 'train' else ''}"
-        "[--parameter value …] [--field value …]; --help after the file lists every one"
-    )
+    """Split off the experiment file, which comes first; help of the command alone needs no file."""
+    usage = f"gmma {command} experiments/NAME.py [--parameter value …] [--field value …]"
     if arguments and arguments[0] in ("-h", "--help"):
-        print(usage)
-        raise SystemExit(0)
+        print("--help after the file lists the experiment's parameters and fields, too")
+        parse(OWN_OPTIONS[command], ["--help"], prog=usage)
     if not arguments or arguments[0].startswith("-"):
-        raise UserError(f"which experiment? {usage}")
+        raise UserError(f"which experiment? {usage}; --help after the file lists every option")
     return Path(arguments[0]), list(arguments[1:])

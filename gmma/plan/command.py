@@ -18,6 +18,7 @@ from typing import Any
 from gmma.config import ExperimentConfig, job_to_json
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh
+from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.hlo import Cost
 from gmma.plan.programs import ProgramFacts, plan_parts
@@ -26,7 +27,6 @@ from gmma.plan.worker import FACTS
 from gmma.records.console import print_table
 from gmma.rollout import ANSWERS, THOUGHTS
 
-PROGRAMS = ("rollout", "scoring", "update", "sft")
 ASSUMPTIONS = (
     "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
     "beside the program's arguments; usable is what the compiler grants a program.",

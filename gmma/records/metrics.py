@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto.event_pb2 import Event, SessionLog
-from tensorboardX.proto.summary_pb2 import Summary
-from tensorboardX.summary import scalar
 
 from gmma.files import RunPath, growing_files, write_whole
 from gmma.types import Metric
+
+if TYPE_CHECKING:  # tensorboardX imports torch where it finds it, which takes seconds
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
 
 Record = dict[str, Any]
 RECORDS = "metrics.jsonl"
@@ -162,12 +162,15 @@ def say_missing(run_dir: RunPath, records: list[Record], before_step: int) -> No
         )
 
 
-def open_events(directory: Path, before_step: int) -> EventsWriter:
+def open_events(directory: Path, before_step: int) -> "EventsWriter":
     """Open a TensorBoard file that hides the steps from this one on in older files.
 
     Not `SummaryWriter`: its `flush` writes out what its thread has taken from a queue, and leaves
     what is still in it, so that a kill behind a checkpoint lost the steps before it.
     """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
     directory.mkdir(parents=True, exist_ok=True)
     # The name has the second alone: a run resumed at once would write over its own file.
     events = EventsWriter(str(directory / "events"), f".{time.time_ns()}")
@@ -177,8 +180,12 @@ def open_events(directory: Path, before_step: int) -> EventsWriter:
     return events
 
 
-def step_event(record: Record) -> Event:
+def step_event(record: Record) -> "Event":
     """Return a record's figures that are finite, as TensorBoard shows them."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import scalar
+
     values = [
         shown
         for name, value in record.items()

@@ -25,16 +25,15 @@ import tyro
 
 from gmma.config import ExperimentConfig, of_its_types
 from gmma.errors import UserError
+from gmma.options.arguments import OWN_OPTIONS
 from gmma.options.parsing import CONVENTION, MARKERS
 
 # What commands that read experiment files take from the line themselves.
-OWN_OPTIONS = frozenset(
-    (
-        *("help", "h", "resume"),  # train
-        *("topology", "json", "program", "until_memory"),  # plan
-        *("dry_run", "results", "one_program", "compare"),  # sweep
-    )
-)
+TAKEN = {
+    "help",
+    "h",
+    *(own.name for kind in OWN_OPTIONS.values() for own in dataclasses.fields(kind)),
+}
 RETURNED = "_returned_"  # beside the parameters, what they make: no name that a user would choose
 
 
@@ -164,7 +163,7 @@ def line_of(maker: Maker, values: dict[str, Any], default: Any) -> Callable[...,
     The parameters of the experiment stand beside the fields of `default` for help, and for the
     closest name to a wrong one. Raises UserError where one has the name of an option.
     """
-    taken = OWN_OPTIONS | set(option_names(type(default)))
+    taken = TAKEN | set(option_names(type(default)))
     for parameter in maker.parameters:
         if parameter.name in taken:
             raise UserError(

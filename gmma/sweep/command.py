@@ -4,23 +4,24 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from gmma.commands import use_compilation_cache
-from gmma.config import ExperimentConfig, of_its_types, require
+from gmma.config import ExperimentConfig, of_its_types
 from gmma.errors import UserError
 from gmma.files import check_output, write_whole
+from gmma.options.arguments import Share, SweepOptions, parse_share
 from gmma.options.parsing import TRUTHS, parse, split_experiment
 from gmma.records.console import print_table
 from gmma.run.experiments import Maker, line_of, load_maker, take_parameters
 from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep.grid_run import GridTimes, compare_with_runs, run_grid
 from gmma.sweep.plots import plot_sweep
-from gmma.sweep.queue import Share, check_runs, run_queue
+from gmma.sweep.queue import check_runs, run_queue
 from gmma.sweep.results import sweep_record
 from gmma.sweep.tables import print_sweep, sweep_markdown
 
@@ -29,29 +30,10 @@ CODE_SOME_FAILED = 1
 
 @dataclass(frozen=True, kw_only=True)
 class SweepArguments:
-    """Arguments of a sweep, and fields of the experiment that its arms change, as for train."""
+    """Options of the command, and fields of the experiment that its arms change, as for train."""
 
+    own: Annotated[SweepOptions, tyro.conf.arg(name="")] = field(default_factory=SweepOptions)
     base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]  # what every arm changes
-    workers: int = 1  # runs at a time on this machine, each a process of one thread where several
-    # INDEX/COUNT: this machine takes every COUNT-th run; give the others the same runs directory
-    share: str = "0/1"
-    dry_run: bool = False  # print the runs and stop
-    results: bool = False  # show what is done, and run nothing
-    # train arms that differ in tree.answers alone side by side, with their seeds (sweep/grid.py)
-    one_program: bool = False
-    compare: bool = False  # time that against the same runs one after another
-
-    def __post_init__(self) -> None:
-        require(self.workers >= 1, "workers", self.workers, "1 or more")
-        parse_share(self.share)
-
-
-def parse_share(text: str) -> Share:
-    """Parse `0/2` as the first of two."""
-    index, _, count = text.partition("/")
-    if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-        raise UserError(f"share = {text}; it must be INDEX/COUNT with INDEX below COUNT, from 0")
-    return Share(index=int(index), count=int(count))
 
 
 def make_sweep(maker: Maker, values: dict[str, Any]) -> Sweep:
@@ -62,14 +44,15 @@ def make_sweep(maker: Maker, values: dict[str, Any]) -> Sweep:
     return replace(sweep, base=of_its_types(sweep.base, maker.path))
 
 
-def load_sweep(path: Path, arguments: Sequence[str]) -> tuple[Sweep, SweepArguments]:
-    """Make the sweep of a file with its parameters, and parse the other arguments."""
+def load_sweep(path: Path, arguments: Sequence[str]) -> tuple[Sweep, SweepOptions]:
+    """Make the sweep of a file, its base with the line's fields, and the command's options."""
     prog = f"gmma sweep {path}"
     maker = load_maker(path, "sweep", "a Sweep")
     values = take_parameters(maker, arguments, prog)
     sweep = make_sweep(maker, values)
     default = SweepArguments(base=sweep.base)
-    return sweep, parse(line_of(maker, values, default), arguments, prog=prog)
+    given: SweepArguments = parse(line_of(maker, values, default), arguments, prog=prog)
+    return replace(sweep, base=checked_base(sweep, given.base)), given.own
 
 
 def sweep_command(arguments: Sequence[str]) -> None:
@@ -81,7 +64,6 @@ def sweep_command(arguments: Sequence[str]) -> None:
     """
     path, rest = split_experiment(arguments, "sweep")
     sweep, given = load_sweep(path, rest)
-    sweep = replace(sweep, base=checked_base(sweep, given.base))
     runs = sweep_runs(sweep)
     check_runs(runs)
     check_output("runs_dir", sweep.directory, directory=True)

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from gmma.config import config_from_json, config_to_json, job_to_json
@@ -22,6 +21,7 @@ from gmma.errors import UserError
 from gmma.files import locked, read_json, write_whole
 from gmma.hardware.preemption import CODE_PREEMPTED, Ended, Preempted
 from gmma.named import import_path
+from gmma.options.arguments import Share
 from gmma.records.checkpoint import check_start
 from gmma.run.preflight import check_settings
 from gmma.sweep.arms import START, Sweep, SweepRun
@@ -29,14 +29,6 @@ from gmma.sweep.arms import START, Sweep, SweepRun
 POLL_SECONDS = 0.5
 # Two programs that share the cores get more done when neither cuts its products over them.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """The runs of a sweep that this process takes: those whose place is `index` modulo `count`."""
-
-    index: int
-    count: int
 
 
 def run_queue(sweep: Sweep, runs: Sequence[SweepRun], workers: int, share: Share) -> list[SweepRun]:

@@ -23,7 +23,6 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image, ImageDraw
-from sklearn.datasets import load_digits
 
 from gmma.answers.boxes import Box, parse_box
 from gmma.answers.reading import Reading
@@ -131,6 +130,8 @@ def digit_pools() -> Mapping[str, DigitPool]:
 
     Disjoint, stratified by class, the same for every config.
     """
+    from sklearn.datasets import load_digits  # slow, and only a build needs it
+
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)
     rng = np.random.default_rng(_POOL_SEED)

@@ -495,12 +495,12 @@ def test_the_worker_that_took_the_others_down_is_the_one_shown(slice_up):
 
 def test_gmma_takes_what_the_worker_gives_it(slice_up):
     """The trainer's arguments, as the worker starts it, through gmma's own parser."""
-    from gmma.commands import resolve
+    from gmma.run.lines import resolve
 
     slice_up.run("run", EXPERIMENT, "--", "--rl.steps", "7")
     arguments = slice_up.trainer_starts()[0][:-1]
     assert arguments[0] == "train"
-    config, resume = resolve([str(SETUP.parent / EXPERIMENT), *arguments[2:]], "train")
+    config, resume = resolve([str(SETUP.parent / EXPERIMENT), *arguments[2:]])
     assert resume
     assert str(config.run_dir) == "gs://my-bucket/runs/digits"
     assert (config.launch.hosts.join, config.rl.steps) == ("slice", 7)
