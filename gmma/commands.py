@@ -321,4 +321,5 @@ def plan_command(line: Line[PlanArguments]) -> None:
         given.json,
         programs=given.program or PROGRAMS,
         until_memory=given.until_memory,
+        prices=given.price,
     )

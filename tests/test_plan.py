@@ -1,6 +1,7 @@
 """`gmma plan`: the TPU compiler's word on programs for slices that are not there."""
 
 import importlib.util
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,8 +22,17 @@ from gmma.cli import command_plan
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
+from gmma.plan import command
 from gmma.plan.chips import chip_of
-from gmma.plan.command import ProgramPlan, plan_program, plan_slice
+from gmma.plan.command import (
+    ProgramPlan,
+    cost_plans,
+    plan_experiment,
+    plan_program,
+    plan_slice,
+    with_preset,
+)
+from gmma.plan.cost import price_of_each
 from gmma.plan.programs import Planned, plan_parts, plan_programs
 from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 from gmma.porting.pretrained import describe_pretrained
@@ -92,12 +102,92 @@ def test_slices_and_programs_are_given_again_for_further_ones(
     assert found["topologies"] == ("v5e:2x4", "v4:2x2x1")
     assert found["config"].launch.mesh.fsdp == 4
     assert (found["programs"], found["until_memory"], found["output"]) == (("sft",), True, None)
+    assert found["prices"] == ()
+    command_plan([str(TINY), *line.split(), "--price", "1.2", "--price", "3"])
+    assert found["prices"] == (1.2, 3.0)
     with pytest.raises(UserError, match="no program 'nothing'; choose from rollout"):
         command_plan([str(TINY), "--topology", "v5e:2x4", "--program", "nothing"])
     with pytest.raises(UserError, match="which slice"):
         command_plan([str(TINY)])
     with pytest.raises(SystemExit, match="2"):
         command_plan([str(TINY), "--json"])
+
+
+def test_a_model_that_is_not_here_is_planned_with_its_preset(tmp_path: Path) -> None:
+    """By the name of its directory; a directory that is here is taken as it is."""
+    path = Path(__file__).parent.parent / "experiments/math.py"
+    config = load_experiment(path, backbone="qwen3_vl_4b", trained="lora")
+    planned, said = with_preset(config)
+    assert planned.model.directory == PRESETS / "Qwen3-VL-4B-Instruct"
+    assert said == (
+        "models/Qwen3-VL-4B-Instruct is not here; planned with gmma's preset of "
+        "Qwen3-VL-4B-Instruct"
+    )
+    assert replace(planned, model=config.model) == config
+    assert with_preset(planned) == (planned, None)
+    other = replace(config, model=replace(config.model, directory=tmp_path / "llama"))
+    with pytest.raises(UserError, match=r"llama has no config.json.* a preset: .*gemma-3-4b-it"):
+        with_preset(other)
+    tiny = load_experiment(path)
+    assert with_preset(tiny) == (tiny, None)
+
+
+def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramPlan:
+    """A plan of which only the time, and whether it fits, says anything."""
+    return ProgramPlan(
+        program=program, compile_seconds=0, argument_bytes=0, output_bytes=0, temporary_bytes=0,
+        resident_bytes=0, need_bytes=0, usable_bytes=1, fits=fits, flops=0, hbm_traffic_bytes=0,
+        sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, uncounted_kernels=0, tokens=1,
+        bytes_per_token=0, buffers=(), advice=None,
+    )  # fmt: skip
+
+
+def test_costs_are_seconds_times_chips_times_price(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Scoring costs nothing where nothing is scored, and each update of a rollout counts."""
+    config = load_experiment(Path(__file__).parent.parent / "experiments/digits.py")
+    config = replace(config, sft=replace(config.sft, steps=100), rl=replace(config.rl, steps=1000))
+    seconds = {"rollout": 6.0, "scoring": 2.0, "update": 3.0, "sft": 1.8}
+    plans = [made_up_plan(*item) for item in seconds.items()]
+    costs, reasons = cost_plans(config, plans, 8, 1.2)
+    found = [(cost.what, round(cost.seconds, 6), round(cost.cost, 6)) for cost in costs]
+    assert found == [
+        ("SFT step", 1.8, round(1.8 * 8 / 3600 * 1.2, 6)),
+        ("RL step", 9.0, 0.024),
+        ("run of 100 SFT steps and 1,000 RL steps", 9180.0, 24.48),
+    ]
+    assert not reasons
+    thrice = replace(config, objective=replace(config.objective, num_iterations=3))
+    assert cost_plans(thrice, plans, 8, 1.2)[0][1].seconds == 6 + 2 + 3 * 3
+    alone = replace(config, sft=replace(config.sft, steps=0))
+    assert [cost.what for cost in cost_plans(alone, plans[:3], 8, 1)[0]] == [
+        "RL step", "run of 1,000 RL steps"
+    ]  # fmt: skip
+    assert [cost.what for cost in cost_plans(config, plans[2:], 8, 1)[0]] == ["SFT step"]
+    assert cost_plans(config, plans[2:], 8, 1)[1] == ["rollout was not planned"]
+    large = [made_up_plan("rollout", 6.0, fits=False), *plans[1:]]
+    assert cost_plans(config, large, 8, 1)[1] == ["rollout does not fit"]
+    monkeypatch.setattr(command, "plan_slice", lambda *_, **__: iter(plans))
+    plan_experiment(config, ["v5e:2x4", "v5p:2x2x1"], tmp_path / "plan.json", prices=[1.2])
+    printed = capsys.readouterr().out
+    assert "at 1.2 a chip-hour, 8 chips" in printed
+    assert "at 1.2 a chip-hour, 4 chips" in printed
+    assert "24.48" in printed
+    kept = json.loads((tmp_path / "plan.json").read_text())["costs"]
+    assert [kept[on][-1]["cost"] for on in kept] == pytest.approx([24.48, 12.24])
+
+
+def test_a_price_that_is_none() -> None:
+    slices = ("v5e:2x4", "v6e:2x4", "v5p:2x2x1")
+    assert price_of_each((), slices) == [None] * 3
+    assert price_of_each((1.5,), slices) == [1.5] * 3
+    assert price_of_each((1.5, 2, 3), slices) == [1.5, 2, 3]
+    with pytest.raises(UserError, match="2 times --price for 3 times --topology"):
+        price_of_each((1.5, 2), slices)
+    for price in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="above 0"):
+            price_of_each((price,), slices)
 
 
 def small(tmp_path: Path, **changes: Any) -> ExperimentConfig:

@@ -31,6 +31,9 @@ class PlanOptions:
     # a program that is planned, again for a further one; none given: all
     program: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     json: Path | None = None  # a file for every figure
+    # of one chip for an hour, in any currency: prints the least cost of a step and of a run. One
+    # for all slices, or again for each
+    price: tyro.conf.UseAppendAction[tuple[float, ...]] = ()
     # End each compilation when memory has been assigned: the same tables in a fraction of the time,
     # and machine code that nobody has tried to write
     until_memory: bool = False

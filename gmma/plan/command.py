@@ -11,22 +11,34 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gmma.config import ExperimentConfig, job_to_json
+from gmma.errors import UserError
+from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import GIB, Chip
+from gmma.plan.cost import ASSUMPTION, Spent, needed_programs, price_of_each, spend
 from gmma.plan.hlo import Cost
 from gmma.plan.programs import ProgramFacts, plan_parts
-from gmma.plan.tpu_compiler import Buffer, Compiled, Slice, open_slice, read_dump, wait_for_dump
+from gmma.plan.tpu_compiler import (
+    Buffer,
+    Compiled,
+    Slice,
+    count_chips,
+    open_slice,
+    read_dump,
+    wait_for_dump,
+)
 from gmma.plan.worker import FACTS
 from gmma.records.console import print_table
 from gmma.rollout import ANSWERS, THOUGHTS
 
+PRESETS = Path(__file__).parents[1] / "presets"
 ASSUMPTIONS = (
     "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
     "beside the program's arguments; usable is what the compiler grants a program.",
@@ -69,6 +81,25 @@ class ProgramPlan:
     def bound(self) -> tuple[str, float]:
         """Return the name and the seconds of the largest lower bound on a step's time."""
         return max(self.bound_seconds.items(), key=lambda item: item[1])
+
+
+def with_preset(config: ExperimentConfig) -> tuple[ExperimentConfig, str | None]:
+    """Return the experiment with gmma's preset in place of a model's directory that is not here.
+
+    Also what to say of it, or None. Raises UserError where there is no preset of that name.
+    """
+    model = config.model
+    if not isinstance(model, PretrainedConfig) or (model.directory / "config.json").is_file():
+        return config, None
+    preset = PRESETS / model.directory.name
+    if not preset.is_dir():
+        known = ", ".join(sorted(path.name for path in PRESETS.iterdir()))
+        raise UserError(
+            f"{model.directory} has no config.json, and gmma has no preset of that name; give "
+            f"--model.directory, with nothing but config.json in it, or a preset: {known}"
+        )
+    said = f"{model.directory} is not here; planned with gmma's preset of {preset.name}"
+    return replace(config, model=replace(model, directory=preset)), said
 
 
 def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
@@ -215,6 +246,31 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
         print(f"{plan.program}: {plan.uncounted_kernels} kernel runs that do not say their cost")
 
 
+def cost_plans(
+    config: ExperimentConfig, plans: Sequence[ProgramPlan], chips: int, price: float
+) -> tuple[list[Spent], list[str]]:
+    """Return the costs that the plans of a slice give, and why others are not given."""
+    seconds = {plan.program: plan.bound[1] for plan in plans if plan.fits}
+    wanted = {program for own in needed_programs(config).values() for program in own}
+    small = [plan.program for plan in plans if plan.program in wanted and not plan.fits]
+    missing = sorted(wanted - {plan.program for plan in plans})
+    reasons = [f"{program} does not fit" for program in small]
+    reasons += [f"{program} was not planned" for program in missing]
+    return list(spend(config, seconds, chips, price)), reasons
+
+
+def print_costs(
+    title: str, costs: Sequence[Spent], reasons: Sequence[str], price: float, chips: int
+) -> None:
+    """Print the table of costs, and what is not in it."""
+    header = [f"at {price:g} a chip-hour, {chips} chips", "s ≥", "chip-hours ≥", "cost ≥"]
+    rows = [[c.what, f"{c.seconds:,.3f}", f"{c.chip_hours:,.4g}", f"{c.cost:,.4g}"] for c in costs]
+    if rows:
+        print_table(title, header, rows)
+    if reasons:
+        print(f"no cost of the whole run: {', '.join(reasons)}")
+
+
 def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     """Return a plan as JSON values."""
     limit, seconds = plan.bound
@@ -228,21 +284,35 @@ def plan_experiment(
     *,
     programs: Sequence[str] = PROGRAMS,
     until_memory: bool = False,
+    prices: Sequence[float] = (),
 ) -> None:
-    """Plan programs for every slice, print the tables, and write them where asked."""
+    """Plan programs for every slice, print the tables, and write them where asked.
+
+    `prices` are those of a chip-hour, one for all slices or one for each.
+    """
+    priced = price_of_each(prices, topologies)
+    config, said = with_preset(config)
+    if said is not None:
+        print(said)
     shape = config.tree.shape
     record: dict[str, Any] = {"experiment": config.name, "shape": asdict(shape), "slices": {}}
-    for topology in topologies:
+    for topology, price in zip(topologies, priced, strict=True):
         plans = []
         for plan in plan_slice(config, topology, programs, until_memory=until_memory):
             print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
             plans.append(plan)
         label = f"{config.name} {shape.label}, P/T/A {shape.prompt}/{shape.thought}/{shape.answer}"
-        print_plans(f"{label}, {config.rl.batch_prompts} prompts on {topology}", plans)
+        title = f"{label}, {config.rl.batch_prompts} prompts on {topology}"
+        print_plans(title, plans)
         record["slices"][topology] = [plan_record(plan) for plan in plans]
+        if price is not None:
+            chips = count_chips(topology)
+            costs, reasons = cost_plans(config, plans, chips, price)
+            print_costs(title, costs, reasons, price, chips)
+            record.setdefault("costs", {})[topology] = [asdict(spent) for spent in costs]
         if output is not None:
             write_whole(output, json.dumps(record, indent=1))
-    for assumption in ASSUMPTIONS:
+    for assumption in (*ASSUMPTIONS, *([ASSUMPTION] if prices else [])):
         print(f"* {assumption}")
     if output is not None:
         print(f"every figure: {output}")

@@ -84,10 +84,17 @@ def open_slice(topology: str) -> Slice:
             f"topology {topology!r} is none that libtpu knows ({str(error).splitlines()[0]}); "
             "write KIND:SHAPE, such as v5e:2x4, v6e:2x4 or v5p:2x2x1"
         ) from error
-    chips = prod(int(side) for side in topology.partition(":")[2].split("x"))
-    return Slice(
-        topology=topology, chip=chip, devices=devices, devices_per_chip=len(devices) // chips
-    )
+    per_chip = len(devices) // count_chips(topology)
+    return Slice(topology=topology, chip=chip, devices=devices, devices_per_chip=per_chip)
+
+
+def count_chips(topology: str) -> int:
+    """Return the number of chips of a topology that there is.
+
+    >>> count_chips("v5e:2x4"), count_chips("v5p:2x2x1")
+    (8, 4)
+    """
+    return prod(int(side) for side in topology.partition(":")[2].split("x"))
 
 
 def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
