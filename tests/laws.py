@@ -39,8 +39,9 @@ OBJECTIVE = ObjectiveConfig(beta=0.1, epsilon=0.2, epsilon_high=0.3)
 FAST_COMPILE: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
-    "xla_cpu_use_fusion_emitters": False,
 }
+if jax.__version_info__ < (0, 12):  # a newer XLA has the newer compiler of fusions alone
+    FAST_COMPILE["xla_cpu_use_fusion_emitters"] = False
 
 
 def compiled(function: Callable[..., Any]) -> Any:

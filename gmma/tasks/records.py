@@ -180,7 +180,7 @@ def _is_finite(value: float | int) -> bool:
 
 
 def refuse_half_characters(value: Any, where: str) -> None:
-    """Raise UserError if a text holds half of a UTF-16 pair (`\ud83d`), which is no character.
+    """Raise UserError if a text holds half of a UTF-16 pair (U+D800 … U+DFFF): no character.
 
     JSON can spell one; nothing can store or encode it.
     """
