@@ -29,7 +29,7 @@ from gmma.errors import UserError
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
-from gmma.options.arguments import PROGRAMS, EvalArguments, SampleArguments
+from gmma.options.arguments import PROGRAMS, EvalArguments, SampleArguments, parse_steps
 from gmma.options.checks import SPLITS
 from gmma.options.launch import LaunchOverride, MeshOverride
 from gmma.options.parsing import split_experiment
@@ -66,17 +66,18 @@ T = TypeVar("T")
 
 def train_command(line: Line[TrainArguments]) -> None:
     """Run `gmma train EXPERIMENT [--resume] [--field value …]`."""
-    config, resume = line.given.base, line.given.own.resume
+    config, resume, profile = line.given.base, line.given.own.resume, line.given.own.profile
     check_output("runs_dir", config.run_dir, directory=True)
     check_output("data_dir", config.launch.data_dir, directory=True)
     if config.init_from is not None:
         check_bucket(config.init_from)
-    hosts.join(config.launch.hosts, options_to_json(config) | {"resume": resume})
+    asked = {"resume": resume, "profile": profile}
+    hosts.join(config.launch.hosts, options_to_json(config) | asked)
     if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
         print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
     use_compilation_cache(config)
     say("\n".join([*difference_lines(line), f"whole config: {config.run_dir / CONFIG_FILE}"]))
-    train(config, resume=resume)
+    train(config, resume=resume, profile=None if profile is None else parse_steps(profile))
 
 
 def use_compilation_cache(config: ExperimentConfig) -> None:

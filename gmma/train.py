@@ -50,6 +50,7 @@ from gmma.records.health import (
     not_finite,
 )
 from gmma.records.metrics import SILENT, Writer, compilations, compute, merge, open_writer
+from gmma.records.profile import Steps, Trace, check_traced, open_trace, untraced
 from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
 from gmma.run.data import ExampleBatch
@@ -83,6 +84,7 @@ class Run:
     checkpoints: ocp.CheckpointManager
     display: Display = open_display
     save: Callable[..., None] = checkpoint.save
+    trace: Trace = untraced
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,10 +182,11 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     with run.display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
-            with transfer_guard():
-                result = phase.take_step(state, batch, step)
-            state, batch = result.state, next(stream)
-            record = make_record(phase, step, result, started)
+            with run.trace(phase.name, phase.first_step + step):
+                with transfer_guard():
+                    result = phase.take_step(state, batch, step)
+                state, batch = result.state, next(stream)
+                record = make_record(phase, step, result, started)
             norms, record["grad_spike_score"] = spike_score(norms, record["grad_norm"])
             record["compilations"] = compilations() - compiled
             record |= look(run, phase, state, result, step + 1)
@@ -274,15 +277,23 @@ def save_state(
     run.save(run.checkpoints, step, saved, progress, best)
 
 
-def train(config: ExperimentConfig, *, resume: bool = False) -> None:
-    """Train a whole run, or what is left of it: SFT, RL, an evaluation after each, their table."""
+def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | None = None) -> None:
+    """Train a whole run, or what is left of it: SFT, RL, an evaluation after each, their table.
+
+    The steps of `profile`, first and last, are traced (`gmma/records/profile.py`).
+    """
+    check_traced(profile, config.sft.steps + config.rl.steps)
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
     check_settings(config)
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():
         print_buckets(parts.processor)
-    with watch_sigterm(), open_run(parts) as (run, latest), bounded_end(config.launch.hosts):
+    with (
+        watch_sigterm(),
+        open_run(parts, profile) as (run, latest),
+        bounded_end(config.launch.hosts),
+    ):
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
             progress = checkpoint.restore_progress(run.checkpoints, latest)
@@ -299,7 +310,7 @@ def train(config: ExperimentConfig, *, resume: bool = False) -> None:
 
 
 @contextmanager
-def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
+def open_run(parts: Parts, profile: Steps | None = None) -> Iterator[tuple[Run, int | None]]:
     """Open a run's workers and files; also the step of its newest checkpoint, if it has one.
 
     Nothing is written before everything that can be checked has been.
@@ -325,6 +336,7 @@ def open_run(parts: Parts) -> Iterator[tuple[Run, int | None]]:
             evaluate=make_evaluator(parts),
             writer=stack.enter_context(open_records(config, latest or 0)),
             checkpoints=manager,
+            trace=stack.enter_context(open_trace(config.run_dir, profile)),
         )
         yield run, latest
 

@@ -10,7 +10,7 @@ from tiny_run import TINY
 from gmma.cli import COMMANDS, VERBS
 from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
-from gmma.options.arguments import EvalArguments, ExportArguments
+from gmma.options.arguments import EvalArguments, ExportArguments, TrainOptions, parse_steps
 from gmma.options.parsing import parse
 from gmma.options.sampling import SamplingConfig
 from gmma.run.lines import resolve
@@ -102,6 +102,13 @@ def test_a_mistake_is_one_message():
         parse(EvalArguments, ["runs/x", "--split", "all"], prog="gmma eval")
     with pytest.raises(UserError, match=r"top_p = 2\.0"):
         parse(SamplingConfig, ["--top-p", "2"], prog="gmma")
+
+
+def test_steps_of_a_trace_are_first_and_last():
+    assert parse_steps("10:12") == (10, 12)
+    for text in ("10", "12:10", "-1:3", "1:x", ":", ""):
+        with pytest.raises(UserError, match="FIRST:LAST"):
+            TrainOptions(profile=text)
 
 
 @pytest.mark.parametrize(

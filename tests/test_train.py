@@ -32,6 +32,7 @@ from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress, checkpoint_steps, restore_progress
 from gmma.records.health import first_not_finite
 from gmma.records.metrics import read_records
+from gmma.records.profile import check_traced, open_trace
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
 from gmma.tasks.mathematics import MathConfig
@@ -191,6 +192,47 @@ def test_rl_resumes_from_the_middle_with_its_reference(lab, monkeypatch):
     assert_same_arrays(saved_arrays(run_dir, 2 * STEPS), saved_arrays(lab.run_dir, 2 * STEPS))
     assert tree_of(run_dir / "samples") == tree_of(lab.run_dir / "samples")
     assert not list((run_dir / "checkpoints").glob("*tmp*"))
+
+
+def test_a_trace_holds_the_steps_that_were_asked_for_and_changes_no_number(lab, monkeypatch):
+    """Of a run that resumes: what XProf reads, by JAX's own reader."""
+    parts = copy_of_run(lab, "traced", up_to=STEPS + EVERY)
+    run_dir, first = parts.config.run_dir, STEPS + EVERY + 1
+    share_programs(monkeypatch, lab)
+    with train.open_run(parts, (first, first + 1)) as (run, latest):
+        train.continue_rl(run, restore_progress(run.checkpoints, latest), latest)
+    (file,) = run_dir.glob("profile/plugins/profile/*/*.xplane.pb")
+    assert file.parent.name == f"steps_{first}_{first + 1}"
+    events = [
+        (event.name, dict(event.stats).get("step_num"))
+        for plane in jax.profiler.ProfileData.from_file(str(file)).planes
+        for line in plane.lines
+        for event in line.events
+    ]
+    assert sorted(e for e in events if e[1] is not None) == [("rl", first), ("rl", first + 1)]
+    assert any("score_batch" in name for name, _ in events)  # what the host does has names, too
+    assert records(run_dir) == records(lab.run_dir)
+
+
+def test_a_trace_is_kept_where_its_steps_end_early_and_missed_ones_are_said(tmp_path, capsys):
+    def run_until_the_third():
+        with open_trace(tmp_path, (1, 9)) as trace:
+            for step in range(4):
+                with trace("sft", step):
+                    if step == 3:
+                        raise RuntimeError("the third")
+
+    with pytest.raises(RuntimeError, match="the third"):
+        run_until_the_third()
+    (file,) = tmp_path.glob("profile/plugins/profile/steps_1_9/*.xplane.pb")
+    assert file.stat().st_size > 0
+    assert f"trace of steps 1 to 9: {tmp_path / 'profile'}" in capsys.readouterr().out
+    with open_trace(tmp_path, (1, 2)) as trace, trace("rl", 3):
+        pass
+    assert "--profile 1:2: this start of the run took none" in capsys.readouterr().err
+    check_traced((3, 11), 12)
+    with pytest.raises(UserError, match="the run has 12 steps"):
+        check_traced((3, 12), 12)
 
 
 def test_sigterm_ends_sft_behind_a_checkpoint_and_resuming_repeats_the_rest(lab, monkeypatch):

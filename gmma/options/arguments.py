@@ -21,6 +21,21 @@ class TrainOptions:
     """Train an experiment: SFT, then RL. An experiment's own options stand beside these."""
 
     resume: bool = False  # go on with the run where it has begun
+    # FIRST:LAST of the steps that are traced for XProf, numbered as in metrics.jsonl; the trace
+    # goes to the run's profile/
+    profile: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.profile is not None:
+            parse_steps(self.profile)
+
+
+def parse_steps(text: str) -> tuple[int, int]:
+    """Parse `10:12` as the first and the last of three steps."""
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) <= int(last)):
+        raise UserError(f"profile = {text}; it must be FIRST:LAST, two steps counted from 0")
+    return int(first), int(last)
 
 
 @dataclass(frozen=True, kw_only=True)
