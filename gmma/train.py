@@ -39,7 +39,7 @@ from gmma.hardware.hosts import (
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
-from gmma.records.console import Display, open_display, print_buckets, warn
+from gmma.records.console import Display, open_display, print_buckets, say, warn
 from gmma.records.diagnostics import advantage_metrics, spike_score
 from gmma.records.health import (
     Health,
@@ -50,6 +50,17 @@ from gmma.records.health import (
     not_finite,
 )
 from gmma.records.metrics import SILENT, Writer, compilations, compute, merge, open_writer
+from gmma.records.pace import (
+    Estimate,
+    Event,
+    Pace,
+    clock_record,
+    coming,
+    estimate,
+    lap,
+    mark_now,
+    timed,
+)
 from gmma.records.profile import Steps, Trace, check_traced, open_trace, untraced
 from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
@@ -83,6 +94,7 @@ class Run:
     writer: Writer
     checkpoints: ocp.CheckpointManager
     display: Display = open_display
+    say: Callable[[str], None] = say
     save: Callable[..., None] = checkpoint.save
     trace: Trace = untraced
 
@@ -175,10 +187,13 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     if progress.data:
         stream.set_state(progress.data)
     measured, health = set[str](), Health()  # names; steps in a row that are ill
+    events: list[Event] = []  # since the last step
     if phase.evaluate_every_steps and progress.phase_step == 0:
         params, moment = whole_params(state), f"{phase.name}_step_000000"
-        measured |= validate(config, run.evaluate, params, moment).keys()
+        with timed(EVALUATION, events):
+            measured |= validate(config, run.evaluate, params, moment).keys()
     batch, norms, alike = next(stream), progress.norms, 0
+    pace, events, mark = Pace(events=tuple(events)), [], mark_now()
     with run.display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
             started, compiled, position = time.monotonic(), compilations(), stream.get_state()
@@ -189,7 +204,10 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
                 record = make_record(phase, step, result, started)
             norms, record["grad_spike_score"] = spike_score(norms, record["grad_norm"])
             record["compilations"] = compilations() - compiled
-            record |= look(run, phase, state, result, step + 1)
+            record |= look(run, phase, state, result, step + 1, events)
+            (pace, mark), events = lap(pace, mark, events), []
+            left = time_left(config, phase, pace, step + 1)
+            record |= clock_record(left)
             run.writer.write(record)
             health = health.with_record(record)
             measured |= record.keys() | {name for part in result.metrics for name in part}
@@ -202,8 +220,9 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
             due = is_due(step + 1, config.checkpoint.every_steps)
             if ends or stops or unknown or due or is_ill(health, config.stop):
                 held = Progress(phase=phase.name, phase_step=step + 1, data=position, norms=norms)
-                save_state(run, phase, state, held, record)
-            advance(step + 1, record)
+                with timed(CHECKPOINT, events):
+                    save_state(run, phase, state, held, record)
+            advance(step + 1, record, left)
             check_health(health, config.stop, record, run.checkpoints.latest_step())
             if unknown:
                 raise UserError(unknown)
@@ -223,22 +242,43 @@ def make_record(phase: Phase, step: int, result: StepResult, started: float) -> 
     values = compute(reduce(merge, jax.device_get(result.metrics)))
     seconds = time.monotonic() - started
     parts = {**result.seconds, "update": seconds - sum(result.seconds.values())}
-    timed = {f"seconds/{part}": value for part, value in parts.items()}
+    spent = {f"seconds/{part}": value for part, value in parts.items()}
     place = {"step": phase.first_step + step, "phase": phase.name}
-    return {**place, **values, **timed, "step_time": seconds}
+    return {**place, **values, **spent, "step_time": seconds}
+
+
+EVALUATION, CHECKPOINT, TREE = "evaluation", "checkpoint", "tree"  # what comes between steps
+
+
+def time_left(config: ExperimentConfig, phase: Phase, pace: Pace, done: int) -> Estimate:
+    """Estimate the rest of a phase behind its step `done`, whose checkpoint is still to write."""
+    total = phase.config.steps
+    trees = config.samples_every_steps if phase.name == "rl" else 0
+    events = {
+        EVALUATION: coming(done, total, phase.evaluate_every_steps),
+        TREE: coming(done, total, trees),
+        CHECKPOINT: coming(done - 1, total, config.checkpoint.every_steps, at_end=True),
+    }
+    return estimate(pace, total - done, events)
 
 
 def look(
-    run: Run, phase: Phase, state: TrainState, result: StepResult, done: int
+    run: Run, phase: Phase, state: TrainState, result: StepResult, done: int, events: list[Event]
 ) -> dict[str, float]:
-    """Write one tree to `samples/` and evaluate on the validation split, when due."""
+    """Write one tree to `samples/` and evaluate on the validation split, when due.
+
+    Adds what each took to `events`.
+    """
     config = run.parts.config
     if leads() and result.trees is not None and is_due(done, config.samples_every_steps):
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
-        write_tree(run.parts, result.trees, 0, directory)
+        with timed(TREE, events):
+            write_tree(run.parts, result.trees, 0, directory)
     if not is_due(done, phase.evaluate_every_steps):
         return {}
-    return validate(config, run.evaluate, whole_params(state), f"{phase.name}_step_{done:06d}")
+    moment = f"{phase.name}_step_{done:06d}"
+    with timed(EVALUATION, events):
+        return validate(config, run.evaluate, whole_params(state), moment)
 
 
 def validate(
@@ -404,6 +444,7 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     path = evaluation_path(config, phase)
     run.checkpoints.wait_until_finished()  # who sees the evaluation may go on from the checkpoint
     if not path.exists():
+        run.say(f"evaluating on {config.evaluation.examples} test examples …")
         evaluation = run.evaluate(params, "test")
         if leads():
             save_evaluation(path, evaluation)

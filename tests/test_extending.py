@@ -55,7 +55,7 @@ def metrics_of(run):
 
 
 def without_clocks(record):
-    clocks = ("seconds/", "step_time", "compilations")
+    clocks = ("seconds/", "step_time", "clock/", "compilations")
     return {name: value for name, value in record.items() if not name.startswith(clocks)}
 
 

@@ -32,6 +32,7 @@ from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress, checkpoint_steps, restore_progress
 from gmma.records.health import first_not_finite
 from gmma.records.metrics import read_records
+from gmma.records.pace import eta_errors
 from gmma.records.profile import check_traced, open_trace
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
@@ -114,6 +115,18 @@ def test_nothing_is_compiled_in_the_five_steps_after_the_first(lab):
         compiled = [record["compilations"] for record in found if record["phase"] == phase]
         assert compiled[0] > 0
         assert compiled[1:] == [0] * 5
+
+
+def test_records_keep_the_time_left_as_it_was_foretold(lab):
+    """From the first step on that compiles nothing; `python -m gmma.records.pace` judges it."""
+    found = read_records(lab.run_dir / "metrics.jsonl")
+    for phase in ("sft", "rl"):
+        own = [record for record in found if record["phase"] == phase]
+        assert ["clock/left" in record for record in own] == [False] + [True] * (STEPS - 1)
+        times = [record["clock/time"] for record in own]
+        assert times == sorted(times)
+        assert min(record["clock/left"] for record in own[1:-1]) > 0
+        assert len(eta_errors(found, phase)) == STEPS - 2
 
 
 def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):

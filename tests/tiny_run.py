@@ -14,7 +14,7 @@ import orbax.checkpoint as ocp
 from nursery import open_nursery
 
 TINY = Path(__file__).resolve().with_name("tiny_digits.py")
-MEASURED = ("seconds/", "step_time", "compilations")  # what a resumed run does not repeat
+MEASURED = ("seconds/", "step_time", "clock/", "compilations")  # what a resumed run does not repeat
 
 
 def train_tiny(start, name, *arguments):

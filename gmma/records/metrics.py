@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # tensorboardX imports torch where it finds it, which takes s
 
 Record = dict[str, Any]
 RECORDS = "metrics.jsonl"
+TIME, LEFT = "clock/time", "clock/left"  # seconds since 1970; of the phase, as estimated
+UNSHOWN = ("step", "phase", TIME, LEFT)  # of a record: no curves
 UNREADABLE = "metrics.unreadable"  # lines of it that are no records, as they stood there
 
 
@@ -189,23 +191,39 @@ def step_event(record: Record) -> "Event":
     values = [
         shown
         for name, value in record.items()
-        if name != "step" and isinstance(value, int | float) and math.isfinite(value)
+        if name not in UNSHOWN and isinstance(value, int | float) and math.isfinite(value)
         for shown in scalar(f"{record['phase']}/{name}", value).value
     ]
     return Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
 
 
-_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
-_compile_count = [0]
+_LOWERED = "/jax/core/compile/jaxpr_to_mlir_module_duration"  # ends where the compiler begins
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+_compile_count, _compile_total, _compiles_now = [0], [0.0], [False]
 
 
-def _count_compile(event: str, duration_secs: float, **_: str | int) -> None:
-    _compile_count[0] += event == _COMPILE_EVENT
+def _watch_compiler(event: str, duration_secs: float, **_: str | int) -> None:
+    if event == _LOWERED:
+        _compiles_now[0] = True
+    elif event == _COMPILED:
+        _compiles_now[0] = False
+        _compile_count[0] += 1
+        _compile_total[0] += duration_secs
 
 
-jax.monitoring.register_event_duration_secs_listener(_count_compile)
+jax.monitoring.register_event_duration_secs_listener(_watch_compiler)
 
 
 def compilations() -> int:
     """Count the programs compiled, or read from the compilation cache, in this process so far."""
     return _compile_count[0]
+
+
+def compile_seconds() -> float:
+    """Return what compiling them took, in seconds; of several threads, the sum."""
+    return _compile_total[0]
+
+
+def compiles_now() -> bool:
+    """Return whether a program is being compiled."""
+    return _compiles_now[0]

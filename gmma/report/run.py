@@ -11,7 +11,7 @@ from gmma.errors import UserError
 from gmma.files import RunPath, absolute, read_json
 from gmma.records.checkpoint import CONFIG_FILE
 from gmma.records.diagnostics import SPIKE_SCORE
-from gmma.records.metrics import RECORDS, Record, read_records
+from gmma.records.metrics import RECORDS, UNSHOWN, Record, read_records
 from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
 from gmma.run.evaluate import difference, load_evaluation, summarise
 from gmma.sweep.arms import SWEEP_FILE
@@ -20,7 +20,6 @@ from gmma.theory import gradient_spike_score
 PHASES = ("sft", "rl")
 PARTS = ("rollout", "reward", "update")
 ROWS = 4000  # of curves, at most
-HIDDEN = ("step", "phase")  # are no curves
 
 
 def run_page(directory: RunPath) -> dict[str, Any]:
@@ -120,7 +119,7 @@ def quality(directory: RunPath) -> dict[str, Any] | None:
 
 def columns(records: Sequence[Record]) -> dict[str, Any]:
     """Lay out metrics as columns over the same steps, thinned to what a page can hold."""
-    names = sorted({name for record in records for name in record if name not in HIDDEN})
+    names = sorted({name for record in records for name in record if name not in UNSHOWN})
     kept = thin(records, min(ROWS, CURVE_VALUES // max(1, len(names))))
     return {
         "logged": len(records),

@@ -1,6 +1,7 @@
 """The table at the end of a run: quality after SFT and after RL, seconds per phase, memory."""
 
 import resource
+import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -55,7 +56,22 @@ def print_summary(config: ExperimentConfig) -> None:
     print_table(title, ["", *columns], rows)
     print_seconds(config)
     print_spikes(config)
-    print(f"pictures and trees: {config.run_dir / 'samples'}")
+    print_next(config)
+
+
+def print_next(config: ExperimentConfig) -> None:
+    """Print what to do with a run that is done: a command a line."""
+    run = shlex.quote(str(config.run_dir))
+    events = shlex.quote(str(config.run_dir / "tensorboard"))
+    commands = {
+        f"gmma report {run}": "one HTML page: curves, tables, trees",
+        f"gmma sample {run} --example 0": "one tree, printed and drawn",
+        f"gmma eval {run} --split validation": "figures on other examples",
+        f"tensorboard --logdir {events}": "curves (pip install tensorboard)",
+    }
+    print("\nnext:")
+    for command, what in commands.items():
+        print(f"  {command}\n      {what}", flush=True)
 
 
 def print_seconds(config: ExperimentConfig) -> None:

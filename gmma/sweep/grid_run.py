@@ -33,7 +33,7 @@ from gmma.hardware.preemption import Ended
 from gmma.hardware.sharding import make_mesh
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
-from gmma.records.console import no_display, open_display
+from gmma.records.console import no_display, open_display, say
 from gmma.records.metrics import compilations, open_writer
 from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
@@ -123,6 +123,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
                         checkpoint.open_checkpoints(own.config.run_dir, own.config.checkpoint)
                     ),
                     display=open_display if place == 0 else no_display,
+                    say=say if place == 0 else lambda words: None,
                     save=save,
                 ),
                 trainer,
