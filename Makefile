@@ -1,6 +1,7 @@
 # make demo    set everything up and train the default job
 # make test    set everything up and run the tests
 # make check   lint and types
+# make docs    build the site of docs/ and of docstrings in build/site; a broken link is an error
 # make lock    pin today's versions for this Python: constraints.txt (3.11) or constraints-3.13.txt
 #
 # With another Python, beside the first: make test PYTHON=python3.13 VENV=.venv-3.13
@@ -12,7 +13,7 @@ RUN := $(VENV)/bin
 MINOR := import sys; print(sys.version_info[:2])
 LOCK := import sys; print("constraints.txt" if sys.version_info < (3, 12) else "constraints-3.13.txt")
 
-.PHONY: demo test check format same-python lock clean
+.PHONY: demo test check format docs same-python lock clean
 
 demo: $(READY)
 	$(RUN)/gmma train experiments/digits.py --resume
@@ -35,6 +36,14 @@ same-python:
 	  || test "$$($(RUN)/python -c '$(MINOR)')" = "$$($(PYTHON) -c '$(MINOR)')" \
 	  || { echo "$(VENV) has another Python than $(PYTHON); name another folder (VENV=.venv-other)"; exit 1; }
 
+# What the theme says of its own end, in May 2027, is no warning about these pages.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(RUN)/mkdocs build --strict
+
+$(VENV)/.docs: $(READY)
+	$(RUN)/python -m pip install --quiet --constraint "$$($(RUN)/python -c '$(LOCK)')" --editable '.[docs]'
+	@touch $@
+
 $(READY): pyproject.toml constraints.txt constraints-3.13.txt | same-python
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "gmma needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -46,7 +55,7 @@ $(READY): pyproject.toml constraints.txt constraints-3.13.txt | same-python
 # transformers and peft without what they ask for: which torch there is, CI says.
 lock:
 	$(PYTHON) -m venv .lock
-	.lock/bin/python -m pip install --quiet --editable '.[test]'
+	.lock/bin/python -m pip install --quiet --editable '.[test,docs]'
 	.lock/bin/python -m pip install --quiet --no-deps 'transformers>=5' peft
 	.lock/bin/python -m pip freeze --exclude-editable > "$$(.lock/bin/python -c '$(LOCK)')"
 	rm -rf .lock
