@@ -30,6 +30,8 @@ class TreeTexts:
     thoughts: tuple[tuple[str, ...], ...]  # [B][K], without the closing tag
     answers: tuple[tuple[tuple[str | None, ...], ...], ...]  # [B][K][M]; None: none to read
     well_formed: Bool[np.ndarray, "B K M"]  # with nothing but white space before the answer
+    closed: Bool[np.ndarray, "B K"]  # thoughts that ended by themselves
+    written: tuple[tuple[tuple[str, ...], ...], ...]  # [B][K][M]; all that follows the thought
     responses: tuple[tuple[tuple[str, ...], ...], ...]  # [B][K][M]; all that the policy wrote
 
 
@@ -114,12 +116,16 @@ def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
 
     batch, thoughts = rollout.closed.shape
     read = [[read_branch(b, i) for i in range(thoughts)] for b in range(batch)]
+
+    def each(field: str) -> tuple[tuple[tuple[Any, ...], ...], ...]:
+        return tuple(tuple(tuple(getattr(r, field) for r in branch) for branch in t) for t in read)
+
     return TreeTexts(
         thoughts=tuple(tuple(branch[0].thought for branch in tree) for tree in read),
-        answers=tuple(tuple(tuple(r.answer for r in branch) for branch in tree) for tree in read),
-        well_formed=np.array(
-            [[[r.well_formed for r in branch] for branch in tree] for tree in read]
-        ),
+        answers=each("answer"),
+        well_formed=np.array(each("well_formed")),
+        closed=np.asarray(rollout.closed),
+        written=each("written"),
         responses=tuple(tuple(join_branch(b, i) for i in range(thoughts)) for b in range(batch)),
     )
 

@@ -28,6 +28,16 @@ def write_run(directory, *, steps=(12, 20), trees=3, question=HOSTILE, name="mad
     return directory
 
 
+def write_untrained(directory):
+    """An evaluation of a base model: no step of either phase, and so no record."""
+    write_run(directory, steps=(0, 0), trees=0, name="made up base")
+    config = replace(experiment(), name="made up base")
+    config = replace(config, sft=replace(config.sft, steps=0), rl=replace(config.rl, steps=0))
+    (directory / "config.json").write_text(json.dumps(config_to_json(config)))
+    (directory / "evaluation/after_rl.json").unlink()
+    return directory
+
+
 def write_records(directory, records):
     """`metrics.jsonl`; what is not finite is written as Python writes it, NaN and Infinity."""
     lines = "".join(json.dumps(one) + "\n" for one in records)
@@ -59,7 +69,9 @@ def write_sample(folder, question):
         {"answer": text, "reward": 0.5, "terms": {"iou": 0.25}, "advantage": advantage}
         for text, advantage in ((None, -1.0), (question, float("nan")))
     ]
+    answers[0]["written"] = f"nothing but {'w' * 200} {question}"
     thoughts = [{"thought": question, "advantage": a, "answers": answers} for a in (1.0, -1.0)]
+    thoughts[1]["closed"] = False
     tree = {"id": "made/1", "question": question, "truth": [1, 2, 3], "thoughts": thoughts}
     (folder / "tree.json").write_text(json.dumps(tree))
     Image.new("RGB", (24, 16), "teal").save(folder / "image.png")

@@ -111,7 +111,10 @@ def test_every_example_counts_once_and_an_unreadable_answer_as_wrong(parts):
         closed[0] = False  # its thought ran out of slots: the format is broken
         return replace(rollout, closed=closed)
 
-    found = measure_mode(parts, grow, None, examples).values
+    measured = measure_mode(parts, grow, None, examples)
+    assert [(row, place) for row, place, _ in measured.broken] == [(0, 0), (8, 0)]
+    assert measured.broken[0][2].startswith("<think>7 at 1, 2")
+    found = measured.values
     assert {len(values) for values in found.values()} == {11}
     rows = [row % 3 for row in range(8)] + [0, 1, 2]
     assert found["iou"] == [1.0 if kind == 0 else 0.0 for kind in rows]

@@ -10,7 +10,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from made_up_runs import HOSTILE, record, write_records, write_run, write_sweep
+from made_up_runs import HOSTILE, record, write_records, write_run, write_sweep, write_untrained
 from PIL import Image
 
 from gmma.cli import main
@@ -19,9 +19,10 @@ from gmma.files import read_json
 from gmma.report import render
 from gmma.report.command import report
 from gmma.report.render import embed, fit_trees, picture_uri, render_page, thin
-from gmma.report.run import run_page
+from gmma.report.run import run_page, trained_words
 from gmma.report.sweep import sweep_page
 from gmma.run.lines import resolve
+from gmma.run.summary import column_names
 
 CHROMIUM = shutil.which("chromium")
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="Debian's chromium is not installed")
@@ -116,6 +117,21 @@ def test_missing_parts_are_left_out(tmp_path):
     data = run_page(run)
     assert (data["quality"], data["trees"], data["phases"]) == (None, [], [])
     render_page(data)
+
+
+def test_a_base_model_is_not_said_to_be_trained(tmp_path):
+    text = report(write_untrained(tmp_path / "base"))
+    data = data_of(text)
+    assert "<title>made up base, not trained · gmma</title>" in text
+    assert data["trained"] == "not trained: the base model"
+    assert data["quality"]["columns"] == ["not trained"]
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    config |= {"init_from": "runs/other"}
+    assert trained_words(config, []) == "not trained: the parameters of runs/other"
+    trained = run_page(write_run(tmp_path / "run"))
+    assert trained["trained"] == "trained for 12 steps of SFT and 20 steps of RL"
+    alone = config | {"rl": {"steps": 9}}  # RL of a model that somebody else has taught the form
+    assert column_names(alone) == {"sft": "before RL", "rl": "after RL"}
 
 
 def test_the_command_repeats_the_config(tmp_path, monkeypatch):
@@ -216,6 +232,12 @@ def test_a_run_opens_from_disk_without_an_error(tmp_path):
     assert 'style="width: 384px;"' in shown  # 24 pixels, loaded, enlarged by a whole factor
     for text in ("Quality", "Gradient spikes", "0.250", "no answer", "advantage +1.00", "RL"):
         assert text in shown, text
+    for text in (
+        "form broken, written: </em>nothing but www",
+        ", ran out of slots",
+        "trained for 12",
+    ):
+        assert text in shown, text
 
 
 @needs_browser
@@ -283,7 +305,7 @@ def test_keys_and_drags_zoom_every_chart(tmp_path):
 
 
 @needs_browser
-@pytest.mark.parametrize("write", [write_run, write_sweep])
+@pytest.mark.parametrize("write", [write_run, write_sweep, write_untrained])
 def test_a_phone_scrolls_down_only(tmp_path, write):
     page = report(write(tmp_path / "it"))
     watch = "<script>{ const { scrollWidth, clientWidth, lang } = document.documentElement; "

@@ -1,15 +1,21 @@
 """From sampled tokens to rewards, and what a batch's rewards say about its groups."""
 
+import io
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from gmma.errors import UserError
 from gmma.records.metrics import compute
 from gmma.rewards.service import RewardTerm, open_scorer
+from gmma.run.evaluate import broken_responses
+from gmma.run.samples import ScoredTrees, print_tree, tree_record
 from gmma.scoring import (
+    ScoredRollout,
+    Scores,
     counted_answers,
     group_metrics,
     length_metrics,
@@ -19,7 +25,7 @@ from gmma.scoring import (
     written_tokens,
 )
 from gmma.text.tokenizer import Tokenizer
-from gmma.types import Example, TreeRollout
+from gmma.types import Advantages, Example, TreeRollout
 
 NAN = np.nan
 LETTERS = Tokenizer(  # a token is a character
@@ -96,6 +102,38 @@ def test_a_response_is_what_the_policy_wrote_behind_the_opened_tag(rollout):
     assert texts.responses == ((("<think>hm<answer>7</answer>",),),)
     (ids,) = written_tokens(appended)
     assert LETTERS.decode(ids) == "hm<answer>7</answer>"
+
+
+def test_what_broke_the_form_is_kept_as_it_was_written(rollout):
+    """In the record of a tree and on the screen; of an evaluation, the whole response."""
+    texts = read_texts(rollout, LETTERS)
+    whole = "<answer>[0, 0, 2, 2]</answer>"
+    assert texts.written[0] == ((whole, whole.replace("2, 2]", "1, 2]")), texts.written[0][1])
+    assert texts.written[0][1] == ("<answer>[0, 0, 2</answer>", "<answer>[0, 0")
+    assert texts.written[1][1] == (whole, "no tag")
+    scores = Scores(rewards=np.zeros((2, 2, 2)), terms={}, kinds={}, tasks=np.array(["", ""]))
+    trees = ScoredTrees(
+        examples=tuple(examples_with([0, 0, 2, 2], [0, 0, 2, 2])),
+        scored=ScoredRollout(
+            texts=texts, scores=scores, counted=np.ones((2, 2, 2), bool), metrics={}
+        ),
+        advantages=Advantages(thought=np.zeros((2, 2)), answer=np.zeros((2, 2, 2))),
+    )
+    second = tree_record(trees, 1)["thoughts"][1]["answers"]
+    assert [answer.get("written") for answer in second] == [None, "no tag"]
+    first = tree_record(trees, 0)
+    assert [thought.get("closed", True) for thought in first["thoughts"]] == [True, False]
+    console = Console(file=io.StringIO(), width=100)
+    print_tree(first, console)
+    shown = console.file.getvalue()
+    assert "form broken, written: '<answer>[0, 0'" in shown
+    assert shown.count("form broken") == 1  # the other answer is whole, but for its number
+    assert shown.count("ran out of slots") == 1
+    assert broken_responses(texts, 0) == [
+        (2, "<think>hm<answer>[0, 0, 2</answer>"),
+        (3, "<think>hm<answer>[0, 0"),
+    ]
+    assert broken_responses(texts, 1) == [(3, "<think>bc</think>no tag")]
 
 
 def test_rewards_are_told_of_record_answer_and_run(rollout, monkeypatch):

@@ -30,7 +30,7 @@ SCRIPTS = (f"{UPLOT}/uPlot.iife.min.js", "base.js", "charts.js", "trees.js", "ru
 def render_page(data: dict[str, Any]) -> str:
     """Render the page that shows `data`. Raises UserError if it is too large to open well."""
     parts = {
-        "title": html.escape(data["name"]),
+        "title": html.escape(data.get("title", data["name"])),
         "style": "\n".join(map(read_part, STYLES)),
         "script": "\n".join(map(read_part, SCRIPTS)),
         "licence": html.escape(read_part(f"{UPLOT}/LICENSE")),

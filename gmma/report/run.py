@@ -1,7 +1,7 @@
 """Compose a run's page: curves, phases, quality, gradient spikes, trees, config."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from gmma.records.diagnostics import SPIKE_SCORE
 from gmma.records.metrics import RECORDS, UNSHOWN, Record, read_records
 from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
 from gmma.run.evaluate import difference, load_evaluation, summarise
+from gmma.run.summary import column_names
 from gmma.sweep.arms import SWEEP_FILE
 from gmma.theory import gradient_spike_score
 
@@ -30,16 +31,19 @@ def run_page(directory: RunPath) -> dict[str, Any]:
             f"{SWEEP_FILE}; give runs/NAME"
         )
     config = read_json(directory / CONFIG_FILE)
+    name = str(config.get("name", directory.name))
     records = scored(read_records(directory / RECORDS))
     trees, logged = run_trees(directory)
     return {
         "kind": "run",
-        "name": str(config.get("name", directory.name)),
+        "name": name,
+        "title": name if planned_steps(config) else f"{name}, not trained",
+        "trained": trained_words(config, records),
         "config": config,
-        "command": repeat_command(directory, str(config.get("name", directory.name))),
+        "command": repeat_command(directory, name),
         "phases": [row for phase in PHASES if (row := phase_row(phase, records))],
         "spike_limit": SPIKE_SCORE,
-        "quality": quality(directory),
+        "quality": quality(directory, column_names(config)),
         "curves": columns(records),
         "trees": trees,
         "trees_logged": logged,
@@ -96,23 +100,43 @@ def total(records: Sequence[Record], name: str) -> float | None:
     return float(np.sum(held)) if held else None
 
 
-def quality(directory: RunPath) -> dict[str, Any] | None:
-    """Return the means with 95 % intervals after SFT and after RL, and their paired difference."""
+def trained_words(config: Mapping[str, Any], records: Sequence[Record]) -> str:
+    """Say how long the run has trained; of an evaluation alone, what it is of."""
+    names = [str(record["phase"]).upper() for record in records]
+    counts = [f"{names.count(name)} steps of {name}" for name in dict.fromkeys(names)]
+    if counts:
+        return f"trained for {' and '.join(counts)}"
+    if planned_steps(config):
+        return "no step recorded"
+    origin = config.get("init_from")
+    return f"not trained: {f'the parameters of {origin}' if origin else 'the base model'}"
+
+
+def planned_steps(config: Mapping[str, Any]) -> int:
+    """Return the steps of training that a config asks for, as JSON values."""
+    return sum((config.get(phase) or {}).get("steps", 0) for phase in PHASES)
+
+
+def quality(directory: RunPath, names: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return means with 95 % intervals before and after RL, and their paired difference.
+
+    `names` says what the two evaluations are called.
+    """
     paths = {m: directory / "evaluation" / f"after_{m}.json" for m in PHASES}
     found = {m: load_evaluation(path) for m, path in paths.items() if path.exists()}
     if not found:
         return None
-    table = {f"after {m.upper()}": summarise(own) for m, own in found.items()}
+    table = {names[m]: summarise(own) for m, own in found.items()}
     if len(found) == len(PHASES):
         table["difference"] = difference(found["rl"], found["sft"])
-    names = dict.fromkeys(name for own in table.values() for name in own)
+    metrics = dict.fromkeys(name for own in table.values() for name in own)
     last = list(found.values())[-1]
     return {
         "split": last.split,
         "examples": max((len(v) for m in last.values.values() for v in m.values()), default=0),
         "columns": list(table),
         "rows": [
-            {"name": name, "figures": [own.get(name) for own in table.values()]} for name in names
+            {"name": name, "figures": [own.get(name) for own in table.values()]} for name in metrics
         ],
     }
 

@@ -238,7 +238,8 @@ def draw_extremes(
 ) -> tuple[RunPath, ...]:
     """Pictures of the examples with the highest and the lowest headline metric, answered greedily.
 
-    Beside each lies a JSON file with question, answer and the metrics that are its own.
+    Beside each lies a JSON file with question, answer, the metrics that are its own, and the whole
+    text of a response that broke the form.
     """
     examples = read_examples(parts, evaluation.split, parts.config.evaluation.examples)
     values = evaluation.values["greedy"]
@@ -255,6 +256,7 @@ def draw_extremes(
             "id": example.id,
             "question": example.question,
             "answers": answers,
+            "broken": [rest for at, *rest in evaluation.broken.get("greedy", ()) if at == row],
             "metrics": {name: v[row] for name, v in values.items() if not np.isnan(v[row])},
         }
         write_whole(path.with_suffix(".json"), json.dumps(shown, indent=1))

@@ -28,6 +28,7 @@ from gmma.scoring import TreeTexts, read_texts, scorer_inputs
 from gmma.tasks.judge import judge_of
 from gmma.types import Example, Params, TreeRollout
 
+BROKEN_KEPT = 200  # responses of a mode that broke the form, whose texts are kept
 EVALUATION_SEED = 20_250_929  # its keys never meet those of a run
 
 
@@ -40,7 +41,9 @@ class Evaluation:
     values: dict[str, dict[str, list[float]]]
     # Metrics that only the whole split has: mean, low, high
     corpus: dict[str, dict[str, Interval]] = field(default_factory=dict)
-    answers: dict[str, list[list[str]]] = field(default_factory=dict)  # "": the form was broken
+    answers: dict[str, list[list[str]]] = field(default_factory=dict)  # "": there is none to read
+    # Per mode [example, answer, all that the policy wrote], of the first that broke the form
+    broken: dict[str, list[list[Any]]] = field(default_factory=dict)
 
 
 Evaluator = Callable[[Params, str], Evaluation]
@@ -70,6 +73,7 @@ def make_evaluator(parts: Parts) -> Evaluator:
                 for mode, measured in found.items()
             },
             answers={mode: measured.answers for mode, measured in found.items()},
+            broken={mode: measured.broken for mode, measured in found.items()},
         )
 
     return evaluate
@@ -88,6 +92,7 @@ class MeasuredMode:
     # Per metric: the mean of an example's answers, or what they say together (pass@k), or NaN
     values: dict[str, list[float]]
     answers: list[list[str]]
+    broken: list[list[Any]]  # as an `Evaluation` has them
 
 
 def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> MeasuredMode:
@@ -98,6 +103,7 @@ def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Exampl
     rows = parts.config.evaluation.batch_prompts
     figures: list[dict[str, float]] = []
     answers: list[list[str]] = []
+    broken: list[list[Any]] = []
     for start in range(0, len(examples), rows):
         part = examples[start : start + rows]
         full = part + [part[-1]] * (rows - len(part))  # one static shape; what is added is cut off
@@ -106,9 +112,14 @@ def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Exampl
         everywhere = gather_entries(measure_examples(parts, own, rollout))
         figures += [entry["figures"] for entry in everywhere[: len(part)]]
         answers += [entry["answers"] for entry in everywhere[: len(part)]]
+        broken += [
+            [start + row, *found]
+            for row, entry in enumerate(everywhere[: len(part)])
+            for found in entry["broken"]
+        ]
     names = dict.fromkeys(name for own in figures for name in own)
     values = {name: [own.get(name, np.nan) for own in figures] for name in names}
-    return MeasuredMode(values=values, answers=answers)
+    return MeasuredMode(values=values, answers=answers, broken=broken[:BROKEN_KEPT])
 
 
 def grow_examples(
@@ -123,7 +134,7 @@ def grow_examples(
 def measure_examples(
     parts: Parts, examples: list[Example], rollout: TreeRollout
 ) -> list[dict[str, Any]]:
-    """Return the figures of each example, NaN where a metric is not its own, and its answers."""
+    """Return the figures of each example, NaN where a metric is not its own, and its texts."""
     texts = read_texts(rollout, parts.tokenizer)
     spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
     measured = measure_rollout(parts, examples, rollout, texts)
@@ -131,9 +142,20 @@ def measure_examples(
     figures |= measure_groups(parts, examples, spoken, measured)
     figures |= measure_rewards(parts, examples, rollout, texts)
     return [
-        {"figures": {name: float(found[row]) for name, found in figures.items()}, "answers": own}
+        {
+            "figures": {name: float(found[row]) for name, found in figures.items()},
+            "answers": own,
+            "broken": broken_responses(texts, row),
+        }
         for row, own in enumerate(spoken)
     ]
+
+
+def broken_responses(texts: TreeTexts, row: int) -> list[tuple[int, str]]:
+    """Return place and text of each response to an example that broke the form."""
+    kept = (texts.well_formed[row] & texts.closed[row][:, None]).ravel()
+    written = [text for branch in texts.responses[row] for text in branch]
+    return [(at, text) for at, (text, ok) in enumerate(zip(written, kept, strict=True)) if not ok]
 
 
 def measure_rollout(
@@ -276,6 +298,7 @@ def evaluation_to_json(evaluation: Evaluation) -> dict[str, Any]:
         "values": map_values(lambda value: None if np.isnan(value) else value, evaluation.values),
         "corpus": evaluation.corpus,
         "answers": evaluation.answers,
+        "broken": evaluation.broken,
     }
 
 
@@ -307,6 +330,7 @@ def load_evaluation(path: RunPath) -> Evaluation:
             values=map_values(lambda value: np.nan if value is None else value, payload["values"]),
             corpus=corpus,  # type: ignore[arg-type]
             answers=payload.get("answers", {}),
+            broken=payload.get("broken", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} holds no evaluation ({error!r}); restore or delete it") from error

@@ -28,28 +28,37 @@ class ScoredTrees:
 
 def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
     """Prompt, thoughts, answers, rewards and advantages of one tree as JSON values."""
-    example = trees.examples[row]
+    example, texts = trees.examples[row], trees.scored.texts
     thoughts = [
         {
             "thought": thought,
+            **({} if texts.closed[row, i] else {"closed": False}),
             "advantage": float(trees.advantages.thought[row, i]),
-            "answers": [
-                {
-                    "answer": answer,
-                    "reward": float(trees.scored.scores.rewards[row, i, j]),
-                    "terms": {n: float(v[row, i, j]) for n, v in trees.scored.scores.terms.items()},
-                    "advantage": float(trees.advantages.answer[row, i, j]),
-                }
-                for j, answer in enumerate(trees.scored.texts.answers[row][i])
-            ],
+            "answers": [answer_record(trees, row, i, j) for j in range(len(texts.answers[row][i]))],
         }
-        for i, thought in enumerate(trees.scored.texts.thoughts[row])
+        for i, thought in enumerate(texts.thoughts[row])
     ]
     return {
         "id": example.id,
         "question": example.question,
         "truth": plain(example.columns.get("answer")),
         "thoughts": thoughts,
+    }
+
+
+def answer_record(trees: ScoredTrees, row: int, i: int, j: int) -> dict[str, Any]:
+    """Return answer j to thought i of a tree as JSON values.
+
+    `written` is there where the form was broken: all that the policy wrote behind its thought.
+    """
+    texts, scores = trees.scored.texts, trees.scored.scores
+    broken = not texts.well_formed[row, i, j]
+    return {
+        "answer": texts.answers[row][i][j],
+        **({"written": texts.written[row][i][j]} if broken else {}),
+        "reward": float(scores.rewards[row, i, j]),
+        "terms": {name: float(values[row, i, j]) for name, values in scores.terms.items()},
+        "advantage": float(trees.advantages.answer[row, i, j]),
     }
 
 
@@ -73,14 +82,20 @@ def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -
 
 
 def print_tree(record: dict[str, Any], console: Console) -> None:
-    """Print the tree: a thought with its advantage, below it its answers."""
+    """Print the tree: a thought with its advantage, below it its answers.
+
+    Of an answer that broke the form all is shown that was written behind the thought.
+    """
     title = f"[bold]{escape(record['question'])}[/]  truth {escape(str(record['truth']))}"
     root = Tree(title)
     for thought in record["thoughts"]:
-        label = f"[cyan]{escape(thought['thought'])}[/]  advantage {thought['advantage']:+.2f}"
+        cut = "" if thought.get("closed", True) else "  [red]ran out of slots[/]"
+        label = f"[cyan]{escape(thought['thought'])}[/]{cut}  advantage {thought['advantage']:+.2f}"
         branch = root.add(label)
         for answer in thought["answers"]:
             text = "[red]no answer[/]" if answer["answer"] is None else escape(answer["answer"])
             figures = f"reward {answer['reward']:.2f}  advantage {answer['advantage']:+.2f}"
-            branch.add(f"{text}  {figures}")
+            leaf = branch.add(f"{text}  {figures}")
+            if "written" in answer:
+                leaf.add(f"[red]form broken, written:[/] {escape(repr(answer['written']))}")
     console.print(root)

@@ -2,11 +2,12 @@
 
 import resource
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from gmma.config import ExperimentConfig
+from gmma.config import ExperimentConfig, config_to_json
 from gmma.files import RunPath
 from gmma.intervals import Interval
 from gmma.records.console import print_table
@@ -21,6 +22,16 @@ from gmma.tasks.mixture import MixtureConfig
 def evaluation_path(config: ExperimentConfig, moment: str) -> RunPath:
     """Return the file of an evaluation: `sft`, `rl` after a phase, `rl_step_000050` within one."""
     return config.run_dir / "evaluation" / f"after_{moment}.json"
+
+
+def column_names(config: Mapping[str, Any]) -> dict[str, str]:
+    """Name the evaluations of a run, `sft` and `rl`, after what was trained before each.
+
+    `config` is the experiment as JSON values.
+    """
+    steps = {phase: (config.get(phase) or {}).get("steps", 0) for phase in ("sft", "rl")}
+    before = "before RL" if steps["rl"] else "not trained"
+    return {"sft": "after SFT" if steps["sft"] else before, "rl": "after RL"}
 
 
 def format_interval(figures: Interval) -> str:
@@ -39,10 +50,11 @@ def headlines(config: ExperimentConfig) -> list[str]:
 def print_summary(config: ExperimentConfig) -> None:
     """Print the tables and where the pictures are."""
     after = load_evaluation(evaluation_path(config, "sft"))
-    columns = {"after SFT": summarise(after)}
+    names = column_names(config_to_json(config))
+    columns = {names["sft"]: summarise(after)}
     if config.rl.steps:
         before, after = after, load_evaluation(evaluation_path(config, "rl"))
-        columns["after RL"] = summarise(after)
+        columns[names["rl"]] = summarise(after)
         columns["difference"] = difference(after, before)
     own = [f"rewards/{term.label}" for term in own_terms(config)]
     rows = [

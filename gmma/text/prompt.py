@@ -186,6 +186,7 @@ class Response:
     thought: str
     answer: str | None  # None if none can be read
     well_formed: bool  # the answer's part is one `<answer>…</answer>` and nothing before it
+    written: str  # all that follows the thought
 
 
 def read_response(thought: bytes, answer: bytes) -> Response:
@@ -201,6 +202,7 @@ def read_response(thought: bytes, answer: bytes) -> Response:
         thought=head.decode(errors="replace"),
         answer=parse_answer(behind),
         well_formed=is_well_formed(behind),
+        written=behind,
     )
 
 

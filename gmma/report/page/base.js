@@ -125,7 +125,7 @@ function head(facts) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () =>
     setTheme(document.documentElement.style.colorScheme, toggle));
   document.getElementById("head").append(
-    el("div", {}, el("h1", {}, data.name), el("p", { class: "soft" }, facts)), toggle);
+    el("div", {}, el("h1", {}, data.title ?? data.name), el("p", { class: "soft" }, facts)), toggle);
 }
 
 function colour(name) {

@@ -25,7 +25,7 @@ function headlineMetrics() {
 function runPage() {
   const { config } = data;
   const shape = config.tree ? `${config.tree.thoughts} thoughts × ${config.tree.answers} answers` : "";
-  const facts = [config.task?.name, config.model?.family, shape, config.seed == null ? "" : `seed ${config.seed}`];
+  const facts = [data.trained, config.task?.name, config.model?.family, shape, config.seed == null ? "" : `seed ${config.seed}`];
   head(facts.filter(Boolean).join("  ·  "));
   qualitySection();
   phaseSection();
@@ -139,7 +139,8 @@ function curveSection() {
 }
 
 function configSection() {
-  section("Config", el("p", {}, "This trains the same config anew, from the folder in which the run was started:"), command(data.command),
+  const does = data.trained.startsWith("not trained") ? "evaluates" : "trains";
+  section("Config", el("p", {}, `This ${does} the same config anew, from the folder in which the run was started:`), command(data.command),
     el("details", {}, el("summary", {}, "config.json"), el("pre", {}, JSON.stringify(data.config, null, 1))));
 }
 

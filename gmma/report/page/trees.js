@@ -37,6 +37,7 @@ function answerItem(answer) {
   return el("li", {},
     answer.answer == null ? el("em", { class: "bad" }, "no answer") : el("span", { class: "said" }, answer.answer),
     el("span", {}, `reward ${fixed(answer.reward)}`), advantage(answer.advantage),
+    answer.written == null ? null : el("span", { class: "written" }, el("em", { class: "bad" }, "form broken, written: "), answer.written),
     terms.length ? el("span", { class: "terms" }, terms.join("   ·   ")) : null);
 }
 
@@ -45,7 +46,8 @@ function thoughtCard(thought, place) {
   const rewards = answers.map((answer) => answer.reward).filter((value) => value != null);
   const mean = rewards.length ? rewards.reduce((sum, value) => sum + value, 0) / rewards.length : null;
   return own(el("article", { class: "thought" },
-    el("header", {}, el("span", { class: "soft" }, `Thought ${place + 1}, mean reward ${fixed(mean)}`), advantage(thought.advantage)),
+    el("header", {}, el("span", { class: "soft" }, `Thought ${place + 1}, mean reward ${fixed(mean)}`,
+      thought.closed === false ? el("em", { class: "bad" }, ", ran out of slots") : ""), advantage(thought.advantage)),
     el("div", { class: "said" }, thought.thought ?? ""),
     el("ul", { class: "answers" }, ...answers.map(answerItem))), advantageColour(thought.advantage));
 }
