@@ -4,8 +4,8 @@
     gmma train experiments/word_problems.py
 
 The first command fetches the model and makes the records; it says what it needs. A short SFT on
-half of the problems teaches the form, then T4A4 learns from right or wrong alone. Held out are 300
-of SVAMP's problems. A thought says what to reckon, the answer reckons it, so that answers to one
+the problems teaches the form, then T4A4 learns from right or wrong alone. Held out are 300 of
+SVAMP's problems. A thought says what to reckon, the answer reckons it, so that answers to one
 thought differ.
 
 The whole run was not run yet: what is known of it stands in `experiments/LOG.md`.
@@ -47,19 +47,19 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             remat="none",
         ),
         tree=TreeConfig(
-            thoughts=4, answers=4, prompt_tokens=136, thought_tokens=40, answer_tokens=13
+            thoughts=4, answers=4, prompt_tokens=128, thought_tokens=36, answer_tokens=13
         ),
         rewards=RewardConfig(terms=(RewardTerm("math", weight=1.0),)),
         sft=PhaseConfig(
-            steps=24,
+            steps=40,
             batch_prompts=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=4, schedule="cosine"),
         ),
         rl=PhaseConfig(
-            steps=120,
+            steps=60,
             batch_prompts=8,
             microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=4),
+            optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=4),
         ),
         evaluation=EvalConfig(examples=300, batch_prompts=50, samples=2),
         checkpoint=CheckpointConfig(every_steps=20),
