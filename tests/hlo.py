@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from math import prod
 from typing import NamedTuple
 
+from gmma.plan.hlo import elements
+
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "s32": 4}
 BYTES |= {"u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8}
 ARRAY = re.compile(r"\b(\w+)\[([\d,]*)\](\{[^}]*\})?")
@@ -51,7 +53,7 @@ def parse(text: str) -> tuple[Computations, str]:
             entry = name if head[1] else entry
         elif found := INSTRUCTION.match(line):
             inside, attributes = split_call(found[4])
-            operands = re.findall(r"%([\w.\-]+)", inside)
+            operands = re.findall(r"%([\w.\-]+(?:#\d+)?)", inside)
             operands = [inside] if found[3] == "parameter" else operands
             computations[name].append(Instruction(*found.groups()[:3], operands, attributes))
     return computations, entry
@@ -92,9 +94,17 @@ def reads_of(computations: Computations, body: list[Instruction]) -> int:
     total = 0
     for instruction in (i for i in body if i.operation not in FREE):
         for number, name in enumerate(instruction.operands):
-            if name in shapes and hbm_bytes(shapes[name]):
-                total += operand_reads(computations, instruction, number, shapes[name])
+            shape = shape_of(name, shapes)
+            if hbm_bytes(shape):
+                total += operand_reads(computations, instruction, number, shape)
     return total
+
+
+def shape_of(name: str, shapes: dict[str, str]) -> str:
+    """The type of a value, or of an element of a tuple, `name#1`; "" for what is not there."""
+    whole, mark, index = name.partition("#")
+    shape = shapes.get(whole, "")
+    return elements(shape)[int(index)] if mark and shape else shape
 
 
 def operand_reads(

@@ -101,6 +101,25 @@ def test_groups_are_read_in_both_spellings(attributes: str, devices: int) -> Non
     assert ring_share("all-gather", devices) == devices - 1
 
 
+def test_an_element_of_a_tuple_is_read_in_both_spellings() -> None:
+    """XLA once wrote a line for each; since jax 0.12 the operand says `%pair#1`."""
+    head = ("HloModule m", "ENTRY %main (p: f32[4,8]) -> f32[4] {", "  %p = f32[4,8] parameter(0)")
+    pair = "  %pair = (f32[4]{0:T(8,128)}, /*index=1*/(f32[8,16], s32[])) custom-call(%p)"
+    old = ("  %nest = (f32[8,16], s32[]) get-tuple-element(%pair), index=1",)
+    old += ("  %w = f32[8,16] get-tuple-element(%nest), index=0",)
+    product = "  ROOT %dot = f32[4,16] dot(%p, {}), lhs_contracting_dims={{1}}"
+    gathered = "  %sum = f32[8,16] all-reduce({}), replica_groups={{{{0,1}}}}"
+    by_line, in_place = (
+        HloProgram(
+            "\n".join((*head, pair, *lines, gathered.format(w), product.format(w), "}"))
+        ).cost
+        for lines, w in ((old, "%w"), ((), "%pair#1#0"))
+    )
+    assert in_place == by_line
+    assert in_place.flops == 2 * 4 * 16 * 8
+    assert in_place.sent == {"all-reduce": 8 * 16 * 4}
+
+
 def test_a_batched_product_as_a_convolution() -> None:
     """Three products of 2 × 5 by 5 × 7, as the TPU compiler spells them: a dilated window meets
     each result's own place and no other."""

@@ -23,7 +23,7 @@ import numpy as np
 WIDTH = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 WIDTH |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
-NAME = re.compile(r"%([\w.\-]+)")
+NAME = re.compile(r"%([\w.\-]+(?:#\d+)*)")  # and perhaps which elements of a tuple
 HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 # Operations that name a buffer and move nothing of it, or whose bodies are counted instead.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
@@ -157,8 +157,42 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
             computations[name] = {}
             entry = name if head[1] else entry
         elif line.startswith("  ") and (instruction := parse_line(line)):
+            for operand in instruction.operands:
+                add_element(computations[name], operand)
             computations[name][instruction.name] = instruction
     return computations, entry
+
+
+def add_element(inside: Computation, operand: str) -> None:
+    """Give an element of a tuple, `name#1`, the line that an older XLA prints for it."""
+    whole, mark, index = operand.rpartition("#")
+    if not mark or operand in inside:
+        return
+    add_element(inside, whole)
+    inside[operand] = Instruction(
+        name=operand,
+        type=elements(inside[whole].type)[int(index)],
+        operation="get-tuple-element",
+        operands=(whole,),
+        inside=f"%{whole}",
+        attributes="",
+        root=False,
+    )
+
+
+def elements(text: str) -> list[str]:
+    """Split the type of a tuple.
+
+    >>> elements("(f32[2,3]{1,0:T(8,128)}, /*index=1*/(s32[], pred[]))")
+    ['f32[2,3]{1,0:T(8,128)}', '(s32[], pred[])']
+    """
+    parts, depth, start = [], 0, 1
+    for place, letter in enumerate(text):
+        depth += (letter in "([{") - (letter in ")]}")
+        if (letter == "," and depth == 1) or depth == 0:
+            parts.append(re.sub(r"/\*.*?\*/", "", text[start:place]).strip())
+            start = place + 1
+    return parts
 
 
 class HloProgram:
