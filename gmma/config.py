@@ -23,6 +23,7 @@ from gmma.options.checks import check_values, require
 from gmma.options.launch import HostsConfig as HostsConfig
 from gmma.options.launch import LaunchConfig as LaunchConfig
 from gmma.options.launch import MeshConfig as MeshConfig
+from gmma.options.launch import WandbConfig as WandbConfig
 from gmma.options.sampling import SamplingConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm

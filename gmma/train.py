@@ -8,7 +8,7 @@ train            a whole run: SFT, then RL, an evaluation after each
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
 from typing import Any
@@ -49,7 +49,15 @@ from gmma.records.health import (
     is_ill,
     not_finite,
 )
-from gmma.records.metrics import SILENT, Writer, compilations, compute, merge, open_writer
+from gmma.records.metrics import (
+    SILENT,
+    Writer,
+    compilations,
+    compute,
+    join_writers,
+    merge,
+    open_writer,
+)
 from gmma.records.pace import (
     Estimate,
     Event,
@@ -62,6 +70,7 @@ from gmma.records.pace import (
     timed,
 )
 from gmma.records.profile import Steps, Trace, check_traced, open_trace, untraced
+from gmma.records.wandb_run import check_wandb, open_wandb
 from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
 from gmma.run.data import ExampleBatch
@@ -77,7 +86,7 @@ from gmma.run.programs import (
     needs_reference,
 )
 from gmma.run.reward_trial import alike_words, count_alike
-from gmma.run.samples import ScoredTrees, write_tree
+from gmma.run.samples import ScoredTrees, completion_rows, write_tree
 from gmma.run.state import first_params, kept, restore, whole_params
 from gmma.run.summary import evaluation_path, print_summary
 from gmma.types import Advantages, Metrics, Params, TrainState
@@ -274,6 +283,7 @@ def look(
         directory = config.run_dir / "samples" / f"step_{phase.first_step + done:06d}"
         with timed(TREE, events):
             write_tree(run.parts, result.trees, 0, directory)
+            run.writer.completions(phase.first_step + done - 1, completion_rows(result.trees))
     if not is_due(done, phase.evaluate_every_steps):
         return {}
     moment = f"{phase.name}_step_{done:06d}"
@@ -325,6 +335,8 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
     check_traced(profile, config.sft.steps + config.rl.steps)
     checkpoint.check_start(config.run_dir, resume, config_to_json(config))
     check_settings(config)
+    if leads():
+        check_wandb(config.launch.wandb)
     with leader_first("the dataset"):
         parts = assemble(config)
     if leads():
@@ -381,9 +393,17 @@ def open_run(parts: Parts, profile: Steps | None = None) -> Iterator[tuple[Run, 
         yield run, latest
 
 
-def open_records(config: ExperimentConfig, before_step: int) -> AbstractContextManager[Writer]:
-    """Open the run's metrics, on the host that leads."""
-    return open_writer(config.run_dir, before_step=before_step) if leads() else nullcontext(SILENT)
+@contextmanager
+def open_records(config: ExperimentConfig, before_step: int) -> Iterator[Writer]:
+    """Open what takes the run's metrics, on the host that leads."""
+    if not leads():
+        yield SILENT
+        return
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_writer(config.run_dir, before_step=before_step))]
+        if config.launch.wandb.project is not None:
+            opened.append(stack.enter_context(open_wandb(config)))
+        yield join_writers(opened)
 
 
 def imitate(run: Run, progress: Progress, latest: int | None) -> Params:

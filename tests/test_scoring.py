@@ -12,7 +12,7 @@ from gmma.errors import UserError
 from gmma.records.metrics import compute
 from gmma.rewards.service import RewardTerm, open_scorer
 from gmma.run.evaluate import broken_responses
-from gmma.run.samples import ScoredTrees, print_tree, tree_record
+from gmma.run.samples import ScoredTrees, completion_rows, print_tree, tree_record
 from gmma.scoring import (
     ScoredRollout,
     Scores,
@@ -111,7 +111,8 @@ def test_what_broke_the_form_is_kept_as_it_was_written(rollout):
     assert texts.written[0] == ((whole, whole.replace("2, 2]", "1, 2]")), texts.written[0][1])
     assert texts.written[0][1] == ("<answer>[0, 0, 2</answer>", "<answer>[0, 0")
     assert texts.written[1][1] == (whole, "no tag")
-    scores = Scores(rewards=np.zeros((2, 2, 2)), terms={}, kinds={}, tasks=np.array(["", ""]))
+    rewards = np.where(np.arange(8).reshape(2, 2, 2) == 3, NAN, 0.0)
+    scores = Scores(rewards=rewards, terms={}, kinds={}, tasks=np.array(["", ""]))
     trees = ScoredTrees(
         examples=tuple(examples_with([0, 0, 2, 2], [0, 0, 2, 2])),
         scored=ScoredRollout(
@@ -133,6 +134,10 @@ def test_what_broke_the_form_is_kept_as_it_was_written(rollout):
         (2, "<think>hm<answer>[0, 0, 2</answer>"),
         (3, "<think>hm<answer>[0, 0"),
     ]
+    rows = completion_rows(trees)
+    assert len(rows) == 8
+    assert rows[0] == ("?", "it is here", "[0, 0, 2, 2]", 0.0)
+    assert rows[3] == ("?", "hm", "<answer>[0, 0", None)  # what was written; it was not scored
     assert broken_responses(texts, 1) == [(3, "<think>bc</think>no tag")]
 
 

@@ -64,6 +64,22 @@ def check_local(field_name: str, path: Path) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WandbConfig:
+    """Weights & Biases, beside metrics.jsonl and TensorBoard (`pip install 'gmma[wandb]'`)."""
+
+    project: str | None = None  # where the run's records go; None: to no place beyond its files
+    entity: str | None = None  # the user or team; None: the account's own
+    group: str | None = None  # runs that belong together; None: the folder part of the run's name
+    # offline: files in runs/NAME/wandb, which `wandb sync` uploads later
+    mode: Literal["online", "offline"] = "online"
+
+    def __post_init__(self) -> None:
+        for name in ("project", "entity", "group"):
+            value = getattr(self, name)
+            require(value is None or value != "", f"wandb.{name}", repr(value), "a name")
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchConfig:
     """Launch of a run: its hosts, mesh and directories; no number of it depends on this.
 
@@ -75,6 +91,7 @@ class LaunchConfig:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     data_dir: Path = Path("data")  # datasets are built and read here
     runs_dir: RunPath = Path("runs")  # every run has a directory here; also gs://BUCKET/FOLDER
+    wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
         check_local("data_dir", self.data_dir)

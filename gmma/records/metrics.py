@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,12 +64,20 @@ def compute(metrics: Mapping[str, Metric]) -> dict[str, float]:
     }
 
 
+Completion = tuple[str, str, str, float | None]  # prompt, thought, answer, reward
+
+
+def no_completions(step: int, rows: Sequence[Completion]) -> None:
+    """Keep no table of completions: trees are in `samples/`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Writer:
-    """Destination of records: `metrics.jsonl`, and TensorBoard events beside it."""
+    """Destination of records: `metrics.jsonl` with TensorBoard's events, Weights & Biases."""
 
     write: Callable[[Record], None]  # its `step` is the global step of the run
     flush: Callable[[], None]  # what was written before outlives a kill
+    completions: Callable[[int, Sequence[Completion]], None] = no_completions
 
 
 SILENT = Writer(write=lambda record: None, flush=lambda: None)  # of a host that does not lead
@@ -182,6 +190,33 @@ def open_events(directory: Path, before_step: int) -> "EventsWriter":
     return events
 
 
+def curves(record: Record) -> dict[str, int | float]:
+    """Return a record's finite figures by `{phase}/{name}`."""
+    return {
+        f"{record['phase']}/{name}": value
+        for name, value in record.items()
+        if name not in UNSHOWN and isinstance(value, int | float) and math.isfinite(value)
+    }
+
+
+def join_writers(writers: Sequence[Writer]) -> Writer:
+    """Return a writer to several destinations."""
+
+    def write(record: Record) -> None:
+        for writer in writers:
+            writer.write(record)
+
+    def flush() -> None:
+        for writer in writers:
+            writer.flush()
+
+    def completions(step: int, rows: Sequence[Completion]) -> None:
+        for writer in writers:
+            writer.completions(step, rows)
+
+    return Writer(write=write, flush=flush, completions=completions)
+
+
 def step_event(record: Record) -> "Event":
     """Return a record's figures that are finite, as TensorBoard shows them."""
     from tensorboardX.proto.event_pb2 import Event
@@ -189,10 +224,7 @@ def step_event(record: Record) -> "Event":
     from tensorboardX.summary import scalar
 
     values = [
-        shown
-        for name, value in record.items()
-        if name not in UNSHOWN and isinstance(value, int | float) and math.isfinite(value)
-        for shown in scalar(f"{record['phase']}/{name}", value).value
+        shown for name, value in curves(record).items() for shown in scalar(name, value).value
     ]
     return Event(wall_time=time.time(), step=record["step"], summary=Summary(value=values))
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.tree import Tree
 
 from gmma.files import RunPath
+from gmma.records.metrics import Completion
 from gmma.run.assembly import Parts
 from gmma.scoring import ScoredRollout
 from gmma.tasks.defaults import draw_answers
@@ -60,6 +61,23 @@ def answer_record(trees: ScoredTrees, row: int, i: int, j: int) -> dict[str, Any
         "terms": {name: float(values[row, i, j]) for name, values in scores.terms.items()},
         "advantage": float(trees.advantages.answer[row, i, j]),
     }
+
+
+def completion_rows(trees: ScoredTrees) -> list[Completion]:
+    """Return prompt, thought, answer and reward of every answer of a batch's trees.
+
+    In place of an answer that cannot be read stands all that was written; a reward that is not
+    finite is None.
+    """
+    texts, rewards = trees.scored.texts, trees.scored.scores.rewards
+    rows: list[Completion] = []
+    for at in np.ndindex(rewards.shape):
+        row, i, j = at
+        answer = texts.answers[row][i][j]
+        said = texts.written[row][i][j] if answer is None else answer
+        reward = float(rewards[at]) if np.isfinite(rewards[at]) else None
+        rows.append((trees.examples[row].question, texts.thoughts[row][i], said, reward))
+    return rows
 
 
 def plain(value: Any) -> Any:

@@ -17,6 +17,7 @@ from gmma.files import check_output, write_whole
 from gmma.options.arguments import Share, SweepOptions, parse_share
 from gmma.options.parsing import TRUTHS, parse, split_experiment
 from gmma.records.console import print_table
+from gmma.records.wandb_run import check_wandb
 from gmma.run.experiments import Maker, line_of, load_maker, take_parameters
 from gmma.sweep.arms import START, SWEEP_FILE, Sweep, SweepRun, sweep_runs
 from gmma.sweep.grid_run import GridTimes, compare_with_runs, run_grid
@@ -68,6 +69,8 @@ def sweep_command(arguments: Sequence[str]) -> None:
     check_runs(runs)
     check_output("runs_dir", sweep.directory, directory=True)
     check_output("data_dir", sweep.base.launch.data_dir, directory=True)
+    if not (given.dry_run or given.results):
+        check_wandb(sweep.base.launch.wandb)
     if given.dry_run:
         for run in runs:
             print(f"{'done   ' if run.is_done() else 'to do  '} {run.config.name}: {run.arm}")

@@ -21,6 +21,7 @@ import jax
 from gmma.config import (
     ExperimentConfig,
     MeshConfig,
+    WandbConfig,
     config_to_json,
     job_to_json,
     launch_to_json,
@@ -34,7 +35,8 @@ from gmma.hardware.sharding import make_mesh
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
 from gmma.records.console import no_display, open_display, say
-from gmma.records.metrics import compilations, open_writer
+from gmma.records.metrics import compilations
+from gmma.records.wandb_run import check_wandb
 from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
 from gmma.run.evaluate import make_evaluator
@@ -43,7 +45,7 @@ from gmma.run.preflight import check_origin, check_run
 from gmma.run.programs import Trainer, make_rl_trainer
 from gmma.run.state import first_params, whole_params
 from gmma.sweep.grid import Gang, cell_programs, check_grid
-from gmma.train import Run, evaluate_after, rl_phase, run_phase, train
+from gmma.train import Run, evaluate_after, open_records, rl_phase, run_phase, train
 from gmma.types import Params
 
 Beginning = tuple[int, RunPath | None]
@@ -97,6 +99,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
     """
     check_cells(configs)
     check_grid(configs[0].objective)
+    check_wandb(configs[0].launch.wandb)
     parts = assemble_cells(configs)
     gang = Gang(len(configs))
     with ExitStack() as stack:
@@ -118,7 +121,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
                     programs=programs,
                     scorer=shared,
                     evaluate=evaluate,
-                    writer=stack.enter_context(open_writer(own.config.run_dir, before_step=0)),
+                    writer=stack.enter_context(open_records(own.config, 0)),
                     checkpoints=stack.enter_context(
                         checkpoint.open_checkpoints(own.config.run_dir, own.config.checkpoint)
                     ),
@@ -231,7 +234,7 @@ def compare_with_runs(configs: Sequence[ExperimentConfig]) -> GridTimes:
     def bare(config: ExperimentConfig, home: str) -> ExperimentConfig:
         evaluation = replace(config.evaluation, every_steps=0, examples=1, samples=1)
         less = replace(config, evaluation=evaluation, samples_every_steps=0)
-        return with_launch(less, runs_dir=Path(home))
+        return with_launch(less, runs_dir=Path(home), wandb=WandbConfig())
 
     def timed(run: Callable[[], object]) -> tuple[float, int]:
         jax.clear_caches()
