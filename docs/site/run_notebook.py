@@ -15,6 +15,7 @@ from traitlets.config import Config
 
 # Over TCP the kernel warns that others on the machine could read along.
 LOCAL = Config({"KernelManager": {"transport": "ipc"}})
+MOST = 5  # outputs of a cell that are kept, the last ones: what stands before is progress
 
 
 def run_notebook(path: Path, *, keep: bool) -> None:
@@ -25,9 +26,18 @@ def run_notebook(path: Path, *, keep: bool) -> None:
         notebook, timeout=None, startup_timeout=600, resources=place, config=LOCAL
     ).execute()
     if keep:
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # the times of each cell
+        tidy(notebook)
         nbformat.write(notebook, path)
+
+
+def tidy(notebook: nbformat.NotebookNode) -> None:
+    """Leave out what is of one machine or of one moment: warnings, progress, times, versions."""
+    notebook.metadata.language_info = {"name": "python"}
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            told = [one for one in cell.outputs if one.get("name") != "stderr"]
+            cell.outputs = told[-MOST:]
 
 
 if __name__ == "__main__":
