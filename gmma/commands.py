@@ -286,7 +286,7 @@ def show_examples(config: ExperimentConfig, task: Task[Any], examples: Sequence[
                 print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
         print(f"  truth     {example.columns.get('answer')}")
         picture = folder / f"{number}_{re.sub(r'[^0-9A-Za-z.-]', '_', example.id)[:80]}.png"
-        draw_answers(task, config.task, example, []).save(picture)
+        draw_answers(task, config.task, example).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)
 
 

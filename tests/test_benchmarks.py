@@ -131,7 +131,7 @@ def test_the_model_before_another_task(own, tmp_path, monkeypatch):
     best, worst = found.pictures
     assert best == tmp_path / "drawn/parts/best_1.png"
     with Image.open(best) as picture:
-        assert picture.size[0] == 672
+        assert picture.size[0] == 720
     assert json.loads(best.with_suffix(".json").read_text())["answers"] == said[3]
     assert json.loads(worst.with_suffix(".json").read_text())["metrics"] == {"score": 0.0}
     left = BenchmarkResult(name="code", reason="no records")

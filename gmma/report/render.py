@@ -20,7 +20,7 @@ from gmma.records.metrics import Record
 PAGE_BYTES = 15_000_000  # a page stays below
 TREE_BYTES = 8_000_000  # of it for trees and their pictures; too many are left out evenly
 CURVE_VALUES = 400_000  # of it for curves, about 9 bytes each
-PICTURE_BYTES = 300_000  # a larger picture becomes a JPEG of at most PICTURE_SIDE pixels
+PICTURE_BYTES = 300_000  # a larger picture becomes a JPEG of at most PICTURE_SIDE pixels' width
 PICTURE_SIDE = 1280
 UPLOT = "uplot-1.6.32"  # npm package uplot, MIT; its licence lies beside it
 STYLES = (f"{UPLOT}/uPlot.min.css", "report.css")
@@ -114,7 +114,7 @@ def picture_uri(png: bytes) -> str:
     if len(png) <= PICTURE_BYTES:
         return "data:image/png;base64," + base64.b64encode(png).decode()
     picture = Image.open(io.BytesIO(png)).convert("RGB")
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    picture.thumbnail((PICTURE_SIDE, 4 * PICTURE_SIDE))  # a page of answers below may be long
     written = io.BytesIO()
     picture.save(written, format="JPEG", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(written.getvalue()).decode()

@@ -31,7 +31,7 @@ from gmma.run.evaluate import (
 )
 from gmma.run.feed import read_examples
 from gmma.tasks import TASKS, find_task
-from gmma.tasks.defaults import draw_answers
+from gmma.tasks.defaults import Said, draw_answers
 from gmma.text.prompt import prompt_tokens
 from gmma.types import Params
 
@@ -249,14 +249,17 @@ def draw_extremes(
         path = directory / f"{place}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         drawn = io.BytesIO()
-        picture = draw_answers(parts.task, parts.config.task, example, answers)
+        broken = {at: text for own, at, text in evaluation.broken.get("greedy", ()) if own == row}
+        note = f"{parts.task.headline} {values[parts.task.headline][row]:.3g}"
+        said = [Said(answer=a, note=note, written=broken.get(at)) for at, a in enumerate(answers)]
+        picture = draw_answers(parts.task, parts.config.task, example, said)
         picture.save(drawn, format="PNG")
         path.write_bytes(drawn.getvalue())
         shown = {
             "id": example.id,
             "question": example.question,
             "answers": answers,
-            "broken": [rest for at, *rest in evaluation.broken.get("greedy", ()) if at == row],
+            "broken": broken,
             "metrics": {name: v[row] for name, v in values.items() if not np.isnan(v[row])},
         }
         write_whole(path.with_suffix(".json"), json.dumps(shown, indent=1))

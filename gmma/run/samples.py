@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from gmma.files import RunPath
 from gmma.records.metrics import Completion
 from gmma.run.assembly import Parts
 from gmma.scoring import ScoredRollout
-from gmma.tasks.defaults import draw_answers
+from gmma.tasks.defaults import Said, draw_answers
 from gmma.types import Advantages, Example
 
 
@@ -90,13 +91,23 @@ def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -
     directory.mkdir(parents=True, exist_ok=True)
     record = tree_record(trees, row)
     (directory / "tree.json").write_text(json.dumps(record, indent=1))
-    answers = [answer or "" for branch in trees.scored.texts.answers[row] for answer in branch]
     picture = directory / "image.png"
     drawn = io.BytesIO()
-    shown = draw_answers(parts.task, parts.config.task, trees.examples[row], answers)
+    said = [said_of(answer) for thought in record["thoughts"] for answer in thought["answers"]]
+    shown = draw_answers(parts.task, parts.config.task, trees.examples[row], said)
     shown.save(drawn, format="PNG")
     picture.write_bytes(drawn.getvalue())
     return picture
+
+
+def said_of(answer: Mapping[str, Any]) -> Said:
+    """Return what a picture says of an answer of `answer_record`: text, reward, its terms."""
+    terms = ", ".join(f"{name} {value:.3g}" for name, value in answer["terms"].items())
+    return Said(
+        answer=answer["answer"] or "",
+        note=f"reward {answer['reward']:.2f}" + (f" ({terms})" if terms else ""),
+        written=answer.get("written"),
+    )
 
 
 def print_tree(record: dict[str, Any], console: Console) -> None:

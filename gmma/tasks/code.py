@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from gmma.errors import UserError
 from gmma.rewards.answered_code import find_code, names_wanted, parse_quietly
@@ -28,7 +27,6 @@ from gmma.rewards.terms import RewardTerm
 from gmma.tasks.configs import TaskConfig
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
-from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_record_file, spell_columns
 from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
@@ -251,14 +249,6 @@ def group_metrics(
     return pass_rates(values["passed"])
 
 
-def draw(config: CodeConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Return the question, the reference, and each answer in the colour of its verdict."""
-    right = metrics(config, answers, [example] * len(answers))["passed"]
-    truth = example.columns["answer"]
-    blocks = [("question", example.question, INK), ("a solution", truth, TRUTH)]
-    return draw_page([*blocks, *answer_blocks(answers, right)])
-
-
 def term_options(config: CodeConfig, term: RewardTerm) -> TermOptions:
     """Give the task's rewards its sandbox."""
     return (("sandbox", config.sandbox),) if term.name in CODE_TERMS else ()
@@ -273,7 +263,6 @@ CODE = Task(
     metrics=metrics,
     group_metrics=group_metrics,
     headline="passed",
-    draw=draw,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
 )

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from gmma.errors import UserError
 from gmma.tasks.configs import TaskConfig
+from gmma.tasks.page import TRUTH, Block, draw_page, put_above
 from gmma.tasks.records import fingerprint
 from gmma.tasks.storage import SPLITS
 from gmma.tasks.task import Demonstration, Task
@@ -18,8 +20,7 @@ from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
 
 _VOCABULARY = 1024  # upper bound of a tokenizer for the tiny family
-_WIDTH, _LINE = 672, 18  # pixels of a picture, and of a line of text on it
-_COLUMNS = 96  # characters of such a line
+_ANSWER_LINES = 12  # of an answer's text in a picture
 
 
 def hash_content(task: Task[Any], config: TaskConfig, data_dir: Path) -> str:
@@ -55,34 +56,46 @@ def _spell(value: object) -> object:
     return repr(value)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """An answer, and what a picture says of it."""
+
+    answer: str  # "": there is none to read
+    note: str = ""  # its reward, or a metric
+    written: str | None = None  # where the form was broken, all that was written
+
+
 def draw_answers(
-    task: Task[Any], config: TaskConfig, example: Example, answers: Sequence[str]
+    task: Task[Any], config: TaskConfig, example: Example, said: Sequence[Said] = ()
 ) -> Image.Image:
-    """Return the task's picture of an example and its answers, or its images and the texts."""
-    if task.draw is not None:
-        return task.draw(config, example, answers)
-    lines = [
-        line
-        for text in (example.question, f"truth: {example.columns.get('answer')}", *answers)
-        for line in _wrapped(text)
+    """Return a picture of an example: all its images, question, truth, and answers with rewards.
+
+    The task draws truth and answers on the first image, where it can; the page below says which
+    colour is whose.
+    """
+    if task.part_of is not None:
+        return draw_answers(*task.part_of(config, example), said)
+    drawn = task.draw and task.draw(config, example, [one.answer for one in said])
+    pictures = [drawn] if drawn else []
+    pictures += [Image.fromarray(image) for image in example.images[len(pictures) :]]
+    colour_of = task.answer_colour if drawn else None
+    blocks = [
+        Block(heading="question", text=example.question),
+        Block(heading="truth", text=str(example.columns.get("answer")), colour=TRUTH),
+        *([Block(heading="colours", text=task.legend)] if drawn and task.legend else []),
+        *(answer_block(at, one, colour_of and colour_of(at)) for at, one in enumerate(said)),
     ]
-    images = [Image.fromarray(image) for image in example.images]
-    scaled = [im.resize((_WIDTH, max(1, round(im.height * _WIDTH / im.width)))) for im in images]
-    above = sum(image.height for image in scaled)
-    picture = Image.new("RGB", (_WIDTH, above + _LINE * (len(lines) + 1)))
-    top = 0
-    for image in scaled:
-        picture.paste(image, (0, top))
-        top += image.height
-    pen = ImageDraw.Draw(picture)
-    for number, line in enumerate(lines):
-        pen.text((6, above + _LINE * number + 4), line, fill=(255, 255, 255), font_size=13)
-    return picture
+    return put_above(pictures, draw_page(blocks))
 
 
-def _wrapped(text: str) -> Iterator[str]:
-    for line in text.splitlines() or [""]:
-        yield from (line[at : at + _COLUMNS] for at in range(0, max(len(line), 1), _COLUMNS))
+def answer_block(place: int, said: Said, swatch: tuple[int, int, int] | None) -> Block:
+    """Return an answer's text under its number and note; where the form was broken, all of it."""
+    heading = f"answer {place + 1}" + (f": {said.note}" if said.note else "")
+    text = said.answer
+    if said.written is not None:
+        heading, text = f"{heading}; form broken, written:", said.written
+    shown = text if text.strip() else "(nothing)"
+    return Block(heading=heading, text=shown, swatch=swatch, most_lines=_ANSWER_LINES)
 
 
 def own_tokenizer(task: Task[Any], config: TaskConfig, data_dir: Path) -> Path:

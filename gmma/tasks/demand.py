@@ -111,11 +111,10 @@ def metrics(
 
 
 def draw(config: DemandConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """Draw accepted boxes in green; each answer as a box, a point, or words below."""
+    """Draw accepted boxes in green; each answer that is a box or a point."""
     truth = example.columns["answer"]
     for box in truth["boxes"]:
         board.box(box, TRUTH_COLOUR, width=4)
-    board.note(f"truth: {', '.join(truth['names'])}", TRUTH_COLOUR)
     for number, answer in enumerate(answers):
         colour = guess_colour(number)
         size = example.columns["image_size"]
@@ -123,8 +122,6 @@ def draw(config: DemandConfig, example: Example, answers: Sequence[str], board: 
             board.box(found, colour)
         elif (point := parse_point(answer, config.reading)) is not None:
             board.points([point], colour)
-        else:
-            board.note(f"answer: {answer[:80]}", colour)
 
 
 DEMAND = visual_task(

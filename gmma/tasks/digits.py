@@ -31,6 +31,7 @@ from gmma.images.frames import near_box
 from gmma.rewards.boxes import box_iou
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.configs import TaskConfig
+from gmma.tasks.drawing import LEGEND, TRUTH_COLOUR, guess_colour
 from gmma.tasks.storage import (
     SPLITS,
     Storage,
@@ -65,8 +66,6 @@ CLASSES = 10
 _HELD_OUT_SHARE = 0.1  # of each class's digit images, for validation and for test each
 _POOL_SEED = 0  # the pools stay the same for every config, so that no held-out digit ever leaks
 _PICTURE_SCALE = 8
-_TRUTH_COLOUR = (0, 220, 90)
-_GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (170, 110, 255))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,12 +342,11 @@ def draw(config: DigitsConfig, example: Example, answers: Sequence[str]) -> Imag
     side = config.canvas_pixels * _PICTURE_SCALE
     picture = Image.fromarray(example.images[0]).resize((side, side), Image.Resampling.NEAREST)
     pen = ImageDraw.Draw(picture)
-    _outline(pen, true_box(example), _TRUTH_COLOUR, width=4)
+    _outline(pen, true_box(example), TRUTH_COLOUR, width=4)
     for number, answer in enumerate(answers):
         box = parse_box(answer, config.reading, (config.canvas_pixels, config.canvas_pixels))
         if box is not None:
-            colour = _GUESS_COLOURS[number % len(_GUESS_COLOURS)]
-            _outline(pen, box, colour, width=2)
+            _outline(pen, box, guess_colour(number), width=2)
     return picture
 
 
@@ -398,6 +396,8 @@ DIGITS = Task(
     metrics=metrics,
     headline="iou",
     draw=draw,
+    legend=LEGEND,
+    answer_colour=guess_colour,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
     patches=label_patches,

@@ -10,7 +10,14 @@ from gmma.rewards.boxes import Number
 from gmma.types import Example
 
 TRUTH_COLOUR = (0, 220, 90)
-GUESS_COLOURS = ((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (170, 110, 255))
+GUESS_COLOURS = (
+    *((255, 140, 0), (255, 0, 160), (0, 170, 255), (250, 230, 0), (170, 110, 255)),
+    *((0, 215, 215), (165, 95, 40), (255, 175, 195)),
+)
+LEGEND = (
+    "green: the truth; each answer in its own colour, the square beside it below; from the "
+    f"{len(GUESS_COLOURS) + 1}th on colours come again"
+)
 _LONG_SIDE_PIXELS = 672
 _LINE_PIXELS = 24  # height of a line of text below the picture
 Colour = tuple[int, int, int]

@@ -21,7 +21,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
 
 from gmma.answers.math_text import find_answer, marks_answer
 from gmma.errors import UserError
@@ -31,7 +30,6 @@ from gmma.rewards.mathematics import read_answer
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.configs import TaskConfig
 from gmma.tasks.judge import judge
-from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page, put_above
 from gmma.tasks.pictures import Outside, find_pictures, read_picture
 from gmma.tasks.records import (
     RawRecord,
@@ -363,14 +361,6 @@ def _name_of(config: MathConfig, answer: str) -> str | None:
     return read_answer(answer, strict=config.reading == "strict")
 
 
-def draw(config: MathConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Draw pictures, question, true result, and each answer in the colour of its verdict."""
-    right = metrics(config, answers, [example] * len(answers))["accuracy"]
-    truth = str(example.columns["answer"])
-    blocks = [("question", example.question, INK), ("truth", truth, TRUTH)]
-    return put_above(example.images, draw_page([*blocks, *answer_blocks(answers, right)]))
-
-
 def term_options(config: MathConfig, term: RewardTerm) -> TermOptions:
     """Return how the task reads an answer, and its tolerance: those of its reward."""
     usual = MathConfig()
@@ -390,7 +380,6 @@ MATH = Task(
     metrics=metrics,
     group_metrics=group_metrics,
     headline="accuracy",
-    draw=draw,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
 )

@@ -18,14 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
 
 from gmma.errors import UserError
 from gmma.images.frames import STORED_PIXELS, Frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks import find_task
 from gmma.tasks.configs import AnyTaskConfig, TaskConfig
-from gmma.tasks.defaults import draw_answers, hash_content
+from gmma.tasks.defaults import hash_content
 from gmma.tasks.mixing import (
     AskedSource,
     MixedSource,
@@ -279,12 +278,6 @@ def corpus(
     return figures
 
 
-def draw(config: MixtureConfig, example: Example, answers: Sequence[str]) -> Image.Image:
-    """Draw the picture of the example's own task."""
-    task, own, bare = part_of(config, example)
-    return draw_answers(task, own, bare, answers)
-
-
 def term_options(config: MixtureConfig, term: RewardTerm) -> TermOptions:
     """Return what the term's own task adds to it; for a term of every task, what any adds."""
     own = [part for part in config.parts if term.task in (None, part.title)]
@@ -325,7 +318,7 @@ MIXTURE = Task(
     metrics=metrics,
     headline="score",
     group_metrics=group_metrics,
-    draw=draw,
+    part_of=part_of,
     term_options=term_options,
     in_frame=in_frame,
     augment=augment,

@@ -20,7 +20,6 @@ from gmma.rewards.anls import anls_reward
 from gmma.rewards.boxes import Box
 from gmma.rewards.exact import exact_reward, read_gold_texts
 from gmma.tasks.augment import Geometry
-from gmma.tasks.drawing import TRUTH_COLOUR, Board, guess_colour
 from gmma.tasks.records import refuse_tags, require_text
 from gmma.tasks.task import Demonstration
 from gmma.tasks.visual import Visual, VisualConfig, traced, visual_task
@@ -83,13 +82,6 @@ def metrics(
     }
 
 
-def draw(config: OcrVqaConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """Draw question, accepted texts and answers below the image."""
-    board.note(f"truth: {' | '.join(example.columns['answer'])}", TRUTH_COLOUR)
-    for number, answer in enumerate(answers):
-        board.note(f"answer: {answer[:80]}", guess_colour(number))
-
-
 OCR_VQA = visual_task(
     Visual(
         name="ocr_vqa",
@@ -102,6 +94,5 @@ OCR_VQA = visual_task(
         demonstrate=demonstrate,
         metrics=metrics,
         headline="anls",
-        draw=draw,
     )
 )

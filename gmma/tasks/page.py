@@ -1,52 +1,86 @@
-"""A picture of a task that has none: its question, its truth and the answers, as a page of text."""
+"""A page of text below pictures: the question, the truth, the colours, and what was answered."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PAGE_PIXELS = 720  # width
+INK, SOFT, TRUTH = (20, 20, 20), (120, 120, 120), (0, 130, 60)
 _MARGIN = 16
 _SIZE = 16  # of the letters
-_MOST_LINES = 40  # of one text
-INK, TRUTH, RIGHT, WRONG = (20, 20, 20), (0, 130, 60), (0, 110, 190), (200, 40, 40)
+_LINE = _SIZE + 6
+_SMALL = 360  # pixels; a smaller picture is enlarged by a whole factor, its pixels kept crisp
 
 Colour = tuple[int, int, int]
-Block = tuple[str, str, Colour]  # heading, text, colour of the text
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A text under a heading."""
+
+    heading: str
+    text: str
+    colour: Colour = INK  # of the text
+    swatch: Colour | None = None  # a square beside the heading: what has this colour in a picture
+    most_lines: int = 40  # the last one says how many are left out
 
 
 def draw_page(blocks: Sequence[Block]) -> Image.Image:
     """Return the blocks one below the other, each under its heading; long lines are wrapped."""
     font = ImageFont.load_default(_SIZE)
-    lines: list[tuple[str, Colour, int]] = []  # text, colour, indent
-    for heading, text, colour in blocks:
-        lines.append((heading, (120, 120, 120), 0))
-        lines += [(line, colour, _MARGIN) for line in wrap_text(text, font)]
-    height = 2 * _MARGIN + len(lines) * (_SIZE + 6)
-    page = Image.new("RGB", (PAGE_PIXELS, height), "white")
+    lines = [line for block in blocks for line in _lines_of(block, font)]
+    page = Image.new("RGB", (PAGE_PIXELS, 2 * _MARGIN + len(lines) * _LINE), "white")
     pen = ImageDraw.Draw(page)
-    for row, (line, colour, indent) in enumerate(lines):
-        place = (_MARGIN + indent, _MARGIN + row * (_SIZE + 6))
-        pen.text(place, line, fill=colour, font=font)
+    for row, (line, colour, indent, swatch) in enumerate(lines):
+        top = _MARGIN + row * _LINE
+        if swatch is not None:
+            square = (_MARGIN, top + 3, _MARGIN + 12, top + 15)
+            pen.rectangle(square, fill=swatch, outline=INK)
+        pen.text((_MARGIN + indent, top), line, fill=colour, font=font)
     return page
 
 
-def put_above(pictures: Sequence[np.ndarray], page: Image.Image) -> Image.Image:
-    """Return a page below pictures, each uint8[H, W, 3], which are made narrower where it is."""
-    shown = []
-    for pixels in pictures:
-        picture = Image.fromarray(pixels)
-        picture.thumbnail((page.width, page.width))
-        shown.append(picture)
-    whole = Image.new("RGB", (page.width, sum(part.height for part in (*shown, page))), "white")
+def _lines_of(block: Block, font: Font) -> list[tuple[str, Colour, int, Colour | None]]:
+    """Return text, colour, indent and swatch of each line."""
+    heading = printable(block.heading)
+    first = (heading, SOFT, 0 if block.swatch is None else _MARGIN + 4, block.swatch)
+    text = wrap_text(block.text, font, block.most_lines)
+    return [first, *((line, block.colour, _MARGIN, None) for line in text)]
+
+
+def put_above(pictures: Sequence[Image.Image], page: Image.Image) -> Image.Image:
+    """Return a page below pictures, each numbered where there are several."""
+    shown = [fit_width(picture.convert("RGB"), page.width) for picture in pictures]
+    if len(shown) > 1:
+        labels = [f"image {number} of {len(shown)}" for number in range(1, len(shown) + 1)]
+        shown = [part for pair in zip(map(_label, labels), shown, strict=True) for part in pair]
+    parts = [*shown, page]
+    whole = Image.new("RGB", (page.width, sum(part.height for part in parts)), "white")
     top = 0
-    for part in (*shown, page):
+    for part in parts:
         whole.paste(part, (0, top))
         top += part.height
     return whole
 
 
-def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+def _label(text: str) -> Image.Image:
+    label = Image.new("RGB", (PAGE_PIXELS, _LINE + 6), "white")
+    ImageDraw.Draw(label).text((_MARGIN, 4), text, fill=SOFT, font=ImageFont.load_default(_SIZE))
+    return label
+
+
+def fit_width(picture: Image.Image, width: int) -> Image.Image:
+    """Return a picture no wider than this; a small one enlarged by a whole factor."""
+    if picture.width > width:
+        return picture.resize((width, max(1, round(picture.height * width / picture.width))))
+    factor = max(1, _SMALL // max(picture.size))
+    size = (picture.width * factor, picture.height * factor)
+    return picture.resize(size, Image.Resampling.NEAREST)
+
+
+def wrap_text(text: str, font: Font, most_lines: int) -> list[str]:
     """Wrap lines to the page, between words where possible; the last says what is left out."""
     room = PAGE_PIXELS - 3 * _MARGIN
     lines: list[str] = []
@@ -59,14 +93,12 @@ def wrap_text(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
             else:
                 shown += word
         lines.append(shown)
-    if len(lines) > _MOST_LINES:
-        lines[_MOST_LINES - 1 :] = [f"… and {len(lines) - _MOST_LINES + 1} lines more"]
+    if len(lines) > most_lines:
+        lines[most_lines - 1 :] = [f"… and {len(lines) - most_lines + 1} lines more"]
     return lines
 
 
-def _cut_words(
-    line: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, room: int
-) -> list[str]:
+def _cut_words(line: str, font: Font, room: int) -> list[str]:
     """Split words with the spaces behind them; one too wide for a line is cut into letters."""
     words = [word for part in line.split(" ") for word in (part, " ")][:-1]
     cut: list[str] = []
@@ -78,15 +110,3 @@ def _cut_words(
 def printable(text: str) -> str:
     """Replace each control character by a sign."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
-def answer_blocks(answers: Sequence[str], right: Sequence[float]) -> list[Block]:
-    """Return a block an answer, in the colour of its verdict; an empty one is named."""
-    return [
-        (
-            f"answer {number}: {'right' if good else 'wrong'}",
-            answer if answer.strip() else "(no answer that could be read)",
-            RIGHT if good else WRONG,
-        )
-        for number, (answer, good) in enumerate(zip(answers, right, strict=True), 1)
-    ]

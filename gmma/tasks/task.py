@@ -1,9 +1,9 @@
 """The interface of a task to the rest of gmma: a record of functions, no base class."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from PIL.Image import Image
@@ -172,9 +172,20 @@ class MeasureSplit(Protocol[C_in]):
 
 
 class Draw(Protocol[C_in]):
-    """Draw an example with its truth and some answers."""
+    """Draw truth and some answers on an example's first image; None: there is nothing to draw on.
 
-    def __call__(self, config: C_in, example: Example, answers: Sequence[str]) -> Image: ...
+    Question, rewards, texts and further images are added below (`defaults.draw_answers`).
+    """
+
+    def __call__(self, config: C_in, example: Example, answers: Sequence[str]) -> Image | None: ...
+
+
+class PartOf(Protocol[C_in]):
+    """Return the task that an example of a mixture is of, its config, and the example in it."""
+
+    def __call__(
+        self, config: C_in, example: Example
+    ) -> "tuple[Task[Any], TaskConfig, Example]": ...
 
 
 class OptionsOf(Protocol[C_in]):
@@ -237,7 +248,10 @@ class Task(Generic[C]):
     demonstrated_rows: FindDemonstrated[C] | None = None  # None: every row has a demonstration
     group_metrics: MeasureGroup[C] | None = None
     corpus: MeasureSplit[C] | None = None
-    draw: Draw[C] | None = None  # None: the images, with question and answers as text
+    draw: Draw[C] | None = None  # None: the images as they are
+    legend: str = ""  # what the colours of `draw` mean
+    answer_colour: Callable[[int], tuple[int, int, int]] | None = None  # of the answer of a number
+    part_of: PartOf[C] | None = None  # of a mixture
     term_options: OptionsOf[C] = no_options
     in_frame: InFrame[C] | None = None  # None: coordinates, if any, are asked as they are stored
     augment: Augment[C] | None = None

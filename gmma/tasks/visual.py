@@ -26,7 +26,7 @@ from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
 from gmma.tasks.configs import TaskConfig
-from gmma.tasks.drawing import Board
+from gmma.tasks.drawing import LEGEND, Board, guess_colour
 from gmma.tasks.manifest import (
     ManifestRecord,
     RecordsConfig,
@@ -113,7 +113,8 @@ class Visual(Generic[V]):
     metrics: Measure[V]
     headline: str
     form: Callable[[V], str] | None = None  # of an answer: a key of `answer_form.FORMS`
-    draw: Callable[[V, Example, Sequence[str], Board], None]
+    # None: nothing of truth and answers is a place in the image
+    draw: Callable[[V, Example, Sequence[str], Board], None] | None = None
     takes: Callable[[V, Any], bool] = lambda config, answer: True  # whether it wants a record
     storage: Callable[[V, Path], Storage] | None = None  # None: of the config's records
     pieces: tuple[str, ...] = ()  # what else is one token of the task's own tokenizer
@@ -134,6 +135,8 @@ def visual_task(visual: Visual[V]) -> Task[V]:
         metrics=visual.metrics,
         headline=visual.headline,
         draw=partial(draw, visual),
+        legend=LEGEND,
+        answer_colour=guess_colour,
         term_options=partial(term_options, visual),
         in_frame=partial(in_frame, visual),
         augment=partial(augment, visual),
@@ -341,10 +344,11 @@ def augment(visual: Visual[V], config: V, example: Example, rng: np.random.Gener
     return augment_example(config.augment, visual.geometry, example, rng)
 
 
-def draw(visual: Visual[V], config: V, example: Example, answers: Sequence[str]) -> Image:
-    """Draw truth in green and each answer in a colour of its own; the question below."""
+def draw(visual: Visual[V], config: V, example: Example, answers: Sequence[str]) -> Image | None:
+    """Draw truth in green and each answer in a colour of its own; None: there is nothing to."""
+    if visual.draw is None or not example.images:
+        return None
     board = Board(example)
-    board.note(example.question[:100])
     visual.draw(config, example, answers, board)
     return board.finish()
 

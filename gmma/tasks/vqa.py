@@ -30,7 +30,6 @@ from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, Colour, guess_colour
 from gmma.tasks.judge import answer_columns, judge
 from gmma.tasks.kinds import KINDS
-from gmma.tasks.page import INK, TRUTH, answer_blocks, draw_page
 from gmma.tasks.records import fingerprint
 from gmma.tasks.task import Demonstration, TermOptions, reading_options
 from gmma.tasks.visual import Visual, bounds_of, traced, visual_task
@@ -139,24 +138,17 @@ def term_options(config: VqaConfig, term: RewardTerm) -> TermOptions:
     return reading_options(config.reading, config.kind, term)
 
 
-def draw(config: VqaConfig, example: Example, answers: Sequence[str]) -> Image:
-    """Draw truth and answers on the image, or as a page of text where there is none."""
-    if example.images:
-        return draw_on_image(VISUAL, config, example, answers)
-    right = metrics(config, answers, [example] * len(answers))["score"] if answers else []
-    blocks = [
-        ("question", example.question, INK),
-        ("truth", str(example.columns["answer"]), TRUTH),
-    ]
-    return draw_page([*blocks, *answer_blocks(answers, [value == 1.0 for value in right])])
+def draw(config: VqaConfig, example: Example, answers: Sequence[str]) -> Image | None:
+    """Draw truth and answers on the image where they are places in one."""
+    if not example.images or KINDS[config.kind].move is None:
+        return None
+    return draw_on_image(VISUAL, config, example, answers)
 
 
 def draw_board(config: VqaConfig, example: Example, answers: Sequence[str], board: Board) -> None:
-    """Draw true corners or text in green, and what each answer says below."""
-    kind, truth = KINDS[config.kind], example.columns["answer"]
-    if kind.move is None:
-        board.note(f"truth: {truth}"[:100], TRUTH_COLOUR)
-    elif config.kind == "points":
+    """Draw true corners in green, and the places that answers say."""
+    truth = example.columns["answer"]
+    if config.kind == "points":
         board.points(truth, TRUTH_COLOUR)
     else:
         for box in [truth] if config.kind == "box" else truth:
@@ -168,7 +160,7 @@ def draw_board(config: VqaConfig, example: Example, answers: Sequence[str], boar
 def draw_answer(
     config: VqaConfig, example: Example, answer: str, board: Board, colour: Colour
 ) -> None:
-    """Draw the boxes or points that an answer says; its text below where it says none."""
+    """Draw the boxes or points that an answer says."""
     how, size = config.reading, example.columns["image_size"]
     if config.kind == "points" and (points := parse_points(answer, how)) is not None:
         board.points(points.tolist(), colour)
@@ -177,8 +169,6 @@ def draw_answer(
     elif config.kind == "boxes" and (boxes := parse_boxes(answer, how, size)) is not None:
         for found in filter(None, boxes):
             board.box(found, colour)
-    else:
-        board.note(f"answer: {answer[:80]}", colour)
 
 
 VISUAL = Visual(

@@ -18,7 +18,6 @@ from gmma.tasks import TASKS
 from gmma.tasks.code import (
     CodeConfig,
     demonstrate,
-    draw,
     group_metrics,
     metrics,
     read_exercises,
@@ -217,14 +216,6 @@ def test_a_submission_may_not_outlast_its_scorer():
     with pytest.raises(UserError, match=r"timeout_seconds = 5.0, but the sandbox gives .* 6 sec"):
         RewardConfig(terms=(RewardTerm("code"),))
     RewardConfig(terms=(RewardTerm("code", options=(("wall_seconds", 2),)),))
-
-
-@pytest.mark.usefixtures("_sandbox_works")
-def test_the_page_shows_the_code(config, data_dir):
-    example = examples_of(config, data_dir, "test")[0]
-    page = draw(config, example, [demonstrate(config, example, RNG).answer, "x = 1"])
-    colours = {colour for _, colour in page.getcolors(1 << 16)}
-    assert {(0, 110, 190), (200, 40, 40), (0, 130, 60)} <= colours
 
 
 @pytest.mark.usefixtures("_sandbox_works")

@@ -33,6 +33,7 @@ from gmma.run.data import batch_demonstrations, batch_prompts
 from gmma.run.evaluate import measure_mode
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.tasks import TASKS
+from gmma.tasks.defaults import Said, draw_answers
 from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixing import interleave, training_counts, turns
@@ -167,7 +168,8 @@ def test_metrics_are_each_parts_own(config, parts):
     assert together == {"sums/pass@1": 0.5, "sums/pass@2": 1.0, "sums/maj@2": 0.5}  # a tie
     assert MIXTURE.group_metrics(config.task, ["a", "b"], test[0], {}) == {}
     for row in (0, 1):
-        assert MIXTURE.draw(config.task, test[row], [answers[row]]).width > 0
+        shown = draw_answers(MIXTURE, config.task, test[row], [Said(answer=answers[row])])
+        assert shown.width == 720
 
 
 def test_evaluation_gives_each_metric_the_examples_it_is_about(config, parts):
@@ -331,4 +333,4 @@ def test_every_task_can_be_a_part(every, root):
     assert set(found) >= {f"{title}/parsed" for title in every.titles}
     assert found["parsed"] == [1.0] * len(examples)
     for example, one in zip(examples, shown, strict=True):
-        assert MIXTURE.draw(every, example, [one.answer]).width > 0
+        assert draw_answers(MIXTURE, every, example, [Said(answer=one.answer)]).width == 720

@@ -107,7 +107,8 @@ def test_a_record_becomes_prompt_demonstration_reward_metrics_and_picture(drawn,
         if metric in measured:
             assert abs(measured[metric][1]) >= abs(worst)
             assert measured[metric][1] * np.sign(worst) > measured[metric][0] * np.sign(worst)
-    assert np.asarray(task.draw(config, example, [shown.answer, "?!"])).shape[1] == 672
+    drawn = task.draw(config, example, [shown.answer, "?!"])
+    assert drawn is None if name == "ocr_vqa" else drawn.width == 672
 
 
 @pytest.mark.parametrize("name", TASKS_WITH_RECORDS)

@@ -331,10 +331,9 @@ def test_a_picture_of_truth_and_answers(built):
         columns = {**source[0].columns, "kind": kind, "answer": truth}
         example = replace(source[0], columns=columns)
         drawn = VQA.draw(replace(config, kind=kind), example, [answer, "?"])
-        assert drawn.width >= 600
+        assert (drawn is None) == (kind == "text")  # words stand below the image
         bare = replace(example, images=(), columns={**columns, "image_size": None})
-        if kind == "text":
-            assert VQA.draw(replace(config, kind=kind), bare, [answer]).width >= 600
+        assert VQA.draw(replace(config, kind=kind), bare, [answer]) is None
 
 
 GRADES = [  # kind, truth, answers and their score

@@ -20,6 +20,7 @@ from gmma.images.processor import fixed_size_processor
 from gmma.rewards.anls import anls
 from gmma.run.data import batch_prompts
 from gmma.tasks import TASKS
+from gmma.tasks.defaults import draw_answers
 from gmma.tasks.exercises import read_exercise
 from gmma.tasks.formats import FORMATS
 from gmma.tasks.manifest import RecordsConfig, read_document, read_manifest
@@ -510,7 +511,8 @@ def test_a_problem_is_asked_with_its_pictures(tmp_path):
     assert (prompts.tokens == tokenizer.image_token).sum(axis=1).tolist() == [
         16 * len(example.images) for example in examples
     ]
-    assert task.draw(config, examples[0], ["1"]).height > task.draw(config, examples[1], []).height
+    pictures = [draw_answers(task, config, example) for example in examples[:2]]
+    assert pictures[0].height > pictures[1].height + 100
 
 
 @pytest.mark.parametrize(
@@ -533,7 +535,12 @@ def test_an_exercise_of_another_kind_is_named(tmp_path, change, words):
 
 
 def test_pictures_of_gmma_data_overwrite_no_other_tasks(tmp_path, monkeypatch, capsys):
-    """Two tasks whose records have the same ids: each has its four pictures."""
+    """Two tasks whose records have the same ids: each has its four pictures. No model is there."""
+
+    def no_model(config):
+        raise UserError("no model")
+
+    monkeypatch.setattr(commands, "assemble_host", no_model)
     shown = []
     for name in ("ocr_vqa", "demand"):
         folder = tmp_path / name

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
-from gmma.tasks.manipulation.picture import draw
+from gmma.tasks.manipulation.picture import LEGEND, draw
 from gmma.tasks.manipulation.teacher import demonstrate, metrics
 from gmma.tasks.manipulation.vocabulary import prepare_tokenizer, tokenizer_path
 from gmma.tasks.storage import content_by, prepare
@@ -40,6 +40,7 @@ MANIPULATION = Task(
     metrics=metrics,
     headline="success",
     draw=draw,
+    legend=LEGEND,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
 )

@@ -19,6 +19,12 @@ _DONE, _NOT_DONE = (0, 255, 120), (255, 60, 60)
 _STAGES = ("missed", "touched", "moved", "done")
 
 
+LEGEND = (
+    "tinted green: where a pull can work the part, blue: where a push can; a cross is an answer, "
+    "green if the joint reached its goal, red if not, beside it what came of it"
+)
+
+
 def draw(config: Any, example: Example, answers: Sequence[str]) -> Image.Image:
     """Return the picture enlarged.
 
