@@ -4,10 +4,11 @@ import base64
 import io
 import json
 from dataclasses import replace
-from types import MappingProxyType, SimpleNamespace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
+import tiny_digits
 from PIL import Image
 from records import ANSWERS, CONFIGS, TASKS_WITH_RECORDS, real, write_manifest
 from text_data import MATH, MBPP, write_jsonl
@@ -546,7 +547,9 @@ def test_pictures_of_gmma_data_overwrite_no_other_tasks(tmp_path, monkeypatch, c
         folder = tmp_path / name
         folder.mkdir()
         task = config_of(write_manifest(folder, name, count=4), name)
-        config = SimpleNamespace(task=task, launch=LaunchConfig(data_dir=tmp_path), seed=0)
+        config = replace(
+            tiny_digits.experiment(), task=task, launch=LaunchConfig(data_dir=tmp_path)
+        )
         monkeypatch.setattr(commands, "parse_experiment", lambda *_, found=config, **__: found)
         commands.data_command(["x.py"])
         printed = capsys.readouterr().out
