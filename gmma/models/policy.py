@@ -45,13 +45,15 @@ class Policy:
 class Context:
     """Places of the tokens of one call; every layer reads it beside its activations.
 
-    One of two programs: a packed tree (`shape` is given), or one new token per node of the deepest
-    cached level (`cached` gives the slots of the levels, root first).
+    One of two programs: a packed tree (`shape` is given, `nodes` too where its rows are ragged), or
+    one new token per node of the deepest cached level (`cached` gives the slots of the levels, root
+    first).
     """
 
     slots: Slots  # [B S] of a packed tree, [B R] of R new tokens
     rotary_shift: Int[Array, "B"]
     cached: tuple[Slots, ...] | None
+    nodes: Int[Array, "B S"] | None = None
     shape: TreeShape | None = static_field()
 
 
@@ -86,7 +88,9 @@ def policy_of(
     def packed_context(inputs: TreeInputs) -> Context:
         slots = Slots(positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs))
         shift = rotary_shift(inputs.images, inputs.tokens.shape[0])
-        return Context(slots=slots, rotary_shift=shift, cached=None, shape=inputs.shape)
+        return Context(
+            slots=slots, rotary_shift=shift, cached=None, nodes=inputs.nodes, shape=inputs.shape
+        )
 
     def abstract_init(key: Array) -> PyTree:
         def everything(bound: Any, inputs: TreeInputs) -> Array:
