@@ -199,8 +199,8 @@ def ragged_attention(
         )
         path = on_path(nodes[:, start:end], nodes[:, :last], shape)
         seen = visible(own, place, window) & path[:, None, None]
-        before = (x[..., :last, :] for x in (level.keys, level.values))
-        part = attend_level(query[:, None, None, start:end], *before, seen, softcap)
+        own_keys, own_values = (x[..., :last, :] for x in (level.keys, level.values))
+        part = attend_level(query[:, None, None, start:end], own_keys, own_values, seen, softcap)
         return merge_partials([part])[:, 0, 0]
 
     outputs = [attend_chunk(*chunk) for chunk in query_chunks(nodes.shape[1])]

@@ -240,4 +240,5 @@ def decoder_policy(
         units=units if vision_heads is None else {**units, "vision_heads": vision_heads},
         image_groups=image_groups,
         rotary_shift=rotary_shift,
+        takes_rows=True,
     )

@@ -39,6 +39,7 @@ class Policy:
     decode: Callable[[Params, Array, Array, TreeCache], tuple[Array, tuple[Array, Array]]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
+    takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
 
 
 @pytree
@@ -76,13 +77,15 @@ def policy_of(
     units: Mapping[str, int],
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+    takes_rows: bool = False,
 ) -> Policy:
     """Close a family's module into a `Policy`.
 
     `module(tokens, context, images, cached)` returns `hidden[B S D]` and the new keys and values
     `[L B S N H]`, where `cached` is a tuple of (keys, values) per level; `module.unembed(hidden)`
     returns logits. `sample` gives the shapes for `init`; its values do not matter. `units` counts
-    the heads of the axes that merge heads with their width, by logical name.
+    the heads of the axes that merge heads with their width, by logical name. `takes_rows` says that
+    the module reads `context.nodes`, where it is given, in place of `context.shape`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
@@ -148,6 +151,7 @@ def policy_of(
         decode=decode,
         forward=forward,
         unembed=unembed,
+        takes_rows=takes_rows,
     )
 
 

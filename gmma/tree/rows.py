@@ -7,7 +7,7 @@ A network may compute in rows of R slots what the packed layout says in S: the o
 the same, and what a token attends to follows from the node it belongs to (`on_path`), not from its
 slot. Log-probs go back to packed slots, so credit, weights and metrics know nothing of rows.
 
-R is one of a few, chosen on the host from the lengths that it holds (`row_bucket`), so there is
+R is one of a few, chosen on the host from the lengths that it holds (`row_slots`), so there is
 one compilation for each.
 """
 
@@ -21,22 +21,23 @@ from gmma.types import PackedTree, TreeInputs, TreeShape
 NO_NODE = -1  # of a slot behind the row's last token
 LANES = 128  # slots are a multiple of it where rows are long: a kernel's smallest block on a TPU
 FEW = 8  # and of this elsewhere
+MOST_FILLED = 15 / 16  # of the packed slots: a row that saves less is not worth its costlier mask
 
 
-def row_bucket(longest: int, packed: int, buckets: int) -> int | None:
+def row_slots(longest: int, packed: int, lengths: int) -> int | None:
     """Return R of a batch whose longest tree has so many tokens; None: the packed slots are best.
 
-    R is the least that holds the tree of the `buckets` equal parts of the packed slots, rounded up
+    R is the least that holds the tree of the `lengths` equal parts of the packed slots, rounded up
     to whole lanes.
 
-    >>> [row_bucket(longest, packed=768, buckets=4) for longest in (100, 193, 576, 577)]
+    >>> [row_slots(longest, packed=768, lengths=4) for longest in (100, 193, 576, 577)]
     [192, 384, 576, None]
     """
     step = LANES if packed >= 8 * LANES else FEW
-    for part in range(1, buckets):
-        slots = -(-packed * part // buckets)
+    for part in range(1, lengths):
+        slots = -(-packed * part // lengths)
         slots = -(-slots // step) * step
-        if longest <= slots < packed:
+        if longest <= slots <= packed * MOST_FILLED:
             return slots
     return None
 
