@@ -13,6 +13,8 @@ of that is exact here:
 A path's slots in order (prompt, its thought, its answer) have rising positions, so what a window
 leaves of a path is its end, and one number says where that begins. An image's tokens stand side by
 side in the prompt, so what they see of each other ends at the image's last slot.
+
+In ragged rows the tree is data too, and `ragged_splash` gives the kernel its mask as an array.
 """
 
 from collections.abc import Callable
