@@ -61,11 +61,9 @@ def draw_answers(
     """Return the task's picture of an example and its answers, or its images and the texts."""
     if task.draw is not None:
         return task.draw(config, example, answers)
-    lines = [
-        line
-        for text in (example.question, f"truth: {example.columns.get('answer')}", *answers)
-        for line in _wrapped(text)
-    ]
+    known = "answer" in example.columns
+    truth = [f"truth: {example.columns['answer']}"] if known else []
+    lines = [line for text in (example.question, *truth, *answers) for line in _wrapped(text)]
     images = [Image.fromarray(image) for image in example.images]
     scaled = [im.resize((_WIDTH, max(1, round(im.height * _WIDTH / im.width)))) for im in images]
     above = sum(image.height for image in scaled)
