@@ -81,7 +81,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         architecture=model.architecture,
         thinking=model.thinking,
     )
-    policy = pretrained_policy(described, model)
+    policy = pretrained_policy(described, model, partial(is_trained, model))
     words = made_up_tokenizer(policy.vocab_size)
 
     def start(mesh: Mesh) -> Params:

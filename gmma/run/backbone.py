@@ -97,7 +97,9 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
-    policy = pretrained_policy(described, model)
+    learns = bool(config.sft.steps or config.rl.steps)
+    trained = partial(is_trained, model) if learns else (lambda path: False)
+    policy = pretrained_policy(described, model, trained)
     buckets = model.image_buckets
     if buckets is None:
         full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
@@ -126,7 +128,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         tokenizer=described.tokenizer,
         template=described.template,
         processor=no_image_processor() if processor is None else processor,
-        trained=partial(is_trained, model),
+        trained=trained,
         start=start,
         adapted=model.lora is not None,
         check_start=partial(check_weights, described),
@@ -145,10 +147,12 @@ def check_resolution(wanted: Resolution, processor: ImageProcessor, slots: int) 
         )
 
 
-def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
+def pretrained_policy(
+    described: Described, model: PretrainedConfig, trained: Callable[[str], bool]
+) -> Policy:
     """Return the directory's policy, parameters in the types they are kept in, with adapters."""
     base = stored_as(
-        described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
+        described.policy, lambda path: "float32" if trained(path) else str(model.dtype)
     )
     return base if model.lora is None else adapted_policy(base, model.lora)
 
