@@ -127,7 +127,7 @@ def write_record(
 
 
 def said_of(answer: Mapping[str, Any]) -> Said:
-    """Return what a picture says of an answer of a tree: its text, and what it earned, if judged."""
+    """Return what a picture says of an answer of a tree: its text, and what it earned."""
     terms = ", ".join(f"{name} {value:.3g}" for name, value in answer.get("terms", {}).items())
     earned = f"reward {answer['reward']:.2f}" if "reward" in answer else ""
     return Said(
