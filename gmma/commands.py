@@ -383,7 +383,7 @@ def sample_question(
     examples = [example] * parts.mesh.size  # a row a device
     grow = make_grow(parts, parts.config.tree.shape, parts.config.sampling, given.seed)
     rollout = grow_examples(parts, grow, subject.load(parts), examples, 0)
-    record = text_record(example, read_texts(rollout, parts.tokenizer), 0)
+    record = text_record(example, read_texts(rollout, parts.tokenizer, parts.template.tags), 0)
     print_tree(record, Console())
     print(f"picture: {write_record(parts, record, example, output)}")
 

@@ -1,10 +1,11 @@
 """Options of the tiny family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gmma.errors import UserError
 from gmma.options.networks import Attention, Remat
+from gmma.options.prompt import TinyTemplate
 from gmma.options.resuming import ChangesNoNumber
 
 
@@ -29,6 +30,7 @@ class TinyConfig:
     remat: ChangesNoNumber[Remat] = "none"
     # Of packed trees: by levels, or by a TPU kernel (`layers.py`)
     attention: ChangesNoNumber[Attention] = "auto"
+    template: TinyTemplate = field(default_factory=TinyTemplate)  # of its prompts
     # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
     # ported backbone comes with a trained vision tower; 0: none
     stem_steps: int = 300

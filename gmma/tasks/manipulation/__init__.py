@@ -42,4 +42,5 @@ MANIPULATION = Task(
     draw=draw,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
+    instructs=True,
 )
