@@ -23,6 +23,7 @@ from gmma.huggingface.chat import (
     write_chat_template,
 )
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
+from gmma.options.prompt import PromptConfig, Tags
 from gmma.plan.programs import plan_parts
 from gmma.porting.checkpoints import read_trained
 from gmma.porting.pretrained import chat_of, describe_pretrained, source_of
@@ -62,9 +63,15 @@ CLOSES = OPENS.replace(
 )
 
 
-def tokenizer_files(family: str) -> TokenizerFiles:
+# With all that means something between the quotes of a template.
+OWN_TAGS = Tags(think=("<reasoning>", "</reasoning>"), answer=('[a"{{', "}}a]"))
+OWN_WORDS = PromptConfig(form='Say \\n "why",\nthen {{ what }}.\n', tags=OWN_TAGS)
+
+
+def tokenizer_files(family: str, words: PromptConfig | None = None) -> TokenizerFiles:
     """The family's, which are the same in every directory."""
-    return find_family({"model_type": family}, "here").tokenizer(Path())
+    read = find_family({"model_type": family}, "here").tokenizer
+    return read(Path()) if words is None else read(Path(), None, words)
 
 
 def turn(question: str, images: int) -> list[dict[str, Any]]:
@@ -76,13 +83,16 @@ def turn(question: str, images: int) -> list[dict[str, Any]]:
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 @over_families
-def test_the_template_of_an_export_is_the_trained_prompt(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [None, OWN_WORDS, PromptConfig(form="")])
+def test_the_template_of_an_export_is_the_trained_prompt(
+    family: str, words: PromptConfig | None, tmp_path: Path
+) -> None:
     """Token by token, the placeholders put in as the family's processor does."""
     theirs.quiet()
     from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
     ids = WRITERS[family](tmp_path)
-    files = tokenizer_files(family)
+    files = tokenizer_files(family, words)
     found = files.read(tmp_path)
     assert found is not None
     ours = prepared(found, files, image_token=ids[files.image], vocab_size=max(ids.values()) + 3)
@@ -225,6 +235,31 @@ def test_a_prompt_opens_one_thought(name: str, tmp_path: Path) -> None:
     again = find_family({"model_type": ASKED[name][0]}, "here").tokenizer(tmp_path)
     assert again.template == files.template
     assert again.chat == files.chat
+
+
+@over_published
+def test_a_run_s_own_words_stand_in_place_of_ours(name: str, tmp_path: Path) -> None:
+    """An export of it is read back with the same words alone."""
+    family, _, _, opens = ASKED[name]
+    usual, _ = published_directory(name, tmp_path)
+    read = find_family({"model_type": family}, "here").tokenizer
+    if opens:
+        with pytest.raises(UserError, match=r"opens a thought by itself.*prompt\.tags\.think"):
+            read(tmp_path, None, OWN_WORDS)
+    words = replace(OWN_WORDS, tags=Tags()) if opens else OWN_WORDS
+    thinking = ASKED[name][1]
+    files = read(tmp_path, thinking, words)
+    expected = usual.template.closing.replace(INSTRUCTION, OWN_WORDS.form)
+    assert files.template.closing == expected.replace("<think>", words.tags.think[0])
+    assert files.template == replace(
+        usual.template, closing=files.template.closing, tags=words.tags
+    )
+    write_chat_template(tmp_path, files.chat)
+    again = read(tmp_path, None, words)
+    assert again.template == files.template
+    assert again.chat == files.chat
+    with pytest.raises(UserError, match=r"was written by an export.*prompt\.form and prompt\.tags"):
+        read(tmp_path)
 
 
 def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
