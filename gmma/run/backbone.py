@@ -66,10 +66,10 @@ def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
 def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
     """Return the tiny family, which speaks the task's own vocabulary."""
     template = tiny_template(model.template, config.prompt)
-    tokenizer = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
+    own = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
+    tokenizer = with_words(own, template, config.task)
     if tokenizer.image_token is None:
         raise UserError(f"the tokenizer of task {config.task.name} has no image token")
-    tokenizer = with_words(tokenizer, template, config.task)
     policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
 
     def start(mesh: Mesh) -> Params:
