@@ -43,6 +43,11 @@ class PromptConfig:
     form: str | None = None
     tags: Tags = field(default_factory=Tags)
 
+    def __post_init__(self) -> None:
+        bare = self.form is None or self.form == self.form.strip()
+        # Some chat templates strip a turn, and would take it away.
+        require(bare, "prompt.form", repr(self.form), "a text without white space around it")
+
     @property
     def spelt_form(self) -> str:
         """The form as a model of a Hugging Face directory is asked for it."""

@@ -65,7 +65,7 @@ CLOSES = OPENS.replace(
 
 # With all that means something between the quotes of a template.
 OWN_TAGS = Tags(think=("<reasoning>", "</reasoning>"), answer=('[a"{{', "}}a]"))
-OWN_WORDS = PromptConfig(form='Say \\n "why",\nthen {{ what }}.\n', tags=OWN_TAGS)
+OWN_WORDS = PromptConfig(form='Say \\n "why",\nthen {{ what }}.', tags=OWN_TAGS)
 
 
 def tokenizer_files(family: str, words: PromptConfig | None = None) -> TokenizerFiles:

@@ -121,6 +121,13 @@ def test_tags_that_could_not_be_told_apart_are_refused(tags, message):
         Tags(**tags)
 
 
+def test_a_form_that_a_template_would_strip_is_refused():
+    with pytest.raises(
+        UserError, match=r"prompt.form = 'Say why.*; it must be a text without white"
+    ):
+        PromptConfig(form="Say why.\n")
+
+
 def test_the_tiny_family_is_asked_in_words_of_the_run():
     texts = TinyTemplate(opening="O", system=("<", ">"), image=("[", "]"), closing="C")
     words = PromptConfig(form="Say why.", tags=OTHER[0])
