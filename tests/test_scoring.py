@@ -14,6 +14,7 @@ from gmma.rewards.service import RewardTerm, open_scorer
 from gmma.run.evaluate import broken_responses
 from gmma.run.samples import ScoredTrees, completion_rows, print_tree, tree_record
 from gmma.scoring import (
+    Measured,
     ScoredRollout,
     Scores,
     counted_answers,
@@ -21,7 +22,9 @@ from gmma.scoring import (
     length_metrics,
     read_texts,
     reward_metrics,
+    rollout_metrics,
     score_answers,
+    trees_that_differ,
     written_tokens,
 )
 from gmma.text.tokenizer import Tokenizer
@@ -234,9 +237,19 @@ def test_trees_with_too_few_scored_answers_are_dropped_and_counted():
     closed = np.array([[True, True], [True, False], [True, True]])
 
     def counts(**given):
-        counted, metrics = counted_answers(rewards, closed, **given)
+        counted = counted_answers(rewards, closed, **given)
         assert not counted[np.isnan(rewards)].any()
-        return counted.sum(axis=(1, 2)).tolist(), compute(metrics)["frac_groups_dropped"]
+        measured = Measured(
+            scores=Scores(rewards=rewards, terms={}, kinds={}, tasks=np.array([b""] * 3, "S64")),
+            thought_lengths=np.ones(closed.shape, np.int32),
+            answer_lengths=np.ones(rewards.shape, np.int32),
+            closed=closed,
+            finished=np.ones(rewards.shape, bool),
+            counted=counted,
+        )
+        assert trees_that_differ(measured).tolist() == [False, counted[1].sum() > 1, True]
+        dropped = compute(rollout_metrics(measured))["frac_groups_dropped"]
+        return counted.sum(axis=(1, 2)).tolist(), dropped
 
     assert counts(drop_unclosed=False, min_scored=1) == ([1, 2, 4], 0)
     assert counts(drop_unclosed=False, min_scored=2) == ([0, 2, 4], pytest.approx(1 / 3))
