@@ -140,3 +140,18 @@ def test_a_sampled_placeholder_is_an_ordinary_token() -> None:
     assert jnp.isfinite(hidden).all()
     groups = np.asarray(cache.levels[0].slots.image)[0, 0, 0]
     assert groups.tolist() == [1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 0, 0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@laws.examples(3)
+@given(st.data())
+def test_ragged_rows_keep_the_laws(family: str, data: st.DataObject) -> None:
+    """L1, L3 and L4, and L2 of the trees that are scored there, in rows without gaps."""
+    subject, shape = laws.ragged(subject_of(family)), SHAPES[0]
+    tree, other = (data.draw(laws.trees(subject, shape)) for _ in range(2))
+    rng = data.draw(laws.generators())
+    as_a_whole = laws.assert_gradient_close_as_a_whole
+    laws.check_packed_equals_flat(subject, tree, rng, 1e-5, as_a_whole)
+    laws.check_isolation(subject, tree, other, 1, None)
+    laws.check_isolation(subject, tree, other, 1, 0)
+    laws.check_padding(subject, tree, rng)
