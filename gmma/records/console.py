@@ -98,7 +98,8 @@ def show_lines(console: Console, phase: str, done: int, total: int) -> Iterator[
             last_line[0] = now
             line(done, *rate_words(left), figure_words(record))
 
-    line(done, COMPILING)
+    if done < total:
+        line(done, COMPILING)
     yield advance
 
 
