@@ -10,8 +10,10 @@ from PIL import Image
 from porting.directories import write_directory
 from tiny_digits import experiment
 
-from gmma.config import LaunchConfig
-from gmma.errors import UserError
+from gmma import commands
+from gmma.cli import main
+from gmma.config import LaunchConfig, job_to_json
+from gmma.errors import CODE_USER_ERROR, UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.images.common import outline_of, rgb_array
 from gmma.run.assembly import assemble, in_frame
@@ -23,6 +25,15 @@ from gmma.tasks.vqa import VqaConfig, VqaFiles
 
 LONG, STRIP, TALKATIVE = 7, 21, 30  # records of forty
 EXIF_ORIENTATION = 0x0112
+EXPERIMENT = """
+import json
+
+from gmma.config import config_from_json
+
+
+def experiment():
+    return config_from_json(json.loads({saved!r}), "mine.json")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +84,30 @@ def test_both_are_named_at_once(parts):
     assert f"record {STRIP}: an image of 1000 × 4 pixels" in message
     assert "set tree.prompt_tokens to at least" in message
     assert "task.too_long = leave_out" in message
+
+
+@pytest.mark.parametrize(("command", "code"), [("data", 0), ("train", CODE_USER_ERROR)])
+def test_a_command_names_both_at_once(config, tmp_path, monkeypatch, capsys, command, code):
+    """What is left out is counted by the commands in `tasks/test_vqa_run.py`."""
+    refused = replace(config, task=replace(config.task, too_long="refuse"))
+    saved = json.dumps(job_to_json(refused))
+    (tmp_path / "mine.py").write_text(EXPERIMENT.format(saved=saved))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)
+    try:
+        main([command, "mine.py"])
+        ended = 0
+    except SystemExit as end:
+        ended = end.code
+    assert ended == code
+    said = "".join(capsys.readouterr())
+    assert "Traceback" not in said
+    words = " ".join(said.split())
+    assert "2 of 40 prompts of " in words
+    assert f"the prompt of record {LONG} has" in words
+    assert f"record {STRIP}: an image of 1000 × 4 pixels" in words
+    assert "set tree.prompt_tokens to at least" in words
+    assert not (tmp_path / "runs" / config.name).exists()
 
 
 def test_left_out_records_are_counted_and_never_read(parts):

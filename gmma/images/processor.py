@@ -22,9 +22,11 @@ class ImageProcessor:
     buckets: tuple[int, ...] = ()  # sizes that the images of a row are padded to; (): one shape
     bucket_unit: str = ""  # what they count
     frame: Frame = STORED_PIXELS  # of the coordinates that the family is asked for
-    most_tokens: int | None = None  # of an image more than one token high and wide; None: any
-    # what to set so that an image has at most so many tokens; "": nothing can be set
-    fewer_tokens: Callable[[int], str] = lambda tokens: ""
+    # Of an image more than one token high and wide; a strip may have more. None: any
+    most_tokens: int | None = None
+    # (tokens, how many times as long as wide): what to set so that such an image has at most so
+    # many tokens; "": nothing can be set
+    fewer_tokens: Callable[[int, float], str] = lambda tokens, ratio: ""
     # Raises UserError for a record whose images the network cannot take; looks at their sizes alone
     check: Callable[[Example], None] = lambda example: None
 

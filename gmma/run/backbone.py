@@ -140,8 +140,8 @@ def check_resolution(wanted: Resolution, processor: ImageProcessor, slots: int) 
     if given and most is not None and most >= slots:
         raise UserError(
             f"with {' and '.join(given)} an image may have {most} tokens, but there are {slots} "
-            f"prompt slots; set {processor.fewer_tokens(slots - 1)}, or tree.prompt_tokens above "
-            f"{most}"
+            f"prompt slots; set {processor.fewer_tokens(slots - 1, 1.0)}, or tree.prompt_tokens "
+            f"above {most}"
         )
 
 

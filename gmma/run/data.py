@@ -96,7 +96,7 @@ def batch_prompts(
     for example in examples:
         row, counts = prompt_row(example, tokenizer, processor, template)
         if len(row) > prompt_slots:
-            advice = smaller_images(counts, len(row), prompt_slots, processor)
+            advice = smaller_images(example, counts, len(row), prompt_slots, processor)
             raise UserError(
                 f"{too_long_words(example, counts, len(row), prompt_slots)}; set "
                 f"tree.prompt_tokens to at least {len(row)}" + (f", or {advice}" if advice else "")
@@ -182,10 +182,16 @@ def too_long_words(
 
 
 def smaller_images(
-    counts: Sequence[Sequence[int]], tokens: int, slots: int, processor: ImageProcessor
+    example: Example,
+    counts: Sequence[Sequence[int]],
+    tokens: int,
+    slots: int,
+    processor: ImageProcessor,
 ) -> str:
     """Return what to set so that the images of a prompt leave it room; "" for nothing."""
     if not counts:
         return ""
     held = sum(map(sum, counts))
-    return processor.fewer_tokens((slots - tokens + held) // len(counts))
+    sides = [image.shape[:2] for image in example.images]
+    ratio = max(max(pair) / min(pair) for pair in sides)
+    return processor.fewer_tokens((slots - tokens + held) // len(counts), ratio)

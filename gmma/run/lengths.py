@@ -81,7 +81,7 @@ def prompt_length(parts: HostParts, example: Example) -> PromptLength:
         node="prompt",
         tokens=len(row),
         words=too_long_words(asked, counts, len(row), slots),
-        advice=smaller_images(counts, len(row), slots, parts.processor),
+        advice=smaller_images(asked, counts, len(row), slots, parts.processor),
     )
     return PromptLength(tokens=len(row), misfit=misfit)
 

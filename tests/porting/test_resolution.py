@@ -1,6 +1,7 @@
 """A user's resolution reaches the processor, is checked, and is written into an export."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from gmma.porting.pretrained import (
     write_config,
 )
 from gmma.run.backbone import check_resolution
-from gmma.run.data import batch_prompts
+from gmma.run.data import batch_prompts, smaller_images
 from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example
 from tests.porting import theirs
@@ -52,6 +53,26 @@ def test_limits_bound_the_tokens(family: str) -> None:
         assert found.view_tokens(pixels(80, 40)) == (large,)
         assert found.view_tokens(pixels(8, 8)) == (small,)
     assert image_tokens(GOLDEN / family, (None, 1024), ((80, 40), (8, 8))) == [[50, 1], [10, 1]]
+
+
+@pytest.mark.parametrize(("width", "height"), [(800, 8), (12, 1500), (640, 64), (300, 200)])
+@pytest.mark.parametrize("family", QWENS)
+def test_what_is_advised_makes_an_image_fit(family: str, width: int, height: int) -> None:
+    """A strip is one token wide, however small: 800 × 8 at 4096 pixels is 80 × 1 tokens, not 64."""
+    image = pixels(width, height)
+    found, room = processor_at(family, AS_FILED), 30
+    assert sum(found.view_tokens(image)) > room
+    example = Example(question="?", images=(image,), columns={}, id="0")
+    advice = smaller_images(
+        example, [found.view_tokens(image)], 100, 100 - sum(found.view_tokens(image)) + room, found
+    )
+    (most,) = re.findall(r"model.max_pixels to at most (\d+)$", advice)
+    least = (
+        Resolution(min_pixels=int(most), max_pixels=int(most))
+        if "min" in advice
+        else Resolution(max_pixels=int(most))
+    )
+    assert sum(processor_at(family, least).view_tokens(image)) <= room
 
 
 def test_pan_and_scan_is_more_views() -> None:

@@ -112,7 +112,7 @@ def gemma_processor(
         to_arrays=lambda examples: gemma_arrays(examples, config, buckets),
         buckets=buckets,
         bucket_unit="images",
-        fewer_tokens=lambda tokens: "" if pan is None else "model.pan_and_scan to False",
+        fewer_tokens=lambda tokens, ratio: "" if pan is None else "model.pan_and_scan to False",
         frame=THOUSANDTHS,
         check=check,
     )

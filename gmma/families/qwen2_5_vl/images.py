@@ -194,11 +194,15 @@ def qwen_processor(
     )
 
 
-def smaller_pixels(config: QwenImageConfig, tokens: int) -> str:
-    """Return what to set so that an image has at most so many tokens."""
-    pixels = tokens * config.vision.cell_pixels**2
+def smaller_pixels(config: QwenImageConfig, tokens: int, ratio: float) -> str:
+    """Return what to set so that an image `ratio` times as long as wide has at most so many tokens.
+
+    One that is fewer tokens long than that is a strip one token wide, however small: its length is
+    √(pixels · ratio).
+    """
+    pixels = int(tokens * config.vision.cell_pixels**2 * min(1.0, tokens / ratio))
     both = "model.min_pixels and " if pixels < config.min_pixels else ""
-    return f"{both}model.max_pixels to at most {pixels}" if tokens > 0 else ""
+    return f"{both}model.max_pixels to at most {pixels}" if pixels > 0 else ""
 
 
 def qwen_full_bucket(config: QwenConfig, prompt_slots: int) -> int:
