@@ -29,8 +29,10 @@ _OURS = ("answers", "thoughts")
 _MARKS: dict[Signature, tuple[str, ...]] = {  # a parameter that no other signature has
     "verl": ("solution_str",),
     "easyr1": ("reward_inputs", "reward_input"),
-    "trl": ("prompts", "completions", "completion_ids"),
+    "trl": ("prompts", "completions", "completion_ids", "completions_ids"),
 }
+# Before the name of a record's key that gmma has a column of the same name for
+RENAMED = "record_"
 _ONE_INPUT = "reward_input"  # of EasyR1's form for one answer
 _TRUTHS = ("ground_truth", "answer")  # columns that hold the truth
 
@@ -102,9 +104,10 @@ def _constants(function: Any) -> set[object]:
 def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[..., Any]:
     """Make a reward of a function as TRL calls it, with texts or with messages.
 
-    It gets every column of the record, and images, where it names them, as PIL images. Tokens and
-    step are not there where it judges answers alone, as a task's metric. What it logs by
-    `log_extra` and `log_metric` goes nowhere.
+    It gets every column of the record under the record's own name, `task` too, and images, where it
+    names them, as PIL images. Tokens, which TRL's page calls `completions_ids`, and step are not
+    there where it judges answers alone, as a task's metric. What it logs by `log_extra` and
+    `log_metric` goes nowhere.
     """
 
     def reward(
@@ -120,7 +123,9 @@ def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[...
     ) -> Any:
         if "images" in columns:
             columns["images"] = [[Image.fromarray(i) for i in own] for own in columns["images"]]
-        given = columns | {
+        own = {n.removeprefix(RENAMED): v for n, v in columns.items() if n.startswith(RENAMED)}
+        given = columns | own
+        given |= {
             "prompts": [_message("user", q) for q in question] if as_messages else list(question),
             "completions": (
                 [_message("assistant", text) for text in response]
@@ -131,7 +136,8 @@ def from_trl(function: Callable[..., Any], *, as_messages: bool) -> Callable[...
             "log_metric": _log_nothing,
         }
         if completion_ids:
-            given["completion_ids"] = [list(ids) for ids in completion_ids]
+            ids = [list(own_ids) for own_ids in completion_ids]
+            given |= {"completion_ids": ids, "completions_ids": ids}
         if step:
             given["trainer_state"] = TrainerState(global_step=step[0], max_steps=steps[0])
         with _called_as("trl_messages" if as_messages else "trl"):
@@ -301,7 +307,10 @@ def _taken(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, 
 
 
 def _reading(reward: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a reward as parameters what it needs itself and the columns that a function names."""
+    """Give a reward as parameters what it needs itself and the columns that a function names.
+
+    One may have been renamed, for gmma has a column of that name.
+    """
     own = inspect.signature(reward).parameters.values()
     named = inspect.signature(function).parameters.values()
     found = {one.name: one for one in own if one.kind is not one.VAR_KEYWORD}
@@ -309,7 +318,8 @@ def _reading(reward: Callable[..., Any], function: Callable[..., Any]) -> Callab
         if one.kind is one.VAR_KEYWORD:
             found[one.name] = one
         elif one.kind is not one.VAR_POSITIONAL:
-            found.setdefault(one.name, one.replace(kind=one.KEYWORD_ONLY))
+            for name in (one.name, RENAMED + one.name):
+                found.setdefault(name, one.replace(name=name, kind=one.KEYWORD_ONLY))
     order = sorted(found.values(), key=lambda one: one.kind)
     reward.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
     return reward

@@ -36,7 +36,7 @@ _SPLIT_WORD = re.compile(rf"(?<![^\W\d_])({'|'.join(sorted(KNOWN_SPLITS))})(?![^
 KINDS = "a JSON list, JSON lines, Parquet, or a folder that datasets or TFDS saved"
 _INFO, _STATE, _SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _FEATURES = "features.json"  # TFDS's
-_BATCH_ROWS = 256
+_BATCH_ROWS = 64
 
 
 def require_table(path: Path) -> None:
@@ -210,8 +210,8 @@ def _read_parquet(files: list[Path]) -> list[Row]:
     rows: list[Row] = []
     for file in files:
         try:
-            with arrow.parquet.ParquetFile(file) as content:
-                batches = content.iter_batches(_BATCH_ROWS)  # not whole: beside it stand its rows
+            with arrow.parquet.ParquetFile(file, pre_buffer=False) as content:
+                batches = content.iter_batches(_BATCH_ROWS)  # whole, it would stand beside its rows
                 plain = [row for batch in batches for row in batch.to_pylist()]
         except (arrow.ArrowException, OSError) as error:
             raise UserError(f"{file} is no whole Parquet file ({error}); fetch it again") from error

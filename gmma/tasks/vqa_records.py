@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -93,15 +93,20 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
     paths = dict.fromkeys(config.records.file_of(split) for split in SPLITS)
     files = [file for path in paths for file in source_files(path)]
     name = f"vqa_{fingerprint(config.records, config.keys, config.kind, *files)}"
-    read = functools.cache(functools.partial(read_records, config))
+    file = functools.cache(functools.partial(read_file, config))  # splits share one
+    read = functools.cache(lambda split: read_records(config, split, file))
+
+    @functools.cache
+    def columns() -> dict[str, None]:
+        every = [record for split in SPLITS for record in read(split)]
+        require_named(config.keys, every)
+        return dict.fromkeys(key for record in every for key in rest_of(record))
 
     def records(split: str) -> Iterator[dict[str, Any]]:
-        require_named(config.keys, [record for every in SPLITS for record in read(every)])
-        columns = dict.fromkeys(key for every in SPLITS for r in read(every) for key in rest_of(r))
         left_out: list[str] = []
         for record in read(split):
             try:
-                yield stored(record, config, columns)
+                yield stored(record, config, columns())
             except TruthError as error:
                 if config.records.wrong_truths == "refuse":
                     raise UserError(
@@ -132,8 +137,14 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
     )
 
 
-def read_records(config: VqaConfig, split: str) -> list[VqaRecord]:
-    """Read a split's records in the order of its file. UserError naming a wrong record."""
+ReadFile = Callable[[Path, str], list[VqaRecord]]
+
+
+def read_records(config: VqaConfig, split: str, read: ReadFile | None = None) -> list[VqaRecord]:
+    """Read a split's records in the order of its file. UserError naming a wrong record.
+
+    `read` is `read_file` of this config, or what keeps what that gave.
+    """
     files = config.records
     own = [
         name
@@ -141,18 +152,23 @@ def read_records(config: VqaConfig, split: str) -> list[VqaRecord]:
         if getattr(files, name) is not None or own_split(files.train, name) is not None
     ]
     path = files.file_of(split)
-    rows = read_rows(path, split if split in own else "train")
-    folder = (path if path.is_dir() else path.parent) if files.images is None else files.images
-    records = [
-        check_record(laid, str(number), folder, config)
-        for number, (where, row) in enumerate(rows)
-        for laid in lay_out(row, where, files.layout, config.keys, config.kind)
-    ]
-    kept = records
+    read = functools.partial(read_file, config) if read is None else read
+    kept = records = read(path, split if split in own else "train")
     if split not in own:
         kept = [r for r in records if drawn_split(files, r.place, own) == split]
     require_kept(files, split, kept, len(records))
     return kept
+
+
+def read_file(config: VqaConfig, path: Path, split: str) -> list[VqaRecord]:
+    """Read all records of a file, or those of a split of a folder that has it."""
+    files = config.records
+    folder = (path if path.is_dir() else path.parent) if files.images is None else files.images
+    return [
+        check_record(laid, str(number), folder, config)
+        for number, (where, row) in enumerate(read_rows(path, split))
+        for laid in lay_out(row, where, files.layout, config.keys, config.kind)
+    ]
 
 
 def require_named(keys: Keys, records: Sequence[VqaRecord]) -> None:

@@ -86,8 +86,10 @@ def test_functions_of_trl_easyr1_and_verl_run_unchanged(workers):
     ]
     assert own(RewardTerm("trl_rewards:has_form"), truths) == [1, 1, 0]
     assert own(RewardTerm("trl_rewards:brevity"), truths, step=4) == [-0.5, -1, -1.5]  # half way
-    subjects = {"subject": ["sum", "sum", "angle"]}
-    assert own(RewardTerm("trl_rewards:sums_alone"), subjects) == [0, 1, nan]
+    tasks = {"record_task": ["sum", "sum", "angle"]}  # `task` is gmma's
+    assert own(RewardTerm("trl_rewards:sums_alone"), tasks) == [0, 1, nan]
+    assert own(RewardTerm("trl_rewards:tokens"), truths) == [1, 2, 3]
+    assert own(RewardTerm("foreign_rewards:kinds_alone"), {**tasks, "kind": ["a"] * 3}) == [3, 3, 5]
     assert own(RewardTerm("easyr1_rewards:compute_score"), truths) == [1, 0, 0]
     halves = RewardTerm("easyr1_rewards:compute_score", options=(("format_weight", 0.5),))
     assert own(halves, {"answer": ["1", "8", "9"]}) == [0.5, 0, 0]  # the form of the first alone
@@ -114,6 +116,7 @@ def test_parameters_tell_the_signature():
         trl_rewards.boxed_result: "trl",
         trl_rewards.has_form: "trl_messages",
         trl_rewards.judged: "trl",
+        trl_rewards.tokens: "trl",
         foreign_rewards.judge: "trl_messages",
         foreign_rewards.partly: "trl",
         easyr1_rewards.compute_score: "easyr1",
