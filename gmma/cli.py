@@ -7,6 +7,7 @@
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma report RUN_DIR                                  a run or a sweep as one HTML page
     gmma data experiments/NAME.py                        build a dataset and show it
+    gmma fetch experiments/NAME.py                       copy what it reads elsewhere to here
     gmma plan experiments/NAME.py --topology v5e:2x4     whether it fits a TPU slice nobody has yet
     gmma bench                                           time the tree against flat rows
     gmma port import|export|check                        Hugging Face directories in and out
@@ -111,6 +112,19 @@ def command_data(arguments: Sequence[str]) -> None:
     data_command(arguments)
 
 
+def command_fetch(arguments: Sequence[str]) -> None:
+    """Copy what an experiment reads elsewhere to this machine."""
+    from gmma.options.parsing import split_experiment
+
+    split_experiment(arguments, "fetch")
+    from gmma.run.lines import fetch_line
+
+    line = fetch_line(arguments)
+    from gmma.run.sources import fetch_command
+
+    fetch_command(line.given.base, line.given.own)
+
+
 def command_bench(arguments: Sequence[str]) -> None:
     """Time the tree against prompt-shared and flat rows."""
     from gmma.options.arguments import BenchArguments
@@ -195,6 +209,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "sample": command_sample,
     "report": command_report,
     "data": command_data,
+    "fetch": command_fetch,
     "bench": command_bench,
     "plan": command_plan,
     "port": command_port,

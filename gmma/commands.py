@@ -51,6 +51,7 @@ from gmma.run.feed import in_frame, read_prompts
 from gmma.run.lines import Line, PlanArguments, TrainArguments, difference_lines, parse_experiment
 from gmma.run.programs import make_credit, make_grow
 from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
+from gmma.run.sources import source_facts, with_copies
 from gmma.run.state import load_params
 from gmma.run.summary import format_interval
 from gmma.tasks import find_task
@@ -71,8 +72,9 @@ def train_command(line: Line[TrainArguments]) -> None:
     check_output("data_dir", config.launch.data_dir, directory=True)
     if config.init_from is not None:
         check_bucket(config.init_from)
-    asked = {"resume": resume, "profile": profile}
+    asked = {"resume": resume, "profile": profile, **source_facts(config)}
     hosts.join(config.launch.hosts, options_to_json(config) | asked)
+    with_copies(config)  # on all hosts at once, before any waits for another
     if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
         print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
     use_compilation_cache(config)
@@ -252,7 +254,7 @@ def print_prompt(parts: Parts, example: Example) -> None:
 def data_command(arguments: Sequence[str]) -> None:
     """Run `gmma data EXPERIMENT`: build the dataset, show some records, a prompt, and lengths."""
     path, rest = split_experiment(arguments, "data")
-    config = parse_experiment(path, rest, prog=f"gmma data {path}")
+    config = with_copies(parse_experiment(path, rest, prog=f"gmma data {path}"))
     check_output("data_dir", config.launch.data_dir, directory=True)
     task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)

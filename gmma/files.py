@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -22,10 +23,15 @@ PARTIAL = ".partial"  # ends the name of a file that is still being written
 NAME_BYTES = 200  # of a file's or directory's name; file systems have 255, endings take some
 TRIAL_BYTES = 1 << 16
 SCHEMES = ("gs", "s3", "az", "hf")  # that etils.epath knows
+ONE_SLASH = re.compile(rf"({'|'.join(SCHEMES)}):/(?!/)")  # what a `Path` makes of a scheme's two
 
 
 def run_path(text: str | PurePath) -> Path | epath.Path:
-    """Return a path on disk, or with a scheme in a bucket: `gs://BUCKET/FOLDER`."""
+    """Return a path on disk, or with a scheme in a bucket: `gs://BUCKET/FOLDER`.
+
+    So too where `Path("gs://BUCKET/FOLDER")` has lost one of its slashes.
+    """
+    text = ONE_SLASH.sub(r"\1://", str(text), count=1) if ONE_SLASH.match(str(text)) else text
     scheme, found, _ = str(text).partition("://")
     if not found:
         return Path(text)
@@ -34,18 +40,37 @@ def run_path(text: str | PurePath) -> Path | epath.Path:
     return epath.Path(text)
 
 
-RunPath = Annotated[
-    Path | epath.Path,
+def spell_path(path: PurePath) -> str:
+    """Return the text of a path, with its scheme whole."""
+    return str(run_path(path))
+
+
+_OPTION: tyro.constructors.PrimitiveConstructorSpec[Any] = (
     tyro.constructors.PrimitiveConstructorSpec(
         nargs=1,
         metavar="PATH",
         instance_from_str=lambda words: run_path(words[0]),
         is_instance=lambda value: isinstance(value, PurePath),
-        str_from_instance=lambda value: [str(value)],
-    ),
-    PlainValidator(run_path),
-    PlainSerializer(str),
-]
+        str_from_instance=lambda value: [spell_path(value)],
+    )
+)
+_READ, _SPELT = PlainValidator(run_path), PlainSerializer(spell_path)
+RunPath = Annotated[Path | epath.Path, _OPTION, _READ, _SPELT]
+# Of what a task or a model reads, which may lie in a bucket or on the Hub too. Who reads it has a
+# config with the copy's path in its place (`gmma/remote/copies.py`), so it is a `Path` to them.
+SourcePath = Annotated[Path, _OPTION, _READ, _SPELT]
+
+
+def spell_bytes(count: int) -> str:
+    """Return a size as people say it.
+
+    >>> spell_bytes(786), spell_bytes(8_140_000_000)
+    ('786 bytes', '8.14 GB')
+    """
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"
 
 
 def absolute(path: RunPath) -> RunPath:

@@ -343,7 +343,7 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
         print_buckets(parts.processor)
     with (
         watch_sigterm(),
-        open_run(parts, profile) as (run, latest),
+        open_run(parts, profile, config) as (run, latest),
         bounded_end(config.launch.hosts),
     ):
         progress = Progress(phase="sft", phase_step=0, data={})
@@ -362,10 +362,13 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
 
 
 @contextmanager
-def open_run(parts: Parts, profile: Steps | None = None) -> Iterator[tuple[Run, int | None]]:
+def open_run(
+    parts: Parts, profile: Steps | None = None, given: ExperimentConfig | None = None
+) -> Iterator[tuple[Run, int | None]]:
     """Open a run's workers and files; also the step of its newest checkpoint, if it has one.
 
-    Nothing is written before everything that can be checked has been.
+    Nothing is written before everything that can be checked has been. The run keeps the config as
+    it was `given`; that of the parts has copies in the place of paths that lead elsewhere.
     """
     config = parts.config
     with ExitStack() as stack:
@@ -374,8 +377,8 @@ def open_run(parts: Parts, profile: Steps | None = None) -> Iterator[tuple[Run, 
         if not checkpoint.checkpoint_steps(config.run_dir):
             check_origin(parts)
         wait_for_all("a run that can begin")
-        given, launch = config_to_json(config), launch_to_json(config.launch)
-        opened = partial(checkpoint.hold_run, config.run_dir, given, launch, content_of(parts))
+        written, launch = config_to_json(given or config), launch_to_json(config.launch)
+        opened = partial(checkpoint.hold_run, config.run_dir, written, launch, content_of(parts))
         stack.enter_context(leader_alone(opened))
         latest = checkpoint.newest_whole(config.run_dir)
         manager = stack.enter_context(

@@ -9,6 +9,7 @@ PACKAGE = Path(__file__).parents[1] / "gmma"
 FLOORS = (
     ("errors", "intervals", "masked", "theory", "types"),
     ("files", "named"),
+    ("remote",),
     ("options",),
     ("sampling", "advantage", "surrogate", "answers", "text", "tree"),
     ("simulator", "models"),

@@ -70,7 +70,7 @@ parse_options() {
 }
 
 load_config() {
-  OWN_CODE=() # a configuration of an earlier version has none
+  OWN_CODE=() CHECK_PLACES=yes # a configuration of an earlier version has none
   [[ -f $CONFIG_FILE ]] ||
     fail "$EXIT_USER" "no configuration at '$CONFIG_FILE': copy $SETUP_DIR/config.example.env there and fill it in"
   # shellcheck source=config.example.env
@@ -90,7 +90,9 @@ check_config() {
   done
   [[ $TPU_NAME =~ ^[a-z][a-z0-9-]*$ ]] ||
     fail "$EXIT_USER" "TPU_NAME is '$TPU_NAME': use lower-case letters, digits and '-', a letter first"
-  [[ $SPOT == yes || $SPOT == no ]] || fail "$EXIT_USER" "SPOT is '$SPOT': write yes or no"
+  for name in SPOT CHECK_PLACES; do
+    [[ ${!name} == yes || ${!name} == no ]] || fail "$EXIT_USER" "$name is '${!name}': write yes or no"
+  done
   [[ $RUN_ROOT =~ ^(gs://|/)[A-Za-z0-9._/-]+$ ]] ||
     fail "$EXIT_USER" "RUN_ROOT is '$RUN_ROOT': give gs://BUCKET/FOLDER, or the absolute path of a disk"
   [[ $SPOT == no || $RUN_ROOT == gs://* || -n ${DATA_DISK:-} ]] ||
@@ -275,6 +277,66 @@ pack_own() {
   perform tar "${UNSHIPPED[@]}" --exclude='.[!.]*' -czhf "$OWN_PACK" "${sent[@]}"
   [[ $DRY_RUN == yes ]] || (($(stat --format=%s "$OWN_PACK") <= OWN_BYTES)) ||
     fail "$EXIT_USER" "your own code takes more than $((OWN_BYTES >> 20)) MiB: models and records belong in a bucket"
+}
+
+# ---- places in buckets -------------------------------------------------------------------------
+
+# check_places [FIELDS]: every gs:// path that the run will touch, before a slice is paid for: RUN_ROOT's bucket and, where
+# there is an experiment, whatever that reads. Asked as the account of this machine, not as the slice's.
+check_places() {
+  local place missing=()
+  [[ $CHECK_PLACES == yes ]] || return 0
+  if [[ $RUN_ROOT == gs://* ]]; then
+    place=${RUN_ROOT#gs://}
+    is_there gcloud storage buckets describe "gs://${place%%/*}" --format='value(name)' || missing+=("the bucket of RUN_ROOT, $RUN_ROOT")
+  fi
+  if [[ -n ${EXPERIMENT_FILE:-} ]]; then
+    places "$@" >"$WORK_DIR/places"
+    while IFS= read -r place <&4; do
+      case $place in
+        gs://*) is_there gcloud storage ls "$place" || missing+=("$place") ;;
+        *) say "the workers will read $place; nobody looked for it" ;;
+      esac
+    done 4<"$WORK_DIR/places"
+  fi
+  ((${#missing[@]} == 0)) || fail "$EXIT_USER" "not to be found: $(printf '%s; ' "${missing[@]}")nothing was created. $(tail -n 1 "$WORK_DIR/refused")
+Copy what is missing there, or correct the path; CHECK_PLACES=no where this account may not look and the slice's may"
+}
+
+# One refusal might be the network's.
+is_there() {
+  local try
+  for ((try = 1; try <= LIST_TRIES; try++)); do
+    perform "$@" >"$WORK_DIR/answer" 2>&1 && return
+    ((try == LIST_TRIES)) || sleep "$RETRY_SECONDS"
+  done
+  mv "$WORK_DIR/answer" "$WORK_DIR/refused"
+  return 1
+}
+
+# places [FIELDS]: what the experiment reads elsewhere, a line each. gmma says it, where it is installed here; else it is
+# what the command line and the experiment's file spell out.
+places() {
+  local gmma=$PROJECT_DIR/.venv/bin/gmma path own=() fields=()
+  [[ -x $gmma ]] || gmma=$(command -v gmma) || gmma=
+  if [[ -z $gmma ]]; then
+    { printf '%s\n' "$@" && grep -oE "[\"']gs://[^\"'{}]+[\"']" "$EXPERIMENT_FILE"; } | grep -oE "gs://[^\"']+" | sort -u || true
+    return
+  fi
+  for path in "${OWN_CODE[@]}"; do own+=("$(dirname "$(realpath "$path")")"); done
+  while (($#)); do # all but what is `gmma train`'s alone
+    case $1 in
+      --profile) shift $(($# > 1 ? 1 : 0)) ;;
+      --resume | --profile=*) ;;
+      *) fields+=("$1") ;;
+    esac
+    shift
+  done
+  (
+    cd "$PROJECT_DIR"
+    IFS=:
+    PYTHONPATH="${own[*]}${PYTHONPATH:+:$PYTHONPATH}" "$gmma" fetch "$EXPERIMENT_FILE" --places "${fields[@]}"
+  ) || fail "$EXIT_USER" "gmma does not take this line (see above); nothing was created"
 }
 
 # run_dir EXPERIMENT: where the run's checkpoints, metrics and samples go; experiments/NAME.py writes to RUN_ROOT/NAME.

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # Brings the slice up: asks for it, waits until it is ready, and leaves nothing behind if it is refused.
-# Usage: tpu_setup/create.sh [--dry-run] [--config FILE]
+# Usage: tpu_setup/create.sh [--dry-run] [--config FILE] [EXPERIMENT [-- FIELDS OF gmma train]]
+# Looks first whether the paths in buckets are there: RUN_ROOT, and what the experiment reads, if one is given.
 # Run twice, it creates nothing twice: a slice that is up or queued is kept, one that was preempted is replaced.
 
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 main() {
+  local experiment=${1:-}
+  [[ -z $experiment ]] || { find_experiment "$experiment" && shift; }
+  [[ ${PLACES_CHECKED:-no} == yes ]] || check_places "$@"
   must_read_slice absent
   case $SLICE in
     ready)
@@ -79,4 +83,4 @@ Ask for more of this quota (README, step 3), or choose another ACCELERATOR_TYPE 
 
 parse_options "$@"
 trap 'say "stopped waiting; what is asked for stays asked for, and is charged once it is granted: delete.sh withdraws it"; exit 130' INT
-main
+main "${ARGS[@]}"

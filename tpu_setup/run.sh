@@ -162,5 +162,7 @@ parse_command() {
 parse_options "$@"
 parse_command "${ARGS[@]}"
 pack_own
+check_places "${FIELDS[@]}"
+export PLACES_CHECKED=yes # a run of days asks once: one answer that fails later must not end it
 trap 'say "stopped watching; what runs goes on, and is charged: run.sh watches again, delete.sh ends it"; exit 130' INT
 main

@@ -1,9 +1,9 @@
 """Select which ported backbone a run trains, and which of its parameters."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
+from gmma.files import SourcePath
 from gmma.options.networks import Attention, LoraConfig, Remat, Resolution
 
 
@@ -17,7 +17,9 @@ class PretrainedConfig:
     """
 
     family: Literal["pretrained"] = "pretrained"  # read from a directory
-    directory: Path  # config.json, *.safetensors, the tokenizer's and the processor's files
+    # config.json, *.safetensors, the tokenizer's and the processor's files: on this machine, in a
+    # bucket (gs://BUCKET/FOLDER), or on the Hub (hf://OWNER/NAME)
+    directory: SourcePath
     # The family: a model_type of gmma's, or your own as module:NAME; None: what config.json says
     architecture: str | None = None
     # Passed to the directory's chat template as enable_thinking; None: as the template has it.

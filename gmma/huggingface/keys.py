@@ -161,7 +161,10 @@ class Section:
 def read_json_object(path: Path) -> dict[str, Any]:
     """Read a JSON object from a file. UserError where there is none."""
     if not path.is_file():
-        raise UserError(f"there is no {path}; give a Hugging Face model directory")
+        raise UserError(
+            f"there is no {path}; give a Hugging Face model directory, in a bucket too, or "
+            "hf://OWNER/NAME for one of the Hub"
+        )
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import tyro
 
 from gmma.errors import UserError
-from gmma.files import RunPath
+from gmma.files import RunPath, SourcePath
 from gmma.options.checks import check_split, require
 from gmma.options.launch import HostsConfig, LaunchOverride, MeshConfig
 from gmma.options.networks import DType
@@ -98,12 +98,26 @@ class DataOptions:
     """Build an experiment's dataset and show some of it. Its own options stand beside these."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class FetchOptions:
+    """Copy what an experiment reads elsewhere to this machine. Its own options stand beside."""
+
+    check: bool = False  # look whether it is all there, and fetch nothing
+    # print the places alone, a line each: those that are read, init_from too; ask nobody
+    places: bool = False
+
+    def __post_init__(self) -> None:
+        if self.check and self.places:
+            raise UserError("--check and --places exclude each other")
+
+
 # Of the commands that read an experiment file, what they take from the line themselves.
 OWN_OPTIONS = {
     "train": TrainOptions,
     "plan": PlanOptions,
     "sweep": SweepOptions,
     "data": DataOptions,
+    "fetch": FetchOptions,
 }
 
 
@@ -235,7 +249,7 @@ class BenchArguments:
 class CheckArguments:
     """List everything that is wrong with a Hugging Face directory."""
 
-    directory: tyro.conf.Positional[Path]
+    directory: tyro.conf.Positional[SourcePath]  # also gs://BUCKET/FOLDER, hf://OWNER/NAME
     architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
 
 
@@ -243,7 +257,7 @@ class CheckArguments:
 class ImportArguments:
     """Write a Hugging Face directory as a checkpoint that `--init-from` takes."""
 
-    directory: tyro.conf.Positional[Path]
+    directory: tyro.conf.Positional[SourcePath]  # also gs://BUCKET/FOLDER, hf://OWNER/NAME
     output: tyro.conf.Positional[
         Path
     ]  # a new directory; its huggingface/ is then --model.directory

@@ -35,7 +35,9 @@ from gmma.plan.tpu_compiler import (
     wait_for_dump,
 )
 from gmma.plan.worker import FACTS
+from gmma.porting.pretrained import CONFIG
 from gmma.records.console import print_table
+from gmma.remote.copies import here
 from gmma.rollout import ANSWERS, THOUGHTS
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -84,21 +86,28 @@ class ProgramPlan:
 
 
 def with_preset(config: ExperimentConfig) -> tuple[ExperimentConfig, str | None]:
-    """Return the experiment with gmma's preset in place of a model's directory that is not here.
+    """Return the experiment with gmma's preset in place of a model's directory that is not there.
 
-    Also what to say of it, or None. Raises UserError where there is no preset of that name.
+    Also what to say of it, or None. Of a directory in a bucket or on the Hub config.json alone is
+    fetched. Raises UserError where there is no preset of that name either.
     """
     model = config.model
-    if not isinstance(model, PretrainedConfig) or (model.directory / "config.json").is_file():
+    if not isinstance(model, PretrainedConfig):
         return config, None
+    try:
+        found, reason = here(model.directory / CONFIG).parent, "is not here"
+    except UserError as error:
+        found, reason = None, f"cannot be had ({error})"
+    if found is not None and (found / CONFIG).is_file():
+        return replace(config, model=replace(model, directory=found)), None
     preset = PRESETS / model.directory.name
     if not preset.is_dir():
         known = ", ".join(sorted(path.name for path in PRESETS.iterdir()))
         raise UserError(
-            f"{model.directory} has no config.json, and gmma has no preset of that name; give "
-            f"--model.directory, with nothing but config.json in it, or a preset: {known}"
+            f"{model.directory} {reason}, and gmma has no preset of that name; give "
+            f"--model.directory, with nothing but {CONFIG} in it, or a preset: {known}"
         )
-    said = f"{model.directory} is not here; planned with gmma's preset of {preset.name}"
+    said = f"{model.directory} {reason}; planned with gmma's preset of {preset.name}"
     return replace(config, model=replace(model, directory=preset)), said
 
 

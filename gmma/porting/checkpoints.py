@@ -34,6 +34,7 @@ from gmma.porting.pretrained import (
     write_config,
 )
 from gmma.records.checkpoint import CONFIG_FILE, restore_all_params, save_params
+from gmma.remote.copies import here
 
 IMPORT_FILE, COMPANIONS = "import.json", "huggingface"
 HOST_ALLOWANCE = 1.3  # of the largest shard
@@ -183,7 +184,10 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
 def read_trained(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
     """Return the newest or given checkpoint of a run."""
     described = describe_pretrained(
-        model.directory, model.dtype, architecture=model.architecture, thinking=model.thinking
+        here(model.directory),
+        model.dtype,
+        architecture=model.architecture,
+        thinking=model.thinking,
     )
     held = restore_all_params(path, step)
     if model.lora is not None:

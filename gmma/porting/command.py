@@ -17,6 +17,7 @@ from gmma.porting.checkpoints import (
 )
 from gmma.porting.pretrained import chat_of, copy_companions
 from gmma.records.console import print_table
+from gmma.remote.copies import here
 
 T = TypeVar("T")
 GB = 1e9
@@ -24,7 +25,7 @@ GB = 1e9
 
 def check_command(given: CheckArguments) -> None:
     """Run `gmma port check DIR`: exit code 2 with all problems, or what the directory holds."""
-    found = check_directory(given.directory, given.architecture)
+    found = check_directory(here(given.directory), given.architecture)
     rows = [
         ["family", found.family],
         ["layers", str(found.layers)],
@@ -40,7 +41,7 @@ def check_command(given: CheckArguments) -> None:
 def import_command(given: ImportArguments) -> None:
     """Run `gmma port import DIR OUT`: a checkpoint, and the host memory that it took."""
     report = import_directory(
-        given.directory, given.output, given.dtype, given.mesh, given.architecture
+        here(given.directory), given.output, given.dtype, given.mesh, given.architecture
     )
     print_table("", ["", "GB"], memory_rows(report))
     print(f"train from it: --model.directory {given.output}/huggingface --init-from {given.output}")

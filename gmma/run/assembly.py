@@ -13,6 +13,7 @@ from gmma.rewards import REWARDS
 from gmma.rewards.service import Scorer, open_scorer
 from gmma.rewards.terms import RewardTerm
 from gmma.run.backbone import Backbone, make_backbone
+from gmma.run.sources import with_copies
 from gmma.scoring import ScoredRollout, score_trees
 from gmma.tasks import find_task
 from gmma.tasks.task import Task
@@ -115,7 +116,11 @@ def assemble(config: ExperimentConfig) -> Parts:
 
 
 def assemble_host(config: ExperimentConfig) -> HostParts:
-    """Build the dataset where it is missing, and the parts that need no device."""
+    """Build the dataset where it is missing, and the parts that need no device.
+
+    In the parts' config, paths that lead elsewhere are those of their copies.
+    """
+    config = with_copies(config)
     task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
     backbone = make_backbone(config, task)

@@ -30,6 +30,7 @@ from gmma.run.evaluate import (
     summarise,
 )
 from gmma.run.feed import read_examples
+from gmma.run.sources import with_copies
 from gmma.tasks import TASKS, find_task
 from gmma.tasks.defaults import Said, draw_answers
 from gmma.text.prompt import prompt_tokens
@@ -156,6 +157,7 @@ def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
 
     The tiny family keeps the vocabulary it was trained with.
     """
+    config = with_copies(config)
     if config.task == own.config.task and config.tree == own.config.tree:
         return replace(own, config=config)
     build_dataset(config)
@@ -173,7 +175,8 @@ def build_dataset(config: ExperimentConfig) -> None:
     wrong: UserError | None = None
     with hosts.leader_first("the dataset"):
         try:
-            find_task(config.task.name).build(config.task, config.launch.data_dir)
+            here = with_copies(config)
+            find_task(here.task.name).build(here.task, here.launch.data_dir)
         except UserError as error:
             wrong = error  # raised behind the block, so that the other hosts go on too
     if wrong is not None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from gmma.config import ExperimentConfig, options_to_json
-from gmma.options.arguments import PlanOptions, TrainOptions
+from gmma.options.arguments import FetchOptions, PlanOptions, TrainOptions
 from gmma.options.parsing import parse, split_experiment
 from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 
@@ -30,6 +30,14 @@ class PlanArguments:
     """The options of `gmma plan`, and the experiment."""
 
     own: Annotated[PlanOptions, tyro.conf.arg(name="")] = field(default_factory=PlanOptions)
+    base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FetchArguments:
+    """The options of `gmma fetch`, and the experiment."""
+
+    own: Annotated[FetchOptions, tyro.conf.arg(name="")] = field(default_factory=FetchOptions)
     base: Annotated[ExperimentConfig, tyro.conf.arg(name="")]
 
 
@@ -65,6 +73,12 @@ def plan_line(arguments: Sequence[str]) -> Line[PlanArguments]:
     """Read the line of `gmma plan`."""
     path, rest = split_experiment(arguments, "plan")
     return read_line(PlanArguments, path, rest, f"gmma plan {path}")
+
+
+def fetch_line(arguments: Sequence[str]) -> Line[FetchArguments]:
+    """Read the line of `gmma fetch`."""
+    path, rest = split_experiment(arguments, "fetch")
+    return read_line(FetchArguments, path, rest, f"gmma fetch {path}")
 
 
 def resolve(arguments: Sequence[str]) -> tuple[ExperimentConfig, bool]:

@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
+from gmma.files import SourcePath
 from gmma.rewards.answered_code import find_code, names_wanted, parse_quietly
 from gmma.rewards.attempts import pass_rates
 from gmma.rewards.code import CODE_TERMS
@@ -46,8 +47,9 @@ class CodeConfig(TaskConfig):
     name: Literal["code"] = "code"  # which task this is
     # A JSONL file, or a directory that TFDS prepared. MBPP is split as its authors do by task_id
     # (train 601–974, validation 511–600, test 11–510), others by a hash of the question.
-    train_path: Path = Path("data/mbpp/mbpp.jsonl")
-    test_path: Path | None = Path("data/humaneval/HumanEval.jsonl")  # None: out of train_path
+    train_path: SourcePath = Path("data/mbpp/mbpp.jsonl")
+    # None: out of train_path
+    test_path: SourcePath | None = Path("data/humaneval/HumanEval.jsonl")
     held_out: int = 20  # validation records where the split is by hash, and as many for test
     shown_tests: int = 1  # MBPP tests that the question shows (its authors show all three)
     longest_question: int | None = None  # characters; records beyond are left out; None: no bound

@@ -24,6 +24,7 @@ import tensorflow_datasets as tfds
 
 from gmma.answers.math_text import find_answer, marks_answer
 from gmma.errors import UserError
+from gmma.files import SourcePath
 from gmma.images.common import outline_of, read_rgb
 from gmma.rewards.attempts import majority_at_k, pass_rates
 from gmma.rewards.mathematics import read_answer
@@ -75,14 +76,16 @@ class MathConfig(TaskConfig):
 
     name: Literal["math"] = "math"  # which task this is
     # A JSONL file, or a directory that TFDS prepared (tfds build gsm8k --file_format=array_record)
-    train_path: Path = Path("data/gsm8k/train.jsonl")
-    test_path: Path | None = Path("data/gsm8k/test.jsonl")  # None: held out of the training records
+    train_path: SourcePath = Path("data/gsm8k/train.jsonl")
+    # None: held out of the training records
+    test_path: SourcePath | None = Path("data/gsm8k/test.jsonl")
     held_out: int = 500  # training records kept for validation, and as many for test without a path
     longest_question: int | None = None  # characters; records beyond are left out; None: no bound
     longest_thought: int | None = None  # the same of the thoughts of training records
     explain: bool = True  # say in the question how to answer
     relative_tolerance: float = 0.0  # a number is right within this share of the true one
-    images: Path | None = None  # folder of the pictures' paths; None: that of the records' file
+    # folder of the pictures' paths; None: that of the records' file
+    images: SourcePath | None = None
     outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
     reading: Literal["lenient", "strict"] = "lenient"  # an answer in any clothing, or alone
     vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
@@ -234,7 +237,8 @@ def _within(bound: int | None, text: str) -> bool:
 def storage(config: MathConfig, data_dir: Path) -> Storage:
     """Describe the dataset on disk; reading it chooses how the question is put."""
     bounds = (config.held_out, config.longest_question, config.longest_thought)
-    places = (config.images, config.outside_images)
+    folder = None if config.images is None else str(config.images)  # where, not what is in it
+    places = (folder, config.outside_images)
     name = f"math_{fingerprint(config.train_path, config.test_path, *bounds, *places)}"
 
     def records(split: str) -> Iterator[dict[str, Any]]:

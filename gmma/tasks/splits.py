@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from gmma.errors import UserError
+from gmma.files import SourcePath
 from gmma.images.frames import WHOLE_IMAGE_UNITS
 from gmma.tasks.pictures import Outside
 
@@ -21,10 +22,12 @@ class FilesConfig:
     a hash of the first image's path, so that no picture is in two splits.
     """
 
-    train: Path = Path("data/records/train.json")  # a list or, named .jsonl, a record a line
-    validation: Path | None = None  # None: a share of the training file
-    test: Path | None = None  # None: a share of the training file
-    images: Path | None = None  # folder of the paths in the records; None: the file's own folder
+    train: SourcePath = Path("data/records/train.json")  # a list or, named .jsonl, a record a line
+    validation: SourcePath | None = None  # None: a share of the training file
+    test: SourcePath | None = None  # None: a share of the training file
+    # folder of the paths in the records; None: the file's own folder. Where the file lies in a
+    # bucket it is copied alone, so give its folder of images
+    images: SourcePath | None = None
     outside_images: Outside = "refuse"  # what to do with a relative path that leaves this folder
     # Units of the coordinates in the records: pixels of the upright first image; 0 … 1 along each
     # of its sides (unit); 0 … 1000 along each (thousandths)

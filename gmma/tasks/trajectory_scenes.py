@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from gmma.errors import UserError
+from gmma.files import SourcePath
 from gmma.images.common import rgb_array
 from gmma.tasks.manifest import FEATURES, stored_form
 from gmma.tasks.records import fingerprint
@@ -44,7 +45,7 @@ _PATCH_CLASSES = 2 + len(COLOURS)  # nothing, the gripper, a block of each colou
 class SceneConfig:
     """The drawing, and the number of scenes."""
 
-    backgrounds: Path | None = None  # folder with 5 photographs or more; None: smooth noise
+    backgrounds: SourcePath | None = None  # folder with 5 photographs or more; None: smooth noise
     background_share: float = 0.25  # of a photograph's own colours; the rest of them is grey
     scene_pixels: int = 96  # side of a stored scene
     cells_per_side: int = 4  # of the grid

@@ -6,7 +6,7 @@
 set -euo pipefail
 cd "$STAND_IN"
 # shellcheck source=/dev/null
-source ./scenario # WORKERS, UNREACHABLE, STATES, NODE, REFUSAL
+source ./scenario # WORKERS, UNREACHABLE, STATES, NODE, REFUSAL, BUCKETS, EMULATOR
 readonly QUOTA_WORDS="Quota limit 'TPUV5sPreemptibleLitepodPerProjectPerRegionForTPUAPI' has been exceeded. Limit: 0 in region us-west4."
 
 refuse() {
@@ -100,6 +100,17 @@ storage_rsync() {
   tar -C "bucket/${1#gs://}" "${skip[@]}" -c . | tar -C "$2" -x
 }
 
+# Of the emulator's where there is one.
+storage_ls() {
+  local bucket=${1#gs://} key
+  key=${bucket#*/} bucket=${bucket%%/*}
+  if [[ -n ${EMULATOR:-} ]]; then
+    curl --silent --fail "$EMULATOR/storage/v1/b/$bucket/o?prefix=$key" | grep -q '"name"'
+  else
+    [[ -e bucket/$bucket/$key ]]
+  fi || refuse 'One or more URLs matched no objects.'
+}
+
 command=("$@")
 (IFS=$'\x1f' && echo "$*") >>calls
 operands=()
@@ -115,5 +126,7 @@ case ${operands[*]:0:4} in
   'compute tpus tpu-vm ssh') on_each ssh_one ;;
   'compute tpus tpu-vm scp') scp "${operands[@]:4}" ;;
   'storage rsync '*) storage_rsync "${operands[@]:2}" ;;
+  'storage buckets describe '*) [[ " $BUCKETS " == *" ${operands[3]#gs://} "* ]] || refuse "${operands[3]} not found: 404." ;;
+  'storage ls '*) storage_ls "${operands[2]}" ;;
   *) refuse "no such command: $*" ;;
 esac

@@ -3,6 +3,9 @@
 
 set -euo pipefail
 
+# Under its own name curl is this script.
+curl_for_real() { env PATH=/usr/local/bin:/usr/bin:/bin curl --silent --fail --globoff "$1"; }
+
 checkpoint() { mkdir -p "$1/checkpoints/$2"; }
 
 # preempt LIFE: worker 0 announces it once for the slice, when every worker has come to that life.
@@ -19,7 +22,7 @@ preempt() {
 
 # Line n of the file `lives` says what the n-th start of the trainer on this worker does.
 live() {
-  local count runs_dir='' name='' run_dir word previous=''
+  local count runs_dir='' name='' run_dir word previous='' life name_in_bucket
   count=$(($(cat "$STAND_IN/lives_$WORKER" 2>/dev/null || echo 0) + 1))
   printf '%s|' "$WORKER" "$@" "token=${HF_TOKEN:-}" >>"$STAND_IN/trainer_$WORKER"
   echo >>"$STAND_IN/trainer_$WORKER"
@@ -31,7 +34,8 @@ live() {
   done
   run_dir=$runs_dir/$name
   echo "life $count of worker $WORKER"
-  case $(sed -n "${count}p" "$STAND_IN/lives") in
+  life=$(sed -n "${count}p" "$STAND_IN/lives") name_in_bucket=${run_dir#"$STAND_IN/bucket/my-bucket/"}
+  case $life in
     preempted) checkpoint "$run_dir" "${count}0" && preempt "$count" && exit 75 ;;
     vanished) preempt "$count" && exit 134 ;;
     interrupted) checkpoint "$run_dir" "${count}0" && exit 75 ;;
@@ -44,6 +48,21 @@ live() {
       esac
       ;;
     until_watched) while (($(grep -c 'on_worker.sh status' "$STAND_IN/calls") < 2)); do sleep 0.05; done ;;
+    trained) "$STAND_IN/trainer" "$@" ;;
+    trained_until_*) # a checkpoint of that number; then the real trainer is preempted
+      local code=0 until=${life#trained_until_}
+      "$STAND_IN/trainer" "$@" &
+      # shellcheck source=/dev/null
+      source "$STAND_IN/scenario"
+      until curl_for_real "$EMULATOR/storage/v1/b/my-bucket/o?prefix=${name_in_bucket}/checkpoints/$until/checksums" | grep -q '"name"'; do
+        kill -0 $! 2>/dev/null || exit 1
+        sleep 0.5
+      done
+      kill -TERM $!
+      wait $! || code=$?
+      preempt "$count"
+      exit "$code"
+      ;;
     sigterm)
       trap 'checkpoint "$run_dir" 10; exit 75' TERM
       echo "$$" >"$STAND_IN/trainer_pid"
@@ -66,5 +85,8 @@ case $(basename "$0") in
     cp "$0" "$HOME/gmma-venv/bin/python"
     ;;
   python) echo "worker $WORKER: 4 of 16 devices" ;;
-  gmma) live "$@" ;;
+  gmma)
+    [[ ! -x $STAND_IN/before ]] || "$STAND_IN/before" "$@" # what the real one does before it trains
+    live "$@"
+    ;;
 esac

@@ -1,7 +1,6 @@
 """The verbs of tpu_setup against a stand-in for gcloud: what they run, and what they leave."""
 
 import os
-import shlex
 import shutil
 import signal
 import stat
@@ -11,101 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
+from stand_in_cloud import CREATE, DELETE, EXPERIMENT, HERE, SETUP, Cloud
 
-HERE = Path(__file__).parent
-SETUP = HERE.parents[1] / "tpu_setup"
 VERBS = ("create", "install", "run", "exec", "logs", "fetch", "delete")
-EXPERIMENT = "experiments/digits.py"
 SECRET = "hf_NeverOnACommandLine"
 LOCATION = ["--project=my-project", "--zone=us-west4-a"]
-CREATE = ["compute", "tpus", "queued-resources", "create"]
-DELETE = ["compute", "tpus", "queued-resources", "delete"]
 SSH_ALL = "--worker=all"
-
-
-class Cloud:
-    """A copy of the project, a configuration, and the stand-in on PATH."""
-
-    def __init__(self, folder):
-        self.folder = folder
-        self.project = folder / "project"
-        self.config = {
-            "TPU_NAME": "gmma-test",
-            "TPU_PROJECT": "my-project",
-            "ACCELERATOR_TYPE": "v5litepod-8",
-            "RUN_ROOT": "gs://my-bucket/runs",
-            "POLL_SECONDS": "0",
-            "RETRY_SECONDS": "0",
-            "WAIT_MINUTES": "60",
-        }
-        self.scenario = {
-            "WORKERS": "1",
-            "UNREACHABLE": "",
-            "STATES": "WAITING_FOR_RESOURCES ACTIVE",
-            "NODE": "READY",
-            "REFUSAL": "",
-        }
-        self.lives = ["finished"]
-
-    def lay_out(self):
-        shutil.copytree(
-            SETUP, self.project / "tpu_setup", ignore=shutil.ignore_patterns("config.env")
-        )
-        for name in ("pyproject.toml", "README.md", "LICENSE", "gmma/types.py", EXPERIMENT):
-            path = self.project / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(name)
-        for program, source in (
-            ("bin/gcloud", "stand_in_gcloud.sh"),
-            ("worker_bin/curl", "stand_in_worker.sh"),
-            ("worker_bin/python3", "stand_in_worker.sh"),
-        ):
-            path = self.folder / program
-            path.parent.mkdir(exist_ok=True)
-            path.write_text((HERE / source).read_text())
-            path.chmod(0o755)
-
-    def run(self, verb, *arguments):
-        lines = (self.project / "tpu_setup/config.example.env").read_text().splitlines()
-        lines += [f"{name}={value}" for name, value in self.config.items()]
-        (self.project / "tpu_setup/config.env").write_text("\n".join(lines) + "\n")
-        scenario = [f"{name}={shlex.quote(value)}\n" for name, value in self.scenario.items()]
-        (self.folder / "scenario").write_text("".join(scenario))
-        (self.folder / "lives").write_text("\n".join(self.lives) + "\n")
-        return subprocess.run(
-            ["bash", str(self.project / f"tpu_setup/{verb}.sh"), *arguments],
-            env={"PATH": f"{self.folder / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-                 "HOME": str(self.folder), "STAND_IN": str(self.folder)},
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-
-    @property
-    def calls(self):
-        path = self.folder / "calls"
-        return (
-            [line.split("\x1f") for line in path.read_text().split("\n")[:-1]]
-            if path.exists()
-            else []
-        )
-
-    @property
-    def changes(self):
-        """The calls that create or delete, in order."""
-        return [call[3] for call in self.calls if call[:4] in (CREATE, DELETE)]
-
-    def count(self, start):
-        return sum(call[: len(start)] == start for call in self.calls)
-
-    def forget_calls(self):
-        (self.folder / "calls").unlink(missing_ok=True)
-
-    @property
-    def left_behind(self):
-        return [name for name in ("request", "workers") if (self.folder / name).exists()]
-
-    def trainer_starts(self, worker=0):
-        lines = (self.folder / f"trainer_{worker}").read_text().splitlines()
-        return [line.split("|")[1:-1] for line in lines]
 
 
 @pytest.fixture
@@ -158,7 +68,8 @@ def test_create_asks_once_and_waits_until_the_node_is_ready(cloud):
     created = [*CREATE, "gmma-test", *LOCATION, "--node-id=gmma-test",
                "--accelerator-type=v5litepod-8", "--runtime-version=v2-alpha-tpuv5-lite",
                "--valid-until-duration=3600s", "--spot", "--quiet"]  # fmt: skip
-    assert cloud.calls == [listed, created, listed, listed, listed, listed, node]
+    looked = ["storage", "buckets", "describe", "gs://my-bucket", "--format=value(name)"]
+    assert cloud.calls == [looked, listed, created, listed, listed, listed, listed, node]
 
 
 @pytest.mark.parametrize(
@@ -254,6 +165,67 @@ def test_one_failed_answer_of_gcloud_is_asked_again(cloud):
     assert cloud.run("create").returncode == 0
     (cloud.folder / "list_failures").write_text("3")
     assert cloud.run("create").returncode == 1
+
+
+def put(cloud, *keys):
+    for key in keys:
+        path = cloud.folder / "bucket/my-bucket" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(key)
+
+
+def test_every_path_in_a_bucket_is_looked_for_before_a_slice_is_created(cloud, tmp_path):
+    """Those that the experiment's file spells out, those of the command line, and RUN_ROOT's."""
+    experiment = tmp_path / "reach.py"
+    experiment.write_text('model = "gs://my-bucket/models/small"  # or gs://my-bucket/nowhere\n')
+    fields = ["--", "--task.train-path", "gs://my-bucket/data/train.jsonl"]
+    put(cloud, "models/small/config.json")
+    for verb in ("run", "create"):
+        done = cloud.run(verb, str(experiment), *fields)
+        assert done.returncode == 2
+        assert "not to be found: gs://my-bucket/data/train.jsonl; nothing was" in done.stderr
+        assert "matched no objects" in done.stderr
+    assert cloud.changes == []
+    put(cloud, "data/train.jsonl")
+    cloud.scenario["BUCKETS"] = "another-bucket"
+    done = cloud.run("run", str(experiment), *fields)
+    assert done.returncode == 2
+    assert "the bucket of RUN_ROOT, gs://my-bucket/runs" in done.stderr
+    assert cloud.changes == []
+    cloud.config["CHECK_PLACES"] = "no"
+    assert cloud.run("create", str(experiment), *fields).returncode == 0
+    cloud.scenario["BUCKETS"] = "my-bucket"
+    cloud.config["CHECK_PLACES"] = "yes"
+    cloud.run("delete")
+    cloud.forget_calls()
+    assert cloud.run("run", str(experiment), *fields).returncode == 0
+    looked = [call[2] for call in cloud.calls if call[:2] == ["storage", "ls"]]
+    assert looked == ["gs://my-bucket/data/train.jsonl", "gs://my-bucket/models/small"]
+
+
+def test_gmma_says_which_paths_a_run_reads_where_it_is_installed(cloud):
+    """Its own fetch takes the fields of the line, but not what is the trainer's alone."""
+    gmma = cloud.folder / "bin/gmma"
+    asked = cloud.folder / "asked"
+    gmma.write_text(
+        f'#!/bin/bash\nprintf "%s\\n" "$@" >{asked}\n'
+        '[[ " $* " != *" --wrong "* ]] || exit 2\necho gs://my-bucket/a; echo hf://me/small\n'
+    )
+    gmma.chmod(0o755)
+    put(cloud, "a")
+    fields = ["--profile", "1:2", "--resume", "--seed", "3"]
+    done = cloud.run("create", EXPERIMENT, "--", *fields)
+    assert done.returncode == 0, done.stderr
+    assert asked.read_text().splitlines() == [
+        "fetch", str(cloud.project / EXPERIMENT), "--places", "--seed", "3"
+    ]  # fmt: skip
+    assert "the workers will read hf://me/small; nobody looked for it" in done.stderr
+    cloud.run("delete")
+    cloud.forget_calls()
+    done = cloud.run("run", EXPERIMENT, "--", "--wrong", "1")
+    assert done.returncode == 2
+    assert "gmma does not take this line" in done.stderr
+    assert cloud.changes == []
 
 
 # ---- install -----------------------------------------------------------------------------------
@@ -679,6 +651,7 @@ def test_a_dry_run_prints_each_command_and_runs_none(cloud, verb, arguments, pri
     [
         ({"TPU_PROJECT": ""}, "TPU_PROJECT is empty"),
         ({"SPOT": "maybe"}, "SPOT is 'maybe'"),
+        ({"CHECK_PLACES": "1"}, "CHECK_PLACES is '1'"),
         ({"RUN_ROOT": "runs"}, "RUN_ROOT is 'runs'"),
         ({"RUN_ROOT": "/home/me/runs"}, "boot disk"),
         ({"TPU_NAME": "Mine!"}, "TPU_NAME is 'Mine!'"),
@@ -742,7 +715,7 @@ def find_shellcheck():
 def test_shellcheck_has_nothing_to_say():
     scripts = [*sorted(SETUP.glob("*.sh")), *sorted(HERE.glob("*.sh"))]
     done = subprocess.run(
-        [find_shellcheck(), *scripts], capture_output=True, text=True, check=False, timeout=60
+        [find_shellcheck(), *scripts], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stdout
 
