@@ -59,7 +59,11 @@ def record(phase, step):
 def evaluation(quality):
     """Eight examples around a quality."""
     values = (quality + np.linspace(-0.1, 0.1, 8)).tolist()
-    return Evaluation(split="test", values={"sampled": {"iou": values}, "greedy": {"iou": values}})
+    return Evaluation(
+        split="test",
+        values={"sampled": {"iou": values}, "greedy": {"iou": values}},
+        broken={"greedy": [[3, 0, f"<think>no end {HOSTILE}"]], "sampled": [[4, 1, "w" * 300]]},
+    )
 
 
 def write_sample(folder, question):

@@ -175,6 +175,14 @@ def test_the_bar_is_one_line_of_the_terminal(columns):
     assert any("compiling …" in line for line in lines)
 
 
+@pytest.mark.parametrize("display", [show_lines, show_bar])
+def test_a_phase_that_is_over_does_not_say_that_it_compiles(display):
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    with display(console, "sft", 3, 3):
+        pass
+    assert "compiling" not in console.file.getvalue()
+
+
 def test_a_dumb_terminal_gets_lines(monkeypatch):
     """A bar cannot be drawn over there, and rich would show none until its end."""
     for term, redraws in (("dumb", False), ("xterm", True)):

@@ -236,6 +236,9 @@ def test_a_run_opens_from_disk_without_an_error(tmp_path):
         "form broken, written: </em>nothing but www",
         ", ran out of slots",
         "trained for 12",
+        "Responses of after RL that broke the form",
+        "&lt;think&gt;no end &lt;/script",
+        "w" * 300,
     ):
         assert text in shown, text
 

@@ -73,7 +73,8 @@ def show_bar(console: Console, phase: str, done: int, total: int) -> Iterator[Ad
         TextColumn("{task.fields[shown]}"),
     )
     with Progress(*columns, console=console, expand=True) as bar:
-        task = bar.add_task(phase, total=total, completed=done, rate=COMPILING, left="", shown="")
+        rate = COMPILING if done < total else ""
+        task = bar.add_task(phase, total=total, completed=done, rate=rate, left="", shown="")
 
         def advance(done: int, record: Record, left: Estimate) -> None:
             rate, rest = rate_words(left)
@@ -98,7 +99,8 @@ def show_lines(console: Console, phase: str, done: int, total: int) -> Iterator[
             last_line[0] = now
             line(done, *rate_words(left), figure_words(record))
 
-    line(done, COMPILING)
+    if done < total:
+        line(done, COMPILING)
     yield advance
 
 

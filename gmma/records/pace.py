@@ -175,10 +175,10 @@ def eta_errors(records: Sequence[Record], phase: str) -> list[Judged]:
 def error_lines(records: Sequence[Record], phase: str, begin: float, end: float) -> Iterator[str]:
     """Word the estimates at every tenth of a phase, and the worst between two shares of it."""
     judged = eta_errors(records, phase)
-    for tenth in range(1, 10):
-        for one in [one for one in judged if one.share >= tenth / 10][:1]:
-            spelt = f"{spell_seconds(one.left)} foretold, {spell_seconds(one.truth)} it took"
-            yield f"{phase} at {one.share:.0%}: {spelt}, {one.error:+.0%}"
+    behind = ([one for one in judged if one.share >= tenth / 10] for tenth in range(1, 10))
+    for one in dict.fromkeys(found[0] for found in behind if found):
+        spelt = f"{spell_seconds(one.left)} foretold, {spell_seconds(one.truth)} it took"
+        yield f"{phase} at {one.share:.0%}: {spelt}, {one.error:+.0%}"
     within = [one for one in judged if begin <= one.share <= end]
     if within:
         worst = max(within, key=lambda one: abs(one.error))

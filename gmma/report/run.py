@@ -19,6 +19,7 @@ from gmma.sweep.arms import SWEEP_FILE
 from gmma.theory import gradient_spike_score
 
 PHASES = ("sft", "rl")
+BROKEN_SHOWN = 12  # responses of the last evaluation that broke the form
 PARTS = ("rollout", "reward", "update")
 ROWS = 4000  # of curves, at most
 
@@ -131,7 +132,9 @@ def quality(directory: RunPath, names: Mapping[str, str]) -> dict[str, Any] | No
         table["difference"] = difference(found["rl"], found["sft"])
     metrics = dict.fromkeys(name for own in table.values() for name in own)
     last = list(found.values())[-1]
+    broken = [one for mode in ("greedy", "sampled") for one in last.broken.get(mode, ())]
     return {
+        "broken": [[row, text] for row, _, text in broken[:BROKEN_SHOWN]],
         "split": last.split,
         "examples": max((len(v) for m in last.values.values() for v in m.values()), default=0),
         "columns": list(table),

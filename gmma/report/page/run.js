@@ -45,7 +45,9 @@ function qualitySection() {
   })]);
   const paired = quality.columns.includes("difference") ? "; differences are paired, example by example; bold where the interval leaves out 0" : "";
   section("Quality", table(`${quality.examples} examples of the ${quality.split} split, mean [95 % interval over examples]${paired}`,
-    ["", ...quality.columns], rows));
+    ["", ...quality.columns], rows),
+    quality.broken.length ? el("details", {}, el("summary", {}, `Responses of ${quality.columns.at(-1) === "difference" ? quality.columns.at(-2) : quality.columns.at(-1)} that broke the form, as they were written`),
+      ...quality.broken.map(([row, text]) => el("div", {}, el("p", { class: "caption" }, `example ${row}`), el("pre", {}, text)))) : null);
 }
 
 function phaseSection() {
