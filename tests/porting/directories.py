@@ -150,7 +150,7 @@ def write_directory(family: str, directory: Path) -> Path:
             (directory / path.name).write_text(path.read_text())
     described = describe_pretrained(directory)
     table = described.family.table(described.policy.config)
-    params = described.policy.init(jax.random.key(0))
+    params = jax.jit(described.policy.init)(jax.random.key(0))  # op by op it takes half a minute
     leaves = params["params"]
     large = {**leaves, "embedding": 15 * leaves["embedding"]}  # so that adapters can move logits
     write_params(directory, {"params": large}, table.places(table.prefixes))

@@ -1,7 +1,8 @@
 """Files of records in the layouts that people have, each made in a folder with its pictures.
 
 `READ` are files with what their first record says, a layout each; `ODD` are others that are read as
-well. `BROKEN` are files with what a refusal says.
+well. `RUN` are those that are trained on: `READ`, and forty records of which some do not fit.
+`BROKEN` are files with what a refusal says.
 """
 
 import base64
@@ -335,6 +336,25 @@ READ = {
         *("Who?", (), ["me"]),
     ),
     "tfds": Case(prepared, {}, "Who?", (0,), ["me"]),
+}
+
+LONG, STRIP = 7, 21  # of the forty records
+
+
+def forty(folder):
+    """Forty records, of which one is far too long and another shows a strip."""
+    strip = np.full((4, 1000, 3), 10, np.uint8)
+    Image.fromarray(strip).save(folder / "strip.png")
+    record = {"question": "Who?", "answer": "me", "image": "1.png", "thought": "so"}
+    listed = [record | {"id": number} for number in range(40)]
+    listed[LONG]["question"] = "Who? " * 300
+    listed[STRIP]["image"] = "strip.png"
+    return rows(*listed)(folder)
+
+
+RUN = {
+    **READ,
+    "forty": Case(forty, {"too_long": "leave_out"}, *("Who?", (1,), ["me"], "so")),
 }
 
 
