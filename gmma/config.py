@@ -24,6 +24,7 @@ from gmma.options.launch import HostsConfig as HostsConfig
 from gmma.options.launch import LaunchConfig as LaunchConfig
 from gmma.options.launch import MeshConfig as MeshConfig
 from gmma.options.launch import WandbConfig as WandbConfig
+from gmma.options.prompt import PromptConfig
 from gmma.options.sampling import SamplingConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
@@ -333,6 +334,7 @@ class ExperimentConfig:
     sft: PhaseConfig  # warm start by imitation
     rl: PhaseConfig
     tree: TreeConfig = field(default_factory=TreeConfig)
+    prompt: PromptConfig = field(default_factory=PromptConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)

@@ -11,12 +11,13 @@ from jaxtyping import Bool, Float, Int, Int8, Shaped
 from gmma.advantage import value_rounding
 from gmma.errors import UserError
 from gmma.hardware.hosts import gather_rows, own_part
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.records.diagnostics import thought_noise
 from gmma.records.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
 from gmma.rewards.terms import OF_ANSWERS
-from gmma.text.prompt import THINK_OPEN, Response, read_response
+from gmma.text.prompt import Response, read_response
 from gmma.text.tokenizer import Tokenizer
 from gmma.types import Example, Metric, TreeRollout, pytree
 
@@ -77,6 +78,7 @@ def score_trees(
     min_scored: int,
     step: int,
     steps: int,
+    tags: Tags = DEFAULT_TAGS,
 ) -> ScoredRollout:
     """Read a fetched rollout, reward every answer, and say which ones count.
 
@@ -84,7 +86,7 @@ def score_trees(
     `rollout` and `examples` are this host's rows of a batch that is cut over `mesh`; which answers
     count (`counted_answers`) and the metrics are of the whole batch, on every host.
     """
-    texts = read_texts(rollout, tokenizer)
+    texts = read_texts(rollout, tokenizer, tags)
     scores = score_answers(scorer, examples, rollout, texts, step=step, steps=steps)
     measured: Measured = gather_rows(measure(scores, rollout), mesh)
     counted, dropped = counted_answers(
@@ -97,7 +99,7 @@ def score_trees(
     return ScoredRollout(texts=texts, scores=scores, counted=own_part(counted), metrics=metrics)
 
 
-def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
+def read_texts(rollout: TreeRollout, tokenizer: Tokenizer, tags: Tags = DEFAULT_TAGS) -> TreeTexts:
     """Read a rollout that has been fetched to the host, path by path (`read_response`)."""
 
     def spell(tokens: Int[np.ndarray, "length"]) -> bytes:
@@ -106,13 +108,13 @@ def read_texts(rollout: TreeRollout, tokenizer: Tokenizer) -> TreeTexts:
     def read_branch(b: int, i: int) -> list[Response]:
         thought = spell(rollout.thoughts[b, i, : rollout.thought_lengths[b, i]])
         nodes = zip(rollout.answers[b, i], rollout.answer_lengths[b, i], strict=True)
-        return [read_response(thought, spell(answer[:length])) for answer, length in nodes]
+        return [read_response(thought, spell(answer[:length]), tags) for answer, length in nodes]
 
     def join_branch(b: int, i: int) -> tuple[str, ...]:
         own = rollout.thoughts[b, i, : rollout.thought_sampled[b, i]]
         nodes = zip(rollout.answers[b, i], rollout.answer_lengths[b, i], strict=True)
         written = [spell(own) + spell(answer[:length]) for answer, length in nodes]
-        return tuple(THINK_OPEN + text.decode(errors="replace") for text in written)
+        return tuple(tags.think[0] + text.decode(errors="replace") for text in written)
 
     batch, thoughts = rollout.closed.shape
     read = [[read_branch(b, i) for i in range(thoughts)] for b in range(batch)]

@@ -125,6 +125,8 @@ class Example:
     columns: Mapping[str, Any]  # what the rewards receive by keyword; `answer` is the ground truth
     id: str
     system: str = ""  # the system prompt; "": the model family's own
+    # Round the thought and the answer of a reply, once it is asked: the run's; (): gmma's own
+    tags: tuple[str, ...] = ()
 
 
 @pytree

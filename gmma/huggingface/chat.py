@@ -8,6 +8,7 @@ templates here turn one user turn into the same prompt, token by token, in trans
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from gmma.errors import UserError
 from gmma.files import write_whole
 from gmma.huggingface.keys import read_json_object
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.text.prompt import THINK_CLOSE, THINK_OPEN, PromptTemplate
 
 TEMPLATE, OLD_TEMPLATE, TOKENIZER = (
@@ -31,9 +33,11 @@ TEMPLATE, OLD_TEMPLATE, TOKENIZER = (
 )
 DIFFERENCE = (
     "Other than the base model's template it puts the images of a turn before its text, adds the "
-    "instruction of the training behind the last question, and opens the reply with <think>, so "
-    "that what the model writes begins inside its thought"
+    "instruction of the training behind the last question, and opens the thought, so that what the "
+    "model writes begins inside it. A system prompt (task.system) is no part of it: send the same "
+    "with each request"
 )
+WRITTEN = "Written by gmma"  # an export's template
 CLOCK = "strftime_now"  # what transformers gives templates for the date
 SWITCH = "enable_thinking"  # Qwen3's name for it, and its followers'
 CONTENT = """
@@ -50,13 +54,42 @@ CONTENT = """
 """
 
 
-def chat_template(layout: str, *, instruction: str, image: str, strip: bool) -> str:
-    """Return a family's template; `image` is what its processor replaces by the placeholders."""
-    words = {"$INSTRUCTION": instruction, "$IMAGE": image, "$TRIM": " | trim" if strip else ""}
-    text = CONTENT + layout
-    for name, word in words.items():
-        text = text.replace(name, word)
-    return f"{{#- Written by gmma: the prompt of the training. {DIFFERENCE}. -#}}{text}".rstrip()
+def chat_template(
+    layout: str,
+    *,
+    instruction: str,
+    image: str,
+    strip: bool,
+    opened: str = THINK_OPEN,
+    own: str = "",
+) -> str:
+    """Return a family's template; `image` is what its processor replaces by the placeholders.
+
+    The instruction stands on a line of its own behind the question, `opened` behind the turn.
+    `own` is the template that the layout renders its messages by, if it does.
+    """
+    words = {
+        "BEHIND": in_quotes(behind(instruction)),
+        "OPENED": in_quotes(opened),
+        "IMAGE": image,
+        "TRIM": " | trim" if strip else "",
+        "OWN": own,
+    }
+    # At once: what is put in may hold such a name itself.
+    text = re.sub(rf"\$({'|'.join(words)})", lambda name: words[name[1]], CONTENT + layout)
+    return f"{{#- {WRITTEN}: the prompt of the training. {DIFFERENCE}. -#}}{text}".rstrip()
+
+
+def behind(instruction: str) -> str:
+    """Return an instruction as it stands behind a question."""
+    return f"\n{instruction}" if instruction else ""
+
+
+def in_quotes(text: str) -> str:
+    """Return a text as it stands between double quotes of a template."""
+    for sign, spelt in (("\\", "\\\\"), ('"', '\\"'), ("\n", "\\n"), ("\r", "\\r")):
+        text = text.replace(sign, spelt)
+    return text
 
 
 def write_chat_template(directory: Path, template: str) -> None:
@@ -77,7 +110,7 @@ TRAINED_CHAT = """
 {%- set trained = namespace(messages=[]) -%}
 {%- for message in messages -%}
   {%- if loop.last and message.role == "user" -%}
-    {%- set message = {"role": "user", "content": say(message.content) + "\\n$INSTRUCTION"} -%}
+    {%- set message = {"role": "user", "content": say(message.content) + "$BEHIND"} -%}
     {%- set trained.messages = trained.messages + [message] -%}
   {%- else -%}
     {%- set trained.messages = trained.messages + [message] -%}
@@ -204,34 +237,51 @@ def system_of(
     return ((before, after), strips) if found else (None, False)
 
 
-def opening_of_thought(closing: str, thinking: bool | None, switch: bool) -> str:
+def opening_of_thought(
+    closing: str, thinking: bool | None, switch: bool, tags: Tags = DEFAULT_TAGS
+) -> str:
     """Return what is to be added behind a template's text for the reply: `<think>`, or nothing.
 
-    UserError where that text closes the thought, or begins it with words of its own.
+    UserError where that text closes the thought, begins it with words of its own, or opens it with
+    a tag that is not the run's.
     """
-    if closing.rstrip().endswith(THINK_OPEN):
+    opens, closes = tags.think
+    if closing.rstrip().endswith(opens):
         return ""
-    if closing.rstrip().endswith(THINK_CLOSE):
+    if closing.rstrip().endswith(THINK_OPEN):
+        raise UserError(
+            f"the chat template opens a thought by itself, with {THINK_OPEN}, and "
+            f"prompt.tags.think is {opens} {closes}; set it to {THINK_OPEN} {THINK_CLOSE}"
+        )
+    opened = max(closing.rfind(tag) for tag in (opens, THINK_OPEN))
+    closed = max(closing.rfind(tag) for tag in (closes, THINK_CLOSE))
+    if closed > opened:  # whatever words follow it
         raise UserError(
             f"model.thinking = {thinking}, and the chat template closes the thought before the "
             f"reply ({closing[-40:]!r}), but a tree begins with its thoughts; "
             + ("set model.thinking to True" if switch else "mend the template")
         )
-    if closing.rfind(THINK_OPEN) > closing.rfind(THINK_CLOSE):
+    if opened > closed:
         raise UserError(
             f"the chat template begins the thought with words of its own ({closing[-40:]!r}); let "
-            f"it end with {THINK_OPEN}"
+            f"it end with {opens}"
         )
-    return THINK_OPEN
+    return opens
 
 
 def prompt_of(
-    own: str | None, instruction: str, *, thinking: bool | None, image: str = "", **special: str
+    own: str | None,
+    instruction: str,
+    *,
+    thinking: bool | None,
+    image: str = "",
+    tags: Tags = DEFAULT_TAGS,
+    **special: str,
 ) -> tuple[PromptTemplate, str]:
     """Make the prompt of the training from a directory's own template, and its export's template.
 
     `thinking` goes to the template as `enable_thinking`, None not at all. Where the template opens
-    a thought by itself, `<think>` is not added. A template that was written by an export adds the
+    a thought by itself, the tag is not added. A template that was written by an export adds the
     instruction by itself, and is the next export's too. `image` is what the template shows for an
     image, which must stand before the text. `special` are the texts of the special tokens that
     templates name (`bos_token`, …).
@@ -249,8 +299,17 @@ def prompt_of(
     def ask(content: Any) -> str:
         return render(used, [{"role": "user", "content": content}], **given)
 
-    written = f"{_QUESTION}\n{instruction}" in ask(_QUESTION)  # by an export
-    asked = _QUESTION if written else f"{_QUESTION}\n{instruction}"
+    whole = f"{_QUESTION}{behind(instruction)}"
+    shown = ask(_QUESTION)
+    # By an export: the instruction is there already, or where there is none the opened thought.
+    ours = WRITTEN in used
+    written = whole in shown if instruction else ours and shown.rstrip().endswith(tags.think[0])
+    if ours and not written:
+        raise UserError(
+            f"the chat template was written by an export, and asks {shown[-200:]!r}, but this run "
+            f"would ask for {whole!r}: give it the prompt.form and prompt.tags of that run"
+        )
+    asked = _QUESTION if written else whole
     opening, found, closing = ask(asked).partition(asked)
     if not found:
         raise UserError("the chat template does not show the question as it is; mend it")
@@ -258,7 +317,8 @@ def prompt_of(
         raise UserError("the chat template shows the question more than once; mend it")
     if image and image + asked not in ask([{"type": "image"}, {"type": "text", "text": asked}]):
         raise UserError(f"the chat template does not show an image as {image}; mend it")
-    opened = opening_of_thought(closing, thinking, switch)
+    reply = closing.removeprefix(behind(instruction)) if written else closing
+    opened = opening_of_thought(reply, thinking, switch, tags)
     system, strip_system = system_of(used, asked, given)
     template = PromptTemplate(
         opening=opening,
@@ -266,11 +326,11 @@ def prompt_of(
         strip_system=strip_system,
         closing=f"{asked.removeprefix(_QUESTION)}{closing}{opened}",
         strip=f" {_QUESTION}" not in ask(f" {asked}"),
+        tags=tags,
     )
     if written:
         return template, used
-    layout = TRAINED_CHAT.replace("$THINKING", SWITCHED[thinking]).replace("$OPENED", opened)
-    layout = layout.replace("$OWN", used)
+    layout = TRAINED_CHAT.replace("$THINKING", SWITCHED[thinking])
     return template, chat_template(
-        layout, instruction=instruction, image=image, strip=template.strip
+        layout, instruction=instruction, image=image, strip=template.strip, opened=opened, own=used
     )

@@ -8,6 +8,7 @@ writes boxes in: without them labels and boxes would run together. A family's ow
 chat template are in its folder (`gmma/families/NAME/tokenizer.py`).
 """
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +23,7 @@ from tokenizers import Tokenizer as Library
 from gmma.errors import UserError
 from gmma.huggingface.chat import TOKENIZER, own_template, prompt_of
 from gmma.huggingface.keys import read_json_object
+from gmma.options.prompt import PromptConfig
 from gmma.text.prompt import TAGS, PromptTemplate
 from gmma.text.tokenizer import Tokenizer, decoder_of, require_unicode
 
@@ -36,10 +38,8 @@ GROUNDING = (  # Qwen's marks round a label, a box and a quadrangle
 ADDED_FLAGS = ("special", "lstrip", "rstrip", "single_word")
 SPACE = "▁"  # SentencePiece writes a space so
 BYTE_PIECE = re.compile(r"<0x([0-9A-F]{2})>")
-INSTRUCTION = (  # ours; asks for the form that `gmma/text/prompt.py` reads
-    "Think first, inside <think> and </think>. "
-    "Then give the final answer alone, inside <answer> and </answer>."
-)
+WORDS = PromptConfig()
+INSTRUCTION = WORDS.spelt_form  # ours; asks for the form that `gmma/text/prompt.py` reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +58,33 @@ class TokenizerFiles:
 
 
 class ReadTokenizer(Protocol):
-    """Describe a directory's tokenizer and prompt; `thinking` is `prompt_of`'s."""
+    """Describe a directory's tokenizer and prompt.
 
-    def __call__(self, directory: Path, thinking: bool | None = None) -> TokenizerFiles: ...
+    `thinking` is `prompt_of`'s; `words` is a third argument only where a run has words of its own.
+    """
+
+    def __call__(
+        self, directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+    ) -> TokenizerFiles: ...
+
+
+def tokenizer_files(
+    read: ReadTokenizer, directory: Path, thinking: bool | None, words: PromptConfig
+) -> TokenizerFiles:
+    """Describe a directory's tokenizer and prompt with a run's words.
+
+    UserError where the family of the user's own takes no words, and the run has some.
+    """
+    if words == WORDS:
+        return read(directory, thinking)
+    try:
+        inspect.signature(read).bind(directory, thinking, words)
+    except TypeError as error:
+        raise UserError(
+            f"the model family's tokenizer takes no prompt.form and no prompt.tags ({error}); give "
+            "it a third parameter, words (docs/extending.md), or leave them at their defaults"
+        ) from error
+    return read(directory, thinking, words)
 
 
 def load_tokenizer(
@@ -171,20 +195,35 @@ def without_begin(template: PromptTemplate, begin: str) -> PromptTemplate:
     return replace(template, opening=template.opening.removeprefix(begin), system=system)
 
 
-def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
-    """Let a directory's own chat template make the prompt; where it has none, that of `files` does.
+def asked_as_published(
+    published: TokenizerFiles | Callable[[PromptConfig], TokenizerFiles],
+) -> ReadTokenizer:
+    """Let a directory's own chat template make the prompt; where it has none, the published one.
 
-    Of `files` stays how images are shown.
+    Of that stays how images are shown. It is a function of a run's words, or fixed.
     """
 
-    def read(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
-        own = own_template(directory)
+    def read(
+        directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+    ) -> TokenizerFiles:
+        own, fixed = own_template(directory), isinstance(published, TokenizerFiles)
+        files = published if isinstance(published, TokenizerFiles) else published(words)
         if own is None and thinking is None:
+            if fixed and words != WORDS:
+                raise UserError(
+                    f"{directory} has no chat template, and its family's prompt is fixed: leave "
+                    "prompt.form and prompt.tags at their defaults, or give it a template"
+                )
             return files
         named = special_texts(directory) | {"bos_token": files.bos}
         with named_in_errors(directory):
             found, chat = prompt_of(
-                own, INSTRUCTION, thinking=thinking, image=files.shown_image, **named
+                own,
+                words.spelt_form,
+                thinking=thinking,
+                image=files.shown_image,
+                tags=words.tags,
+                **named,
             )
             if not found.opening.startswith(files.bos):
                 raise UserError(f"the chat template does not begin with {files.bos}; mend it")
@@ -196,6 +235,7 @@ def asked_as_published(files: TokenizerFiles) -> ReadTokenizer:
             strip_system=found.strip_system,
             closing=found.closing,
             strip=found.strip,
+            tags=found.tags,
         )
         return replace(files, template=made, chat=chat)
 
@@ -218,7 +258,9 @@ def special_texts(directory: Path) -> dict[str, str]:
     return {key: token_text(listed.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
 
 
-def directory_tokenizer(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
+def directory_tokenizer(
+    directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+) -> TokenizerFiles:
     """Read a directory's own tokenizer from tokenizer.json, with its chat template.
 
     For families whose models differ in both. The begin token stands in the prompt where the
@@ -228,7 +270,9 @@ def directory_tokenizer(directory: Path, thinking: bool | None = None) -> Tokeni
     bos, end, pad = named.values()
     own = own_template(directory)
     with named_in_errors(directory):
-        template, chat = prompt_of(own, INSTRUCTION, thinking=thinking, **named)
+        template, chat = prompt_of(
+            own, words.spelt_form, thinking=thinking, tags=words.tags, **named
+        )
     begins = bool(bos) and template.opening.startswith(bos)
     if begins:  # `prompt_tokens` puts it there
         template = without_begin(template, bos)

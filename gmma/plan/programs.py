@@ -36,7 +36,6 @@ from gmma.run.programs import (
     needs_reference,
 )
 from gmma.tasks import find_task
-from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE
 from gmma.text.tokenizer import Tokenizer
 from gmma.tree.stops import tree_stops
 from gmma.types import Advantages, PackedTree, Params, PromptBatch, PyTree, TreeRollout, TreeShape
@@ -80,9 +79,10 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         attention=model.attention,
         architecture=model.architecture,
         thinking=model.thinking,
+        words=config.prompt,
     )
     policy = pretrained_policy(described, model)
-    words = made_up_tokenizer(policy.vocab_size)
+    words, tags = made_up_tokenizer(policy.vocab_size), config.prompt.tags
 
     def start(mesh: Mesh) -> Params:
         raise UserError("a plan has no weights to start from")
@@ -98,9 +98,9 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         start=start,
         adapted=model.lora is not None,
         stops=tree_stops(
-            thought=THINK_CLOSE,
-            answer=ANSWER_CLOSE,
-            closing=words.encode(THINK_CLOSE) if config.tree.unfinished == "close" else [],
+            thought=tags.think[1],
+            answer=tags.answer[1],
+            closing=words.encode(tags.think[1]) if config.tree.unfinished == "close" else [],
             token_bytes=words.token_bytes,
             end_tokens=words.stop_tokens,
         ),

@@ -19,9 +19,11 @@ from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh, param_shardings
+from gmma.huggingface.tokenizers import WORDS
 from gmma.huggingface.weights import shard_files, tensor_shapes
 from gmma.models.decoder import DType
 from gmma.models.lora import merge_adapters
+from gmma.options.prompt import PromptConfig
 from gmma.porting.pretrained import (
     Pretrained,
     Source,
@@ -157,13 +159,14 @@ def read_checkpoint(path: Path, step: int | None = None) -> tuple[Pretrained, DT
             f"{path} is neither a run nor an import: it has no {CONFIG_FILE} and no {IMPORT_FILE}; "
             "give runs/NAME, what `gmma port import` wrote, or a checkpoint in either"
         )
-    model = config_from_json(read_json(path / CONFIG_FILE), path / CONFIG_FILE).model
+    config = config_from_json(read_json(path / CONFIG_FILE), path / CONFIG_FILE)
+    model = config.model
     if not isinstance(model, PretrainedConfig):
         raise UserError(
             f"{path} trained the family {model.family}, which transformers does not have; only "
             "runs of a ported directory can be exported"
         )
-    return read_trained(path, model, step), model.dtype
+    return read_trained(path, model, step, config.prompt), model.dtype
 
 
 def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrained:
@@ -181,13 +184,16 @@ def read_import(path: Path, values: dict[str, Any], step: int | None) -> Pretrai
     )
 
 
-def read_trained(path: Path, model: PretrainedConfig, step: int | None) -> Pretrained:
-    """Return the newest or given checkpoint of a run."""
+def read_trained(
+    path: Path, model: PretrainedConfig, step: int | None, words: PromptConfig = WORDS
+) -> Pretrained:
+    """Return the newest or given checkpoint of a run, and the words of its prompts."""
     described = describe_pretrained(
         here(model.directory),
         model.dtype,
         architecture=model.architecture,
         thinking=model.thinking,
+        words=words,
     )
     held = restore_all_params(path, step)
     if model.lora is not None:

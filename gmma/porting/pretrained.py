@@ -20,7 +20,7 @@ from gmma.families.family import Family, one_resolution
 from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.processors import read_image_section, write_image_section
 from gmma.huggingface.table import Place, check_names, find_prefixes
-from gmma.huggingface.tokenizers import load_tokenizer
+from gmma.huggingface.tokenizers import WORDS, load_tokenizer, tokenizer_files
 from gmma.huggingface.weights import (
     read_params,
     same_values,
@@ -34,8 +34,9 @@ from gmma.models.decoder import DType
 from gmma.models.layers import Attention, Remat
 from gmma.models.policy import Policy
 from gmma.options.networks import AS_FILED, Resolution
+from gmma.options.prompt import PromptConfig
 from gmma.text.prompt import PromptTemplate
-from gmma.text.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer, with_spoken
 from gmma.tree.layout import prompt_only
 from gmma.types import Example, Params, PyTree, TreeInputs
 
@@ -52,6 +53,7 @@ class Source:
     prefixes: Mapping[str, str]  # of the checkpoint's names
     thinking: bool | None = None  # the switch of its chat template
     resolution: Resolution = AS_FILED  # laid over the processor's file
+    words: PromptConfig = WORDS  # of the run
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +66,13 @@ class Described:
     policy: Policy
     tokenizer: Tokenizer | None  # None where the directory has none
     thinking: bool | None = None  # the switch of its chat template
+    words: PromptConfig = WORDS  # of the run
 
     @property
     def template(self) -> PromptTemplate:
         """The text around the images and the question of a prompt."""
-        return self.family.tokenizer(self.directory, self.thinking).template
+        read = self.family.tokenizer
+        return tokenizer_files(read, self.directory, self.thinking, self.words).template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +95,15 @@ def describe_pretrained(
     attention: Attention = "auto",
     architecture: str | None = None,
     thinking: bool | None = None,
+    words: PromptConfig = WORDS,
 ) -> Described:
     """Read config and tokenizer of a directory; of its weights only whether the head is its own.
 
     `dtype` is that of the activations; `remat` and `attention` as in `models/layers.py`;
     `architecture` names the family, which else config.json does (`families.find_family`);
-    `thinking` is the switch of its chat template (`huggingface/chat.py: prompt_of`). UserError for
-    a config that we do not implement, for a tokenizer that lacks a special token of its family,
-    and for a chat template that leaves no room for a thought.
+    `thinking` is the switch of its chat template (`huggingface/chat.py: prompt_of`); `words` are a
+    run's own. UserError for a config that we do not implement, for a tokenizer that lacks a special
+    token of its family, and for a chat template that leaves no room for a thought.
     """
     directory = Path(directory)
     config = read_json_object(directory / CONFIG)
@@ -107,14 +112,16 @@ def describe_pretrained(
     if sizes.tied and has_own_head(directory, family, sizes):
         sizes, config = replace(sizes, tied=False), untied(config)
     model = replace(sizes, remat=remat, attention=attention)
-    files = family.tokenizer(directory, thinking)
+    files = tokenizer_files(family.tokenizer, directory, thinking, words)
+    tokenizer = load_tokenizer(directory, files, config, model)
     return Described(
         directory=directory,
         config=config,
         family=family,
         policy=family.policy(model),
-        tokenizer=load_tokenizer(directory, files, config, model),
+        tokenizer=None if tokenizer is None else with_spoken(tokenizer, words.tags.all),
         thinking=thinking,
+        words=words,
     )
 
 
@@ -202,6 +209,7 @@ def source_of(described: Described, prefixes: Mapping[str, str]) -> Source:
         family=described.family,
         prefixes=prefixes,
         thinking=described.thinking,
+        words=described.words,
     )
 
 
@@ -277,7 +285,8 @@ def copy_companions(source: Source, directory: Path) -> None:
 
 def chat_of(source: Source) -> str:
     """Return the chat template with which a run from this directory was trained."""
-    return source.family.tokenizer(source.directory, source.thinking).chat
+    read = source.family.tokenizer
+    return tokenizer_files(read, source.directory, source.thinking, source.words).chat
 
 
 def companion_files(directory: Path) -> list[Path]:

@@ -16,8 +16,8 @@ from gmma.run.backbone import Backbone, make_backbone
 from gmma.run.sources import with_copies
 from gmma.scoring import ScoredRollout, score_trees
 from gmma.tasks import find_task
-from gmma.tasks.task import Task
-from gmma.text.prompt import ANSWER_CLOSE, THINK_CLOSE, check_slots, check_tags
+from gmma.tasks.task import Task, ask
+from gmma.text.prompt import check_slots, check_tags
 from gmma.tree.stops import TreeStops, tree_stops
 from gmma.types import Example, TreeRollout
 
@@ -43,11 +43,9 @@ class Parts(HostParts):
 
 
 def in_frame(parts: HostParts, example: Example) -> Example:
-    """Return an example in the coordinates of the run's model family."""
-    task = parts.task
-    if task.in_frame is None:
-        return example
-    return task.in_frame(parts.config.task, example, parts.processor.frame)
+    """Return an example as it is asked: in the family's coordinates, with its task's words."""
+    asked = ask(parts.task, parts.config.task, example, parts.processor.frame)
+    return replace(asked, tags=parts.template.tags.all)
 
 
 def reward_terms(config: ExperimentConfig) -> tuple[RewardTerm, ...]:
@@ -94,6 +92,7 @@ def score_batch(
         min_scored=config.rewards.min_scored,
         step=step,
         steps=config.rl.steps,
+        tags=parts.template.tags,
     )
 
 
@@ -101,11 +100,12 @@ def assemble(config: ExperimentConfig) -> Parts:
     """Build the dataset where it is missing, and every part from its section of the config."""
     host = assemble_host(config)
     tokenizer = host.tokenizer
-    closing = tokenizer.encode(THINK_CLOSE) if config.tree.unfinished == "close" else []
+    tags = host.template.tags
+    closing = tokenizer.encode(tags.think[1]) if config.tree.unfinished == "close" else []
     return Parts(
         stops=tree_stops(
-            thought=THINK_CLOSE,
-            answer=ANSWER_CLOSE,
+            thought=tags.think[1],
+            answer=tags.answer[1],
             closing=closing,
             token_bytes=tokenizer.token_bytes,
             end_tokens=tokenizer.stop_tokens,
@@ -124,7 +124,9 @@ def assemble_host(config: ExperimentConfig) -> HostParts:
     task = find_task(config.task.name)
     task.build(config.task, config.launch.data_dir)
     backbone = make_backbone(config, task)
-    check_tags(backbone.tokenizer, f"the tokenizer of {config.name}")
+    tags = backbone.template.tags
+    check_tags(backbone.tokenizer, f"the tokenizer of {config.name}", tags)
     if not isinstance(config.model, TinyConfig):  # a task's own vocabulary spells its forms alone
-        check_slots(backbone.tokenizer, config.tree.thought_tokens, config.tree.answer_tokens)
+        slots = config.tree.thought_tokens, config.tree.answer_tokens
+        check_slots(backbone.tokenizer, *slots, tags)
     return HostParts(config=config, task=task, **vars(backbone))

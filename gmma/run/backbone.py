@@ -21,6 +21,7 @@ from gmma.images.processor import ImageProcessor, fixed_size_processor, no_image
 from gmma.models.lora import adapted_policy, add_adapters
 from gmma.models.policy import Policy, stored_as
 from gmma.options.networks import Resolution
+from gmma.options.prompt import DEFAULT_TAGS
 from gmma.porting.pretrained import (
     Described,
     check_weights,
@@ -28,10 +29,11 @@ from gmma.porting.pretrained import (
     image_processor,
     read_weights,
 )
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.defaults import own_tokenizer
 from gmma.tasks.task import Task
-from gmma.text.prompt import TINY_TEMPLATE, PromptTemplate
-from gmma.text.tokenizer import Tokenizer, load_sentencepiece
+from gmma.text.prompt import PromptTemplate, tiny_template
+from gmma.text.tokenizer import Tokenizer, load_sentencepiece, missing_signs, with_pieces
 from gmma.types import Params
 
 NEVER_TRAINED = "params/vision/head/"  # carried through; the network reads nothing of it
@@ -63,7 +65,9 @@ def make_backbone(config: ExperimentConfig, task: Task) -> Backbone:
 
 def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Backbone:
     """Return the tiny family, which speaks the task's own vocabulary."""
-    tokenizer = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
+    template = tiny_template(model.template, config.prompt)
+    own = load_sentencepiece(own_tokenizer(task, config.task, config.launch.data_dir))
+    tokenizer = with_words(own, template, config.task)
     if tokenizer.image_token is None:
         raise UserError(f"the tokenizer of task {config.task.name} has no image token")
     policy = tiny_policy(model, vocab_size=tokenizer.vocab_size, image_token=tokenizer.image_token)
@@ -78,11 +82,24 @@ def tiny_backbone(config: ExperimentConfig, model: TinyConfig, task: Task) -> Ba
     return Backbone(
         policy=policy,
         tokenizer=tokenizer,
-        template=TINY_TEMPLATE,
+        template=template,
         processor=fixed_size_processor(model.image_tokens, model.image_pixels, model.images),
         trained=lambda path: True,
         start=start,
     )
+
+
+def with_words(tokenizer: Tokenizer, template: PromptTemplate, task: TaskConfig) -> Tokenizer:
+    """Let a task's own vocabulary spell a run's words: its tags as tokens, and signs it has not.
+
+    With no words of the run's own it is the tokenizer as it is.
+    """
+    tags = [tag for tag in template.tags.all if tag not in DEFAULT_TAGS.all]
+    texts = [template.opening, template.image_open, template.image_close, template.closing]
+    texts += [task.instruction or ""]
+    if task.system:
+        texts += [*(template.system or ()), task.system]
+    return with_pieces(tokenizer, [*tags, *missing_signs(tokenizer, texts)])
 
 
 def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task: Task) -> Backbone:
@@ -94,6 +111,7 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         attention=model.attention,
         architecture=model.architecture,
         thinking=model.thinking,
+        words=config.prompt,
     )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")

@@ -9,6 +9,7 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.images.processor import ImageProcessor
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.tasks.task import Demonstration, ExampleSource
 from gmma.text.prompt import (
     TINY_TEMPLATE,
@@ -122,6 +123,7 @@ def batch_demonstrations(
     *,
     thought_slots: int,
     answer_slots: int,
+    tags: Tags = DEFAULT_TAGS,
 ) -> TreeRollout:
     """Lay out demonstrations as trees with one thought and one answer (K = M = 1).
 
@@ -129,8 +131,8 @@ def batch_demonstrations(
     """
     thoughts, answers = [], []
     for example, shown in zip(examples, demonstrations, strict=True):
-        thoughts.append(tokenizer.encode(thought_text(shown.thought)))
-        answers.append(tokenizer.encode(answer_text(shown.answer)))
+        thoughts.append(tokenizer.encode(thought_text(shown.thought, tags)))
+        answers.append(tokenizer.encode(answer_text(shown.answer, tags)))
         _require_fit(example.id, "thought", thoughts[-1], thought_slots)
         _require_fit(example.id, "answer", answers[-1], answer_slots)
     thought, thought_lengths = _left_align(thoughts, thought_slots, tokenizer.pad)

@@ -135,7 +135,7 @@ def measure_examples(
     parts: Parts, examples: list[Example], rollout: TreeRollout
 ) -> list[dict[str, Any]]:
     """Return the figures of each example, NaN where a metric is not its own, and its texts."""
-    texts = read_texts(rollout, parts.tokenizer)
+    texts = read_texts(rollout, parts.tokenizer, parts.template.tags)
     spoken = [[a or "" for branch in tree for a in branch] for tree in texts.answers]
     measured = measure_rollout(parts, examples, rollout, texts)
     figures = {name: found.mean(axis=1) for name, found in measured.items()}

@@ -143,4 +143,5 @@ def read_demonstrations(parts: Parts, batch: ExampleBatch) -> TreeRollout:
         parts.tokenizer,
         thought_slots=config.tree.thought_tokens,
         answer_slots=config.tree.answer_tokens,
+        tags=parts.template.tags,
     )

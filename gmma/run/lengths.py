@@ -89,9 +89,10 @@ def prompt_length(parts: HostParts, example: Example) -> PromptLength:
 def demonstration_length(parts: HostParts, example: Example, row: int) -> DemonstrationLength:
     """Count the tokens of a demonstration, and say what is wrong where it does not fit."""
     shown = demonstration_of(parts, in_frame(parts, example), row)
+    tags = parts.template.tags
     tokens = {
-        "thought": len(parts.tokenizer.encode(thought_text(shown.thought))),
-        "answer": len(parts.tokenizer.encode(answer_text(shown.answer))),
+        "thought": len(parts.tokenizer.encode(thought_text(shown.thought, tags))),
+        "answer": len(parts.tokenizer.encode(answer_text(shown.answer, tags))),
     }
     misfit = None
     for node, count in reversed(tokens.items()):
@@ -119,6 +120,12 @@ def demonstration_of(parts: HostParts, example: Example, position: int) -> Demon
             f"task {config.task.name} has no demonstration of {example.id}; where some "
             "training records have none, Task.demonstrated_rows says which have one"
         )
+    for name, text in vars(shown).items():
+        if tag := next((tag for tag in config.prompt.tags.all if tag in text), None):
+            raise UserError(
+                f"the {name} that SFT would show of record {example.id} holds the tag {tag} "
+                "itself; set other prompt.tags, or take it out of the record"
+            )
     return shown
 
 

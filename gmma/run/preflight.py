@@ -12,6 +12,7 @@ from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import check_batch
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.records import checkpoint
 from gmma.records.console import say, warn
 from gmma.rewards.service import Scorer, check_rewards
@@ -110,7 +111,7 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
     try_task(parts.task, parts.config.task, batch.examples)
     read_prompts(parts, batch.examples)
     tried = tuple(trial_examples(batch.examples))
-    for line in try_rewards(scorer, tried):
+    for line in try_rewards(scorer, tried, parts.template.tags):
         say(line)
     for words in trial_warnings(parts, scorer, tried):
         warn(words)
@@ -156,7 +157,9 @@ def trial_examples(examples: Sequence[Example]) -> list[Example]:
     return tried
 
 
-def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> list[str]:
+def try_rewards(
+    scorer: Scorer, examples: tuple[Example, ...], tags: Tags = DEFAULT_TAGS
+) -> list[str]:
     """Score the ground truth itself, as text: a reward must read its columns, not like the answer.
 
     Returns what to print of a user's own rewards. Raises UserError for a reward that crashes,
@@ -170,6 +173,6 @@ def try_rewards(scorer: Scorer, examples: tuple[Example, ...]) -> list[str]:
         scorer,
         [trial.answer for trial in trials],
         thoughts=[trial.thought for trial in trials],
-        columns=trial_columns(trials, slots=1),
+        columns=trial_columns(trials, slots=1, tags=tags),
     )
     return trial_lines(scorer.terms, trials, scored)

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from gmma.named import spelled
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.rewards.outcomes import Scored
 from gmma.rewards.service import Scorer, weighted_rewards
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import Parts
 from gmma.scoring import reward_columns
 from gmma.tasks.task import Demonstration
-from gmma.text.prompt import THINK_OPEN, answer_text, thought_text
+from gmma.text.prompt import answer_text, thought_text
 from gmma.types import Example
 
 _COLUMNS_SHOWN = 100  # characters of a record's columns in a line
@@ -54,7 +55,7 @@ def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) ->
             for pair in zip(examples, shown, strict=True)
             if pair[0].columns.get("task") == task
         ]
-        found += constant_words(scorer, trials_of(own), slots, task)
+        found += constant_words(scorer, trials_of(own), slots, task, parts.template.tags)
     return list(dict.fromkeys(found))
 
 
@@ -81,7 +82,9 @@ def trials_of(shown: Sequence[tuple[Example, Demonstration]]) -> list[Trial]:
     return trials
 
 
-def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: Any) -> list[str]:
+def constant_words(
+    scorer: Scorer, trials: Sequence[Trial], slots: int, task: Any, tags: Tags = DEFAULT_TAGS
+) -> list[str]:
     """Return a warning for each of the user's terms that is constant, or for the sum of all.
 
     An answer that is missing took all `slots` tokens of a thought and an answer.
@@ -89,7 +92,7 @@ def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: An
     scored = scorer.score(
         [trial.answer for trial in trials],
         thoughts=[trial.thought for trial in trials],
-        columns=trial_columns(trials, slots),
+        columns=trial_columns(trials, slots, tags),
     )
     where = "" if task is None else f" of task {task}"
     seen = example_words(trials[0])
@@ -111,7 +114,9 @@ def constant_words(scorer: Scorer, trials: Sequence[Trial], slots: int, task: An
     return found
 
 
-def trial_columns(trials: Sequence[Trial], slots: int) -> dict[str, Sequence[Any]]:
+def trial_columns(
+    trials: Sequence[Trial], slots: int, tags: Tags = DEFAULT_TAGS
+) -> dict[str, Sequence[Any]]:
     """Return what rewards get by keyword; a complete response counts one token, another `slots`.
 
     The tokens themselves are made up, since no policy wrote them.
@@ -122,17 +127,18 @@ def trial_columns(trials: Sequence[Trial], slots: int) -> dict[str, Sequence[Any
         "closed": complete,
         "finished": complete,
         "response_tokens": lengths,
-        "response": [written(trial) for trial in trials],
+        "response": [written(trial, tags) for trial in trials],
         "completion_ids": [[0] * length for length in lengths],
     }
     return reward_columns([trial.example for trial in trials], of_answers, step=0, steps=1)
 
 
-def written(trial: Trial) -> str:
+def written(trial: Trial, tags: Tags) -> str:
     """Return the whole response, as a policy would have written it."""
+    opened = tags.think[0] + trial.thought
     if not trial.complete:
-        return THINK_OPEN + trial.thought
-    return THINK_OPEN + thought_text(trial.thought) + answer_text(trial.answer)
+        return opened
+    return thought_text(opened, tags) + answer_text(trial.answer, tags)
 
 
 def trial_lines(terms: Sequence[RewardTerm], trials: Sequence[Trial], scored: Scored) -> list[str]:

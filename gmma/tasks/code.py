@@ -25,13 +25,13 @@ from gmma.rewards.answered_code import find_code, names_wanted, parse_quietly
 from gmma.rewards.attempts import pass_rates
 from gmma.rewards.code import CODE_TERMS
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.configs import TaskConfig
+from gmma.tasks.configs import TaskConfig, require_asked
 from gmma.tasks.exercises import Exercise, read_exercise
 from gmma.tasks.judge import judge
 from gmma.tasks.records import RawRecord, fingerprint, hold_out, read_record_file, spell_columns
 from gmma.tasks.storage import Storage, content_by, dataset_directory, prepare, read_split
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
-from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary, wording
 from gmma.types import Example
 
 FENCE_OPEN, FENCE_CLOSE = "```python\n", "\n```"
@@ -59,6 +59,7 @@ class CodeConfig(TaskConfig):
     vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
+        require_asked(self, self.explain)
         for name in ("held_out", "longest_question", "longest_solution"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -161,7 +162,7 @@ def storage(config: CodeConfig, data_dir: Path) -> Storage:
 
 def tokenizer_path(config: CodeConfig, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
-    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
+    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}{wording(config)}"
     return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 
 
@@ -187,7 +188,7 @@ class _Source:
         question = record["question"].decode()
         texts = {name: record[name].decode() for name in ("setup", "signature")}
         return Example(
-            question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
+            question=pose_question(self.config, question),
             images=(),
             columns={
                 **json.loads(record["others"].decode()),
@@ -198,6 +199,12 @@ class _Source:
             },
             id=record["id"].decode(),
         )
+
+
+def pose_question(config: CodeConfig, question: str) -> str:
+    """Put the instruction on a line of its own behind the question, where one is wanted."""
+    words = _HOW_TO_ANSWER if config.instruction is None else config.instruction
+    return f"{question}\n{words}" if config.explain and words else question
 
 
 def source(config: CodeConfig, data_dir: Path, split: str) -> ExampleSource:
@@ -267,4 +274,5 @@ CODE = Task(
     headline="passed",
     term_options=term_options,
     tokenizer_path=tokenizer_path,
+    instructs=True,
 )

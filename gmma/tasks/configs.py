@@ -18,9 +18,24 @@ class TaskConfig:
     """Fields of a task; a subclass adds its own."""
 
     name: str  # which task this is: one of gmma's, or your own as module:NAME
+    # The system prompt of every record; None: the record's own where it brings one, or else the
+    # model family's; "": the family's
+    system: str | None = None
+    # How to answer, behind the question, in place of the task's own words; "": nothing
+    instruction: str | None = None
     # Records that do not fit the slots, or have an image that the model cannot take: an error at
     # the start, or left out of the run, which says how many were
     too_long: Literal["refuse", "leave_out"] = "refuse"
+
+
+def require_asked(config: TaskConfig, explained: bool) -> None:
+    """Raise UserError for an instruction that no prompt would have."""
+    if config.instruction and not explained:
+        raise UserError(
+            f"{config.name}: instruction = {config.instruction!r:.60} with explain = "
+            f"{getattr(config, 'explain', None)}, which leaves instructions out; leave explain at "
+            "its default, or instruction"
+        )
 
 
 def read_task_config(values: object) -> TaskConfig:

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from gmma.errors import UserError
+from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import CRASH
 from gmma.rewards.service import RewardTerm, Scorer, SharedScorer, open_scorer
-from gmma.text.prompt import THINK_OPEN, answer_text, thought_text
+from gmma.text.prompt import answer_text, thought_text
 from gmma.types import Example
 
 _WORKERS = max(1, min(4, (os.cpu_count() or 1) // 2))
@@ -42,7 +43,7 @@ def answer_columns(answers: Sequence[str], examples: Sequence[Example]) -> dict[
     """Return what a reward gets by keyword where it is a metric, which knows answers alone.
 
     The record's columns; `question`, `images` and `id`, unless the record has such a column; and
-    each answer in a whole `response` with an empty thought.
+    each answer in a whole `response` with an empty thought, between the run's tags.
     """
     names = dict.fromkeys(name for example in examples for name in example.columns)
     of_records: dict[str, list[Any]] = {
@@ -51,8 +52,15 @@ def answer_columns(answers: Sequence[str], examples: Sequence[Example]) -> dict[
         "id": [example.id for example in examples],
     }
     own = {name: [example.columns.get(name) for example in examples] for name in names}
-    written = [f"{THINK_OPEN}{thought_text('')}{answer_text(answer)}" for answer in answers]
+    written = [respond(*pair) for pair in zip(answers, examples, strict=True)]
     return {**of_records, **own, "response": written}
+
+
+def respond(answer: str, example: Example) -> str:
+    """Return an answer in a whole response with an empty thought, as the example is answered."""
+    own = example.tags
+    tags = Tags(think=(own[0], own[1]), answer=(own[2], own[3])) if own else DEFAULT_TAGS
+    return tags.think[0] + thought_text("", tags) + answer_text(answer, tags)
 
 
 @cache

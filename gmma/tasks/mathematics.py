@@ -29,7 +29,7 @@ from gmma.images.common import outline_of, read_rgb
 from gmma.rewards.attempts import majority_at_k, pass_rates
 from gmma.rewards.mathematics import read_answer
 from gmma.rewards.terms import RewardTerm
-from gmma.tasks.configs import TaskConfig
+from gmma.tasks.configs import TaskConfig, require_asked
 from gmma.tasks.judge import judge
 from gmma.tasks.pictures import Outside, find_pictures, read_picture
 from gmma.tasks.records import (
@@ -55,7 +55,7 @@ from gmma.tasks.storage import (
     read_split,
 )
 from gmma.tasks.task import Demonstration, ExampleSource, Task, TermOptions
-from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary, wording
 from gmma.types import Example
 
 _STORED_TEXTS = ("id", "question", "thought", "answer", "others")
@@ -91,6 +91,7 @@ class MathConfig(TaskConfig):
     vocab_size: int = 2048  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
+        require_asked(self, self.explain)
         for name in ("held_out", "longest_question", "longest_thought"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -266,7 +267,7 @@ def storage(config: MathConfig, data_dir: Path) -> Storage:
 
 def tokenizer_path(config: MathConfig, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
-    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}"
+    form = f"{'explained' if config.explain else 'bare'}_{config.vocab_size}{wording(config)}"
     return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
 
 
@@ -294,7 +295,7 @@ class _Source:
         record = {name: value.decode() for name, value in stored.items()}
         question = record["question"]
         return Example(
-            question=f"{question}\n{_HOW_TO_ANSWER}" if self.config.explain else question,
+            question=pose_question(self.config, question),
             images=tuple(map(self.picture, pictures)),
             columns={
                 **json.loads(record["others"]),
@@ -303,6 +304,12 @@ class _Source:
             },
             id=record["id"],
         )
+
+
+def pose_question(config: MathConfig, question: str) -> str:
+    """Put the instruction on a line of its own behind the question, where one is wanted."""
+    words = _HOW_TO_ANSWER if config.instruction is None else config.instruction
+    return f"{question}\n{words}" if config.explain and words else question
 
 
 def source(config: MathConfig, data_dir: Path, split: str) -> ExampleSource:
@@ -386,4 +393,5 @@ MATH = Task(
     headline="accuracy",
     term_options=term_options,
     tokenizer_path=tokenizer_path,
+    instructs=True,
 )

@@ -41,6 +41,7 @@ from gmma.tasks.task import (
     Patches,
     Task,
     TermOptions,
+    ask,
 )
 from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
 from gmma.types import Example
@@ -91,6 +92,16 @@ class MixtureConfig(TaskConfig):
             raise UserError(
                 f"mixture: {leaving[0]} has too_long = leave_out, but the slots are those of all "
                 "parts: set task.too_long of the mixture"
+            )
+        if self.instruction is not None:
+            raise UserError(
+                "mixture: an instruction says how to answer one task; set that of each part"
+            )
+        worded = [part.title for part in self.parts if part.task.system is not None]
+        if worded and self.system is not None:
+            raise UserError(
+                f"mixture: it has a system prompt for all parts, and {worded[0]} one of its own; "
+                "leave one of them"
             )
 
     @property
@@ -200,9 +211,10 @@ def demonstrate(
 
 
 def in_frame(config: MixtureConfig, example: Example, frame: Frame) -> Example:
-    """Ask the example in a model family's coordinates, where its task has any."""
+    """Ask the example as its own task does."""
     task, own, bare = part_of(config, example)
-    return example if task.in_frame is None else _merged(example, task.in_frame(own, bare, frame))
+    asked = ask(task, own, bare, frame)
+    return example if asked is bare else _merged(example, asked)
 
 
 def augment(config: MixtureConfig, example: Example, rng: np.random.Generator) -> Example:
@@ -325,4 +337,5 @@ MIXTURE = Task(
     corpus=corpus,
     tokenizer_path=tokenizer_path,
     patches=patches,
+    instructs=True,
 )

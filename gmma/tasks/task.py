@@ -1,7 +1,7 @@
 """The interface of a task to the rest of gmma: a record of functions, no base class."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
@@ -220,6 +220,17 @@ class MakePatches(Protocol[C_in]):
     ) -> Patches: ...
 
 
+def join_words(question: str, words: Sequence[str]) -> str:
+    """Put words behind a question, behind a space unless it ends a line.
+
+    >>> join_words("Which?", ["Say it."]), join_words("A. one\\n", ["Say", "", "it."])
+    ('Which? Say it.', 'A. one\\nSay it.')
+    """
+    behind = " ".join(word for word in words if word)
+    space = " " if behind and not question.endswith("\n") else ""
+    return f"{question}{space}{behind}"
+
+
 def nothing_to_build(config: TaskConfig, data_dir: Path) -> None:
     """Do nothing: the dataset needs no preparation."""
 
@@ -257,3 +268,13 @@ class Task(Generic[C]):
     augment: Augment[C] | None = None
     tokenizer_path: TokenizerPath[C] | None = None  # None: one is trained on the task's texts
     patches: MakePatches[C] | None = None
+    # Its questions have the config's `instruction` already; else `ask` puts it behind them
+    instructs: bool = False
+
+
+def ask(task: Task[Any], config: TaskConfig, example: Example, frame: Frame) -> Example:
+    """Return an example as it is asked: in a family's coordinates, with the words of its config."""
+    asked = example if task.in_frame is None else task.in_frame(config, example, frame)
+    if config.instruction and not task.instructs:
+        asked = replace(asked, question=join_words(asked.question, [config.instruction]))
+    return asked if config.system is None else replace(asked, system=config.system)

@@ -25,7 +25,7 @@ from gmma.images.common import outline_of
 from gmma.images.frames import AxisMap, Frame, between, square_frame
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.augment import AugmentConfig, Geometry, augment_example
-from gmma.tasks.configs import TaskConfig
+from gmma.tasks.configs import TaskConfig, require_asked
 from gmma.tasks.drawing import LEGEND, Board, guess_colour
 from gmma.tasks.manifest import (
     ManifestRecord,
@@ -47,10 +47,12 @@ from gmma.tasks.task import (
     Rows,
     Task,
     TermOptions,
+    ask,
+    join_words,
     reading_options,
 )
 from gmma.tasks.truths import require_on_image
-from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary
+from gmma.tasks.vocabulary import corpus_texts, prepare_vocabulary, wording
 from gmma.types import Example
 
 _CORPUS_RECORDS = 512
@@ -77,6 +79,7 @@ class AskedConfig(TaskConfig):
     vocab_size: int = 1024  # upper bound of that tokenizer's vocabulary
 
     def __post_init__(self) -> None:
+        require_asked(self, self.explain == "all")
         if self.tiny_pixels < 1:
             raise UserError(f"tiny_pixels = {self.tiny_pixels}; it must be 1 or more")
 
@@ -106,9 +109,8 @@ class Visual(Generic[V]):
     instruct: Callable[[V], str]  # how to answer
     # Whether the frame matters to an answer
     speaks_coordinates: Callable[[V], bool] = lambda config: True
-    # (config, answer of the record): the system prompt; "": the model family's own
-    system: Callable[[V, Any], str] = lambda config, answer: ""
-    wording: Callable[[V], str] = lambda config: ""  # names the words of a config in its prompts
+    # The system prompt that a record's answer brings; "": none
+    system: Callable[[Any], str] = lambda answer: ""
     demonstrate: Demonstrate[V]
     metrics: Measure[V]
     headline: str
@@ -143,6 +145,7 @@ def visual_task(visual: Visual[V]) -> Task[V]:
         corpus=visual.corpus,
         tokenizer_path=partial(tokenizer_path, visual),
         patches=visual.patches,
+        instructs=True,
     )
 
 
@@ -297,7 +300,7 @@ def to_example(
         images=record.images,
         columns=columns,
         id=record.id,
-        system=visual.system(config, record.answer),
+        system=visual.system(record.answer),
     )
 
 
@@ -305,7 +308,8 @@ def in_frame(visual: Visual[V], config: V, example: Example, frame: Frame) -> Ex
     """Ask the example in a frame: convert its truth, and name the frame in its prompt."""
     words, columns = [], dict(example.columns)
     if config.explain == "all":
-        words.append(visual.instruct(config))
+        own = visual.instruct(config)
+        words.append(own if config.instruction is None else config.instruction)
     if example.images:
         width, height = columns["pixels"]
         size = list(frame.size(width, height))
@@ -314,17 +318,6 @@ def in_frame(visual: Visual[V], config: V, example: Example, frame: Frame) -> Ex
         if config.explain != "nothing" and visual.speaks_coordinates(config):
             words.append(frame.words(width, height))
     return replace(example, question=join_words(example.question, words), columns=columns)
-
-
-def join_words(question: str, words: Sequence[str]) -> str:
-    """Put words behind a question, behind a space unless it ends a line.
-
-    >>> join_words("Which?", ["Say it."]), join_words("A. one\\n", ["Say", "", "it."])
-    ('Which? Say it.', 'A. one\\nSay it.')
-    """
-    behind = " ".join(word for word in words if word)
-    space = " " if behind and not question.endswith("\n") else ""
-    return f"{question}{space}{behind}"
 
 
 def term_options(visual: Visual[V], config: V, term: RewardTerm) -> TermOptions:
@@ -368,7 +361,7 @@ def traced(
 
 def tokenizer_path(visual: Visual[V], config: V, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
-    form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}{visual.wording(config)}"
+    form = f"{config.explain}_{config.tiny_pixels}_{config.vocab_size}{wording(config)}"
     if (public := public_records(visual, config)) is not None:
         home = Path(data_dir) / f"{visual.name}_{public.format}"
         return home / f"vocabulary_{form}_{fingerprint(public.train)}.model"
@@ -384,9 +377,8 @@ def read_corpus(visual: Visual[V], config: V, data_dir: Path) -> Iterator[str]:
         return visual.demonstrate(config, example, rng)  # also where SFT imitates nothing
 
     frame = square_frame(config.tiny_pixels)
-    return corpus_texts(
-        Framed(some, lambda example: in_frame(visual, config, example, frame)), respond
-    )
+    task = visual_task(visual)
+    return corpus_texts(Framed(some, lambda example: ask(task, config, example, frame)), respond)
 
 
 def pieces_of(visual: Visual[V], config: V) -> list[str]:

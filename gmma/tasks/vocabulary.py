@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from gmma.tasks.configs import TaskConfig
+from gmma.tasks.records import fingerprint
 from gmma.tasks.task import Demonstration, ExampleSource
 from gmma.text.prompt import TAGS, answer_text, prompt_text, split_at_images, thought_text
 from gmma.text.tokenizer import train_free_text_sentencepiece
@@ -22,6 +24,12 @@ def prepare_vocabulary(
     if not path.exists():
         wanted = [*TAGS, *pieces]
         train_free_text_sentencepiece(corpus, path, vocab_size=vocab_size, pieces=wanted)
+
+
+def wording(config: TaskConfig) -> str:
+    """Return what names the words of a config among the vocabularies of its task; "" for none."""
+    words = (config.system, config.instruction)
+    return "" if words == (None, None) else f"_{fingerprint(*words)}"
 
 
 def corpus_texts(source: ExampleSource, demonstrate: Demonstrate) -> Iterator[str]:

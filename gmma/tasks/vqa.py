@@ -30,7 +30,6 @@ from gmma.tasks.augment import Geometry
 from gmma.tasks.drawing import TRUTH_COLOUR, Board, Colour, guess_colour
 from gmma.tasks.judge import answer_columns, judge
 from gmma.tasks.kinds import KINDS
-from gmma.tasks.records import fingerprint
 from gmma.tasks.task import Demonstration, TermOptions, reading_options
 from gmma.tasks.visual import Visual, bounds_of, traced, visual_task
 from gmma.tasks.visual import draw as draw_on_image
@@ -48,9 +47,10 @@ def read_truth(config: VqaConfig, answer: Any, mask: np.ndarray | None) -> dict[
     return {**answer["rest"], **own}
 
 
-def system_of(config: VqaConfig, answer: Any) -> str:
-    """Return the system prompt: the config's, or else the record's."""
-    return answer["system"] if config.system is None else config.system
+def system_of(answer: Any) -> str:
+    """Return the system prompt of a record."""
+    found: str = answer["system"]
+    return found
 
 
 def place(answer: Mapping[str, Any], units: AxisMap) -> Mapping[str, Any]:
@@ -71,7 +71,7 @@ def bounds(columns: Mapping[str, Any]) -> Box | None:
 
 def instruct(config: VqaConfig) -> str:
     """Tell the model how to answer."""
-    return KINDS[config.kind].words if config.instruction is None else config.instruction
+    return KINDS[config.kind].words
 
 
 @traced
@@ -180,7 +180,6 @@ VISUAL = Visual(
     instruct=instruct,
     speaks_coordinates=lambda config: KINDS[config.kind].move is not None,
     system=system_of,
-    wording=lambda config: fingerprint(config.system, config.instruction),
     demonstrate=demonstrate,
     metrics=metrics,
     headline="score",

@@ -52,9 +52,6 @@ class VqaConfig(AskedConfig):
     kind: KindName = "text"  # of the answers (`gmma.tasks.kinds`)
     records: VqaFiles = field(default_factory=VqaFiles)
     keys: Keys = field(default_factory=Keys)
-    system: str | None = None  # the system prompt; None: the record's, or else the model family's
-    # How to answer, behind the question; None: gmma's words for the kind, where `explain` is all
-    instruction: str | None = None
     # What `score` measures: a reward of gmma, or your own as module:function; "": the reward `vqa`
     metric: str = ""
     relative_tolerance: float = 0.0  # a number is right within this share of the true one

@@ -4,8 +4,9 @@
     thought  `{thought}</think>`
     answer   `<answer>{answer}</answer>`
 
-The prompt opens the thought, so that a thought is all that the policy writes up to the closing tag.
-Images stand before the question, or where it says `<image>`, once for each.
+A run may have other tags (`prompt.tags`). The prompt opens the thought, so that a thought is all
+that the policy writes up to the closing tag. Images stand before the question, or where it says
+`<image>`, once for each.
 """
 
 import re
@@ -13,15 +14,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gmma.errors import UserError
+from gmma.options.prompt import DEFAULT_TAGS, PromptConfig, Tags, TinyTemplate
 from gmma.text.tokenizer import Tokenizer
 
-THINK_OPEN = "<think>"
-THINK_CLOSE = "</think>"
-ANSWER_OPEN = "<answer>"
-ANSWER_CLOSE = "</answer>"
+THINK_OPEN, THINK_CLOSE = DEFAULT_TAGS.think
+ANSWER_OPEN, ANSWER_CLOSE = DEFAULT_TAGS.answer
 IMAGE_MARK = "<image>"  # in a question: an image stands here
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}()]', re.DOTALL)
-TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+TAGS = DEFAULT_TAGS.all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class PromptTemplate:
     strip: bool = False
     strip_system: bool = False
     closing: str = THINK_OPEN  # after the question
+    tags: Tags = DEFAULT_TAGS  # of a reply; the first stands at the end of `closing`
 
     def ask(self, text: str) -> str:
         """Return the question as the prompt has it."""
@@ -58,7 +59,20 @@ class PromptTemplate:
         return f"{before}{system.strip() if self.strip_system else system}{after}"
 
 
-TINY_TEMPLATE = PromptTemplate(system=("", "\n"))
+def tiny_template(texts: TinyTemplate, words: PromptConfig) -> PromptTemplate:
+    """Return the tiny family's prompt with a run's words; the form begins a line."""
+    form = f"\n{words.form}" if words.form else ""
+    return PromptTemplate(
+        opening=texts.opening,
+        system=texts.system,
+        image_open=texts.image[0],
+        image_close=texts.image[1],
+        closing=f"{form}{texts.closing}{words.tags.think[0]}",
+        tags=words.tags,
+    )
+
+
+TINY_TEMPLATE = tiny_template(TinyTemplate(), PromptConfig())
 
 
 def prompt_text(question: str, template: PromptTemplate = TINY_TEMPLATE, system: str = "") -> str:
@@ -131,17 +145,18 @@ def view_text(place: int, count: int, template: PromptTemplate) -> str:
     return (template.whole_view, template.crop_views, template.next_crop)[min(place, 2)]
 
 
-def check_tags(tokenizer: Tokenizer, where: str) -> None:
+def check_tags(tokenizer: Tokenizer, where: str, tags: Tags = DEFAULT_TAGS) -> None:
     """Raise UserError if a tag that is encoded and decoded comes back as another text.
 
     Then no answer could ever be read: stops and readers look for the tags' text.
     """
-    for text in (*TAGS, f"{THINK_OPEN}7{thought_text('')}{answer_text('7')}"):
+    whole = f"{tags.think[0]}7{thought_text('', tags)}{answer_text('7', tags)}"
+    for text in (*tags.all, whole):
         try:
             ids = tokenizer.encode(text)
         except UserError as error:
             raise UserError(
-                f"{where} cannot spell {text} ({error}); add the tags {' '.join(TAGS)} to it"
+                f"{where} cannot spell {text} ({error}); add the tags {' '.join(tags.all)} to it"
             ) from error
         spelt = b"".join(tokenizer.token_bytes[token] for token in ids)
         if spelt != text.encode() or tokenizer.decode(ids) != text:
@@ -152,15 +167,17 @@ def check_tags(tokenizer: Tokenizer, where: str) -> None:
             )
 
 
-def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -> None:
+def check_slots(
+    tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int, tags: Tags = DEFAULT_TAGS
+) -> None:
     """Raise UserError if the slots of a thought or an answer have no room beside the tags."""
-    closing = len(tokenizer.encode(THINK_CLOSE))
+    closing = len(tokenizer.encode(tags.think[1]))
     if thought_tokens <= closing:
         raise UserError(
             f"tree.thought_tokens = {thought_tokens} leaves no room beside the closing tag's "
             f"{closing} tokens; set it to {closing + 1} or more"
         )
-    shortest = answer_text("7")
+    shortest = answer_text("7", tags)
     needed = len(tokenizer.encode(shortest))
     if answer_tokens < needed:
         raise UserError(
@@ -169,14 +186,14 @@ def check_slots(tokenizer: Tokenizer, thought_tokens: int, answer_tokens: int) -
         )
 
 
-def thought_text(thought: str) -> str:
+def thought_text(thought: str, tags: Tags = DEFAULT_TAGS) -> str:
     """Return the thought node's text."""
-    return f"{thought}{THINK_CLOSE}"
+    return f"{thought}{tags.think[1]}"
 
 
-def answer_text(answer: str) -> str:
+def answer_text(answer: str, tags: Tags = DEFAULT_TAGS) -> str:
     """Return the answer node's text."""
-    return f"{ANSWER_OPEN}{answer}{ANSWER_CLOSE}"
+    return f"{tags.answer[0]}{answer}{tags.answer[1]}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,24 +206,24 @@ class Response:
     written: str  # all that follows the thought
 
 
-def read_response(thought: bytes, answer: bytes) -> Response:
+def read_response(thought: bytes, answer: bytes, tags: Tags = DEFAULT_TAGS) -> Response:
     """Read the two nodes of a path, UTF-8, as their joined text is read.
 
     Where tokens were cut does not matter: what the token that closes the thought brings beyond the
     tag (`><` for Qwen, which writes `</think><answer>` so) begins the answer, half a character
     included. A thought without a closing tag ends with its node.
     """
-    head, _, overshoot = thought.partition(THINK_CLOSE.encode())
+    head, _, overshoot = thought.partition(tags.think[1].encode())
     behind = (overshoot + answer).decode(errors="replace")
     return Response(
         thought=head.decode(errors="replace"),
-        answer=parse_answer(behind),
-        well_formed=is_well_formed(behind),
+        answer=parse_answer(behind, tags),
+        well_formed=is_well_formed(behind, tags),
         written=behind,
     )
 
 
-def parse_answer(text: str) -> str | None:
+def parse_answer(text: str, tags: Tags = DEFAULT_TAGS) -> str | None:
     """Return the answer within what follows a thought, or None where there is none.
 
     It stands between the first `</answer>` and the `<answer>` before it. Words before that are
@@ -214,8 +231,8 @@ def parse_answer(text: str) -> str | None:
     closes may carry more. Two openings before the first closing leave open where it begins: None.
     A list that ran out of slots gives its whole entries, and costs the form too.
     """
-    before, closing, _ = text.partition(ANSWER_CLOSE)
-    parts = before.split(ANSWER_OPEN)
+    before, closing, _ = text.partition(tags.answer[1])
+    parts = before.split(tags.answer[0])
     if len(parts) != 2:
         return None
     return parts[1] if closing else whole_entries(parts[1])
@@ -243,7 +260,7 @@ def whole_entries(text: str) -> str | None:
     return None if end is None else text[:end] + "]"
 
 
-def is_well_formed(text: str) -> bool:
+def is_well_formed(text: str, tags: Tags = DEFAULT_TAGS) -> bool:
     """Return whether a thought is followed by `<answer>…</answer>`, white space before it aside."""
-    opened = text.lstrip().startswith(ANSWER_OPEN)
-    return opened and ANSWER_CLOSE in text and parse_answer(text) is not None
+    opened = text.lstrip().startswith(tags.answer[0])
+    return opened and tags.answer[1] in text and parse_answer(text, tags) is not None

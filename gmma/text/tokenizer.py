@@ -2,8 +2,9 @@
 
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,57 @@ def shown(tokenizer: Tokenizer, ids: Sequence[int], *, fold_images: bool = False
         folded = fold_images and token == tokenizer.image_token
         named.append(b"[%d x %s]" % (count, name) if folded else name * count)
     return b"".join(named).decode(errors="replace")
+
+
+def with_spoken(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokenizer:
+    """Let control tokens that hold one of these texts say their own text, as any other token."""
+    said = {i: n for i, n in tokenizer.names.items() if any(text in n for text in texts)}
+    token_bytes = [
+        said[token].encode() if token in said else spelt
+        for token, spelt in enumerate(tokenizer.token_bytes)
+    ]
+    return replace(
+        tokenizer,
+        decode=decoder_of(token_bytes),
+        token_bytes=tuple(token_bytes),
+        names={token: name for token, name in tokenizer.names.items() if token not in said},
+    )
+
+
+def with_pieces(tokenizer: Tokenizer, pieces: Sequence[str]) -> Tokenizer:
+    """Add tokens, each for one text, which are found in a text before anything else."""
+    if not pieces:
+        return tokenizer
+    ids = {piece: tokenizer.vocab_size + place for place, piece in enumerate(pieces)}
+    longest_first = sorted(ids, key=len, reverse=True)
+    pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
+    token_bytes = (*tokenizer.token_bytes, *(piece.encode() for piece in pieces))
+
+    def encode(text: str) -> list[int]:
+        found: list[int] = []
+        for part in pattern.split(text):
+            found += [ids[part]] if part in ids else tokenizer.encode(part) if part else []
+        return found
+
+    return replace(
+        tokenizer,
+        encode=encode,
+        decode=decoder_of(token_bytes),
+        token_bytes=token_bytes,
+        vocab_size=len(token_bytes),
+    )
+
+
+def missing_signs(tokenizer: Tokenizer, texts: Sequence[str]) -> list[str]:
+    """Return the characters of some texts that a tokenizer cannot spell, in order."""
+
+    def spells(sign: str) -> bool:
+        try:
+            return bool(tokenizer.encode(sign))
+        except UserError:
+            return False
+
+    return [sign for sign in dict.fromkeys("".join(texts)) if not spells(sign)]
 
 
 def require_unicode(text: str) -> None:

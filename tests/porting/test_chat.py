@@ -23,6 +23,7 @@ from gmma.huggingface.chat import (
     write_chat_template,
 )
 from gmma.huggingface.tokenizers import INSTRUCTION, TokenizerFiles
+from gmma.options.prompt import PromptConfig, Tags
 from gmma.plan.programs import plan_parts
 from gmma.porting.checkpoints import read_trained
 from gmma.porting.pretrained import chat_of, describe_pretrained, source_of
@@ -62,9 +63,15 @@ CLOSES = OPENS.replace(
 )
 
 
-def tokenizer_files(family: str) -> TokenizerFiles:
+# With all that means something between the quotes of a template.
+OWN_TAGS = Tags(think=("<reasoning>", "</reasoning>"), answer=('[a"{{', "}}a]"))
+OWN_WORDS = PromptConfig(form='Say \\n "why",\nthen {{ what }}.', tags=OWN_TAGS)
+
+
+def tokenizer_files(family: str, words: PromptConfig | None = None) -> TokenizerFiles:
     """The family's, which are the same in every directory."""
-    return find_family({"model_type": family}, "here").tokenizer(Path())
+    read = find_family({"model_type": family}, "here").tokenizer
+    return read(Path()) if words is None else read(Path(), None, words)
 
 
 def turn(question: str, images: int) -> list[dict[str, Any]]:
@@ -76,13 +83,16 @@ def turn(question: str, images: int) -> list[dict[str, Any]]:
 @pytest.mark.parity
 @pytest.mark.filterwarnings("ignore")
 @over_families
-def test_the_template_of_an_export_is_the_trained_prompt(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("words", [None, OWN_WORDS, PromptConfig(form="")])
+def test_the_template_of_an_export_is_the_trained_prompt(
+    family: str, words: PromptConfig | None, tmp_path: Path
+) -> None:
     """Token by token, the placeholders put in as the family's processor does."""
     theirs.quiet()
     from transformers import GemmaTokenizer, PreTrainedTokenizerFast
 
     ids = WRITERS[family](tmp_path)
-    files = tokenizer_files(family)
+    files = tokenizer_files(family, words)
     found = files.read(tmp_path)
     assert found is not None
     ours = prepared(found, files, image_token=ids[files.image], vocab_size=max(ids.values()) + 3)
@@ -227,6 +237,60 @@ def test_a_prompt_opens_one_thought(name: str, tmp_path: Path) -> None:
     assert again.chat == files.chat
 
 
+@over_published
+def test_a_run_s_own_words_stand_in_place_of_ours(name: str, tmp_path: Path) -> None:
+    """An export of it is read back with the same words alone."""
+    family, _, _, opens = ASKED[name]
+    usual, _ = published_directory(name, tmp_path)
+    read = find_family({"model_type": family}, "here").tokenizer
+    if opens:
+        with pytest.raises(UserError, match=r"opens a thought by itself.*prompt\.tags\.think"):
+            read(tmp_path, None, OWN_WORDS)
+    words = replace(OWN_WORDS, tags=Tags()) if opens else OWN_WORDS
+    thinking = ASKED[name][1]
+    files = read(tmp_path, thinking, words)
+    expected = usual.template.closing.replace(INSTRUCTION, OWN_WORDS.form)
+    assert files.template.closing == expected.replace("<think>", words.tags.think[0])
+    assert files.template == replace(
+        usual.template, closing=files.template.closing, tags=words.tags
+    )
+    write_chat_template(tmp_path, files.chat)
+    again = read(tmp_path, None, words)
+    assert again.template == files.template
+    assert again.chat == files.chat
+    with pytest.raises(UserError, match=r"was written by an export.*prompt\.form and prompt\.tags"):
+        read(tmp_path)
+
+
+def test_words_that_are_names_in_our_templates_stay_words(tmp_path: Path) -> None:
+    """What stands for the prompt's parts there is put in at once, not one after the other."""
+    words = PromptConfig(form="Say $OPENED, $OWN or $IMAGE.")
+    published_directory("qwen2_5_vl", tmp_path)
+    read = find_family({"model_type": "qwen2_5_vl"}, "here").tokenizer
+    for own in (True, False):
+        if not own:
+            (tmp_path / TEMPLATE).unlink()
+        files = read(tmp_path, None, words)
+        text = render(files.chat, [{"role": "user", "content": "Where?"}])
+        assert text.endswith(f"Where?{files.template.closing}")
+        assert words.form in files.template.closing
+
+
+def test_an_export_without_an_instruction_is_known_by_the_thought_that_it_opens(
+    tmp_path: Path,
+) -> None:
+    """Also where its base opens the thought, and a line behind it."""
+    published_directory("qwen3", tmp_path)
+    (tmp_path / TEMPLATE).write_text(OPENS)
+    read = find_family({"model_type": "qwen3"}, "here").tokenizer
+    words = PromptConfig(form="")
+    files = read(tmp_path, None, words)
+    assert files.template.closing.endswith("assistant\n<think>\n")
+    write_chat_template(tmp_path, files.chat)
+    again = read(tmp_path, None, words)
+    assert (again.template, again.chat) == (files.template, files.chat)
+
+
 def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
     published_directory("qwen3", tmp_path)
     read = find_family({"model_type": "qwen3"}, "here").tokenizer
@@ -242,6 +306,7 @@ def test_a_template_that_opens_a_thought_keeps_its_own(tmp_path: Path) -> None:
         ("qwen3", None, False, r"model.thinking = False, and .* closes .*; set model.thinking to"),
         ("qwen3", CLOSES, None, r"model.thinking = None, and .* closes .*; set model.thinking to"),
         ("qwen3", OPENS.replace("<think>", "<think></think>"), None, "mend the template"),
+        ("qwen3", OPENS.replace("<think>", "<think></think>Answer:"), None, "mend the template"),
         ("qwen3", OPENS, True, "= True, but the chat template has no enable_thinking; leave it"),
         ("qwen2_5_vl", None, False, "= False, but the chat template has no enable_thinking"),
         ("qwen2_5_vl", "{{ messages[0].content + '' }}", None, "cannot be rendered"),

@@ -3,12 +3,14 @@
 import functools
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from gmma.errors import UserError
+from gmma.options.prompt import Tags
 from gmma.rewards.service import RewardTerm, check_rewards, open_scorer
 from gmma.rewards.signatures import recognised
 from gmma.scoring import reward_columns
@@ -252,6 +254,17 @@ def test_a_reward_is_a_tasks_metric_of_answers_alone():
     assert judge(RewardTerm("trl_rewards:has_form"), answers, told) == [1, 1, 1]
     with pytest.raises(UserError, match=r"as a metric failed on each of 3 answers.*trainer_state"):
         judge(RewardTerm("trl_rewards:brevity"), answers, told)
+
+
+def test_a_metric_of_answers_alone_sees_them_between_the_tags_of_the_run():
+    tags = Tags(think=("<reasoning>", "</reasoning>"), answer=("<result>", "</result>"))
+    example = Example(question="?", images=(), columns={}, id="a")
+    asked = replace(example, tags=tags.all)
+    told = answer_columns(["7", "8"], [asked, example])
+    assert told["response"] == [
+        "<reasoning></reasoning><result>7</result>",
+        "<think></think><answer>8</answer>",
+    ]
 
 
 def test_gmmas_own_have_neither_signature_nor_batch():

@@ -1,11 +1,15 @@
 """What the form of a response is, case by case."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
+from gmma.options.prompt import PromptConfig, Tags, TinyTemplate
 from gmma.text.prompt import (
+    TINY_TEMPLATE,
     PromptTemplate,
     answer_text,
     is_well_formed,
@@ -14,8 +18,9 @@ from gmma.text.prompt import (
     prompt_tokens,
     read_response,
     thought_text,
+    tiny_template,
 )
-from gmma.text.tokenizer import Tokenizer
+from gmma.text.tokenizer import Tokenizer, missing_signs, with_pieces, with_spoken
 
 FREE = st.text(st.characters(exclude_characters="<>", exclude_categories=("Cs",)))
 
@@ -83,6 +88,81 @@ def test_parse_answer(text, answer):
 )
 def test_words_before_the_answer_cost_the_form_alone(text, whole):
     assert is_well_formed(text) == whole
+
+
+OTHER = [
+    Tags(think=("<reasoning>", "</reasoning>"), answer=("<result>", "</result>")),
+    Tags(think=("[[a", "a]]"), answer=("\\boxed{", "}!!")),
+]
+
+
+@pytest.mark.parametrize("tags", OTHER)
+@settings(max_examples=30, deadline=None)
+@given(text=FREE.filter(lambda text: "a" not in text and "}" not in text and "\\" not in text))
+def test_other_tags_are_read_alike(tags, text):
+    thought, answer = thought_text(text, tags), answer_text(text, tags)
+    found = read_response(thought.encode(), answer.encode(), tags)
+    assert (found.thought, found.answer, found.well_formed) == (text, text, True)
+    assert parse_answer(f"<answer>{text}</answer>", tags) is None
+    assert not is_well_formed(f"so {answer}", tags)
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"think": ("<t", "</t>")}, "prompt.tags.think = .* of 3 characters or more"),
+        ({"answer": ("<a> ", "</a>")}, "without white space around"),
+        ({"think": ("<answer>", "</think>")}, "of which none is part of another, as <answer> is"),
+        ({"answer": ("answer", "</answer>")}, "as answer is"),
+    ],
+)
+def test_tags_that_could_not_be_told_apart_are_refused(tags, message):
+    with pytest.raises(UserError, match=message):
+        Tags(**tags)
+
+
+def test_a_form_that_a_template_would_strip_is_refused():
+    with pytest.raises(
+        UserError, match=r"prompt.form = 'Say why.*; it must be a text without white"
+    ):
+        PromptConfig(form="Say why.\n")
+
+
+def test_the_tiny_family_is_asked_in_words_of_the_run():
+    texts = TinyTemplate(opening="O", system=("<", ">"), image=("[", "]"), closing="C")
+    words = PromptConfig(form="Say why.", tags=OTHER[0])
+    template = tiny_template(texts, words)
+    tokenizer = byte_tokenizer(bos=None, image_token=259)
+    tokens = prompt_tokens("q", [[1]], tokenizer, template)
+    assert tokens == [*b"O[", 259, *b"]q\nSay why.C<reasoning>"]
+    assert prompt_text("q", template, "s") == "<s>q\nSay why.C<reasoning>"
+    assert tiny_template(TinyTemplate(), PromptConfig()) == TINY_TEMPLATE
+
+
+def test_a_vocabulary_gets_what_it_lacks():
+    letters = byte_tokenizer(bos=None, image_token=None)
+
+    def encode(text):
+        try:
+            return list(text.encode("ascii"))
+        except UnicodeEncodeError:
+            raise UserError(text) from None
+
+    known = replace(letters, encode=encode, vocab_size=256)
+    assert missing_signs(known, ["aé\n", "é数"]) == ["é", "数"]
+    assert with_pieces(known, []) is known
+    grown = with_pieces(known, ["<r>", "<r>>", "é"])
+    assert grown.vocab_size == 259
+    assert grown.encode("a<r>>é<r>") == [97, 257, 258, 256]
+    assert grown.decode(grown.encode("a<r>>é<r>")) == "a<r>>é<r>"
+
+
+def test_control_tokens_that_are_tags_are_said():
+    letters = replace(byte_tokenizer(bos=None, image_token=None), names={1: "<r>", 2: "<end>"})
+    silent = replace(letters, token_bytes=tuple(b"" for _ in range(256)))
+    spoken = with_spoken(silent, ["<r>"])
+    assert spoken.decode([1, 2]) == "<r>"
+    assert spoken.names == {2: "<end>"}
 
 
 def test_images_stand_before_the_question_inside_the_template():

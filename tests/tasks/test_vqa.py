@@ -31,6 +31,7 @@ from gmma.rewards.terms import RewardTerm
 from gmma.tasks.layouts import Keys
 from gmma.tasks.storage import SPLITS
 from gmma.tasks.tables import own_split, read_rows
+from gmma.tasks.task import ask
 from gmma.tasks.vqa import VQA, VqaConfig, VqaFiles
 from gmma.tasks.vqa_records import read_records, storage
 
@@ -286,7 +287,7 @@ def built(tmp_path_factory):
 
 def test_an_example_is_asked_in_a_frame(built):
     config, _, source = built
-    example = VQA.in_frame(config, source[0], THOUSANDTHS)
+    example = ask(VQA, config, source[0], THOUSANDTHS)
     assert example.question == (
         "Where? Answer with the box [x1, y1, x2, y2]. "
         "Coordinates run from 0 to 1000 across the image, x to the right and y down."
@@ -298,7 +299,7 @@ def test_an_example_is_asked_in_a_frame(built):
     for values in found.values():
         np.testing.assert_allclose(values, [1, 0])
     own = replace(config, instruction="Say [x1, y1, x2, y2].", explain="all", system="")
-    asked = VQA.in_frame(own, VQA.source(own, built[1], "train")[0], STORED_PIXELS)
+    asked = ask(VQA, own, VQA.source(own, built[1], "train")[0], STORED_PIXELS)
     assert asked.question.startswith("Where? Say [x1, y1, x2, y2]. Coordinates are pixels")
     assert asked.system == ""
 

@@ -6,7 +6,7 @@ from gmma.families.family import Family
 from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config, read_text_config
 from gmma.families.gemma3.images import gemma_full_bucket, gemma_image_processor, with_pan_and_scan
 from gmma.families.gemma3.network import empty_images, gemma3_policy
-from gmma.families.gemma3.tokenizer import GEMMA_TOKENIZER
+from gmma.families.gemma3.tokenizer import gemma_tokenizer
 from gmma.huggingface.tokenizers import asked_as_published
 
 GEMMA3 = Family(
@@ -14,7 +14,7 @@ GEMMA3 = Family(
     read_config=read_model_config,
     table=gemma3_table,
     policy=gemma3_policy,
-    tokenizer=asked_as_published(GEMMA_TOKENIZER),
+    tokenizer=asked_as_published(gemma_tokenizer),
     processor=gemma_image_processor,
     resize=with_pan_and_scan,
     full_bucket=gemma_full_bucket,

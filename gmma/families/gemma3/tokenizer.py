@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tokenizers import AddedToken
 
-from gmma.huggingface.chat import chat_template
+from gmma.huggingface.chat import behind, chat_template
 from gmma.huggingface.tokenizers import (
-    INSTRUCTION,
+    WORDS,
     TokenizerFiles,
     added_tokens,
     library_tokenizer,
@@ -15,22 +15,31 @@ from gmma.huggingface.tokenizers import (
     sentencepiece_text,
     with_added_tokens,
 )
+from gmma.options.prompt import PromptConfig
 from gmma.text.prompt import PromptTemplate
 from gmma.text.tokenizer import Tokenizer, control_pieces, load_sentencepiece
 
 GEMMA_IMAGE = "<start_of_image>"  # what its chat template shows; the processor adds the rest
-GEMMA_TEMPLATE = PromptTemplate(
-    opening="<start_of_turn>user\n",
-    system=("<start_of_turn>user\n", "\n\n"),
-    image_open="\n\n<start_of_image>",
-    image_close="<end_of_image>\n\n",
-    whole_view="Here is the original image ",
-    crop_views=" and here are some crops to help you see better ",
-    next_crop=" ",
-    strip=True,
-    strip_system=True,
-    closing=f"\n{INSTRUCTION}<end_of_turn>\n<start_of_turn>model\n<think>",
-)
+
+
+def gemma_template(words: PromptConfig) -> PromptTemplate:
+    """Return Gemma's published prompt with a run's words."""
+    turns = "<end_of_turn>\n<start_of_turn>model\n"
+    return PromptTemplate(
+        opening="<start_of_turn>user\n",
+        system=("<start_of_turn>user\n", "\n\n"),
+        image_open="\n\n<start_of_image>",
+        image_close="<end_of_image>\n\n",
+        whole_view="Here is the original image ",
+        crop_views=" and here are some crops to help you see better ",
+        next_crop=" ",
+        strip=True,
+        strip_system=True,
+        closing=f"{behind(words.spelt_form)}{turns}{words.tags.think[0]}",
+        tags=words.tags,
+    )
+
+
 GEMMA_CHAT = """
 {{- bos_token -}}
 {%- set turns = messages[1:] if messages[0].role == "system" else messages -%}
@@ -40,10 +49,10 @@ GEMMA_CHAT = """
     {{- say(messages[0].content) + "\\n\\n" -}}
   {%- endif -%}
   {{- say(message.content) -}}
-  {%- if loop.last and message.role == "user" -%}{{ "\\n$INSTRUCTION" }}{%- endif -%}
+  {%- if loop.last and message.role == "user" -%}{{ "$BEHIND" }}{%- endif -%}
   {{- "<end_of_turn>\\n" -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ "<start_of_turn>model\\n<think>" }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ "<start_of_turn>model\\n$OPENED" }}{%- endif -%}
 """
 
 
@@ -68,16 +77,26 @@ def read_gemma(directory: Path) -> Tokenizer | None:
     return None
 
 
-GEMMA_TOKENIZER = TokenizerFiles(
-    template=GEMMA_TEMPLATE,
-    chat=chat_template(
-        GEMMA_CHAT, instruction=INSTRUCTION, image=GEMMA_IMAGE, strip=GEMMA_TEMPLATE.strip
-    ),
-    turn_end="<end_of_turn>",
-    bos="<bos>",
-    image="<image_soft_token>",
-    shown_image=GEMMA_IMAGE,
-    needed=("<start_of_turn>", "<end_of_turn>"),
-    needed_for_images=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
-    read=read_gemma,
-)
+def gemma_tokenizer(words: PromptConfig) -> TokenizerFiles:
+    """Return Gemma's tokenizer and published prompt with a run's words."""
+    template = gemma_template(words)
+    return TokenizerFiles(
+        template=template,
+        chat=chat_template(
+            GEMMA_CHAT,
+            instruction=words.spelt_form,
+            image=GEMMA_IMAGE,
+            strip=template.strip,
+            opened=words.tags.think[0],
+        ),
+        turn_end="<end_of_turn>",
+        bos="<bos>",
+        image="<image_soft_token>",
+        shown_image=GEMMA_IMAGE,
+        needed=("<start_of_turn>", "<end_of_turn>"),
+        needed_for_images=("<start_of_image>", "<end_of_image>", "<image_soft_token>"),
+        read=read_gemma,
+    )
+
+
+GEMMA_TOKENIZER = gemma_tokenizer(WORDS)

@@ -4,16 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from gmma.families.qwen2_5_vl.tokenizer import read_qwen
-from gmma.huggingface.tokenizers import TokenizerFiles, directory_tokenizer
+from gmma.huggingface.tokenizers import WORDS, TokenizerFiles, directory_tokenizer
+from gmma.options.prompt import PromptConfig
 
 
-def qwen_text_tokenizer(directory: Path, thinking: bool | None = None) -> TokenizerFiles:
+def qwen_text_tokenizer(
+    directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+) -> TokenizerFiles:
     """Read a directory's tokenizer from tokenizer.json, else from vocab.json and merges.txt.
 
     Where the template ends turns by `<|im_end|>`, that ends a text too: the base models name
     another end token. Models of others on Qwen's weights may end turns otherwise.
     """
-    files = directory_tokenizer(directory, thinking)
+    files = directory_tokenizer(directory, thinking, words)
     turns = tuple(t for t in ("<|im_start|>", "<|im_end|>") if t in files.template.closing)
     return replace(
         files,

@@ -11,18 +11,19 @@ from tokenizers import Tokenizer as Library
 from tokenizers.models import BPE
 
 from gmma.errors import UserError
-from gmma.huggingface.chat import chat_template
+from gmma.huggingface.chat import behind, chat_template
 from gmma.huggingface.keys import read_json_object
 from gmma.huggingface.tokenizers import (
     CHARACTER_OF,
     GROUNDING,
-    INSTRUCTION,
+    WORDS,
     TokenizerFiles,
     added_tokens,
     byte_level_bytes,
     library_tokenizer,
     read_library,
 )
+from gmma.options.prompt import PromptConfig
 from gmma.text.prompt import PromptTemplate
 from gmma.text.tokenizer import Tokenizer
 
@@ -42,20 +43,30 @@ QWEN_SPECIAL = (  # behind the byte pairs, in this order
     "<|video_pad|>",
 )
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"  # in its chat template
-QWEN_TEMPLATE = PromptTemplate(
-    opening="<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n",
-    system=("<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n"),
-    image_open="<|vision_start|>",
-    image_close="<|vision_end|>",
-    closing=f"\n{INSTRUCTION}<|im_end|>\n<|im_start|>assistant\n<think>",
-)
+QWEN_OPENING = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+
+
+def qwen_template(words: PromptConfig, opening: str = QWEN_OPENING) -> PromptTemplate:
+    """Return Qwen's published prompt with a run's words."""
+    turns = "<|im_end|>\n<|im_start|>assistant\n"
+    return PromptTemplate(
+        opening=opening,
+        system=("<|im_start|>system\n", "<|im_end|>\n<|im_start|>user\n"),
+        image_open="<|vision_start|>",
+        image_close="<|vision_end|>",
+        closing=f"{behind(words.spelt_form)}{turns}{words.tags.think[0]}",
+        tags=words.tags,
+    )
+
+
+QWEN_TEMPLATE = qwen_template(WORDS)
 QWEN_TURNS = """
 {%- for message in messages -%}
   {{- "<|im_start|>" + message.role + "\\n" + say(message.content) -}}
-  {%- if loop.last and message.role == "user" -%}{{ "\\n$INSTRUCTION" }}{%- endif -%}
+  {%- if loop.last and message.role == "user" -%}{{ "$BEHIND" }}{%- endif -%}
   {{- "<|im_end|>\\n" -}}
 {%- endfor -%}
-{%- if add_generation_prompt -%}{{ "<|im_start|>assistant\\n<think>" }}{%- endif -%}
+{%- if add_generation_prompt -%}{{ "<|im_start|>assistant\\n$OPENED" }}{%- endif -%}
 """
 QWEN_CHAT = """
 {%- if messages[0].role != "system" -%}
@@ -157,19 +168,29 @@ def last_pair(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> tuple[byte
     return parts[0], parts[1]
 
 
-def qwen_chat(layout: str) -> str:
+def qwen_chat(layout: str, words: PromptConfig) -> str:
     """Return the chat template of an export, its turns laid out as given."""
-    strip = QWEN_TEMPLATE.strip
-    return chat_template(layout, instruction=INSTRUCTION, image=QWEN_IMAGE, strip=strip)
+    return chat_template(
+        layout,
+        instruction=words.spelt_form,
+        image=QWEN_IMAGE,
+        strip=QWEN_TEMPLATE.strip,
+        opened=words.tags.think[0],
+    )
 
 
-QWEN_TOKENIZER = TokenizerFiles(
-    template=QWEN_TEMPLATE,
-    chat=qwen_chat(QWEN_CHAT),
-    turn_end="<|im_end|>",
-    image="<|image_pad|>",
-    shown_image=QWEN_IMAGE,
-    needed=("<|im_start|>", "<|im_end|>"),
-    needed_for_images=("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
-    read=read_qwen,
-)
+def qwen_tokenizer(words: PromptConfig) -> TokenizerFiles:
+    """Return Qwen2.5-VL's tokenizer and published prompt with a run's words."""
+    return TokenizerFiles(
+        template=qwen_template(words),
+        chat=qwen_chat(QWEN_CHAT, words),
+        turn_end="<|im_end|>",
+        image="<|image_pad|>",
+        shown_image=QWEN_IMAGE,
+        needed=("<|im_start|>", "<|im_end|>"),
+        needed_for_images=("<|vision_start|>", "<|vision_end|>", "<|image_pad|>"),
+        read=read_qwen,
+    )
+
+
+QWEN_TOKENIZER = qwen_tokenizer(WORDS)

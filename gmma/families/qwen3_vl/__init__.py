@@ -6,7 +6,7 @@ from gmma.families.qwen2_5_vl.network import empty_images
 from gmma.families.qwen3_vl.checkpoint import qwen3_vl_table, read_model_config
 from gmma.families.qwen3_vl.images import qwen3_vl_full_bucket, qwen3_vl_image_processor
 from gmma.families.qwen3_vl.network import qwen3_vl_policy
-from gmma.families.qwen3_vl.tokenizer import QWEN3_VL_TOKENIZER
+from gmma.families.qwen3_vl.tokenizer import qwen3_vl_tokenizer
 from gmma.huggingface.tokenizers import asked_as_published
 
 QWEN3_VL = Family(
@@ -14,7 +14,7 @@ QWEN3_VL = Family(
     read_config=read_model_config,
     table=qwen3_vl_table,
     policy=qwen3_vl_policy,
-    tokenizer=asked_as_published(QWEN3_VL_TOKENIZER),
+    tokenizer=asked_as_published(qwen3_vl_tokenizer),
     processor=qwen3_vl_image_processor,
     resize=with_pixels,
     full_bucket=qwen3_vl_full_bucket,

@@ -3,14 +3,19 @@
 from dataclasses import replace
 
 from gmma.families.qwen2_5_vl.tokenizer import (
-    QWEN_TEMPLATE,
-    QWEN_TOKENIZER,
     QWEN_TURNS,
     qwen_chat,
+    qwen_template,
+    qwen_tokenizer,
 )
+from gmma.huggingface.tokenizers import TokenizerFiles
+from gmma.options.prompt import PromptConfig
 
-QWEN3_VL_TOKENIZER = replace(
-    QWEN_TOKENIZER,
-    template=replace(QWEN_TEMPLATE, opening="<|im_start|>user\n"),
-    chat=qwen_chat(QWEN_TURNS),
-)
+
+def qwen3_vl_tokenizer(words: PromptConfig) -> TokenizerFiles:
+    """Return Qwen3-VL's tokenizer and published prompt with a run's words."""
+    return replace(
+        qwen_tokenizer(words),
+        template=qwen_template(words, opening="<|im_start|>user\n"),
+        chat=qwen_chat(QWEN_TURNS, words),
+    )

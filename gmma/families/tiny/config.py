@@ -1,10 +1,11 @@
 """Options of the tiny family."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from gmma.errors import UserError
 from gmma.options.networks import Attention, Remat
+from gmma.options.prompt import TinyTemplate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,7 @@ class TinyConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
     remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
     attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
+    template: TinyTemplate = field(default_factory=TinyTemplate)  # of its prompts
     # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
     # ported backbone comes with a trained vision tower; 0: none
     stem_steps: int = 300

@@ -43,4 +43,5 @@ MANIPULATION = Task(
     legend=LEGEND,
     term_options=term_options,
     tokenizer_path=tokenizer_path,
+    instructs=True,
 )

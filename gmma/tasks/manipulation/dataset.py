@@ -22,9 +22,9 @@ from gmma.simulator.policies import know_answer
 from gmma.simulator.render import draw_picture, open_gl
 from gmma.simulator.scene import KINDS
 from gmma.simulator.sight import draw_scene
-from gmma.tasks.configs import TaskConfig
+from gmma.tasks.configs import TaskConfig, require_asked
 from gmma.tasks.storage import SPLITS, Storage, encode_png, read_split
-from gmma.tasks.task import ExampleSource
+from gmma.tasks.task import ExampleSource, join_words
 from gmma.types import Example
 
 _SEEDS_PER_SPLIT = 10**9
@@ -54,6 +54,7 @@ class ManipulationConfig(TaskConfig):
     vocab_size: int = 640  # upper bound of the SentencePiece vocabulary
 
     def __post_init__(self) -> None:
+        require_asked(self, self.explain)
         unknown = [kind for kind in self.kinds if kind not in KINDS]
         if unknown or not self.kinds or len(set(self.kinds)) < len(self.kinds):
             raise UserError(
@@ -152,6 +153,8 @@ def pose_question(config: ManipulationConfig, question: str) -> str:
     """Word the question with, if wanted, the form of the answer and the frame of coordinates."""
     if not config.explain:
         return question
+    if config.instruction is not None:
+        return join_words(question, [config.instruction])
     side = config.image_pixels
     units = {
         "pixels": f"in pixels of the {side} x {side} image",

@@ -8,6 +8,7 @@ import numpy as np
 from gmma.tasks.manipulation.dataset import ManipulationConfig, source, storage
 from gmma.tasks.manipulation.teacher import demonstrate
 from gmma.tasks.storage import dataset_directory
+from gmma.tasks.vocabulary import wording
 from gmma.text.prompt import (
     ANSWER_CLOSE,
     ANSWER_OPEN,
@@ -25,7 +26,8 @@ _CORPUS_SCENES = 240
 def tokenizer_path(config: ManipulationConfig, data_dir: Path) -> Path:
     """Return where `build` puts the SentencePiece model of this config."""
     form = f"{config.frame}_{'explained' if config.explain else 'bare'}_{config.vocab_size}"
-    return dataset_directory(storage(config, data_dir)) / f"tokenizer_{form}.model"
+    name = f"tokenizer_{form}{wording(config)}.model"
+    return dataset_directory(storage(config, data_dir)) / name
 
 
 def prepare_tokenizer(config: ManipulationConfig, data_dir: Path) -> None:
