@@ -16,9 +16,9 @@
 Each has --help; behind an experiment file it lists that experiment's fields, too.
 
 A mistake of the user's is one message on stderr and exit code 2, and so is a file that cannot be
-read or written; nothing is written over. A run that SIGTERM has ended exits with code 75, one that
-lost another host with 76, and `--resume` goes on with either. One that only computes NaN ends with
-70, one whose answers get no reward with 69.
+read or written; nothing is written over. A run that SIGTERM or Ctrl-C has ended exits with code 75,
+one that lost another host with 76, and `--resume` goes on with either; a second Ctrl-C ends it at
+once, with 130. One that only computes NaN ends with 70, one whose answers get no reward with 69.
 """
 
 import codecs
@@ -32,7 +32,7 @@ from importlib import metadata
 
 import gmma
 from gmma.errors import CODE_USER_ERROR, DISK, UserError, os_error_text
-from gmma.hardware.preemption import Ended
+from gmma.hardware.preemption import CODE_INTERRUPTED, Ended
 
 
 def command_train(arguments: Sequence[str]) -> None:
@@ -216,7 +216,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
-CODE_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 CODE_BROKEN_PIPE = 141  # 128 + SIGPIPE
 # What an ASCII terminal shows of the signs that gmma and its libraries print.
 PLAIN = str.maketrans(

@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -29,18 +30,29 @@ from gmma.errors import UserError
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
-from gmma.options.arguments import PROGRAMS, EvalArguments, SampleArguments, parse_steps
+from gmma.options.arguments import (
+    PROGRAMS,
+    DirectoryOptions,
+    EvalArguments,
+    SampleArguments,
+    SlotOptions,
+    parse_steps,
+)
 from gmma.options.checks import SPLITS
 from gmma.options.launch import LaunchOverride, MeshOverride
 from gmma.options.parsing import split_experiment
 from gmma.plan.command import plan_experiment
-from gmma.records.checkpoint import CONFIG_FILE, LAUNCH_FILE, find_step
+from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table, say
+from gmma.records.resuming import CONFIG_FILE, LAUNCH_FILE
+from gmma.remote.copies import here
 from gmma.run.assembly import HostParts, Parts, assemble, assemble_host, run_scorer, score_batch
 from gmma.run.benchmarks import (
+    ALL,
     BenchmarkResult,
     build_dataset,
     choose_benchmarks,
+    default_config,
     results_to_json,
     run_benchmark,
 )
@@ -49,34 +61,60 @@ from gmma.run.data_report import fit_lines, length_lines, measure_split, prompt_
 from gmma.run.evaluate import grow_examples, save_evaluation
 from gmma.run.feed import in_frame, read_prompts
 from gmma.run.lines import Line, PlanArguments, TrainArguments, difference_lines, parse_experiment
+from gmma.run.origin import from_origin
 from gmma.run.programs import make_credit, make_grow
-from gmma.run.samples import ScoredTrees, print_tree, tree_record, write_tree
+from gmma.run.samples import (
+    ScoredTrees,
+    print_tree,
+    text_record,
+    tree_record,
+    write_record,
+    write_tree,
+)
 from gmma.run.sources import source_facts, with_copies
 from gmma.run.state import load_params
+from gmma.run.subject import (
+    EVALUATED,
+    asked_question,
+    directory_config,
+    is_model_directory,
+    question_parts,
+    refuse_for_run,
+    slots_for,
+    suited,
+    with_slots,
+)
 from gmma.run.summary import format_interval
+from gmma.scoring import read_texts
 from gmma.tasks import find_task
 from gmma.tasks.defaults import draw_answers
+from gmma.tasks.digits import DIGITS
+from gmma.tasks.question import QuestionConfig
 from gmma.tasks.records import fingerprint
 from gmma.tasks.task import Task
 from gmma.text.tokenizer import shown
 from gmma.train import train
-from gmma.types import Example
+from gmma.types import Example, Params
 
 T = TypeVar("T")
 
 
 def train_command(line: Line[TrainArguments]) -> None:
     """Run `gmma train EXPERIMENT [--resume] [--field value …]`."""
-    config, resume, profile = line.given.base, line.given.own.resume, line.given.own.profile
-    check_output("runs_dir", config.run_dir, directory=True)
-    check_output("data_dir", config.launch.data_dir, directory=True)
-    if config.init_from is not None:
-        check_bucket(config.init_from)
+    asked_for, own = line.given.base, line.given.own
+    resume, profile = own.resume, own.profile
+    check_output("runs_dir", asked_for.run_dir, directory=True)
+    check_output("data_dir", asked_for.launch.data_dir, directory=True)
+    if asked_for.init_from is not None:
+        check_bucket(asked_for.init_from)
+    config, about_sft = from_origin(asked_for, repeat_sft=own.repeat_sft)
     asked = {"resume": resume, "profile": profile, **source_facts(config)}
     hosts.join(config.launch.hosts, options_to_json(config) | asked)
     with_copies(config)  # on all hosts at once, before any waits for another
     if resume and hosts.leads() and not (config.run_dir / CONFIG_FILE).is_file():
         print(f"--resume: {config.run_dir} holds no run yet; it begins here", file=sys.stderr)
+    if about_sft and hosts.leads():
+        print(about_sft, file=sys.stderr)
     use_compilation_cache(config)
     say("\n".join([*difference_lines(line), f"whole config: {config.run_dir / CONFIG_FILE}"]))
     train(config, resume=resume, profile=None if profile is None else parse_steps(profile))
@@ -155,12 +193,60 @@ def read_benchmark(given: str) -> ExperimentConfig:
     return parse_experiment(path, words, prog=f"gmma eval --tasks {path}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """The model that a command looks at: a run's, or that of a Hugging Face directory."""
+
+    config: ExperimentConfig  # of a directory, an experiment that trains nothing
+    load: Callable[[Parts], Params]
+    step: int | None = None  # of the checkpoint; None: a directory has none
+    # A directory's prompts get as many slots as they need, where nothing says how many
+    measured: bool = False
+
+
+def open_run_subject(path: RunPath, step: int | None, options: DirectoryOptions) -> Subject:
+    """Open a run. UserError for a directory's options."""
+    config = load_run(path)
+    refuse_for_run(path, options)
+    return Subject(config=config, load=lambda parts: load_params(parts, path, step), step=step)
+
+
+def open_directory(
+    path: RunPath, options: DirectoryOptions, slots: SlotOptions, task: str
+) -> Subject:
+    """Open a Hugging Face directory before a task's name or an experiment file; ALL: any task."""
+    from_file = task.endswith(".py") or ".py " in task
+    other = read_benchmark(task) if from_file else None
+    name = DIGITS.config().name if task == ALL else task  # which needs no records
+    own = other.task if other is not None else default_config(name)
+    config = directory_config(path, options, other, own)
+    return Subject(
+        config=config,
+        load=lambda parts: parts.start(parts.mesh),
+        measured=other is None and slots.prompt_tokens is None,
+    )
+
+
 def eval_command(given: EvalArguments) -> None:
     """Run `gmma eval RUN_DIR`: tables, JSON with every example's values, pictures."""
-    trained = load_run(given.run_dir)
-    hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(trained)})
-    config = placed(trained, given.launch)
-    step = find_step(given.run_dir, given.step)
+    directory = is_model_directory(given.run_dir, given.directory)
+    if directory and not given.tasks:
+        raise UserError(
+            f"{given.run_dir} is a Hugging Face directory, which has no task of its own; give "
+            "--tasks with names of tasks or experiment files"
+        )
+    if directory:
+        subject = open_directory(given.run_dir, given.directory, given.slots, given.tasks[0])
+    else:
+        subject = open_run_subject(given.run_dir, given.step, given.directory)
+    hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(subject.config)})
+    config = with_slots(placed(subject.config, given.launch), given.slots)
+    if directory:
+        config = suited(config, given.directory)
+        step, home = "", EVALUATED / config.name
+    else:
+        number = find_step(given.run_dir, given.step)
+        step, home = f"_{number}", given.run_dir / "evaluation"
 
     def settings(evaluation: EvalConfig) -> EvalConfig:
         sampling = override(evaluation.sampling, temperature=given.temperature, top_p=given.top_p)
@@ -172,25 +258,31 @@ def eval_command(given: EvalArguments) -> None:
             sampling=sampling,
         )
 
-    kind = "benchmarks_" if given.tasks else ""
-    output = given.output or given.run_dir / "evaluation" / f"{kind}{given.split}_{step}.json"
+    kind = "benchmarks_" if given.tasks and not directory else ""
+    output = given.output or home / f"{kind}{given.split}{step}.json"
     drawn = output.parent / output.stem
     check_output("output", output)
     check_output("output", drawn, directory=True)
-    benchmarks = choose_benchmarks(config, given.tasks, read_benchmark, settings)
+    # What differs from the assembled tree gets as many prompt slots as it needs.
+    asked = with_slots(config, SlotOptions(prompt_tokens=1)) if subject.measured else config
+    benchmarks = [
+        dataclasses.replace(one, config=with_slots(one.config, given.slots))
+        for one in choose_benchmarks(asked, given.tasks, read_benchmark, settings)
+    ]
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
         parts = assemble(config)
     for benchmark in benchmarks:
         if not benchmark.may_fail:  # what is missing is said before anything is computed
             build_dataset(benchmark.config)
-    params = load_params(parts, given.run_dir, step)
+    params = subject.load(parts)
     outcomes = []
     for benchmark in benchmarks:
         found = run_benchmark(benchmark, parts, params, given.split, drawn, given.pictures)
         outcomes.append(found)
         if hosts.leads():
-            print_benchmark(found, f"{config.name}, step {step}, {given.split}")
+            at = f", step {step[1:]}" if step else ""
+            print_benchmark(found, f"{config.name}{at}, {given.split}")
     if not hosts.leads():
         return
     if given.tasks:
@@ -212,18 +304,38 @@ def print_benchmark(found: BenchmarkResult, title: str) -> None:
 
 def sample_command(given: SampleArguments) -> None:
     """Run `gmma sample RUN_DIR`: K thoughts, M answers each, rewards, advantages, a picture."""
-    config = placed(load_run(given.run_dir), given.launch)
-    if given.prompt:
-        parts = assemble(config)
-        print_prompt(parts, asked_example(parts, given))
+    directory = is_model_directory(given.run_dir, given.directory)
+    if directory:
+        subject = open_asked_directory(given)
+    elif given.task:
+        raise UserError(
+            f"--task with {given.run_dir}, which is a run and has its own; leave it away"
+        )
+    else:
+        subject = open_run_subject(given.run_dir, given.step, given.directory)
+    config = with_growth(placed(subject.config, given.launch), given)
+    if directory:
+        config = suited(config, given.directory)
+    home = EVALUATED / config.name if directory else given.run_dir / "samples"
+    name = "question" if given.question is not None else f"{given.split}_{given.example:05d}"
+    output = given.output or home / name
+    if not given.prompt:
+        check_output("output", output, directory=True)
+        if not directory:
+            find_step(given.run_dir, given.step)
+        use_compilation_cache(config)
+    if given.question is not None:
+        sample_question(subject, config, given, output)
         return
-    output = given.output or given.run_dir / "samples" / f"{given.split}_{given.example:05d}"
-    check_output("output", output, directory=True)
-    find_step(given.run_dir, given.step)
-    use_compilation_cache(config)
     parts = assemble(config)
-    params = load_params(parts, given.run_dir, given.step)
-    examples = [asked_example(parts, given)] * parts.mesh.size  # a row a device
+    example = asked_example(parts, given)
+    if subject.measured:
+        parts = assemble(with_slots(config, SlotOptions(prompt_tokens=slots_for(parts, example))))
+    if given.prompt:
+        print_prompt(parts, example)
+        return
+    params = subject.load(parts)
+    examples = [example] * parts.mesh.size  # a row a device
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
     with run_scorer(config) as scorer:
@@ -233,6 +345,50 @@ def sample_command(given: SampleArguments) -> None:
     trees = ScoredTrees(examples=tuple(examples), scored=found, advantages=advantages)
     print_tree(tree_record(trees, 0), Console())
     print(f"picture: {write_tree(parts, trees, 0, output)}")
+
+
+def open_asked_directory(given: SampleArguments) -> Subject:
+    """Open a Hugging Face directory before what is asked. UserError where nothing is."""
+    if not given.task and given.question is None:
+        raise UserError(
+            f"{given.run_dir} is a Hugging Face directory, which has no records of its own; give "
+            "--question, with --image FILE where it has images, or --task NAME"
+        )
+    if given.task:
+        return open_directory(given.run_dir, given.directory, given.slots, given.task)
+    config = directory_config(given.run_dir, given.directory, None, own_question(given))
+    return Subject(config=config, load=lambda parts: parts.start(parts.mesh))
+
+
+def own_question(given: SampleArguments) -> QuestionConfig:
+    """Return the question of the command line."""
+    assert given.question is not None
+    images = tuple(map(here, given.image))
+    return QuestionConfig(question=given.question, images=images, system=given.system)
+
+
+def with_growth(config: ExperimentConfig, given: SampleArguments) -> ExperimentConfig:
+    """Return a config whose tree grows and is sampled as the command line says."""
+    sampling = override(config.sampling, temperature=given.temperature, top_p=given.top_p)
+    tree = override(config.tree, thoughts=given.thoughts, answers=given.answers)
+    return with_slots(dataclasses.replace(config, tree=tree, sampling=sampling), given.slots)
+
+
+def sample_question(
+    subject: Subject, config: ExperimentConfig, given: SampleArguments, output: RunPath
+) -> None:
+    """Grow the tree of a question, print and draw it; without a truth there are no rewards."""
+    parts = question_parts(config, own_question(given), given.slots.prompt_tokens)
+    example = asked_question(parts)
+    if given.prompt:
+        print_prompt(parts, example)
+        return
+    examples = [example] * parts.mesh.size  # a row a device
+    grow = make_grow(parts, parts.config.tree.shape, parts.config.sampling, given.seed)
+    rollout = grow_examples(parts, grow, subject.load(parts), examples, 0)
+    record = text_record(example, read_texts(rollout, parts.tokenizer, parts.template.tags), 0)
+    print_tree(record, Console())
+    print(f"picture: {write_record(parts, record, example, output)}")
 
 
 def asked_example(parts: Parts, given: SampleArguments) -> Example:

@@ -25,6 +25,7 @@ from gmma.options.launch import LaunchConfig as LaunchConfig
 from gmma.options.launch import MeshConfig as MeshConfig
 from gmma.options.launch import WandbConfig as WandbConfig
 from gmma.options.prompt import PromptConfig
+from gmma.options.resuming import ChangesNoNumber, EndOfPhase
 from gmma.options.sampling import SamplingConfig
 from gmma.rewards.code import CODE_TERMS, WALL_SECONDS
 from gmma.rewards.terms import RewardTerm
@@ -202,11 +203,23 @@ class OptimizerConfig:
         require(self.max_grad_norm >= 0, "max_grad_norm", self.max_grad_norm, "0 (off) or more")
 
 
+def same_rates(config: OptimizerConfig, old: int, new: int, done: int) -> bool:
+    """Return whether the first `done` updates have the same rates in a phase of `old` and of `new`.
+
+    The schedule is `gmma.update.learning_rate`: it rises over the warm-up, which ends with the
+    phase, and its first update behind that has the peak, however long it then takes to decay.
+    """
+    if old == new or not done:
+        return True
+    rises = {min(config.warmup_steps, updates) for updates in (old, new)}
+    return len(rises) == 1 and (config.schedule == "constant" or done <= rises.pop() + 1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
     """One phase of training: so many steps of so many prompts."""
 
-    steps: int  # 0: no such phase
+    steps: EndOfPhase[int]  # 0: no such phase
     batch_prompts: int  # B, over all devices
     microbatches: int = 1  # gradients are accumulated over so many equal parts of a batch
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -227,7 +240,8 @@ class RewardConfig:
     """A weighted sum of named terms, scored in worker processes."""
 
     terms: tuple[RewardTerm, ...]  # the command line changes a term by its place, from 0 on
-    workers: int = 1  # processes; 0 scores inside the trainer, for debugging
+    # Processes; 0 scores inside the trainer, for debugging
+    workers: ChangesNoNumber[int] = 1
     timeout_seconds: float = 5.0  # of one answer under one term; then its worker is killed
     step_seconds: float = 120.0  # of all answers of a step; what had no turn by then is `untried`
     memory_gigabytes: float = 4.0  # address space of a worker
@@ -236,7 +250,7 @@ class RewardConfig:
     min_scored: int = 2
     # Steps in a row in which all answers to each prompt earn the same, after which a warning says
     # what to look at; 0: never
-    alike_steps: int = 10
+    alike_steps: ChangesNoNumber[int] = 10
 
     def __post_init__(self) -> None:
         require(len(self.terms) > 0, "rewards.terms", self.terms, "one term or more")
@@ -265,8 +279,9 @@ class EvalConfig:
     samples: int = 4  # sampled answers per example, each after a thought of its own
     sampling: SamplingConfig = field(default_factory=SamplingConfig)  # greedy is done besides
     # RL steps between evaluations on the validation split, SFT steps where there is no RL; 0: none
-    every_steps: int = 0
-    bootstrap: int = 200  # resampled splits behind the intervals of what only a split has (AP)
+    every_steps: ChangesNoNumber[int] = 0
+    # Resampled splits behind the intervals of what only a split has (AP)
+    bootstrap: ChangesNoNumber[int] = 200
 
     def __post_init__(self) -> None:
         for name in ("examples", "batch_prompts", "samples", "bootstrap"):
@@ -327,7 +342,7 @@ def check_terms(task: TaskConfig, terms: tuple[RewardTerm, ...]) -> None:
 class ExperimentConfig:
     """Everything that the numbers of a run depend on, and its launch, on which they do not."""
 
-    name: str  # the run's files go to runs/NAME
+    name: ChangesNoNumber[str]  # the run's files go to runs/NAME
     task: AnyTaskConfig
     model: ModelConfig
     rewards: RewardConfig
@@ -338,17 +353,19 @@ class ExperimentConfig:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     evaluation: EvalConfig = field(default_factory=EvalConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    stop: StopConfig = field(default_factory=StopConfig)
+    checkpoint: ChangesNoNumber[CheckpointConfig] = field(default_factory=CheckpointConfig)
+    stop: ChangesNoNumber[StopConfig] = field(default_factory=StopConfig)
     # Its flags have no prefix: --mesh.fsdp 2, --runs-dir gs://BUCKET/FOLDER.
     launch: Annotated[LaunchConfig, tyro.conf.arg(name="")] = field(default_factory=LaunchConfig)
     seed: int = 0  # root of every random choice but the dataset's
     init_from: RunPath | None = None  # a run directory whose parameters replace a fresh start
-    samples_every_steps: int = 25  # RL steps between trees written to samples/; 0: none
+    # RL steps between trees written to samples/; 0: none
+    samples_every_steps: ChangesNoNumber[int] = 25
     # Where a rollout's parameters lie: `gathered` puts a whole copy in the activations' type on
     # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
-    rollout_params: RolloutLayout = "gathered"
-    logprob_chunk_slots: int | None = None  # logits of so many slots exist at a time; None: all
+    rollout_params: ChangesNoNumber[RolloutLayout] = "gathered"
+    # Logits of so many slots exist at a time; None: all
+    logprob_chunk_slots: ChangesNoNumber[int | None] = None
 
     def __post_init__(self) -> None:
         check_name("name", self.name)

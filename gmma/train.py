@@ -32,9 +32,10 @@ from gmma.hardware.hosts import (
     leader_alone,
     leader_first,
     leads,
+    stop_here,
     stop_requested,
     wait_for_all,
-    watch_sigterm,
+    watch_signals,
 )
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.records import checkpoint
@@ -70,9 +71,10 @@ from gmma.records.pace import (
     timed,
 )
 from gmma.records.profile import Steps, Trace, check_traced, open_trace, untraced
+from gmma.records.resuming import check_start, hold_run
 from gmma.records.wandb_run import check_wandb, open_wandb
 from gmma.rewards.service import Scorer
-from gmma.run.assembly import Parts, assemble, run_scorer, score_batch
+from gmma.run.assembly import Parts, assemble, own_terms, run_scorer, score_batch
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
@@ -187,7 +189,7 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     """Take the steps of a phase that are still to do; record each, checkpoint some.
 
     While the devices still update, the next batch is read; then the step's metrics are fetched.
-    After checkpointing, raises Preempted on SIGTERM, UserError if RL has no metric of the name that
+    After checkpointing, raises Preempted on SIGTERM or Ctrl-C, UserError if RL has no metric that
     ranks checkpoints, and Unscored if no answer counts any more. Raises NotFinite without saving:
     the last checkpoint whose values were finite stays.
     """
@@ -333,7 +335,8 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
     The steps of `profile`, first and last, are traced (`gmma/records/profile.py`).
     """
     check_traced(profile, config.sft.steps + config.rl.steps)
-    checkpoint.check_start(config.run_dir, resume, config_to_json(config))
+    launch = launch_to_json(config.launch)
+    changes = check_start(config.run_dir, resume, config_to_json(config), launch)
     check_settings(config)
     if leads():
         check_wandb(config.launch.wandb)
@@ -341,11 +344,16 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
         parts = assemble(config)
     if leads():
         print_buckets(parts.processor)
+    if words := changes.words():
+        say(f"resumed with other fields: {words}")
+        if changes.ends and own_terms(config):
+            say("rewards of your own that read `steps` were told the number before until now")
     with (
-        watch_sigterm(),
+        watch_signals(),
         open_run(parts, profile, config) as (run, latest),
         bounded_end(config.launch.hosts),
     ):
+        stop_here("before its first step, with nothing to checkpoint")
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
             progress = checkpoint.restore_progress(run.checkpoints, latest)
@@ -378,7 +386,7 @@ def open_run(
             check_origin(parts)
         wait_for_all("a run that can begin")
         written, launch = config_to_json(given or config), launch_to_json(config.launch)
-        opened = partial(checkpoint.hold_run, config.run_dir, written, launch, content_of(parts))
+        opened = partial(hold_run, config.run_dir, written, launch, content_of(parts))
         stack.enter_context(leader_alone(opened))
         latest = checkpoint.newest_whole(config.run_dir)
         manager = stack.enter_context(
@@ -468,6 +476,7 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     run.checkpoints.wait_until_finished()  # who sees the evaluation may go on from the checkpoint
     if not path.exists():
         run.say(f"evaluating on {config.evaluation.examples} test examples …")
-        evaluation = run.evaluate(params, "test")
+        between = partial(stop_here, f"in the evaluation after {phase}, which begins again")
+        evaluation = run.evaluate(params, "test", between)
         if leads():
             save_evaluation(path, evaluation)

@@ -1,9 +1,8 @@
-"""How a run starts, what it keeps, and what it refuses; states are a few numbers."""
+"""What a checkpoint keeps, and what is refused of a damaged one; states are a few numbers."""
 
 import gc
 import json
 import shutil
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,9 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 import pytest
-from tiny_digits import experiment
 from tiny_run import assert_same_arrays, by_path, tree_of
 
-from gmma.config import CheckpointConfig, config_to_json
+from gmma.config import CheckpointConfig
 from gmma.errors import UserError
 from gmma.files import read_json, write_whole
 from gmma.records import checkpoint
@@ -22,7 +20,6 @@ from gmma.records.checkpoint import Progress
 from gmma.records.checksums import write_checksums
 
 KEEP_TWO = CheckpointConfig(every_steps=1, keep_last=2)
-CONFIG = config_to_json(replace(experiment(), name="a"))
 
 
 def state_at(step):
@@ -289,67 +286,6 @@ def test_a_foreign_checkpoint_is_refused(tmp_path):
     for name in ("empty", "other"):
         with pytest.raises(UserError, match="checkpoints/3 is no checkpoint of gmma"):
             checkpoint.find_params(tmp_path / name, PARAMS)
-
-
-def start(run_dir, resume=False, **changed):
-    """`check_start`, which must write nothing."""
-    before = tree_of(run_dir)
-    try:
-        checkpoint.check_start(run_dir, resume, CONFIG | changed)
-    finally:
-        assert tree_of(run_dir) == before
-
-
-@pytest.fixture
-def started(tmp_path):
-    run_dir = tmp_path / "run"
-    checkpoint.save_config(run_dir, CONFIG)
-    return run_dir
-
-
-def test_a_new_run_starts_with_resume_or_without(tmp_path):
-    for resume in (False, True):
-        start(tmp_path / "new", resume)
-    (tmp_path / "killed").mkdir()
-    write_whole(tmp_path / "killed/config.json.partial", "{")  # killed as it wrote its config
-    start(tmp_path / "killed")
-
-
-def test_a_run_is_gone_on_with_only_if_asked(started):
-    start(started, resume=True)
-    with pytest.raises(UserError, match="already holds a run; give --resume"):
-        start(started)
-
-
-def test_files_of_a_run_without_a_config_are_not_written_over(copied):
-    for resume in (False, True):
-        with pytest.raises(UserError, match=r"has checkpoints but no config\.json"):
-            start(copied, resume)
-
-
-def test_another_config_is_refused_by_the_fields_that_differ(started):
-    rl = CONFIG["rl"] | {"batch_prompts": 16}
-    with pytest.raises(UserError, match=r"rl\.batch_prompts was 8, is 16; seed was 0, is 1") as e:
-        start(started, resume=True, seed=1, rl=rl)
-    assert "steps" not in str(e.value)
-
-
-def test_what_changes_no_result_may_change(started):
-    start(started, resume=True, rewards=CONFIG["rewards"] | {"workers": 4}, stop={})
-
-
-def test_a_field_that_the_run_s_version_had_not_has_its_default(started):
-    objective = dict(CONFIG["objective"])
-    del objective["delta"]
-    (started / "config.json").write_text(json.dumps(CONFIG | {"objective": objective}))
-    start(started, resume=True)
-    with pytest.raises(UserError, match=r"objective\.delta was None, is 4\.0"):
-        start(started, resume=True, objective=CONFIG["objective"] | {"delta": 4.0})
-
-
-def test_the_first_config_stays(started):
-    checkpoint.save_config(started, CONFIG | {"seed": 7})
-    assert json.loads((started / "config.json").read_text()) == CONFIG
 
 
 def test_a_file_is_whole_or_the_old_one(tmp_path, monkeypatch):

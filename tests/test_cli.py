@@ -26,8 +26,8 @@ from gmma.errors import CODE_USER_ERROR
 from gmma.options.arguments import EvalArguments, SampleArguments
 from gmma.options.launch import LaunchOverride
 from gmma.options.parsing import parse
-from gmma.records.checkpoint import save_config
 from gmma.records.console import print_table
+from gmma.records.resuming import save_config
 from gmma.run.assembly import run_scorer
 from gmma.run.data import batch_demonstrations
 from gmma.run.evaluate import load_evaluation

@@ -27,9 +27,10 @@ from gmma.files import (
     write_whole,
 )
 from gmma.options.parsing import parse
-from gmma.records.checkpoint import check_start, checkpoint_steps, save_config
+from gmma.records.checkpoint import checkpoint_steps
 from gmma.records.checksums import find_damage, write_checksums
 from gmma.records.metrics import open_writer, read_records
+from gmma.records.resuming import check_start, save_config
 
 
 class Bucket(MemoryFileSystem):

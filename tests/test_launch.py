@@ -31,7 +31,7 @@ from gmma.config import (
     with_launch,
 )
 from gmma.errors import UserError
-from gmma.records.checkpoint import check_start, hold_run
+from gmma.records.resuming import check_start, hold_run
 
 OLD = Path(__file__).with_name("old_runs") / "config.json"
 ELSEWHERE = LaunchConfig(

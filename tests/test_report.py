@@ -19,7 +19,7 @@ from gmma.files import read_json
 from gmma.report import render
 from gmma.report.command import report
 from gmma.report.render import embed, fit_trees, picture_uri, render_page, thin
-from gmma.report.run import run_page, trained_words
+from gmma.report.run import repeat_command, run_page, trained_words
 from gmma.report.sweep import sweep_page
 from gmma.run.lines import resolve
 from gmma.run.summary import column_names
@@ -144,6 +144,9 @@ def test_the_command_repeats_the_config(tmp_path, monkeypatch):
     config, resumed = resolve(["repeat.py", "--name", "it's here"])
     assert config == config_from_json(read_json(run / "config.json"), run / "config.json")
     assert not resumed
+    assert repeat_command(run, {**read_json(run / "config.json"), "init_from": "runs/a"}).endswith(
+        "--repeat-sft"
+    )
 
 
 def test_thinned_curves_keep_every_spike():

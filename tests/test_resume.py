@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import pytest
 from tiny_run import (
+    TINY,
     assert_same_arrays,
     count_lines,
     open_tiny,
@@ -32,6 +33,13 @@ def kill_when(child, holds, delay_seconds):
     time.sleep(delay_seconds)
     child.send(signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
+
+
+def press_when(child, holds):
+    """Ctrl-C once the condition holds; the exit code."""
+    wait_until(child, holds)
+    child.send(signal.SIGINT)
+    return child.wait()
 
 
 def count_event_files(run_dir):
@@ -61,24 +69,113 @@ def killed(tiny):
     return directory, codes
 
 
+SHORT = 4  # steps of RL, before they are made as many as those of `whole`
+OTHERWISE = (
+    *("--runs-dir", "moved", "--mesh.data", "1", "--rewards.workers", "1"),
+    *("--checkpoint.every-steps", "3", "--stop.unscored-steps", "9"),
+)
+
+
+@pytest.fixture(scope="module")
+def pressed(tiny):
+    """Ctrl-C within SFT; the end; then moved, lengthened, and the end again.
+
+    From its move on it has all otherwise that changes no number, but the mesh, which is the same.
+    """
+    directory, start = tiny
+    run_dir = directory / "runs/pressed"
+    begin = partial(train_tiny, start, "pressed", "--resume", "--rl.steps", str(SHORT))
+    codes = [press_when(begin(), lambda: count_lines(run_dir) >= 1), begin().wait()]
+    shutil.move(run_dir, directory / "moved/pressed")
+    longer = start("train", TINY, "--name", "pressed", "--resume", *OTHERWISE)
+    return directory, [*codes, longer.wait()]
+
+
 def test_sigterm_ends_a_run_behind_a_checkpoint_with_a_code_of_its_own(killed):
     root, codes = killed
     assert codes == (CODE_PREEMPTED, 0)
     assert "start it again with --resume" in (root / "log.txt").read_text()
 
 
-def test_a_run_killed_three_times_equals_one_that_was_not(killed):
-    whole, other = (killed[0] / "runs" / name for name in ("whole", "killed"))
+def test_ctrl_c_ends_a_run_as_sigterm_does(pressed):
+    root, codes = pressed
+    assert codes == [CODE_PREEMPTED, 0, 0]
+    assert "gmma train: Ctrl-C: ended " in (root / "log.txt").read_text()
+
+
+def test_a_run_may_be_moved_and_lengthened(pressed):
+    """Its numbers are those of one that was so long from the start."""
+    root, _ = pressed
+    moved, whole = root / "moved/pressed", root / "runs/whole"
+    assert records(moved) == records(whole)
+    last = SFT_STEPS + RL_STEPS
+    assert_same_arrays(saved_arrays(moved, last), saved_arrays(whole, last))
+    assert tree_of(moved / "samples") == tree_of(whole / "samples")
+    kept, made = (tree_of(run / "evaluation") for run in (moved, whole))
+    assert kept.pop(f"after_rl_of_{SHORT}_steps.json")
+    assert kept == made
+    assert json.loads((moved / "config.json").read_text())["rl"]["steps"] == RL_STEPS
+    said = (root / "log.txt").read_text()
+    assert (
+        "resumed with other fields: rl.steps was 4, is 9: the steps that are done stay as they "
+        "are. checkpoint.every_steps was 2, is 3; rewards.workers was 0, is 1; "
+        "stop.unscored_steps was 5, is 9; mesh.data was -1, is 1; runs_dir was runs, is moved: no "
+        "number depends on it, beyond rounding"
+    ) in said
+
+
+MOMENTS = {
+    "before the first step": lambda run_dir: (run_dir / "config.json").exists(),
+    "as events are opened": lambda run_dir: count_event_files(run_dir) > 0,
+    "behind a step of SFT": lambda run_dir: count_lines(run_dir) >= 1,
+    "as a checkpoint is written": lambda run_dir: any((run_dir / "checkpoints").glob("2*")),
+    "in the midst of SFT": lambda run_dir: count_lines(run_dir) >= 3,
+    "as SFT ends": lambda run_dir: SFT_STEPS in checkpoint_steps(run_dir),
+    "as RL begins": lambda run_dir: (run_dir / "evaluation/after_sft.json").exists(),
+    "behind a step of RL": lambda run_dir: count_lines(run_dir) > SFT_STEPS,
+    "in the midst of RL": lambda run_dir: count_lines(run_dir) >= SFT_STEPS + 4,
+    "in the last evaluation": lambda run_dir: SFT_STEPS + RL_STEPS in checkpoint_steps(run_dir),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_any_moment_costs_nothing(tiny, moment):
+    """A checkpoint of all that was recorded, one line, and the same run in the end."""
+    directory, start = tiny
+    name = moment.replace(" ", "_")
+    run_dir, log = directory / "runs" / name, directory / "log.txt"
+    before = log.stat().st_size
+    code = press_when(train_tiny(start, name), lambda: MOMENTS[moment](run_dir))
+    said = log.read_bytes()[before:].decode()
+    over = (run_dir / "evaluation/after_rl.json").exists()  # it came too late
+    assert code == (0 if over else CODE_PREEMPTED), said
+    lines = [line for line in said.splitlines() if "Ctrl-C" in line]
+    assert len(lines) == (not over), said
+    assert all(line.startswith("gmma train: Ctrl-C: ended ") for line in lines)
+    assert max(checkpoint_steps(run_dir), default=0) == count_lines(run_dir)
+    assert train_tiny(start, name, "--resume").wait() == 0
+    assert_equals_whole(directory, name)
+    shutil.rmtree(run_dir)
+
+
+def assert_equals_whole(directory, name):
+    """Records, samples, evaluations and the last checkpoint are those of the run `whole`."""
+    whole, other = (directory / "runs" / one for one in ("whole", name))
     assert len(records(whole)) == SFT_STEPS + RL_STEPS
     assert records(other) == records(whole)
     last = SFT_STEPS + RL_STEPS
     assert_same_arrays(saved_arrays(other, last), saved_arrays(whole, last))
-
-
-def test_a_killed_run_leaves_the_same_files(killed):
-    whole, other = (killed[0] / "runs" / name for name in ("whole", "killed"))
     for part in ("samples", "evaluation"):
         assert tree_of(other / part) == tree_of(whole / part)
+
+
+def test_a_run_killed_three_times_equals_one_that_was_not(killed):
+    assert_equals_whole(killed[0], "killed")
+
+
+def test_a_killed_run_leaves_no_debris(killed):
+    other = killed[0] / "runs/killed"
     assert not list(other.rglob("*.partial"))
     assert not list(other.rglob("*tmp*"))
 
@@ -130,7 +227,8 @@ def test_of_two_that_resume_one_run_the_second_is_refused(tiny):
     first = train()
     wait_until(first, lambda: count_lines(directory / "runs/twice") >= 1)
     assert train().wait() == 2
-    first.send(signal.SIGTERM)
+    wait_until(first, lambda: count_lines(directory / "runs/twice") > SFT_STEPS)
+    first.send(signal.SIGINT)
     assert first.wait() == CODE_PREEMPTED
     assert "is at work here" in (directory / "log.txt").read_text()
     lines = (directory / "runs/twice/metrics.jsonl").read_text().splitlines()

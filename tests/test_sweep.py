@@ -20,7 +20,7 @@ from scipy import stats
 from gmma.config import ExperimentConfig, HostsConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.hardware.preemption import CODE_PREEMPTED, Preempted
-from gmma.records.checkpoint import save_config
+from gmma.records.resuming import save_config
 from gmma.run.evaluate import Evaluation, save_evaluation
 from gmma.run.feed import demonstration_seed
 from gmma.run.summary import evaluation_path
@@ -251,6 +251,12 @@ def test_the_queue_starts_each_run_once_and_starts_first(quick):
         assert started.index(origin) < started.index(run.config.name)
     assert run_queue(sweep, runs, 3, Share(index=0, count=1)) == []
     assert len(started) == len(runs)  # all were done
+    steps = 2 * sweep.base.rl.steps
+    longer = sweep_runs(replace(sweep, base=changed(sweep.base, {"rl.steps": steps})))
+    assert run_queue(sweep, longer, 3, Share(index=0, count=1)) == []
+    gone_on = [run.config.name for run in longer if run.config.rl.steps == steps]
+    assert sorted(started[len(runs) :]) == sorted(gone_on)
+    assert gone_on
 
 
 def test_shares_divide_the_runs_and_wait_for_each_other_s_starts(quick, capsys):

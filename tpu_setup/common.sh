@@ -327,7 +327,7 @@ places() {
   while (($#)); do # all but what is `gmma train`'s alone
     case $1 in
       --profile) shift $(($# > 1 ? 1 : 0)) ;;
-      --resume | --profile=*) ;;
+      --resume | --repeat-sft | --profile=*) ;;
       *) fields+=("$1") ;;
     esac
     shift

@@ -5,6 +5,7 @@ from typing import Literal
 
 from gmma.files import SourcePath
 from gmma.options.networks import Attention, LoraConfig, Remat, Resolution
+from gmma.options.resuming import ChangesNoNumber
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +29,14 @@ class PretrainedConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"  # of activations and frozen parameters
     lora: LoraConfig | None = None  # train low-rank adapters alone; None: the parameters themselves
     freeze_vision: bool = True  # the image tower is not trained
-    remat: Remat = "full"  # parts of a layer to compute again in the backward pass
-    attention: Attention = "auto"  # of packed trees: a kernel on TPU, by levels elsewhere
+    # Parts of a layer to compute again in the backward pass
+    remat: ChangesNoNumber[Remat] = "full"
+    # Of packed trees: a kernel on TPU, by levels elsewhere
+    attention: ChangesNoNumber[Attention] = "auto"
     # Sizes that the images of a prompt are padded to, each compiled once: windows of 4×4
     # tokens for Qwen2.5-VL, tokens for Qwen3-VL, images for Gemma; 0 is the program without a
     # tower. None: one size, that of a prompt full of images, or (0,) where the task has none.
-    image_buckets: tuple[int, ...] | None = None
+    image_buckets: ChangesNoNumber[tuple[int, ...] | None] = None
     # Qwen: an image is resized to this many pixels at least and at most, so that its tokens are
     # bounded (`docs/tasks.md` has a table). None: as the processor's file has it.
     min_pixels: int | None = None

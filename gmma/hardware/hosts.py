@@ -8,7 +8,7 @@
     gather_entries  the same for JSON values of any size
     own_part        this process's part of a list that has an entry a row
     leader_alone    what one process has open, its lock for example, for all of them
-    stop_requested  SIGTERM on one host stops all of them behind the same step
+    stop_requested  SIGTERM or Ctrl-C on one host stops all of them behind the same step
     bounded_end     a host that fails ends in bounded time, and so do the others
 
 The way in for data is `sharding.put_batch`. Process p has the p-th block of rows, because the mesh
@@ -21,7 +21,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import cache
 from typing import Any, NoReturn, TypeVar
 
@@ -230,13 +230,19 @@ def check_hosts(devices: Shaped[np.ndarray, "data fsdp tensor"]) -> None:
             )
 
 
-def watch_sigterm() -> AbstractContextManager[None]:
-    """Note SIGTERM within the block; with several hosts JAX notes it from the start."""
-    return nullcontext() if jax.distributed.is_initialized() else preemption.watch()
+def watch_signals() -> AbstractContextManager[None]:
+    """Note SIGTERM and Ctrl-C within the block; with several hosts JAX notes SIGTERM by itself."""
+    return preemption.watch(several_hosts=jax.distributed.is_initialized())
+
+
+def stop_here(place: str) -> None:
+    """End the run between its steps if it was asked to; several hosts end behind a step alone."""
+    if not jax.distributed.is_initialized() and preemption.requested():
+        preemption.stop(place)
 
 
 def stop_requested(step: int) -> bool:
-    """Return whether to end after this step, because one of the hosts has received SIGTERM.
+    """Return whether to end after this step, because one of the hosts was asked to.
 
     Ask at every step, with steps that only grow. The hosts agree in the background on the
     step after the furthest one that any of them has reached; asking is a look at a local variable.

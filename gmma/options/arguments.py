@@ -12,6 +12,7 @@ from gmma.options.checks import check_split, require
 from gmma.options.launch import HostsConfig, LaunchOverride, MeshConfig
 from gmma.options.networks import DType
 
+Dtype = Literal["float32", "bfloat16"]  # that a directory's parameters and activations have
 Law = Literal["bernoulli", "gaussian"]  # of simulated rewards
 PROGRAMS = ("rollout", "scoring", "update", "sft")  # that `gmma plan` compiles
 
@@ -21,6 +22,9 @@ class TrainOptions:
     """Train an experiment: SFT, then RL. An experiment's own options stand beside these."""
 
     resume: bool = False  # go on with the run where it has begun
+    # Before RL, SFT again from the parameters of the run that init_from names; without this flag
+    # its SFT is not repeated
+    repeat_sft: bool = False
     # FIRST:LAST of the steps that are traced for XProf, numbered as in metrics.jsonl; the trace
     # goes to the run's profile/
     profile: str | None = None
@@ -122,10 +126,33 @@ OWN_OPTIONS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvalArguments:
-    """Evaluate a run's checkpoint on held-out examples of its own task, or of others."""
+class SlotOptions:
+    """Slots of the tree. None: as in the run or the experiment; else prompts as long as needed."""
 
-    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
+    prompt_tokens: int | None = None  # image tokens included
+    thought_tokens: int | None = None  # closing tag included
+    answer_tokens: int | None = None  # both tags included
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            require(value is None or value >= 1, name, value, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DirectoryOptions:
+    """Options for a Hugging Face directory in the place of a run."""
+
+    architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
+    thinking: bool | None = None  # of its chat template (enable_thinking); None: as it has it
+    dtype: Dtype | None = None  # of parameters and activations; None: bfloat16, float32 on a CPU
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalArguments:
+    """Evaluate a run's checkpoint on held-out examples, or a model that was never trained here."""
+
+    # runs/NAME, or a Hugging Face directory: on this machine, in a bucket, or hf://OWNER/NAME
+    run_dir: tyro.conf.Positional[RunPath]
     step: int | None = None  # of the checkpoint; None: the newest
     # all, names of tasks, experiment files, each with its options: "FILE.py --backbone gemma3_4b";
     # none: the run's own task
@@ -138,8 +165,13 @@ class EvalArguments:
     batch_prompts: int | None = None  # prompts at a time, over all devices; None: as in the run
     pictures: int = 3  # of the best examples, and as many of the worst, of each task
     # JSON with every value, pictures in a folder beside it; None:
-    # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks RUN_DIR/evaluation/benchmarks_SPLIT_STEP.json
+    # RUN_DIR/evaluation/SPLIT_STEP.json, with --tasks …/benchmarks_SPLIT_STEP.json; of a Hugging
+    # Face directory evaluated/NAME/SPLIT.json
     output: RunPath | None = None
+    slots: Annotated[SlotOptions, tyro.conf.arg(name="")] = field(default_factory=SlotOptions)
+    directory: Annotated[DirectoryOptions, tyro.conf.arg(name="")] = field(
+        default_factory=DirectoryOptions
+    )
     launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
         default_factory=LaunchOverride
     )
@@ -152,21 +184,44 @@ class EvalArguments:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleArguments:
-    """Grow one tree from a run's checkpoint, print it, and draw it."""
+    """Grow one tree from a record or a question of your own, print it, and draw it."""
 
-    run_dir: tyro.conf.Positional[RunPath]  # runs/NAME
+    # runs/NAME, or a Hugging Face directory: on this machine, in a bucket, or hf://OWNER/NAME
+    run_dir: tyro.conf.Positional[RunPath]
+    question: str | None = None  # in place of a record; images stand before it or at its <image>
+    image: tuple[SourcePath, ...] = ()  # files that the question is about
+    # The question's system prompt; None: that of the run's or the experiment's task; "": the
+    # model family's own
+    system: str | None = None
+    # Of a Hugging Face directory: a task's name, or an experiment file with its options, whose
+    # records, tree, sampling and rewards are taken
+    task: str = ""
     example: int = 0  # row of the split
     split: str = "test"  # train, validation or test
     step: int | None = None  # of the checkpoint; None: the newest
     seed: int = 0  # of the sampling
     prompt: bool = False  # print the prompt alone, control tokens included, and grow nothing
-    output: RunPath | None = None  # directory; None: RUN_DIR/samples/SPLIT_EXAMPLE
+    thoughts: int | None = None  # K; None: as in the run
+    answers: int | None = None  # M; None: as in the run
+    temperature: float | None = None  # of thoughts and answers; None: as in the run
+    top_p: float | None = None  # of thoughts and answers
+    # Directory; None: RUN_DIR/samples/SPLIT_EXAMPLE or …/question, of a Hugging Face directory in
+    # evaluated/NAME
+    output: RunPath | None = None
+    slots: Annotated[SlotOptions, tyro.conf.arg(name="")] = field(default_factory=SlotOptions)
+    directory: Annotated[DirectoryOptions, tyro.conf.arg(name="")] = field(
+        default_factory=DirectoryOptions
+    )
     launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
         default_factory=LaunchOverride
     )
 
     def __post_init__(self) -> None:
         check_split(self.split)
+        if self.question is None and (self.image or self.system is not None):
+            raise UserError("--image and --system belong to a --question; give that too")
+        if self.question is not None and (self.example or self.split != "test"):
+            raise UserError("--question stands in place of a record; leave --example and --split")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,7 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
         thinking=model.thinking,
         words=config.prompt,
     )
-    policy = pretrained_policy(described, model)
+    policy = pretrained_policy(described, model, partial(is_trained, model))
     words, tags = made_up_tokenizer(policy.vocab_size), config.prompt.tags
 
     def start(mesh: Mesh) -> Params:

@@ -35,7 +35,8 @@ from gmma.porting.pretrained import (
     source_of,
     write_config,
 )
-from gmma.records.checkpoint import CONFIG_FILE, restore_all_params, save_params
+from gmma.records.checkpoint import restore_all_params, save_params
+from gmma.records.resuming import CONFIG_FILE
 from gmma.remote.copies import here
 
 IMPORT_FILE, COMPANIONS = "import.json", "huggingface"

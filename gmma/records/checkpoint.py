@@ -1,4 +1,4 @@
-"""Save a run, and find out how to start it.
+"""Save a run, and read what was saved.
 
 A checkpoint holds all that must survive: trained parameters, optimiser, step, the reference where
 there is one, the position in the data, and the running mean of the phase's gradient norms. Frozen
@@ -9,22 +9,9 @@ background and renames it when it is whole.
 
 A checkpoint is committed with the checksums of its files in it (`checksums.py`), which are compared
 before any of it is read. One from a gmma before them is read as it is.
-
-How a run starts, in this order:
-
-    1. `--resume` and the run has a checkpoint: go on from the newest whole one; newer ones, which
-       are damaged, are moved aside.
-    2. `--resume` without a checkpoint: start as if new.
-    3. The run's directory holds a run and `--resume` is not given, or files of a run without its
-       config: refuse; nothing is written over.
-    4. `init_from` names another run: its newest parameters, a new optimiser, step 0.
-    5. Otherwise: the parameters that the backbone starts from. The tiny family's are drawn anew,
-       its patch stem taught where the task can; a ported family's are read from its directory, with
-       new adapters on top where the run trains adapters.
 """
 
 import itertools
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,16 +23,12 @@ import orbax.checkpoint as ocp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from gmma.config import CheckpointConfig, config_from_json, config_to_json
+from gmma.config import CheckpointConfig
 from gmma.errors import UserError
 from gmma.files import (
     RunPath,
     absolute,
-    lock_of,
-    locked,
     move_directory,
-    read_json,
-    write_whole,
 )
 from gmma.hardware.hosts import gather_entries, leads, wait_for_all
 from gmma.records.checksums import PROMISE, STEP, find_damage, write_checksums
@@ -355,102 +338,6 @@ def _check_same_arrays(
         )
 
 
-def check_start(run_dir: RunPath, resume: bool, config: Mapping[str, Any]) -> None:
-    """Apply rules 1–3 above.
-
-    Raises UserError rather than write over a run or change its experiment.
-
-    Each start has its own launch: no launch is compared. A field that the version of the run had
-    not has its default there, which changes no number: what is new is off until it is asked for.
-    """
-    saved = run_dir / CONFIG_FILE
-    if not saved.exists():
-        found = [name for name in RUN_FILES if (run_dir / name).exists()]
-        if found:
-            raise UserError(
-                f"{run_dir} has {', '.join(found)} but no {CONFIG_FILE}, so it is no run that can "
-                "be resumed; give another --name, or move it away"
-            )
-        return
-    if not resume:
-        raise UserError(
-            f"{run_dir} already holds a run; give --resume to go on with it, or another --name"
-        )
-    begun = config_to_json(config_from_json(read_json(saved), saved))
-    changed = sorted(_changed_fields(begun, config))
-    if changed:
-        more = f" (and {len(changed) - 5} more)" if len(changed) > 5 else ""
-        raise UserError(
-            f"{run_dir} was started with another config; fields that differ: "
-            f"{'; '.join(changed[:5])}{more}. Resume with the same ones, or give another --name"
-        )
-
-
-@contextmanager
-def hold_run(
-    run_dir: RunPath, config: Mapping[str, Any], launch: Mapping[str, Any], content: str
-) -> Iterator[None]:
-    """Keep a run's config, launch and hash of records; lock out other processes in the block.
-
-    Raises UserError where another one is there, or where the run began with other records.
-    """
-    with locked(lock_of(run_dir), wait=False):
-        check_content(run_dir, content)
-        save_config(run_dir, config)
-        write_whole(run_dir / LAUNCH_FILE, json.dumps(launch, indent=1) + "\n")
-        if not (run_dir / CONTENT_FILE).exists():
-            write_whole(run_dir / CONTENT_FILE, json.dumps({"sha256": content}) + "\n")
-        yield
-
-
-def check_content(run_dir: RunPath, content: str) -> None:
-    """Raise UserError unless the records are those that the run began with, as far as is known.
-
-    What a checkpoint says of the data is a place in their order.
-    """
-    saved = run_dir / CONTENT_FILE
-    known = read_json(saved)["sha256"] if saved.exists() else content
-    if known != content:
-        raise UserError(
-            f"{run_dir} was trained on other records: {saved} has the hash {known:.12}…, those of "
-            f"the task now have {content:.12}…. Restore the files that the task reads, or start "
-            f"another --name; to go on with these records all the same, delete {saved}"
-        )
-
-
-def save_config(run_dir: RunPath, config: Mapping[str, Any]) -> None:
-    """Keep the config of a new run; a resumed run has it."""
-    saved = run_dir / CONFIG_FILE
-    if not saved.exists():
-        write_whole(saved, json.dumps(config, indent=1) + "\n")
-
-
-CONFIG_FILE = "config.json"
-LAUNCH_FILE = "launch.json"
-CONTENT_FILE = "records.json"
 _meetings = itertools.count()  # no two of the hosts' may have one name
 WRITE_BYTES = 64 * 2**20  # of one file's chunk, and of what is encoded at a time
 PARAM_GROUPS = ("params", "frozen")  # of a checkpoint
-RUN_FILES = ("checkpoints", "metrics.jsonl", "tensorboard", "samples", "evaluation")
-FREE_ON_RESUME = (
-    "checkpoint",
-    "evaluation/bootstrap",
-    "evaluation/every_steps",
-    "rewards/alike_steps",
-    "rewards/workers",
-    "samples_every_steps",
-    "stop",
-)
-
-
-def _changed_fields(
-    saved: Mapping[str, Any], given: Mapping[str, Any], prefix: str = ""
-) -> Iterator[str]:
-    for name in saved.keys() | given.keys():
-        path, old, new = f"{prefix}{name}", saved.get(name), given.get(name)
-        if path in FREE_ON_RESUME or old == new:
-            continue
-        if isinstance(old, Mapping) and isinstance(new, Mapping):
-            yield from _changed_fields(old, new, f"{path}/")
-        else:
-            yield f"{path.replace('/', '.')} was {old}, is {new}"

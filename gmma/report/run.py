@@ -9,9 +9,9 @@ import numpy as np
 
 from gmma.errors import UserError
 from gmma.files import RunPath, absolute, read_json
-from gmma.records.checkpoint import CONFIG_FILE
 from gmma.records.diagnostics import SPIKE_SCORE
 from gmma.records.metrics import RECORDS, UNSHOWN, Record, read_records
+from gmma.records.resuming import CONFIG_FILE
 from gmma.report.render import CURVE_VALUES, fit_trees, read_tree, thin
 from gmma.run.evaluate import difference, load_evaluation, summarise
 from gmma.run.summary import column_names
@@ -41,7 +41,7 @@ def run_page(directory: RunPath) -> dict[str, Any]:
         "title": name if planned_steps(config) else f"{name}, not trained",
         "trained": trained_words(config, records),
         "config": config,
-        "command": repeat_command(directory, name),
+        "command": repeat_command(directory, config),
         "phases": [row for phase in PHASES if (row := phase_row(phase, records))],
         "spike_limit": SPIKE_SCORE,
         "quality": quality(directory, column_names(config)),
@@ -168,9 +168,12 @@ def run_trees(directory: RunPath) -> tuple[list[dict[str, Any]], int]:
     return fit_trees(trees), len(trees)
 
 
-def repeat_command(directory: RunPath, name: str) -> str:
+def repeat_command(directory: RunPath, config: Mapping[str, Any]) -> str:
     """Return the shell lines that train the same config anew, under a name of its own."""
     saved = str(absolute(directory) / CONFIG_FILE)
+    name = f"{config.get('name', directory.name)}_again"
+    both = all(config.get(phase, {}).get("steps") for phase in PHASES)
+    repeated = ["--repeat-sft"] if config.get("init_from") and both else []
     return "\n".join(
         [
             "cat > repeat.py <<'END'",
@@ -183,6 +186,6 @@ def repeat_command(directory: RunPath, name: str) -> str:
             "def experiment():",
             "    return config_from_json(read_json(PATH), PATH)",
             "END",
-            shlex.join(["gmma", "train", "repeat.py", "--name", f"{name}_again"]),
+            shlex.join(["gmma", "train", "repeat.py", "--name", name, *repeated]),
         ]
     )

@@ -115,7 +115,8 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
     )
     if described.tokenizer is None:
         raise UserError(f"{model.directory} has no tokenizer; copy that of the original model")
-    policy = pretrained_policy(described, model)
+    trained = trained_by(config, model)
+    policy = pretrained_policy(described, model, trained)
     buckets = model.image_buckets
     if buckets is None:
         full = described.family.full_bucket(described.policy.config, config.tree.prompt_tokens)
@@ -144,11 +145,23 @@ def pretrained_backbone(config: ExperimentConfig, model: PretrainedConfig, task:
         tokenizer=described.tokenizer,
         template=described.template,
         processor=no_image_processor() if processor is None else processor,
-        trained=partial(is_trained, model),
+        trained=trained,
         start=start,
         adapted=model.lora is not None,
         check_start=partial(check_weights, described),
     )
+
+
+def trained_by(config: ExperimentConfig, model: PretrainedConfig) -> Callable[[str], bool]:
+    """Return which parameters a run trains; of a directory that is only looked at, none.
+
+    Those lie in the model's own type then. Adapters, and what another run trained, are held as
+    their checkpoint has them, whether or not there are steps to come.
+    """
+    steps = config.sft.steps + config.rl.steps
+    if steps or model.lora is not None or config.init_from is not None:
+        return partial(is_trained, model)
+    return lambda path: False
 
 
 def check_resolution(wanted: Resolution, processor: ImageProcessor, slots: int) -> None:
@@ -163,10 +176,12 @@ def check_resolution(wanted: Resolution, processor: ImageProcessor, slots: int) 
         )
 
 
-def pretrained_policy(described: Described, model: PretrainedConfig) -> Policy:
+def pretrained_policy(
+    described: Described, model: PretrainedConfig, trained: Callable[[str], bool]
+) -> Policy:
     """Return the directory's policy, parameters in the types they are kept in, with adapters."""
     base = stored_as(
-        described.policy, lambda path: "float32" if is_trained(model, path) else str(model.dtype)
+        described.policy, lambda path: "float32" if trained(path) else str(model.dtype)
     )
     return base if model.lora is None else adapted_policy(base, model.lora)
 

@@ -31,14 +31,15 @@ from gmma.run.evaluate import (
 )
 from gmma.run.feed import read_examples
 from gmma.run.sources import with_copies
+from gmma.run.subject import SLOTS_STEP
 from gmma.tasks import TASKS, find_task
+from gmma.tasks.configs import TaskConfig
 from gmma.tasks.defaults import Said, draw_answers
 from gmma.text.prompt import prompt_tokens
 from gmma.types import Params
 
 ALL = "all"
 NEEDS_CONFIG = ("mixture",)  # tasks that are made of others, and are nothing by default
-_SLOTS_STEP = 32  # prompts of benchmarks get slots in multiples of this, for fewer compilations
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +100,13 @@ def of_task(
     *,
     may_fail: bool = False,
 ) -> Benchmark:
-    """Return a task with its default config. UserError where there is no such task."""
+    """Return the run's model before a task with its default config."""
+    config = replace(own, task=default_config(name), rewards=for_any_task(own.rewards))
+    return Benchmark(name=name, config=with_settings(own, config, settings), may_fail=may_fail)
+
+
+def default_config(name: str) -> TaskConfig:
+    """Return a task's default config. UserError where there is no such task, or it has none."""
     if name in NEEDS_CONFIG:
         raise UserError(f"task {name} has no default config; give an experiment file")
     if name not in TASKS and ":" not in name:
@@ -108,13 +115,12 @@ def of_task(
             "module:NAME, or an experiment file"
         )
     try:
-        task = find_task(name).config()
+        found: TaskConfig = find_task(name).config()
     except TypeError as error:
         raise UserError(
             f"task {name} has no default config ({error}); give an experiment file"
         ) from None
-    config = replace(own, task=task, rewards=for_any_task(own.rewards))
-    return Benchmark(name=name, config=with_settings(own, config, settings), may_fail=may_fail)
+    return found
 
 
 def for_any_task(rewards: RewardConfig) -> RewardConfig:
@@ -163,7 +169,7 @@ def benchmark_parts(own: Parts, config: ExperimentConfig, split: str) -> Parts:
     build_dataset(config)
     parts = replace(own, config=config, task=find_task(config.task.name))
     longest = longest_prompt(parts, split)
-    slots = max(config.tree.prompt_tokens, -(-longest // _SLOTS_STEP) * _SLOTS_STEP)
+    slots = max(config.tree.prompt_tokens, -(-longest // SLOTS_STEP) * SLOTS_STEP)
     config = replace(config, tree=replace(config.tree, prompt_tokens=slots))
     if isinstance(config.model, TinyConfig):
         return replace(parts, config=config)

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -46,11 +46,21 @@ class Evaluation:
     broken: dict[str, list[list[Any]]] = field(default_factory=dict)
 
 
-Evaluator = Callable[[Params, str], Evaluation]
+def go_on() -> None:
+    """Do nothing between two batches."""
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """Evaluate parameters on the first examples of a split; `between` is called between batches."""
+
+    def __call__(
+        self, params: Params, split: str, between: Callable[[], None] = go_on
+    ) -> Evaluation: ...
 
 
 def make_evaluator(parts: Parts) -> Evaluator:
-    """Make (params, split) → evaluation on the split's first examples; two compiled rollouts."""
+    """Make the evaluation of a run's task and settings; two compiled rollouts."""
     settings = parts.config.evaluation
     check_batch(parts.mesh, "evaluation.batch_prompts", settings.batch_prompts)
     modes = {
@@ -62,9 +72,12 @@ def make_evaluator(parts: Parts) -> Evaluator:
     def examples_of(split: str) -> list[Example]:
         return read_examples(parts, split, settings.examples)
 
-    def evaluate(params: Params, split: str) -> Evaluation:
+    def evaluate(params: Params, split: str, between: Callable[[], None] = go_on) -> Evaluation:
         examples = examples_of(split)
-        found = {mode: measure_mode(parts, grow, params, examples) for mode, grow in modes.items()}
+        found = {
+            mode: measure_mode(parts, grow, params, examples, between)
+            for mode, grow in modes.items()
+        }
         return Evaluation(
             split=split,
             values={mode: measured.values for mode, measured in found.items()},
@@ -95,7 +108,13 @@ class MeasuredMode:
     broken: list[list[Any]]  # as an `Evaluation` has them
 
 
-def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Example]) -> MeasuredMode:
+def measure_mode(
+    parts: Parts,
+    grow: Grow,
+    params: Params,
+    examples: list[Example],
+    between: Callable[[], None] = go_on,
+) -> MeasuredMode:
     """Return every metric of the task and the format rate, and the answers themselves.
 
     A metric that is not an example's own (in a mixture, another task's) is NaN in its place.
@@ -105,6 +124,7 @@ def measure_mode(parts: Parts, grow: Grow, params: Params, examples: list[Exampl
     answers: list[list[str]] = []
     broken: list[list[Any]] = []
     for start in range(0, len(examples), rows):
+        between()
         part = examples[start : start + rows]
         full = part + [part[-1]] * (rows - len(part))  # one static shape; what is added is cut off
         own = own_part(full)

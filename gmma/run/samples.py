@@ -14,7 +14,7 @@ from rich.tree import Tree
 from gmma.files import RunPath
 from gmma.records.metrics import Completion
 from gmma.run.assembly import Parts
-from gmma.scoring import ScoredRollout
+from gmma.scoring import ScoredRollout, TreeTexts
 from gmma.tasks.defaults import Said, draw_answers
 from gmma.types import Advantages, Example
 
@@ -48,16 +48,36 @@ def tree_record(trees: ScoredTrees, row: int) -> dict[str, Any]:
     }
 
 
-def answer_record(trees: ScoredTrees, row: int, i: int, j: int) -> dict[str, Any]:
-    """Return answer j to thought i of a tree as JSON values.
+def text_record(example: Example, texts: TreeTexts, row: int) -> dict[str, Any]:
+    """Prompt, thoughts and answers of one tree that nothing has judged, as JSON values."""
+    thoughts = [
+        {
+            "thought": thought,
+            **({} if texts.closed[row, i] else {"closed": False}),
+            "answers": [said_record(texts, row, i, j) for j in range(len(texts.answers[row][i]))],
+        }
+        for i, thought in enumerate(texts.thoughts[row])
+    ]
+    return {"id": example.id, "question": example.question, "thoughts": thoughts}
+
+
+def said_record(texts: TreeTexts, row: int, i: int, j: int) -> dict[str, Any]:
+    """Return what answer j to thought i of a tree says, as JSON values.
 
     `written` is there where the form was broken: all that the policy wrote behind its thought.
     """
-    texts, scores = trees.scored.texts, trees.scored.scores
     broken = not texts.well_formed[row, i, j]
     return {
         "answer": texts.answers[row][i][j],
         **({"written": texts.written[row][i][j]} if broken else {}),
+    }
+
+
+def answer_record(trees: ScoredTrees, row: int, i: int, j: int) -> dict[str, Any]:
+    """Return answer j to thought i of a tree with what it earned, as JSON values."""
+    scores = trees.scored.scores
+    return {
+        **said_record(trees.scored.texts, row, i, j),
         "reward": float(scores.rewards[row, i, j]),
         "terms": {name: float(values[row, i, j]) for name, values in scores.terms.items()},
         "advantage": float(trees.advantages.answer[row, i, j]),
@@ -87,44 +107,53 @@ def plain(value: Any) -> Any:
 
 
 def write_tree(parts: Parts, trees: ScoredTrees, row: int, directory: RunPath) -> RunPath:
+    """Write a tree as `write_record` does, with its rewards and advantages."""
+    return write_record(parts, tree_record(trees, row), trees.examples[row], directory)
+
+
+def write_record(
+    parts: Parts, record: Mapping[str, Any], example: Example, directory: RunPath
+) -> RunPath:
     """Write `tree.json` and `image.png`, truth and answers drawn; returns the picture's path."""
     directory.mkdir(parents=True, exist_ok=True)
-    record = tree_record(trees, row)
     (directory / "tree.json").write_text(json.dumps(record, indent=1))
     picture = directory / "image.png"
     drawn = io.BytesIO()
     said = [said_of(answer) for thought in record["thoughts"] for answer in thought["answers"]]
-    shown = draw_answers(parts.task, parts.config.task, trees.examples[row], said)
+    shown = draw_answers(parts.task, parts.config.task, example, said)
     shown.save(drawn, format="PNG")
     picture.write_bytes(drawn.getvalue())
     return picture
 
 
 def said_of(answer: Mapping[str, Any]) -> Said:
-    """Return what a picture says of an answer of `answer_record`: text, reward, its terms."""
-    terms = ", ".join(f"{name} {value:.3g}" for name, value in answer["terms"].items())
+    """Return what a picture says of an answer of a tree: its text, and what it earned."""
+    terms = ", ".join(f"{name} {value:.3g}" for name, value in answer.get("terms", {}).items())
+    earned = f"reward {answer['reward']:.2f}" if "reward" in answer else ""
     return Said(
         answer=answer["answer"] or "",
-        note=f"reward {answer['reward']:.2f}" + (f" ({terms})" if terms else ""),
+        note=earned + (f" ({terms})" if terms else ""),
         written=answer.get("written"),
     )
 
 
 def print_tree(record: dict[str, Any], console: Console) -> None:
-    """Print the tree: a thought with its advantage, below it its answers.
+    """Print the tree: a thought with its advantage, below it its answers; bare if not judged.
 
     Of an answer that broke the form all is shown that was written behind the thought.
     """
-    title = f"[bold]{escape(record['question'])}[/]  truth {escape(str(record['truth']))}"
-    root = Tree(title)
+    judged = "truth" in record
+    truth = f"  truth {escape(str(record['truth']))}" if judged else ""
+    root = Tree(f"[bold]{escape(record['question'])}[/]{truth}")
     for thought in record["thoughts"]:
         cut = "" if thought.get("closed", True) else "  [red]ran out of slots[/]"
-        label = f"[cyan]{escape(thought['thought'])}[/]{cut}  advantage {thought['advantage']:+.2f}"
-        branch = root.add(label)
+        worth = f"  advantage {thought['advantage']:+.2f}" if judged else ""
+        branch = root.add(f"[cyan]{escape(thought['thought'])}[/]{cut}{worth}")
         for answer in thought["answers"]:
             text = "[red]no answer[/]" if answer["answer"] is None else escape(answer["answer"])
-            figures = f"reward {answer['reward']:.2f}  advantage {answer['advantage']:+.2f}"
-            leaf = branch.add(f"{text}  {figures}")
+            if judged:
+                text += f"  reward {answer['reward']:.2f}  advantage {answer['advantage']:+.2f}"
+            leaf = branch.add(text)
             if "written" in answer:
                 leaf.add(f"[red]form broken, written:[/] {escape(repr(answer['written']))}")
     console.print(root)

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 
 from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, of_its_types, require
 from gmma.errors import UserError
-from gmma.files import RunPath, check_name
+from gmma.files import RunPath, check_name, read_json
+from gmma.records.resuming import CONFIG_FILE
 from gmma.run.summary import evaluation_path
 
 T = TypeVar("T")
@@ -195,8 +196,11 @@ class SweepRun:
         return "rl" if self.config.rl.steps else "sft"
 
     def is_done(self) -> bool:
-        """Return whether the run has ended: its last evaluation is there."""
-        return bool(evaluation_path(self.config, self.moment).exists())
+        """Return whether the run has ended: its last evaluation is there, behind all its steps."""
+        saved = self.config.run_dir / CONFIG_FILE
+        steps = getattr(self.config, self.moment).steps
+        whole = not saved.exists() or read_json(saved)[self.moment]["steps"] == steps
+        return whole and bool(evaluation_path(self.config, self.moment).exists())
 
 
 def sweep_runs(sweep: Sweep) -> tuple[SweepRun, ...]:

@@ -29,13 +29,14 @@ from gmma.config import (
 )
 from gmma.errors import UserError
 from gmma.files import RunPath
-from gmma.hardware.hosts import watch_sigterm
+from gmma.hardware.hosts import watch_signals
 from gmma.hardware.preemption import Ended
 from gmma.hardware.sharding import make_mesh
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
 from gmma.records.console import no_display, open_display, say
 from gmma.records.metrics import compilations
+from gmma.records.resuming import hold_run
 from gmma.records.wandb_run import check_wandb
 from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
@@ -110,7 +111,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
         content, beginnings = content_of(parts[0]), starting_params(parts)
         for config in configs:
             launch = launch_to_json(config.launch)
-            held = checkpoint.hold_run(config.run_dir, config_to_json(config), launch, content)
+            held = hold_run(config.run_dir, config_to_json(config), launch, content)
             stack.enter_context(held)
         evaluate = make_evaluator(parts[0])
         shared, save = SharedScorer(scorer), partial(save_alone, threading.Lock())
@@ -154,7 +155,7 @@ def train_threads(gang: Gang, cells: Sequence[Cell]) -> list[BaseException]:
     All threads live until the last cell has ended: a reward worker that one of them started ends
     with its thread. Where this one is interrupted, all cells stop at their next program.
     """
-    with watch_sigterm(), ThreadPoolExecutor(len(cells)) as threads:
+    with watch_signals(), ThreadPoolExecutor(len(cells)) as threads:
         ends = [threads.submit(train_cell, gang, at, *cell) for at, cell in enumerate(cells)]
         try:
             wait(ends)

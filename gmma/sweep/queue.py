@@ -22,7 +22,7 @@ from gmma.files import locked, read_json, write_whole
 from gmma.hardware.preemption import CODE_PREEMPTED, Ended, Preempted
 from gmma.named import import_path
 from gmma.options.arguments import Share
-from gmma.records.checkpoint import check_start
+from gmma.records.resuming import check_start
 from gmma.run.preflight import check_settings
 from gmma.sweep.arms import START, Sweep, SweepRun
 

@@ -79,9 +79,11 @@ def draw_answers(
     pictures = [drawn] if drawn else []
     pictures += [Image.fromarray(image) for image in example.images[len(pictures) :]]
     colour_of = task.answer_colour if drawn else None
+    known = [example.columns[name] for name in ("answer",) if name in example.columns]
+    truth = [Block(heading="truth", text=str(answer), colour=TRUTH) for answer in known]
     blocks = [
         Block(heading="question", text=example.question),
-        Block(heading="truth", text=str(example.columns.get("answer")), colour=TRUTH),
+        *truth,
         *([Block(heading="colours", text=task.legend)] if drawn and task.legend else []),
         *(answer_block(at, one, colour_of and colour_of(at)) for at, one in enumerate(said)),
     ]

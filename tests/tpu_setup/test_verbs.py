@@ -213,7 +213,7 @@ def test_gmma_says_which_paths_a_run_reads_where_it_is_installed(cloud):
     )
     gmma.chmod(0o755)
     put(cloud, "a")
-    fields = ["--profile", "1:2", "--resume", "--seed", "3"]
+    fields = ["--profile", "1:2", "--resume", "--repeat-sft", "--seed", "3"]
     done = cloud.run("create", EXPERIMENT, "--", *fields)
     assert done.returncode == 0, done.stderr
     assert asked.read_text().splitlines() == [

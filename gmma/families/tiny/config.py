@@ -6,6 +6,7 @@ from typing import Literal
 from gmma.errors import UserError
 from gmma.options.networks import Attention, Remat
 from gmma.options.prompt import TinyTemplate
+from gmma.options.resuming import ChangesNoNumber
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,8 +26,10 @@ class TinyConfig:
     patch_pixels: int = 12  # side of a patch; an image is (image_pixels / patch_pixels)² tokens
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
-    remat: Remat = "none"  # what is computed again in the backward pass (`stack_blocks`)
-    attention: Attention = "auto"  # of packed trees: by levels, or by a TPU kernel (`layers.py`)
+    # What is computed again in the backward pass (`stack_blocks`)
+    remat: ChangesNoNumber[Remat] = "none"
+    # Of packed trees: by levels, or by a TPU kernel (`layers.py`)
+    attention: ChangesNoNumber[Attention] = "auto"
     template: TinyTemplate = field(default_factory=TinyTemplate)  # of its prompts
     # Steps of teaching the patch stem on labelled patches of the task before anything else, as a
     # ported backbone comes with a trained vision tower; 0: none
