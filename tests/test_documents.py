@@ -80,3 +80,9 @@ def test_a_wheel_has_every_file_of_the_package() -> None:
     assert {path for path in files if path.suffix != ".py"} <= named
     assert not [path for path in code if not (path.parent / "__init__.py").is_file()]
     assert len(named) > 10
+
+
+def test_installation_lists_every_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    listed = re.findall(r"^\| `gmma\[(\w+)\]` \|", (DOCS / "install.md").read_text("utf-8"), re.M)
+    assert sorted(listed) == sorted(extras["optional-dependencies"])
