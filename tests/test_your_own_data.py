@@ -51,7 +51,9 @@ def test_the_page_is_short_and_has_each_step() -> None:
 def test_the_page_runs_as_it_stands(tmp_path: Path) -> None:
     write_directory("llama", tmp_path / "models" / "your-model")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
-    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"  # programs are compiled in a hurry
+    # Programs are compiled in a hurry, and once for the runs, the sweep and whoever tests again.
+    environment["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "true"
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".jax_cache")
     for kind, text in BLOCKS:
         if kind == "json":
             write_records(tmp_path / "records.jsonl", text)
