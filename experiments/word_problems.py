@@ -8,7 +8,7 @@ the problems teaches the form, then T4A4 learns from right or wrong alone. Held 
 SVAMP's problems. A thought says what to reckon, the answer reckons it, so that answers to one
 thought differ.
 
-The whole run was not run yet: what is known of it stands in `experiments/LOG.md`.
+What two seeds came to stands in `docs/results.md`, what was tried before in `experiments/LOG.md`.
 `experiments/prepare/transformers_accuracy.py` measures an export.
 """
 
@@ -56,7 +56,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=4, schedule="cosine"),
         ),
         rl=PhaseConfig(
-            steps=60,
+            steps=50,
             batch_prompts=8,
             microbatches=4,
             optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=4),
