@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
+import laws
 import numpy as np
 import pytest
 from tiny_digits import experiment
@@ -127,6 +128,33 @@ def test_records_keep_the_time_left_as_it_was_foretold(lab):
         assert times == sorted(times)
         assert min(record["clock/left"] for record in own[1:-1]) > 0
         assert len(eta_errors(found, phase)) == STEPS - 2
+
+
+def test_a_step_in_ragged_rows_is_the_static_one(lab):
+    """Of SFT, by the run's own programs: the parameters, and every metric."""
+    tree = replace(lab.parts.config.tree, thought_tokens=24, answer_tokens=12)
+    config = replace(lab.parts.config, tree=tree)
+    trainer = train.make_sft_trainer(replace(lab.parts, config=config))
+    batch, found = next(train.read_batches(lab.parts, "sft")), []
+    for packing, slots in (("static", None), ("ragged", 40)):  # of 57; the texts have 35 to 39
+        parts = replace(lab.parts, config=replace(config, packing=packing))
+        programs, packed = train.make_programs(parts), []
+
+        def update(state, given, packed=packed):
+            packed.append(given)
+            return trainer.update(state, given)
+
+        run = SimpleNamespace(parts=parts, programs=programs)
+        state = trainer.start(jax.tree.map(jax.numpy.copy, lab.imitated_copy))
+        result = train.sft_step(run, replace(trainer, update=update), state, batch, 0)
+        assert packed[0].row_slots == slots
+        found.append(jax.device_get((result.state.params, result.metrics[0])))
+    (static, metrics), (ragged, others) = found
+    laws.assert_gradient_close_as_a_whole(ragged, static, 1e-5)
+    assert metrics.keys() == others.keys()
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(others[name].total, metric.total, rtol=1e-4, err_msg=name)
+        assert others[name].count == metric.count
 
 
 def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):

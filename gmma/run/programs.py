@@ -8,10 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, UInt
 
-from gmma.config import CREDITS, ExperimentConfig, ObjectiveConfig, PhaseConfig
+from gmma.config import CREDITS, ExperimentConfig, ObjectiveConfig, Packing, PhaseConfig
+from gmma.errors import UserError
+from gmma.hardware.hosts import fetch_rows, gather_rows
 from gmma.hardware.sharding import (
     BATCH,
     REPLICATED,
@@ -27,6 +29,7 @@ from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.sampling import SamplingConfig
 from gmma.tree.pack import pack_tree
+from gmma.tree.rows import row_slots, tree_tokens
 from gmma.types import (
     Advantages,
     Metrics,
@@ -41,6 +44,7 @@ from gmma.types import (
 from gmma.update import Loss, batch_weights, join_params, make_optimizer, split_params, train_step
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
+Pack = Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
 
 
 def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
@@ -106,14 +110,41 @@ def ask_rule(
     )
 
 
-def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+def make_pack(parts: Parts) -> Pack:
     """Make (prompts, rollout, advantages) → packed tree, as `packing`."""
     return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
-def packing(
-    config: ExperimentConfig,
-) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+def in_rows(pack: Pack, mesh: Mesh, lengths: int) -> Pack:
+    """Make the same packing, whose trees are laid out in ragged rows where that saves slots.
+
+    The lengths of the nodes come to the host, and the longest tree on any host says how long the
+    rows are: one of `lengths` (`row_slots`).
+    """
+
+    def pack_rows(prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages) -> PackedTree:
+        nodes = prompts.lengths, rollout.thought_lengths, rollout.answer_lengths
+        tokens = gather_rows(tree_tokens(*fetch_rows(nodes, mesh)), mesh)
+        packed = pack(prompts, rollout, advantages)
+        slots = row_slots(int(tokens.max()), packed.inputs.shape.packed, lengths)
+        return replace(packed, row_slots=slots)
+
+    return pack_rows
+
+
+def takes_rows(packing: Packing, policy: Policy, mesh: Mesh) -> bool:
+    """Return whether updates compute in ragged rows; UserError where they should and cannot."""
+    if packing == "auto":
+        return policy.takes_rows and mesh.devices.flat[0].platform == "cpu"
+    if packing == "ragged" and not policy.takes_rows:
+        raise UserError(
+            "packing = ragged, but the model's family computes in the static layout alone; leave "
+            "packing at auto"
+        )
+    return packing == "ragged"
+
+
+def packing(config: ExperimentConfig) -> Pack:
     """Apply `pack_tree` with the run's policy on unfinished text."""
     return partial(
         pack_tree,
@@ -171,17 +202,19 @@ class Programs:
 
     grow: Grow
     credit: Callable[[Array, Array], Advantages]
-    pack: Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+    pack: Pack
     baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
 
 
 def make_programs(parts: Parts) -> Programs:
     """Make the programs of a run; nothing is compiled before the first call."""
-    config = parts.config
+    config, pack = parts.config, make_pack(parts)
+    if takes_rows(config.packing, parts.policy, parts.mesh):
+        pack = in_rows(pack, parts.mesh, config.row_lengths)
     return Programs(
         grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
         credit=make_credit(parts),
-        pack=make_pack(parts),
+        pack=pack,
         baselines=make_baselines(parts),
     )
 

@@ -21,7 +21,7 @@ from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
-from gmma.run.programs import Programs, Trainer, make_programs, rl_loss
+from gmma.run.programs import Programs, Trainer, make_pack, make_programs, rl_loss
 from gmma.tree.layout import join_levels, split_levels
 from gmma.types import (
     Advantages,
@@ -171,12 +171,13 @@ def cell_programs(
     shape = replace(cells[0].config.tree.shape, answers=max(counts))
     grow_all = together(cell_rollout(cells[0], shape))
     update_all = together(cell_update(cells[0], shape))
-    ordinary = make_programs(cells[0])  # credit at each M, packing at the largest
+    ordinary = make_programs(cells[0])  # credit at each M
+    pack = make_pack(cells[0])  # at the largest; cells have lengths of their own, so no rows
     cuts = {count: jax.jit(partial(first_answers, count)) for count in counts}
     widen = jax.jit(partial(with_room, shape.answers))
 
     def pack_wide(prompts: PromptBatch, rollout: TreeRollout, advantages: Advantages) -> PackedTree:
-        return ordinary.pack(prompts, *widen(rollout, advantages))
+        return pack(prompts, *widen(rollout, advantages))
 
     def programs_of(cell: int) -> tuple[Programs, Trainer]:
         cut, own = cuts[counts[cell]], jnp.asarray(counts[cell], jnp.int32)
