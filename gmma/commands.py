@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, TypeVar
 
@@ -198,17 +199,16 @@ class Subject:
     """The model that a command looks at: a run's, or that of a Hugging Face directory."""
 
     config: ExperimentConfig  # of a directory, an experiment that trains nothing
-    load: Callable[[Parts], Params]
-    step: int | None = None  # of the checkpoint; None: a directory has none
+    load: Callable[[Parts, int | None], Params]  # of a run at this step, None: the newest
     # A directory's prompts get as many slots as they need, where nothing says how many
     measured: bool = False
 
 
-def open_run_subject(path: RunPath, step: int | None, options: DirectoryOptions) -> Subject:
+def open_run_subject(path: RunPath, options: DirectoryOptions) -> Subject:
     """Open a run. UserError for a directory's options."""
     config = load_run(path)
     refuse_for_run(path, options)
-    return Subject(config=config, load=lambda parts: load_params(parts, path, step), step=step)
+    return Subject(config=config, load=lambda parts, step: load_params(parts, path, step))
 
 
 def open_directory(
@@ -222,7 +222,7 @@ def open_directory(
     config = directory_config(path, options, other, own)
     return Subject(
         config=config,
-        load=lambda parts: parts.start(parts.mesh),
+        load=lambda parts, step: parts.start(parts.mesh),
         measured=other is None and slots.prompt_tokens is None,
     )
 
@@ -238,28 +238,13 @@ def eval_command(given: EvalArguments) -> None:
     if directory:
         subject = open_directory(given.run_dir, given.directory, given.slots, given.tasks[0])
     else:
-        subject = open_run_subject(given.run_dir, given.step, given.directory)
+        subject = open_run_subject(given.run_dir, given.directory)
     hosts.join(given.hosts, {**dataclasses.asdict(given), "run": job_to_json(subject.config)})
     config = with_slots(placed(subject.config, given.launch), given.slots)
     if directory:
         config = suited(config, given.directory)
-        step, home = "", EVALUATED / config.name
-    else:
-        number = find_step(given.run_dir, given.step)
-        step, home = f"_{number}", given.run_dir / "evaluation"
-
-    def settings(evaluation: EvalConfig) -> EvalConfig:
-        sampling = override(evaluation.sampling, temperature=given.temperature, top_p=given.top_p)
-        return override(
-            evaluation,
-            examples=given.examples,
-            samples=given.samples,
-            batch_prompts=given.batch_prompts,
-            sampling=sampling,
-        )
-
-    kind = "benchmarks_" if given.tasks and not directory else ""
-    output = given.output or home / f"{kind}{given.split}{step}.json"
+    step = None if directory else find_step(given.run_dir, given.step)
+    output = given.output or evaluation_path(given, config.name, step)
     drawn = output.parent / output.stem
     check_output("output", output)
     check_output("output", drawn, directory=True)
@@ -267,7 +252,9 @@ def eval_command(given: EvalArguments) -> None:
     asked = with_slots(config, SlotOptions(prompt_tokens=1)) if subject.measured else config
     benchmarks = [
         dataclasses.replace(one, config=with_slots(one.config, given.slots))
-        for one in choose_benchmarks(asked, given.tasks, read_benchmark, settings)
+        for one in choose_benchmarks(
+            asked, given.tasks, read_benchmark, partial(eval_settings, given)
+        )
     ]
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
@@ -275,13 +262,12 @@ def eval_command(given: EvalArguments) -> None:
     for benchmark in benchmarks:
         if not benchmark.may_fail:  # what is missing is said before anything is computed
             build_dataset(benchmark.config)
-    params = subject.load(parts)
-    outcomes = []
+    params = subject.load(parts, step)
+    outcomes, at = [], "" if step is None else f", step {step}"
     for benchmark in benchmarks:
         found = run_benchmark(benchmark, parts, params, given.split, drawn, given.pictures)
         outcomes.append(found)
         if hosts.leads():
-            at = f", step {step[1:]}" if step else ""
             print_benchmark(found, f"{config.name}{at}, {given.split}")
     if not hosts.leads():
         return
@@ -291,6 +277,26 @@ def eval_command(given: EvalArguments) -> None:
         assert outcomes[0].evaluation is not None
         save_evaluation(output, outcomes[0].evaluation)
     print(f"every value: {output}\nbest and worst: {drawn}")
+
+
+def evaluation_path(given: EvalArguments, name: str, step: int | None) -> RunPath:
+    """Return the file of an evaluation: in its run; without a step, under a directory's name."""
+    if step is None:
+        return EVALUATED / name / f"{given.split}.json"
+    kind = "benchmarks_" if given.tasks else ""
+    return given.run_dir / "evaluation" / f"{kind}{given.split}_{step}.json"
+
+
+def eval_settings(given: EvalArguments, evaluation: EvalConfig) -> EvalConfig:
+    """Return an evaluation's settings with those of the command line."""
+    sampling = override(evaluation.sampling, temperature=given.temperature, top_p=given.top_p)
+    return override(
+        evaluation,
+        examples=given.examples,
+        samples=given.samples,
+        batch_prompts=given.batch_prompts,
+        sampling=sampling,
+    )
 
 
 def print_benchmark(found: BenchmarkResult, title: str) -> None:
@@ -312,7 +318,7 @@ def sample_command(given: SampleArguments) -> None:
             f"--task with {given.run_dir}, which is a run and has its own; leave it away"
         )
     else:
-        subject = open_run_subject(given.run_dir, given.step, given.directory)
+        subject = open_run_subject(given.run_dir, given.directory)
     config = with_growth(placed(subject.config, given.launch), given)
     if directory:
         config = suited(config, given.directory)
@@ -334,7 +340,7 @@ def sample_command(given: SampleArguments) -> None:
     if given.prompt:
         print_prompt(parts, example)
         return
-    params = subject.load(parts)
+    params = subject.load(parts, given.step)
     examples = [example] * parts.mesh.size  # a row a device
     grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
     rollout = grow_examples(parts, grow, params, examples, 0)
@@ -357,7 +363,7 @@ def open_asked_directory(given: SampleArguments) -> Subject:
     if given.task:
         return open_directory(given.run_dir, given.directory, given.slots, given.task)
     config = directory_config(given.run_dir, given.directory, None, own_question(given))
-    return Subject(config=config, load=lambda parts: parts.start(parts.mesh))
+    return Subject(config=config, load=lambda parts, step: parts.start(parts.mesh))
 
 
 def own_question(given: SampleArguments) -> QuestionConfig:
@@ -385,7 +391,7 @@ def sample_question(
         return
     examples = [example] * parts.mesh.size  # a row a device
     grow = make_grow(parts, parts.config.tree.shape, parts.config.sampling, given.seed)
-    rollout = grow_examples(parts, grow, subject.load(parts), examples, 0)
+    rollout = grow_examples(parts, grow, subject.load(parts, given.step), examples, 0)
     record = text_record(example, read_texts(rollout, parts.tokenizer, parts.template.tags), 0)
     print_tree(record, Console())
     print(f"picture: {write_record(parts, record, example, output)}")
