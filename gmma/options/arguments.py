@@ -12,7 +12,6 @@ from gmma.options.checks import check_split, require
 from gmma.options.launch import HostsConfig, LaunchOverride, MeshConfig
 from gmma.options.networks import DType
 
-Dtype = Literal["float32", "bfloat16"]  # that a directory's parameters and activations have
 Law = Literal["bernoulli", "gaussian"]  # of simulated rewards
 PROGRAMS = ("rollout", "scoring", "update", "sft")  # that `gmma plan` compiles
 
@@ -144,7 +143,8 @@ class DirectoryOptions:
 
     architecture: str | None = None  # your own family, as module:NAME; None: what config.json says
     thinking: bool | None = None  # of its chat template (enable_thinking); None: as it has it
-    dtype: Dtype | None = None  # of parameters and activations; None: bfloat16, float32 on a CPU
+    # Of parameters and activations; None: bfloat16, float32 on a CPU
+    dtype: Literal["float32", "bfloat16"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
