@@ -22,6 +22,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -57,7 +58,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             batch_prompts=32,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=200,
             batch_prompts=16,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),

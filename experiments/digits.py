@@ -11,6 +11,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -36,7 +37,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             batch_prompts=64,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=250,
             batch_prompts=32,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),

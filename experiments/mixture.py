@@ -19,6 +19,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -61,7 +62,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             batch_prompts=48,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=50, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=250,
             batch_prompts=24,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),

@@ -25,6 +25,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -92,7 +93,7 @@ def tiny_t4a4(name: str) -> ExperimentConfig:
             batch_prompts=64,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=200,
             batch_prompts=32,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),

@@ -20,6 +20,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -64,7 +65,7 @@ def tiny_t4a4(name: str, task: VqaConfig) -> ExperimentConfig:
             batch_prompts=16,
             optimizer=OptimizerConfig(learning_rate=1e-3, warmup_steps=20, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=100,
             batch_prompts=16,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),

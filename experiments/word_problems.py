@@ -21,6 +21,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.pretrained import PretrainedConfig
@@ -55,7 +56,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             batch_prompts=8,
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=4, schedule="cosine"),
         ),
-        rl=PhaseConfig(
+        rl=RLConfig(
             steps=50,
             batch_prompts=8,
             microbatches=4,

@@ -118,7 +118,7 @@ class ObjectiveConfig:
     kl_estimator: KLEstimator = "k3"  # of the KL to the reference, per token
     kl_times_ratio: bool = False  # weigh it by the ratio, which makes its gradient that of the KL
     entropy_coef: float = 0.0  # weight of the entropy in J; 0 computes no gradient of it
-    num_iterations: int = 1  # updates per rollout
+    num_iterations: int = 1  # passes over a rollout, each an update a minibatch
     thought_weight: float = 1.0  # of the thoughts' term in J
     answer_weight: float = 1.0  # of the answers' term in J
     mask_truncated_completions: bool = False  # no loss on what ran out of slots
@@ -236,6 +236,64 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RLConfig(PhaseConfig):
+    """RL: so many steps, each of one rollout, or several, and the updates on its trees."""
+
+    # Prompts grown at a time, over all devices: the step trains on them in minibatches of
+    # batch_prompts, an update each. None: batch_prompts, one minibatch
+    rollout_prompts: int | None = None
+    minibatches: int | None = None  # of a step; None: as many as a rollout has
+    # DAPO's: a tree whose rewards do not differ leaves its place to one of a further rollout
+    dynamic_sampling: bool = False
+    max_rollouts: int = 4  # of a step, with dynamic_sampling; trees left without a difference stay
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.grown_prompts < 1 or self.grown_prompts % self.batch_prompts:
+            raise UserError(
+                f"rl.rollout_prompts = {self.rollout_prompts} is not divisible by "
+                f"rl.batch_prompts = {self.batch_prompts}, the prompts of an update; choose a "
+                "multiple"
+            )
+        held = self.grown_prompts // self.batch_prompts
+        count, rollouts = self.step_minibatches, self.max_rollouts
+        require(1 <= count <= held, "rl.minibatches", count, f"1 to {held}, what a rollout has")
+        require(rollouts >= 1, "rl.max_rollouts", rollouts, "1 or more")
+        if not self.dynamic_sampling and count < held:
+            raise UserError(
+                f"rl.minibatches = {count} of the {held} of a rollout, without "
+                "rl.dynamic_sampling: trees that teach would be thrown away; leave it at None, or "
+                "set rl.dynamic_sampling"
+            )
+        if not self.dynamic_sampling and rollouts != type(self).max_rollouts:
+            raise UserError(
+                f"rl.max_rollouts = {rollouts} without rl.dynamic_sampling: a step has one rollout"
+            )
+        if self.dynamic_sampling and rollouts == 1 and count == held:
+            raise UserError(
+                "rl.dynamic_sampling with rl.max_rollouts = 1 changes nothing where a step trains "
+                "on a whole rollout; raise rl.max_rollouts, or let a rollout have more minibatches "
+                "(rl.rollout_prompts) than a step (rl.minibatches)"
+            )
+
+    @property
+    def grown_prompts(self) -> int:
+        """Prompts of a rollout."""
+        return self.batch_prompts if self.rollout_prompts is None else self.rollout_prompts
+
+    @property
+    def step_minibatches(self) -> int:
+        """Minibatches of a step."""
+        held = self.grown_prompts // self.batch_prompts
+        return held if self.minibatches is None else self.minibatches
+
+    @property
+    def trained_prompts(self) -> int:
+        """Prompts whose trees a step trains on."""
+        return self.step_minibatches * self.batch_prompts
+
+
+@dataclass(frozen=True, kw_only=True)
 class RewardConfig:
     """A weighted sum of named terms, scored in worker processes."""
 
@@ -243,7 +301,8 @@ class RewardConfig:
     # Processes; 0 scores inside the trainer, for debugging
     workers: ChangesNoNumber[int] = 1
     timeout_seconds: float = 5.0  # of one answer under one term; then its worker is killed
-    step_seconds: float = 120.0  # of all answers of a step; what had no turn by then is `untried`
+    # Of all answers of a rollout; what had no turn by then is `untried`
+    step_seconds: float = 120.0
     memory_gigabytes: float = 4.0  # address space of a worker
     # Answers of a tree that must count for it to be compared; a tree with fewer teaches nothing, as
     # one whose rewards are all equal. Not counted are answers that could not be scored.
@@ -347,7 +406,7 @@ class ExperimentConfig:
     model: ModelConfig
     rewards: RewardConfig
     sft: PhaseConfig  # warm start by imitation
-    rl: PhaseConfig
+    rl: RLConfig
     tree: TreeConfig = field(default_factory=TreeConfig)
     prompt: PromptConfig = field(default_factory=PromptConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
@@ -368,6 +427,8 @@ class ExperimentConfig:
     logprob_chunk_slots: ChangesNoNumber[int | None] = None
 
     def __post_init__(self) -> None:
+        if type(self.rl) is PhaseConfig:  # of an experiment file from before there was another
+            object.__setattr__(self, "rl", RLConfig(**vars(self.rl)))
         check_name("name", self.name)
         check_values(self)
         chunk = self.logprob_chunk_slots
@@ -392,6 +453,11 @@ class ExperimentConfig:
 def with_launch(config: ExperimentConfig, **changes: Any) -> ExperimentConfig:
     """Return the same experiment with some fields of its launch replaced."""
     return replace(config, launch=replace(config.launch, **changes))
+
+
+def updates_per_step(config: ExperimentConfig) -> int:
+    """Return the updates of a step of RL: PPO's epochs times minibatches."""
+    return config.objective.num_iterations * config.rl.step_minibatches
 
 
 def config_to_json(config: ExperimentConfig) -> dict[str, Any]:

@@ -269,6 +269,9 @@ def segment_metrics(terms: TokenTerms, packed: PackedTree) -> Metrics:
             "clip_ratio/region_mean": terms.clipped_low | terms.clipped_high,
             "sampling/sampling_logp_difference/mean": terms.sampler_gap,
         }
+        if packed.old_logprobs is not None:
+            moved = jnp.where(packed.trained, terms.logprobs - packed.old_logprobs, 0)
+            values["ppo_kl"] = jnp.expm1(moved) - moved
     _, *masks = split_levels(packed.trained, packed.inputs.shape)
     metrics: Metrics = {}
     for name, value in values.items():

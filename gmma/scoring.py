@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int, Int8, Shaped
 
 from gmma.advantage import value_rounding
 from gmma.errors import UserError
-from gmma.hardware.hosts import gather_rows, own_part
+from gmma.hardware.hosts import gather_rows
 from gmma.options.prompt import DEFAULT_TAGS, Tags
-from gmma.records.diagnostics import thought_noise
+from gmma.records.diagnostics import spread_of, thought_noise
 from gmma.records.metrics import mean, mean_of
 from gmma.rewards.outcomes import KINDS, SCORED
 from gmma.rewards.service import Scorer, weighted_rewards
@@ -55,16 +55,17 @@ class Measured:
     answer_lengths: Int[np.ndarray, "B K M"]
     closed: Bool[np.ndarray, "B K"]
     finished: Bool[np.ndarray, "B K M"]
+    counted: Bool[np.ndarray, "B K M"]  # answers that count in their tree's statistics
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredRollout:
-    """Outcome of `score_trees`: rows of this host's trees, metrics of all hosts'."""
+    """Outcome of `score_trees`: rows of this host's trees, and what is measured of all hosts'."""
 
     texts: TreeTexts
     scores: Scores
-    counted: Bool[np.ndarray, "B K M"]  # answers that count in their tree's statistics
-    metrics: dict[str, Metric]
+    counted: Bool[np.ndarray, "b K M"]  # this host's rows of that
+    measured: Measured
 
 
 def score_trees(
@@ -83,20 +84,16 @@ def score_trees(
     """Read a fetched rollout, reward every answer, and say which ones count.
 
     Rewards are told that `step` of `steps` steps of RL are done.
-    `rollout` and `examples` are this host's rows of a batch that is cut over `mesh`; which answers
-    count (`counted_answers`) and the metrics are of the whole batch, on every host.
+    `rollout` and `examples` are this host's rows of a batch that is cut over `mesh`; `measured` is
+    of the whole batch, on every host.
     """
     texts = read_texts(rollout, tokenizer, tags)
     scores = score_answers(scorer, examples, rollout, texts, step=step, steps=steps)
-    measured: Measured = gather_rows(measure(scores, rollout), mesh)
-    counted, dropped = counted_answers(
-        measured.scores.rewards,
-        measured.closed,
-        drop_unclosed=drop_unclosed,
-        min_scored=min_scored,
+    counted = counted_answers(
+        scores.rewards, rollout.closed, drop_unclosed=drop_unclosed, min_scored=min_scored
     )
-    metrics = rollout_metrics(measured, counted) | dropped
-    return ScoredRollout(texts=texts, scores=scores, counted=own_part(counted), metrics=metrics)
+    measured: Measured = gather_rows(measure(scores, rollout, counted), mesh)
+    return ScoredRollout(texts=texts, scores=scores, counted=counted, measured=measured)
 
 
 def read_texts(rollout: TreeRollout, tokenizer: Tokenizer, tags: Tags = DEFAULT_TAGS) -> TreeTexts:
@@ -224,7 +221,7 @@ def written_tokens(rollout: TreeRollout) -> list[list[int]]:
     return found
 
 
-def measure(scores: Scores, rollout: TreeRollout) -> Measured:
+def measure(scores: Scores, rollout: TreeRollout, counted: Bool[np.ndarray, "B K M"]) -> Measured:
     """Collect what the metrics need from a fetched and scored rollout."""
     return Measured(
         scores=scores,
@@ -232,16 +229,30 @@ def measure(scores: Scores, rollout: TreeRollout) -> Measured:
         answer_lengths=rollout.answer_lengths,
         closed=rollout.closed,
         finished=rollout.finished,
+        counted=counted,
     )
 
 
-def rollout_metrics(measured: Measured, counted: Bool[np.ndarray, "B K M"]) -> dict[str, Metric]:
+def rollout_metrics(measured: Measured) -> dict[str, Metric]:
     """Measure rewards, their spread within trees where they count, and lengths of a batch."""
+    dropped = ~measured.counted.any(axis=(1, 2))
     return {
         **reward_metrics(measured.scores),
-        **group_metrics(np.where(counted, measured.scores.rewards, np.nan)),
+        **group_metrics(counted_rewards(measured)),
         **length_metrics(measured),
+        "frac_groups_dropped": mean_of(dropped.astype(float)),
     }
+
+
+def counted_rewards(measured: Measured) -> Float[np.ndarray, "B K M"]:
+    """Return the rewards of answers that count, NaN for the others."""
+    return np.where(measured.counted, measured.scores.rewards, np.nan)
+
+
+def trees_that_differ(measured: Measured) -> Bool[np.ndarray, "B"]:
+    """Return which trees teach anything: two of their answers count, with two rewards."""
+    flat = counted_rewards(measured).reshape(len(measured.counted), -1)
+    return spread_of(flat, np.isfinite(flat)) > 0
 
 
 def reward_metrics(scores: Scores) -> dict[str, Metric]:
@@ -282,8 +293,8 @@ def counted_answers(
     *,
     drop_unclosed: bool,
     min_scored: int,
-) -> tuple[Bool[np.ndarray, "B K M"], dict[str, Metric]]:
-    """Return which answers count in their tree's statistics, and the share of dropped trees.
+) -> Bool[np.ndarray, "B K M"]:
+    """Return which answers count in their tree's statistics.
 
     Left out are answers without a reward (NaN) and, with `drop_unclosed`, those to a thought that
     did not close. A tree in which fewer than `min_scored` remain, or than all where it has not so
@@ -293,7 +304,7 @@ def counted_answers(
     if drop_unclosed:
         counted &= closed[..., None]
     enough = counted.sum(axis=(1, 2)) >= min(min_scored, counted[0].size)
-    return counted & enough[:, None, None], {"frac_groups_dropped": mean_of(1.0 - enough)}
+    return counted & enough[:, None, None]
 
 
 def group_metrics(rewards: Float[np.ndarray, "B K M"]) -> dict[str, Metric]:

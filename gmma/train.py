@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial, reduce
+from itertools import chain
 from typing import Any
 
 import jax
@@ -28,7 +29,6 @@ from gmma.errors import UserError
 from gmma.hardware import preemption
 from gmma.hardware.hosts import (
     bounded_end,
-    fetch_rows,
     leader_alone,
     leader_first,
     leads,
@@ -37,11 +37,11 @@ from gmma.hardware.hosts import (
     wait_for_all,
     watch_signals,
 )
-from gmma.hardware.sharding import put_batch, put_whole
+from gmma.hardware.sharding import put_batch
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
 from gmma.records.console import Display, open_display, print_buckets, say, warn
-from gmma.records.diagnostics import advantage_metrics, spike_score
+from gmma.records.diagnostics import advantage_metrics, drift_metrics, spike_score
 from gmma.records.health import (
     Health,
     check_health,
@@ -74,7 +74,7 @@ from gmma.records.profile import Steps, Trace, check_traced, open_trace, untrace
 from gmma.records.resuming import check_start, hold_run
 from gmma.records.wandb_run import check_wandb, open_wandb
 from gmma.rewards.service import Scorer
-from gmma.run.assembly import Parts, assemble, own_terms, run_scorer, score_batch
+from gmma.run.assembly import Parts, assemble, own_terms, run_scorer
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
@@ -91,6 +91,13 @@ from gmma.run.reward_trial import alike_words, count_alike
 from gmma.run.samples import ScoredTrees, completion_rows, write_tree
 from gmma.run.state import first_params, kept, restore, whole_params
 from gmma.run.summary import evaluation_path, print_summary
+from gmma.run.trees import (
+    collect_trees,
+    collected_metrics,
+    grow_trees,
+    shown_trees,
+    spent_seconds,
+)
 from gmma.types import Advantages, Metrics, Params, TrainState
 
 
@@ -125,41 +132,40 @@ def rl_step(
     trainer: Trainer,
     reference: Params | None,
     state: TrainState,
-    batch: ExampleBatch,
+    batches: Iterator[ExampleBatch],
     step: int,
 ) -> StepResult:
-    """Take one step of GRPO-MA; the state is donated. The reference is there where β > 0."""
+    """Take one step of GRPO-MA; the state is donated. The reference is there where β > 0.
+
+    The trees of one batch, or with dynamic sampling of more, are dealt into minibatches; each is
+    one update, `num_iterations` times over. All old log-probs are those of the step's first state.
+    """
     parts, programs = run.parts, run.programs
-    started = time.monotonic()
-    prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
-    rollout = programs.grow(whole_params(state), prompts, put_whole(np.uint32(step), parts.mesh))
-    held = fetch_rows(rollout, parts.mesh)
-    grown = time.monotonic()
-    found = score_batch(parts, run.scorer, batch.examples, held, step)
-    scored = time.monotonic()
-    rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
-    advantages = programs.credit(rewards, counts)
-    spread = advantage_metrics(advantages, counts)
-    packed = programs.pack(prompts, rollout, advantages)
-    packed = programs.baselines(state, reference, packed)
+    grow = partial(grow_trees, parts, programs, run.scorer, whole_params(state), step)
+    trees, collected = collect_trees(parts, grow, programs.place, batches)
+    advantages = programs.credit(trees.rewards, trees.counted)
+    spread = advantage_metrics(advantages, trees.counted)
+    dealt = programs.deal(programs.pack(trees.prompts, trees.rollout, advantages))
+    del trees  # with their images: an update reads its minibatch alone
+    minibatches = [programs.baselines(state, reference, packed) for packed in dealt]
     updates = []
     for _ in range(parts.config.objective.num_iterations):
-        state, metrics = trainer.update(state, packed)
-        updates.append(metrics)
-    credit = fetch_rows(advantages, parts.mesh)
+        for packed in minibatches:
+            state, metrics = trainer.update(state, packed)
+            updates.append(metrics)
     return StepResult(
         state=state,
-        metrics=(*updates, found.metrics, spread),
-        seconds={"rollout": grown - started, "reward": scored - grown},
-        trees=ScoredTrees(examples=batch.examples, scored=found, advantages=credit),
+        metrics=(*updates, drift_metrics(updates), collected_metrics(collected), spread),
+        seconds=spent_seconds(collected),
+        trees=shown_trees(collected, advantages, parts.mesh),
     )
 
 
 def sft_step(
-    run: Run, trainer: Trainer, state: TrainState, batch: ExampleBatch, step: int
+    run: Run, trainer: Trainer, state: TrainState, batches: Iterator[ExampleBatch], step: int
 ) -> StepResult:
     """Take one step of imitation: a demonstration is a tree with one thought and one answer."""
-    parts = run.parts
+    parts, batch = run.parts, next(batches)
     shown = read_demonstrations(parts, batch)
     no_credit = Advantages(
         thought=np.zeros(shown.closed.shape, np.float32),
@@ -180,7 +186,7 @@ class Phase:
     name: PhaseName
     config: PhaseConfig
     first_step: int  # the run's step at which the phase begins
-    take_step: Callable[[TrainState, ExampleBatch, int], StepResult]
+    take_step: Callable[[TrainState, Iterator[ExampleBatch], int], StepResult]
     also_saved: dict[str, Any]  # what a checkpoint holds beside the state
     evaluate_every_steps: int  # on the validation split, before the first step too; 0: never
 
@@ -207,10 +213,11 @@ def run_phase(run: Run, phase: Phase, state: TrainState, progress: Progress) -> 
     pace, events, mark = Pace(events=tuple(events)), [], mark_now()
     with run.display(phase.name, progress.phase_step, phase.config.steps) as advance:
         for step in range(progress.phase_step, phase.config.steps):
-            started, compiled, position = time.monotonic(), compilations(), stream.get_state()
+            started, compiled = time.monotonic(), compilations()
             with run.trace(phase.name, phase.first_step + step):
                 with transfer_guard():
-                    result = phase.take_step(state, batch, step)
+                    result = phase.take_step(state, chain([batch], stream), step)
+                position = stream.get_state()
                 state, batch = result.state, next(stream)
                 record = make_record(phase, step, result, started)
             norms, record["grad_spike_score"] = spike_score(norms, record["grad_norm"])

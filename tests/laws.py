@@ -25,6 +25,7 @@ from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.policy import Policy
 from gmma.objective import policy_loss, token_logprobs, token_weights
 from gmma.rollout import grow_tree
+from gmma.run.programs import deal_batch
 from gmma.sampling import SamplingConfig
 from gmma.tree.layout import prompt_only
 from gmma.tree.pack import pack_tree
@@ -208,6 +209,26 @@ def trees(draw: st.DrawFn, subject: Subject, shape: TreeShape, batch: int = BATC
         finished=finished,
     )
     return Tree(prompts, rollout, Advantages(thought=floats(*nodes), answer=floats(*leaves)))
+
+
+def stacked(first: PyTree, second: PyTree) -> PyTree:
+    """The rows of two batches as those of one."""
+    return jax.tree.map(lambda *rows: np.concatenate(rows), first, second)
+
+
+def minibatches_of(whole: Tree) -> tuple[Tree, Tree]:
+    """A batch of trees dealt into two, where what an update then gets is each one packed alone, bit
+    for bit: what holds of a batch then holds of a minibatch."""
+    first, second = (jax.tree.map(lambda rows, at=at: rows[at::2], whole) for at in range(2))
+    for own, dealt in zip((first, second), packer(2)(whole), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, (dealt,), packer(1)(own))
+    return first, second
+
+
+@functools.cache
+def packer(minibatches: int) -> Callable[[Tree], tuple[Any, ...]]:
+    """tree → its packed minibatches."""
+    return compiled(lambda tree: deal_batch(pack_tree(*tree), minibatches))
 
 
 # The packed side

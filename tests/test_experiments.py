@@ -106,7 +106,7 @@ def test_a_baseline_differs_from_its_t4a4_in_nothing_else(path, given):
         assert phases == (base.sft, base.rl)
     else:
         assert config.rl.steps == 0
-        assert config.sft.steps == base.sft.steps + base.rl.steps
+        assert config.sft.steps == base.sft.steps + base.rl.steps * base.rl.step_minibatches
         tree, objective = config.tree, config.objective
     shared = replace(
         config, name=base.name, tree=tree, objective=objective, sft=base.sft, rl=base.rl
@@ -160,6 +160,8 @@ def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_
     counted = jax.ShapeDtypeStruct(rollout.finished.shape, bool)
     credit = jax.eval_shape(programs.credit, rewards, counted)
     packed = jax.eval_shape(programs.pack, prompts, rollout, credit)
+    assert packed.advantages.shape == (config.rl.trained_prompts, shape.packed)
+    packed = jax.eval_shape(programs.deal, packed)[-1]
     assert packed.advantages.shape == (config.rl.batch_prompts, shape.packed)
     with jax.numpy_dtype_promotion("standard"):
         state, metrics = jax.eval_shape(rl.update, rl.abstract, packed)

@@ -21,6 +21,7 @@ from gmma.records.metrics import read_records
 from gmma.run import assembly
 from gmma.sweep import command as sweep_command
 from gmma.sweep.arms import sweep_runs
+from gmma.sweep.grid import check_grid
 from gmma.sweep.grid_run import check_cells, run_grid
 from gmma.train import train
 from gmma.tree import TreeShape
@@ -153,4 +154,7 @@ def test_what_is_no_grid_is_refused(tmp_path):
     iterated = replace(second, objective=ObjectiveConfig(num_iterations=2))
     with pytest.raises(UserError, match=r"num_iterations = 2.*without --one-program"):
         run_grid([iterated])
+    larger = replace(second, rl=replace(second.rl, rollout_prompts=2 * second.rl.batch_prompts))
+    with pytest.raises(UserError, match=r"rl.rollout_prompts = \d+: .*without --one-program"):
+        check_grid(larger)
     assert not iterated.run_dir.exists()

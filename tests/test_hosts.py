@@ -11,7 +11,15 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
-from tiny_run import count_lines, open_tiny, records, train_on_hosts, train_tiny, wait_until
+from tiny_run import (
+    assert_same_steps,
+    count_lines,
+    open_tiny,
+    records,
+    train_on_hosts,
+    train_tiny,
+    wait_until,
+)
 
 from gmma.config import HostsConfig
 from gmma.errors import UserError
@@ -58,18 +66,6 @@ def lab(tmp_path_factory):
         lab.on_four, lab.four_codes = resume(4)
         lab.on_one, lab.one_codes = resume(1)
     return lab
-
-
-def assert_same_steps(found, expected, steps):
-    """The first steps: counts of tokens and rewards exactly, floats up to the order of sums."""
-    assert len(found) >= steps
-    for one, other in zip(found[:steps], expected[:steps], strict=True):
-        assert one.keys() == other.keys()
-        for name, value in one.items():
-            if isinstance(value, str) or name.startswith("reward") or "length" in name:
-                assert value == other[name], name
-            else:
-                assert value == pytest.approx(other[name], rel=1e-5, abs=2e-6), name
 
 
 def test_two_hosts_take_the_steps_of_one(lab):

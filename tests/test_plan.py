@@ -160,6 +160,8 @@ def test_costs_are_seconds_times_chips_times_price(
     assert not reasons
     thrice = replace(config, objective=replace(config.objective, num_iterations=3))
     assert cost_plans(thrice, plans, 8, 1.2)[0][1].seconds == 6 + 2 + 3 * 3
+    larger = replace(config, rl=replace(config.rl, rollout_prompts=4 * config.rl.batch_prompts))
+    assert cost_plans(larger, plans, 8, 1.2)[0][1].seconds == 6 + 4 * 2 + 4 * 3
     alone = replace(config, sft=replace(config.sft, steps=0))
     assert [cost.what for cost in cost_plans(alone, plans[:3], 8, 1)[0]] == [
         "RL step", "run of 1,000 RL steps"

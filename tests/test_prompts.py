@@ -124,7 +124,9 @@ def test_a_run_is_asked_in_its_own_words(parts):
 def test_demonstrations_have_the_tags_of_the_run_and_are_read_by_them(parts):
     source = train_source(parts)
     examples = tuple(in_frame(parts, source[row]) for row in range(4))
-    rollout = read_demonstrations(parts, ExampleBatch(examples=examples, positions=(0, 1, 2, 3)))
+    rollout = read_demonstrations(
+        parts, ExampleBatch(examples=examples, positions=(0, 1, 2, 3), number=0)
+    )
     texts = read_texts(rollout, parts.tokenizer, parts.template.tags)
     for row, one in enumerate(examples):
         shown = demonstration_of(parts, one, row)

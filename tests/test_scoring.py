@@ -14,14 +14,18 @@ from gmma.rewards.service import RewardTerm, open_scorer
 from gmma.run.evaluate import broken_responses
 from gmma.run.samples import ScoredTrees, completion_rows, print_tree, tree_record
 from gmma.scoring import (
+    Measured,
     ScoredRollout,
     Scores,
     counted_answers,
     group_metrics,
     length_metrics,
+    measure,
     read_texts,
     reward_metrics,
+    rollout_metrics,
     score_answers,
+    trees_that_differ,
     written_tokens,
 )
 from gmma.text.tokenizer import Tokenizer
@@ -113,10 +117,14 @@ def test_what_broke_the_form_is_kept_as_it_was_written(rollout):
     assert texts.written[1][1] == (whole, "no tag")
     rewards = np.where(np.arange(8).reshape(2, 2, 2) == 3, NAN, 0.0)
     scores = Scores(rewards=rewards, terms={}, kinds={}, tasks=np.array(["", ""]))
+    counted = np.ones((2, 2, 2), bool)
     trees = ScoredTrees(
         examples=tuple(examples_with([0, 0, 2, 2], [0, 0, 2, 2])),
         scored=ScoredRollout(
-            texts=texts, scores=scores, counted=np.ones((2, 2, 2), bool), metrics={}
+            texts=texts,
+            scores=scores,
+            counted=counted,
+            measured=measure(scores, rollout, counted),
         ),
         advantages=Advantages(thought=np.zeros((2, 2)), answer=np.zeros((2, 2, 2))),
     )
@@ -234,9 +242,19 @@ def test_trees_with_too_few_scored_answers_are_dropped_and_counted():
     closed = np.array([[True, True], [True, False], [True, True]])
 
     def counts(**given):
-        counted, metrics = counted_answers(rewards, closed, **given)
+        counted = counted_answers(rewards, closed, **given)
         assert not counted[np.isnan(rewards)].any()
-        return counted.sum(axis=(1, 2)).tolist(), compute(metrics)["frac_groups_dropped"]
+        measured = Measured(
+            scores=Scores(rewards=rewards, terms={}, kinds={}, tasks=np.array([b""] * 3, "S64")),
+            thought_lengths=np.ones(closed.shape, np.int32),
+            answer_lengths=np.ones(rewards.shape, np.int32),
+            closed=closed,
+            finished=np.ones(rewards.shape, bool),
+            counted=counted,
+        )
+        assert trees_that_differ(measured).tolist() == [False, counted[1].sum() > 1, True]
+        dropped = compute(rollout_metrics(measured))["frac_groups_dropped"]
+        return counted.sum(axis=(1, 2)).tolist(), dropped
 
     assert counts(drop_unclosed=False, min_scored=1) == ([1, 2, 4], 0)
     assert counts(drop_unclosed=False, min_scored=2) == ([0, 2, 4], pytest.approx(1 / 3))

@@ -21,7 +21,7 @@ from gmma.config import (
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
-    PhaseConfig,
+    RLConfig,
     RolloutLayout,
 )
 from gmma.errors import UserError
@@ -86,7 +86,7 @@ def parts_on(family: str, mesh: str) -> Parts:
         launch=LaunchConfig(mesh=mesh_config),
         rollout_params=layout,
         # A larger epsilon: Adam turns a gradient that is zero but for rounding into a whole step.
-        rl=PhaseConfig(steps=1, batch_prompts=BATCH, optimizer=OptimizerConfig(adam_epsilon=1e-5)),
+        rl=RLConfig(steps=1, batch_prompts=BATCH, optimizer=OptimizerConfig(adam_epsilon=1e-5)),
         objective=ObjectiveConfig(),
         sampling=SamplingConfig(temperature=laws.TEMPERATURE),
     )

@@ -9,6 +9,7 @@ from gmma.config import (
     ExperimentConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.families.tiny.network import TinyConfig
@@ -29,7 +30,7 @@ def experiment() -> ExperimentConfig:
         ),
         rewards=RewardConfig(terms=(RewardTerm("box_iou"), RewardTerm("format", weight=0.1))),
         sft=PhaseConfig(steps=5, batch_prompts=8),
-        rl=PhaseConfig(steps=9, batch_prompts=8),
+        rl=RLConfig(steps=9, batch_prompts=8),
         evaluation=EvalConfig(examples=8, batch_prompts=8, samples=2, bootstrap=20),
         checkpoint=CheckpointConfig(every_steps=2),
         samples_every_steps=3,

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import pytest
 from nursery import open_nursery
 
 TINY = Path(__file__).resolve().with_name("tiny_digits.py")
@@ -24,14 +25,16 @@ def train_tiny(start, name, *arguments):
 
 def train_on_hosts(start, count, name, *arguments):
     """The same as one run of so many processes, host 0 first."""
+    return [train_tiny(start, name, *given, *arguments) for given in host_arguments(count)]
+
+
+def host_arguments(count):
+    """The options of each of so many processes that are one run."""
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     hosts = ("--hosts.join", "given", "--hosts.coordinator", address, "--hosts.count", count)
-    return [
-        train_tiny(start, name, *hosts, "--hosts.index", index, *arguments)
-        for index in range(count)
-    ]
+    return [(*hosts, "--hosts.index", index) for index in range(count)]
 
 
 def wait_until(child, holds):
@@ -80,6 +83,18 @@ def records(run_dir):
         {name: value for name, value in json.loads(line).items() if not name.startswith(MEASURED)}
         for line in lines
     ]
+
+
+def assert_same_steps(found, expected, steps):
+    """The first steps: counts of tokens and rewards exactly, floats up to the order of sums."""
+    assert len(found) >= steps
+    for one, other in zip(found[:steps], expected[:steps], strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.items():
+            if isinstance(value, str) or name.startswith("reward") or "length" in name:
+                assert value == other[name], name
+            else:
+                assert value == pytest.approx(other[name], rel=1e-5, abs=2e-6), name
 
 
 def saved_arrays(run_dir, step):

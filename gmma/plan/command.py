@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gmma.config import ExperimentConfig, job_to_json
+from gmma.config import ExperimentConfig, RLConfig, job_to_json
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
@@ -163,7 +163,8 @@ def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, us
                 f"parameters on each device takes {copy / GIB:.1f} GiB"
             )
         if rows > 1:
-            return f"a smaller rl.batch_prompts: each device grows {rows} trees at a time"
+            field = "batch_prompts" if config.rl.rollout_prompts is None else "rollout_prompts"
+            return f"a smaller rl.{field}: each device grows {rows} trees at a time"
         return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
     phase = "sft" if facts.name == "sft" else "rl"
     settings = getattr(config, phase)
@@ -280,6 +281,18 @@ def print_costs(
         print(f"no cost of the whole run: {', '.join(reasons)}")
 
 
+def prompts_words(rl: RLConfig) -> str:
+    """Say how many prompts a rollout has, and an update where it has fewer.
+
+    >>> prompts_words(RLConfig(steps=1, batch_prompts=32, rollout_prompts=128))
+    '128 prompts a rollout, 32 an update (4 of them)'
+    """
+    if rl.grown_prompts == rl.batch_prompts:
+        return f"{rl.batch_prompts} prompts"
+    of_step = f"{rl.batch_prompts} an update ({rl.step_minibatches} of them)"
+    return f"{rl.grown_prompts} prompts a rollout, {of_step}"
+
+
 def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     """Return a plan as JSON values."""
     limit, seconds = plan.bound
@@ -304,14 +317,20 @@ def plan_experiment(
     if said is not None:
         print(said)
     shape = config.tree.shape
-    record: dict[str, Any] = {"experiment": config.name, "shape": asdict(shape), "slices": {}}
+    record: dict[str, Any] = {
+        "experiment": config.name,
+        "shape": asdict(shape),
+        "rollout_prompts": config.rl.grown_prompts,
+        "update_prompts": config.rl.batch_prompts,
+        "slices": {},
+    }
     for topology, price in zip(topologies, priced, strict=True):
         plans = []
         for plan in plan_slice(config, topology, programs, until_memory=until_memory):
             print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
             plans.append(plan)
         label = f"{config.name} {shape.label}, P/T/A {shape.prompt}/{shape.thought}/{shape.answer}"
-        title = f"{label}, {config.rl.batch_prompts} prompts on {topology}"
+        title = f"{label}, {prompts_words(config.rl)} on {topology}"
         print_plans(title, plans)
         record["slices"][topology] = [plan_record(plan) for plan in plans]
         if price is not None:

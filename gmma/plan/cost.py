@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from gmma.config import ExperimentConfig
+from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 
 HOUR = 3600.0  # seconds
@@ -24,9 +24,12 @@ class Spent:
 
 
 def needed_programs(config: ExperimentConfig) -> dict[str, dict[str, int]]:
-    """Return how often each program runs in one step, by phase; one without steps is left out."""
-    updates = config.objective.num_iterations
-    scoring = int(updates > 1 or config.objective.beta > 0)
+    """Return how often each program runs in one step, by phase; one without steps is left out.
+
+    Dynamic sampling counts as one rollout, which is the least.
+    """
+    updates = updates_per_step(config)
+    scoring = config.rl.step_minibatches if updates > 1 or config.objective.beta > 0 else 0
     steps = {
         "SFT": {"sft": 1},
         "RL": {"rollout": 1, "scoring": scoring, "update": updates},

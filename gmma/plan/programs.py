@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from gmma.config import ExperimentConfig, MeshConfig, with_launch
+from gmma.config import ExperimentConfig, MeshConfig, updates_per_step, with_launch
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.families.tiny.network import TinyConfig, empty_images
@@ -193,30 +193,32 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
     shards = batch_shards(mesh)
     rl, sft, shape = make_rl_trainer(parts), make_sft_trainer(parts), config.tree.shape
     params = join_params(rl.abstract.params, rl.abstract.frozen)
-    batch = config.rl.batch_prompts
+    grown, batch = config.rl.grown_prompts, config.rl.batch_prompts
     held = local_bytes(rl.abstract.opt_state)
     reference = params if needs_reference(parts) else None
     reference_bytes = local_bytes(params) if needs_reference(parts) else 0
-    layout = decode_layout(config.rollout_params, mesh, batch)
-    grown = NamedSharding(mesh, layout.prompts).shard_shape((batch,))[0]
+    layout = decode_layout(config.rollout_params, mesh, grown)
+    trees = NamedSharding(mesh, layout.prompts).shard_shape((grown,))[0]
     number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
     yield Planned(
         name="rollout",
         jitted=make_grow(parts, shape, config.sampling, config.seed),
-        arguments=(params, place_shapes(prompt_shapes(parts, batch), mesh), number),
+        arguments=(params, place_shapes(prompt_shapes(parts, grown), mesh), number),
         resident_bytes=held + reference_bytes,
-        rows=grown,
-        tokens=grown * (shape.packed - shape.prompt),
+        rows=trees,
+        tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),
     )
     packed = packed_shapes(parts, shape, batch)
-    scores = config.objective.num_iterations > 1 or config.objective.beta > 0
+    others = config.rl.step_minibatches - 1  # minibatches that wait on the devices
+    scores = updates_per_step(config) > 1 or config.objective.beta > 0
     scoring = make_baselines(parts if scores else scoring_parts(parts))
     yield Planned(
         name="scoring",
         jitted=scoring,
         arguments=(rl.abstract, reference, packed),
-        resident_bytes=held,  # of the state, only the parameters are read
+        # Of the state, only the parameters are read.
+        resident_bytes=held + others * local_bytes(packed),
         rows=batch // shards,
         tokens=batch // shards * shape.packed,
     )
@@ -226,7 +228,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         name="update",
         jitted=rl.update,
         arguments=(rl.abstract, packed),
-        resident_bytes=reference_bytes,
+        resident_bytes=reference_bytes + others * local_bytes(packed),
         rows=batch // shards // config.rl.microbatches,
         tokens=batch // shards * shape.packed,
     )

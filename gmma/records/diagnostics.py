@@ -2,6 +2,7 @@
 
     spike_score        a step's gradient norm over the running mean of its phase
     gradient_powers    signal and noise in a batch's gradient, from its microbatches
+    drift_metrics      how far off policy each update of a step was
     thought_noise      how far M answers tell what a thought is worth
     advantage_metrics  how large the credit of thoughts and of answers is
 
@@ -9,6 +10,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
@@ -73,6 +75,19 @@ def gradient_powers(
         "gradient/total_power": total,
         "gradient/noise_power": noise,
         "gradient/signal_power": total - noise,
+    }
+
+
+def drift_metrics(updates: Sequence[Metrics]) -> Metrics:
+    """Return how far off policy each update of a step was, in their order, from 0 on.
+
+    Nothing of a step with one update, which is on policy.
+    """
+    return {
+        f"{segment}/{new}/update_{at}": measured[f"{segment}/{name}"]
+        for at, measured in enumerate(updates if len(updates) > 1 else ())
+        for segment in ("thought", "answer")
+        for new, name in (("ppo_kl", "ppo_kl"), ("clip_ratio", "clip_ratio/region_mean"))
     }
 
 

@@ -28,6 +28,7 @@ from gmma.config import (
     launch_from_json,
     launch_to_json,
     same_rates,
+    updates_per_step,
 )
 from gmma.errors import UserError
 from gmma.files import RunPath, lock_of, locked, read_json, write_whole
@@ -130,7 +131,7 @@ def check_end(
     done = done if reached == phase else 0
     if steps < done:
         raise UserError(f"{told}: {done} steps of {run_dir} are done; give {done} or more")
-    updates = begun.objective.num_iterations if phase == "rl" else 1
+    updates = updates_per_step(begun) if phase == "rl" else 1
     if not same_rates(held.optimizer, held.steps * updates, steps * updates, done * updates):
         raise UserError(
             f"{told}: with {phase}.optimizer.schedule = {held.optimizer.schedule} and warmup_steps "

@@ -24,10 +24,11 @@ from gmma.types import Example, PromptBatch, TreeRollout
 
 @dataclass(frozen=True, kw_only=True)
 class ExampleBatch:
-    """Rows of one global batch; `positions` count the rows of the endless stream from 0."""
+    """This host's rows of one global batch of the endless stream; both are counted from 0."""
 
     examples: tuple[Example, ...]
-    positions: tuple[int, ...]
+    positions: tuple[int, ...]  # of the rows
+    number: int  # of the batch
 
 
 def example_batches(
@@ -60,7 +61,8 @@ def example_batches(
     def read(drawn: Sequence[tuple[int, int]]) -> ExampleBatch:
         positions, indices = zip(*drawn[own], strict=True)
         examples = (prepare(source[i], p) for p, i in zip(positions, indices, strict=True))
-        return ExampleBatch(examples=tuple(examples), positions=positions)
+        number = drawn[0][0] // batch
+        return ExampleBatch(examples=tuple(examples), positions=positions, number=number)
 
     stream = (
         grain.MapDataset.range(len(source))

@@ -34,11 +34,12 @@ AUGMENTING = 1  # keeps the generator of a row's augmentation apart from its dem
 def read_batches(parts: Parts, phase: PhaseName) -> grain.DatasetIterator[ExampleBatch]:
     """Return the endless stream of a phase's batches, of which this host reads its own rows.
 
-    Each phase has an order of its own, whatever the number of hosts.
+    A batch of RL is what one rollout grows. Each phase has an order of its own, whatever the number
+    of hosts.
     """
     config = parts.config
     source = demonstrated_source(parts) if phase == "sft" else train_source(parts)
-    rows = getattr(config, phase).batch_prompts
+    rows = config.sft.batch_prompts if phase == "sft" else config.rl.grown_prompts
     seed = 2 * config.seed + 1 if phase == "rl" else 2 * demonstration_seed(config)
 
     def prepare(example: Example, position: int) -> Example:

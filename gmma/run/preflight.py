@@ -134,6 +134,12 @@ def check_batches(parts: Parts) -> None:
         if phase.steps:
             field = f"{name}.batch_prompts"
             check_batch(parts.mesh, field, phase.batch_prompts, phase.microbatches)
+    buckets = parts.processor.buckets
+    if config.rl.dynamic_sampling and len(buckets) > 1:
+        raise UserError(
+            f"rl.dynamic_sampling with model.image_buckets = {buckets}: trees of several rollouts "
+            "stand in one batch, so their images need one size; give one bucket"
+        )
     check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
 
 

@@ -1,6 +1,6 @@
 """The compiled programs of a run. Each is a pure function, jitted once, at one static shape."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -9,9 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import NamedSharding
-from jaxtyping import Array, Bool, Float, UInt
+from jaxtyping import Array, Bool, Float, Int, UInt
 
-from gmma.config import CREDITS, ExperimentConfig, ObjectiveConfig, PhaseConfig
+from gmma.config import (
+    CREDITS,
+    ExperimentConfig,
+    ObjectiveConfig,
+    PhaseConfig,
+    updates_per_step,
+)
 from gmma.hardware.sharding import (
     BATCH,
     REPLICATED,
@@ -37,28 +43,47 @@ from gmma.types import (
     TreeRollout,
     TreeShape,
     node_of,
+    pytree,
 )
-from gmma.update import Loss, batch_weights, join_params, make_optimizer, split_params, train_step
+from gmma.update import (
+    Loss,
+    batch_weights,
+    cut_batch,
+    join_params,
+    make_optimizer,
+    split_params,
+    train_step,
+)
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 
 
+@pytree
+class GrownTrees:
+    """A rollout with its prompts and rewards, on the devices."""
+
+    prompts: PromptBatch
+    rollout: TreeRollout
+    rewards: Float[Array, "B K M"]
+    counted: Bool[Array, "B K M"]
+
+
 def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
-    """Make (params, prompts, step) → rollout.
+    """Make (params, prompts, number) → rollout; the number is that of the rollout.
 
     Each device, or each group of devices that shares the parameters, grows the trees of its own
     prompts.
 
-    The key of a step is the root key folded with the step, the key of a prompt is that folded with
-    its row in the whole batch. Parameters are cast to the activations' type and then gathered, as
-    `rollout_params` says.
+    The key of a rollout is the root key folded with its number, the key of a prompt is that folded
+    with its row in the whole batch. Parameters are cast to the activations' type and then gathered,
+    as `rollout_params` says.
     """
     mesh, policy = parts.mesh, parts.policy
     grow_part = partial(grow_rows, policy, shape=shape, sampling=sampling, stops=parts.stops)
 
-    def grow(params: Params, prompts: PromptBatch, step: UInt[Array, ""]) -> TreeRollout:
+    def grow(params: Params, prompts: PromptBatch, number: UInt[Array, ""]) -> TreeRollout:
         batch = prompts.tokens.shape[0]
-        keys = row_keys(jax.random.fold_in(jax.random.key(seed), step), batch)
+        keys = row_keys(jax.random.fold_in(jax.random.key(seed), number), batch)
         layout = decode_layout(parts.config.rollout_params, mesh, batch)
         grow_shards = jax.shard_map(
             grow_part,
@@ -73,10 +98,33 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
     return jax.jit(grow, out_shardings=NamedSharding(mesh, BATCH))
 
 
-def make_credit(parts: Parts) -> Callable[[Array, Array], Advantages]:
-    """Make (rewards, counted) → advantages, as `credit`."""
+def make_place(parts: Parts) -> Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]:
+    """Make (held, trees, rows) → held, with tree `rows[s]` in place s where that is no −1.
+
+    Without `held` every place takes one. The trees of all devices can go anywhere.
+    """
+
+    def place(held: GrownTrees | None, trees: GrownTrees, rows: Int[Array, "places"]) -> GrownTrees:
+        taken = jax.tree.map(lambda array: array[rows], trees)
+
+        def chosen(old: Array, new: Array) -> Array:
+            return jnp.where(rows.reshape(-1, *(1,) * (new.ndim - 1)) < 0, old, new)
+
+        return taken if held is None else jax.tree.map(chosen, held, taken)
+
+    return jax.jit(place, out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def make_credit(parts: Parts, minibatches: int = 1) -> Callable[[Array, Array], Advantages]:
+    """Make (rewards, counted) → advantages, as `credit`, of each minibatch alone."""
     given = partial(credit, objective=parts.config.objective)
-    return jax.jit(given, out_shardings=NamedSharding(parts.mesh, BATCH))
+
+    def of_each(rewards: Float[Array, "B K M"], counted: Bool[Array, "B K M"]) -> Advantages:
+        dealt = deal_batch((rewards, counted), minibatches)
+        return join_batch([given(*minibatch) for minibatch in dealt])
+
+    program = given if minibatches == 1 else of_each
+    return jax.jit(program, out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def credit(
@@ -122,14 +170,37 @@ def packing(
     )
 
 
+def make_deal(parts: Parts, minibatches: int) -> Callable[[PackedTree], tuple[PackedTree, ...]]:
+    """Make packed tree → its minibatches, an update each; whole trees, cut where they lie."""
+    if minibatches == 1:
+        return lambda packed: (packed,)
+    deal = partial(deal_batch, parts=minibatches)
+    return jax.jit(deal, out_shardings=NamedSharding(parts.mesh, BATCH))
+
+
+def deal_batch(batch: Any, parts: int) -> tuple[Any, ...]:
+    """Deal rows in turn: row r goes to part r mod `parts`."""
+    cut = cut_batch(batch, parts)
+    return tuple(jax.tree.map(lambda array, at=at: array[at], cut) for at in range(parts))
+
+
+def join_batch(parts: Sequence[Any]) -> Any:
+    """Undo `deal_batch`."""
+
+    def join(*arrays: Array) -> Array:
+        return jnp.stack(arrays, axis=1).reshape(-1, *arrays[0].shape[1:])
+
+    return jax.tree.map(join, *parts)
+
+
 def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedTree], PackedTree]:
     """Make (state, reference, packed) → packed with the log-probs that the objective compares to.
 
     The old policy's are needed from the second update on a rollout; on policy they are the new
     ones, also where the objective corrects for the sampler, and one forward pass is saved.
     """
-    objective = parts.config.objective
-    wants_old, wants_reference = objective.num_iterations > 1, objective.beta > 0
+    wants_old = updates_per_step(parts.config) > 1
+    wants_reference = parts.config.objective.beta > 0
 
     policy = placed_policy(parts.policy, parts.mesh)
 
@@ -170,18 +241,22 @@ class Programs:
     """The compiled programs that a step calls between its batch and its update."""
 
     grow: Grow
+    place: Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]  # of dynamic sampling
     credit: Callable[[Array, Array], Advantages]
     pack: Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+    deal: Callable[[PackedTree], tuple[PackedTree, ...]]
     baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
 
 
 def make_programs(parts: Parts) -> Programs:
     """Make the programs of a run; nothing is compiled before the first call."""
-    config = parts.config
+    config, minibatches = parts.config, parts.config.rl.step_minibatches
     return Programs(
         grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
-        credit=make_credit(parts),
+        place=make_place(parts),
+        credit=make_credit(parts, minibatches),
         pack=make_pack(parts),
+        deal=make_deal(parts, minibatches),
         baselines=make_baselines(parts),
     )
 
@@ -209,7 +284,7 @@ def make_rl_trainer(parts: Parts) -> Trainer:
     """Make the trainer of the configured policy objective."""
     config = parts.config
     loss = rl_loss(config, placed_policy(parts.policy, parts.mesh))
-    return _make_trainer(parts, config.rl, loss, config.objective, config.objective.num_iterations)
+    return _make_trainer(parts, config.rl, loss, config.objective, updates_per_step(config))
 
 
 def rl_loss(config: ExperimentConfig, policy: Policy) -> Loss:
@@ -224,9 +299,9 @@ def rl_loss(config: ExperimentConfig, policy: Policy) -> Loss:
 
 
 def _make_trainer(
-    parts: Parts, phase: PhaseConfig, loss: Any, objective: ObjectiveConfig, iterations: int
+    parts: Parts, phase: PhaseConfig, loss: Any, objective: ObjectiveConfig, updates: int
 ) -> Trainer:
-    optimizer = make_optimizer(phase.optimizer, phase.steps * iterations)
+    optimizer = make_optimizer(phase.optimizer, phase.steps * updates)
     shapes = jax.eval_shape(partial(start_state, parts, optimizer), parts_params(parts))
     abstract = jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

@@ -18,6 +18,7 @@ from gmma.config import (
     OptimizerConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TaskConfig,
     TreeConfig,
     require,
@@ -60,6 +61,16 @@ DIRECTORIES = {
     "qwen3_vl_4b": Path("models/Qwen3-VL-4B-Instruct"),
     "qwen3_vl_8b": Path("models/Qwen3-VL-8B-Instruct"),
 }
+UPDATES, UPDATE_PROMPTS = 500, 32  # of RL
+# Trees of 5,120 slots that a rollout grows at a time, where more fit beside the parameters than
+# those of an update, on the smallest slice that `docs/tpu.md` plans.
+ROLLOUT_TREES = {
+    "qwen2_5_vl_3b": 128,
+    "qwen2_5_vl_7b": 128,
+    "qwen3_vl_2b": 128,
+    "qwen3_vl_4b": 64,
+    "qwen3_vl_8b": 64,
+}
 # Full fine-tuning takes smaller steps than adapters do: (SFT, RL).
 LEARNING_RATES = {"full": (1e-5, 1e-6), "lora": (1e-4, 1e-5)}
 
@@ -81,6 +92,14 @@ def ported_t4a4(
     The base is cut over all devices, as `docs/tpu.md` plans it.
     """
     sft_rate, rl_rate = LEARNING_RATES[trained]
+    tree = TreeConfig(
+        thoughts=4,
+        answers=4,
+        prompt_tokens=prompt_tokens,
+        thought_tokens=thought_tokens,
+        answer_tokens=answer_tokens,
+    )
+    grown = rollout_prompts(backbone, tree)
     return ExperimentConfig(
         name=name,
         task=task,
@@ -88,13 +107,7 @@ def ported_t4a4(
             directory=DIRECTORIES[backbone],
             lora=LoraConfig(rank=16, alpha=32.0) if trained == "lora" else None,
         ),
-        tree=TreeConfig(
-            thoughts=4,
-            answers=4,
-            prompt_tokens=prompt_tokens,
-            thought_tokens=thought_tokens,
-            answer_tokens=answer_tokens,
-        ),
+        tree=tree,
         rewards=RewardConfig(
             terms=(RewardTerm(reward, weight=1.0), RewardTerm("format", weight=0.1)), workers=8
         ),
@@ -104,17 +117,30 @@ def ported_t4a4(
             microbatches=4,
             optimizer=OptimizerConfig(learning_rate=sft_rate, warmup_steps=10, schedule="cosine"),
         ),
-        rl=PhaseConfig(
-            steps=500,
-            batch_prompts=32,
+        rl=RLConfig(
+            steps=UPDATES * UPDATE_PROMPTS // grown,
+            batch_prompts=UPDATE_PROMPTS,
+            rollout_prompts=grown if grown > UPDATE_PROMPTS else None,
             microbatches=4,
             optimizer=OptimizerConfig(learning_rate=rl_rate, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=256, batch_prompts=32, samples=4),
-        checkpoint=CheckpointConfig(every_steps=50),
+        checkpoint=CheckpointConfig(every_steps=25),
         launch=LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1)),
         logprob_chunk_slots=512,
     )
+
+
+def rollout_prompts(backbone: str, tree: TreeConfig) -> int:
+    """Return the prompts of a rollout, whole updates: fewer where a tree has more slots.
+
+    >>> [rollout_prompts("qwen2_5_vl_3b", TreeConfig(answer_tokens=size)) for size in (128, 768)]
+    [128, 32]
+    """
+    slots = tree.thoughts * (tree.thought_tokens + tree.answers * tree.answer_tokens)
+    packed = max(tree.prompt_tokens + slots, 5120)
+    fitting = ROLLOUT_TREES.get(backbone, UPDATE_PROMPTS) * 5120 // packed
+    return UPDATE_PROMPTS * max(fitting // UPDATE_PROMPTS, 1)
 
 
 def check_tiny(trained: Trained) -> None:
@@ -134,9 +160,10 @@ def as_grpo(t4a4: ExperimentConfig) -> ExperimentConfig:
 
 
 def as_sft(t4a4: ExperimentConfig) -> ExperimentConfig:
-    """Return the SFT baseline: the steps of warm start and RL together, all of imitation."""
+    """Return the SFT baseline: the batches of warm start and RL together, all of imitation."""
+    batches = t4a4.rl.steps * t4a4.rl.step_minibatches
     return replace(
         t4a4,
-        sft=replace(t4a4.sft, steps=t4a4.sft.steps + t4a4.rl.steps),
+        sft=replace(t4a4.sft, steps=t4a4.sft.steps + batches),
         rl=replace(t4a4.rl, steps=0),
     )

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped, UInt
 
-from gmma.config import ObjectiveConfig
+from gmma.config import ExperimentConfig, ObjectiveConfig
 from gmma.errors import UserError
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
@@ -108,19 +108,22 @@ def together(program: Callable[..., PyTree]) -> Together:
     return jax.jit(every)
 
 
-def check_grid(objective: ObjectiveConfig) -> None:
+def check_grid(config: ExperimentConfig) -> None:
     """Check that a grid is on policy and holds no second set of parameters, or raise UserError."""
+    objective, rl = config.objective, config.rl
     unfit = {
-        "algorithm": (objective.algorithm, "grpo_ma"),
-        "num_iterations": (objective.num_iterations, 1),
-        "beta": (objective.beta, 0.0),
-        "importance_cap": (objective.importance_cap, None),
+        "objective.algorithm": (objective.algorithm, "grpo_ma"),
+        "objective.num_iterations": (objective.num_iterations, 1),
+        "objective.beta": (objective.beta, 0.0),
+        "objective.importance_cap": (objective.importance_cap, None),
+        "rl.rollout_prompts": (rl.grown_prompts, rl.batch_prompts),
+        "rl.dynamic_sampling": (rl.dynamic_sampling, False),
     }
     for name, (value, wanted) in unfit.items():
         if value != wanted:
             raise UserError(
-                f"objective.{name} = {value}: one program for a grid of runs needs {wanted}; run "
-                "the sweep without --one-program"
+                f"{name} = {value}: one program for a grid of runs needs {wanted}; run the sweep "
+                "without --one-program"
             )
 
 

@@ -99,7 +99,7 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
     cells (NotFinite, Unscored, Preempted) behind the end of all.
     """
     check_cells(configs)
-    check_grid(configs[0].objective)
+    check_grid(configs[0])
     check_wandb(configs[0].launch.wandb)
     parts = assemble_cells(configs)
     gang = Gang(len(configs))

@@ -124,14 +124,15 @@ def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.
     """
     config = run.config
     rl = run.moment == "rl"
-    tree = config.tree.thoughts * config.tree.answers if rl else 1
-    samples = (config.rl if rl else config.sft).batch_prompts * tree
+    tree = config.tree.thoughts * config.tree.answers
+    samples = config.rl.grown_prompts * tree if rl else config.sft.batch_prompts
+    rollouts = [record.get("dynamic_sampling/rollouts", 1) for record in records]
     tokens = [record["num_tokens" if rl else "num_trained_tokens"] for record in records]
     each = np.ones(len(records))
     seconds = float(np.median([record["step_time"] for record in records]))
     per_step: dict[Budget, Any] = {
         "steps": each,
-        "samples": each * samples,
+        "samples": np.asarray(rollouts) * samples,
         "tokens": np.asarray(tokens),
         "seconds": each * seconds,
     }

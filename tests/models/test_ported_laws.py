@@ -117,6 +117,30 @@ def test_unused_slots_change_nothing(family: str, seed: int, data: st.DataObject
     laws.check_padding(subject, tree, data.draw(laws.generators()))
 
 
+@over_families
+@laws.examples(2)
+@given(st.data())
+def test_the_laws_hold_of_a_minibatch(family: str, data: st.DataObject) -> None:
+    """L1 to L4 of half a rollout, whose trees may come of two (dynamic sampling)."""
+    seed = seeds_of(family)[0]
+    subject, shape = subject_of(family, seed), shape_of(seed)
+    first, second = laws.minibatches_of(data.draw(laws.trees(subject, shape, batch=4)))
+    rng = data.draw(laws.generators())
+    as_a_whole = laws.assert_gradient_close_as_a_whole
+    laws.check_packed_equals_flat(subject, second, rng, 1e-5, as_a_whole)
+    laws.check_padding(subject, second, rng)
+    laws.check_isolation(subject, first, second, 0, None)
+    laws.check_isolation(subject, second, first, shape.thoughts - 1, 0)
+    growth = laws.Growth(shape, SamplingConfig(temperature=1.3))
+    halves = []
+    for number in range(2):
+        prompts = data.draw(laws.prompt_batches(subject, shape.prompt))
+        halves.append((prompts, laws.grow(subject, growth, prompts, number)))
+    prompts, rollout = laws.stacked(*halves)
+    for mixed in laws.minibatches_of(laws.Tree(prompts, rollout, laws.no_credit(rollout))):
+        laws.check_decode_equals_packed(subject, growth, mixed.prompts, mixed.rollout)
+
+
 def test_empty_window_slots_change_nothing() -> None:
     """L4 among pixels: what stands in a patch slot that no image fills."""
     subject = subject_of("qwen2_5_vl")

@@ -22,7 +22,7 @@ from flax.traverse_util import flatten_dict
 import gmma.train
 from gmma.config import (
     CheckpointConfig, EvalConfig, ExperimentConfig, ObjectiveConfig, OptimizerConfig, PhaseConfig,
-    RewardConfig, TreeConfig,
+    RewardConfig, RLConfig, TreeConfig,
 )
 from gmma.models.lora import LoraConfig
 from gmma.families.pretrained import PretrainedConfig
@@ -59,7 +59,7 @@ def experiment():
         sft=PhaseConfig(
             steps={sft}, batch_prompts=4, optimizer=OptimizerConfig(learning_rate={rate})
         ),
-        rl=PhaseConfig(steps={rl}, batch_prompts=4, microbatches=2),
+        rl=RLConfig(steps={rl}, batch_prompts=4, microbatches=2),
         evaluation=EvalConfig(examples=4, batch_prompts=4, samples=1, bootstrap=20),
         checkpoint=CheckpointConfig(every_steps=50),
     )

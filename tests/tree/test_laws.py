@@ -69,6 +69,21 @@ def test_unused_slots_change_nothing(shape: TreeShape, data: st.DataObject) -> N
 
 
 @over_shapes
+@laws.examples(3)
+@given(st.data())
+def test_the_laws_hold_of_a_minibatch(shape: TreeShape, data: st.DataObject) -> None:
+    """Half of a rollout, which one update trains on."""
+    subject, rng = laws.tiny_subject(), data.draw(laws.generators())
+    first, second = laws.minibatches_of(data.draw(laws.trees(subject, shape, batch=4)))
+    laws.check_packed_equals_flat(subject, second, rng, 1e-5)
+    laws.check_padding(subject, second, rng)
+    laws.check_isolation(subject, first, second, 0, None)
+    laws.check_isolation(subject, first, second, shape.thoughts - 1, 0)
+    answers = rng.permuted(np.tile(np.arange(shape.answers), (shape.thoughts, 1)), axis=1)
+    laws.check_symmetry(subject, second, rng.permutation(shape.thoughts), answers)
+
+
+@over_shapes
 @often
 @given(st.data())
 def test_the_order_of_siblings_does_not_matter(shape: TreeShape, data: st.DataObject) -> None:
