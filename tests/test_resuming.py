@@ -207,6 +207,16 @@ def test_a_phase_may_end_elsewhere_if_its_steps_stay_what_they_are(
             start(started, resume=True, **given)
 
 
+def test_a_warm_up_counts_updates_of_which_a_step_may_have_several(started):
+    """One of 20 updates is over in 9 steps of four, and so in any longer phase."""
+    rl = with_steps("rl", 9, warmup_steps=20)["rl"] | {"rollout_prompts": 16}
+    twice = {"objective": CONFIG["objective"] | {"num_iterations": 2}}
+    (started / "config.json").write_text(json.dumps(CONFIG | twice | {"rl": rl}))
+    reach(started, "rl", 9)
+    given = twice | {"rl": rl | {"steps": 90}}
+    assert start(started, resume=True, **given).ends == ["rl.steps was 9, is 90"]
+
+
 COUNTS = jnp.arange(12.0)  # of updates; of one shape, which compiles once
 
 

@@ -12,6 +12,7 @@ from gmma.config import (
     MeshConfig,
     PhaseConfig,
     RewardConfig,
+    RLConfig,
     TreeConfig,
 )
 from gmma.errors import UserError
@@ -64,7 +65,7 @@ def directory_config(
         dtype=options.dtype or "bfloat16",
     )
     name = place.resolve().name
-    nothing = PhaseConfig(steps=0, batch_prompts=1)
+    sft, rl = PhaseConfig(steps=0, batch_prompts=1), RLConfig(steps=0, batch_prompts=1)
     spread = LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1))
     if other is None:
         return ExperimentConfig(
@@ -73,8 +74,8 @@ def directory_config(
             model=model,
             tree=DIRECTORY_TREE,
             rewards=RewardConfig(terms=(RewardTerm("format"),)),
-            sft=nothing,
-            rl=nothing,
+            sft=sft,
+            rl=rl,
             evaluation=EvalConfig(batch_prompts=32),
             launch=spread,
         )
@@ -87,9 +88,7 @@ def directory_config(
             max_pixels=own.max_pixels,
             pan_and_scan=own.pan_and_scan,
         )
-    return replace(
-        other, name=name, model=model, sft=nothing, rl=nothing, init_from=None, launch=launch
-    )
+    return replace(other, name=name, model=model, sft=sft, rl=rl, init_from=None, launch=launch)
 
 
 def suited(config: ExperimentConfig, options: DirectoryOptions) -> ExperimentConfig:
