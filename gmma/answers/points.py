@@ -92,7 +92,7 @@ def read_gold_points(gold: object) -> np.ndarray | None:
         return parse_points(gold, "strict")
     try:
         points = np.asarray(gold, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return _as_points(points) if points.ndim == 2 and points.shape[1] == 2 else None
 

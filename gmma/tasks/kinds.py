@@ -27,7 +27,13 @@ from gmma.answers.reading import Reading
 from gmma.errors import UserError
 from gmma.images.frames import AxisMap, spell_box, spell_point
 from gmma.rewards.mathematics import read_answer
-from gmma.tasks.records import read_number, refuse_tags, require_text, spell_value
+from gmma.tasks.records import (
+    read_number,
+    refuse_tags,
+    require_text,
+    spell_number,
+    spell_value,
+)
 
 KindName = Literal["text", "choice", "number", "box", "boxes", "points"]
 Order = Literal["xyxy", "xywh"]
@@ -66,8 +72,7 @@ def read_texts(value: Any, order: Order, choices: Sequence[str]) -> list[str]:
 
 def _read_word(value: Any, what: str) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
-        number = read_number(value, what)
-        value = str(int(number)) if number == int(number) else str(number)
+        value = spell_number(value if isinstance(value, int) else read_number(value, what))
     return refuse_tags(require_text(value, what), what)
 
 
@@ -83,7 +88,9 @@ def read_choices(value: Any) -> list[str]:
         if value.keys() == {"label", "text"} and isinstance(value["label"], list):
             named = dict(zip(value["label"], value["text"], strict=False))
         by_letter = {str(letter).strip().upper(): entry for letter, entry in named.items()}
-        wanted = ascii_uppercase[: len(named)]
+        while by_letter and by_letter[last := max(by_letter)] is None:  # as Parquet fills objects
+            del by_letter[last]
+        wanted = ascii_uppercase[: len(by_letter)]
         if sorted(by_letter) != list(wanted):
             raise UserError(f"the choices {spell_value(value)} are not lettered A, B, C and so on")
         value = [by_letter[letter] for letter in wanted]

@@ -8,8 +8,9 @@
     refcoco        {"expression" or "sentences" …, "bbox", "image"}, one record an expression; where
                    boxes are asked for
 
-Turns are `{"role", "content"}` or `{"from", "value"}`; a content may be a list of parts, text and
-images. The field `keys` names any part otherwise; a dot leads into an object.
+Turns are `{"role", "content"}` or `{"from", "value"}`, in a list, a list a key, or the text of
+these; a content may be a list of parts, text and images. The field `keys` names any part otherwise;
+a dot leads into an object.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,8 +21,16 @@ from typing import Any, Literal, NamedTuple
 
 from gmma.errors import UserError
 from gmma.tasks.pictures import looks_like_picture
-from gmma.tasks.records import refuse_half_characters, require_text, spell_value
-from gmma.tasks.turns import Found, find_key, is_turns, last_reply, read_turns, split_response
+from gmma.tasks.records import refuse_unstorable, require_text, spell_value
+from gmma.tasks.turns import (
+    Found,
+    as_turns,
+    find_key,
+    is_turns,
+    last_reply,
+    read_turns,
+    split_response,
+)
 from gmma.text.prompt import IMAGE_MARK
 
 LayoutName = Literal["auto", "plain", "problem", "prompt", "messages", "conversations", "refcoco"]
@@ -100,7 +109,7 @@ def lay_out(row: Any, where: str, layout: LayoutName, keys: Keys, kind: str) -> 
         )
     if (named := find_id(row, keys)).key:
         where = f"{where} (id {spell_value(named.value).strip(chr(34))})"
-    refuse_half_characters(row, where)
+    refuse_unstorable(row, where)
     name, asked, told = find_layout(row, where, layout, keys, kind)
     questions = [asked.value]
     if name == "refcoco" and (layout == "refcoco" or not keys.question):
@@ -130,6 +139,7 @@ def find_layout(
             asked = find_key(row, [keys.question] if keys.question else known.question)
             answers = (keys.answer,) if keys.answer else known.answer
             told = answered(row, [key for key in answers if key != asked.key])
+            asked, told = (Found(key, as_turns(value)) for key, value in (asked, told))
             replies = known.replies and is_turns(asked.value) and not keys.answer
             if asked.key and (told.key or replies):
                 return name, asked, told

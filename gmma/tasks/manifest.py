@@ -38,10 +38,11 @@ from gmma.tasks.pictures import (
 from gmma.tasks.records import (
     fingerprint,
     other_columns,
+    parse_json,
     read_lines,
     read_text,
     read_trace,
-    refuse_half_characters,
+    refuse_unstorable,
     require_text,
     spell_columns,
     spell_value,
@@ -105,7 +106,7 @@ def read_document(path: Path) -> Any:
     try:
         if path.suffix == ".jsonl":
             return [row for _, row in read_lines(path)]
-        return json.loads(read_text(path))
+        return parse_json(read_text(path), str(path))
     except (UserError, ValueError, RecursionError) as error:
         hint = "; a file of JSON lines must be named .jsonl" if "Extra data" in str(error) else ""
         kind = path.suffix[1:].upper() or "JSON"
@@ -143,7 +144,7 @@ def check_record(
         raise UserError(f"{where} is a {type(row).__name__}, not an object")
     if "id" in row:
         where = f"{where} (id {spell_value(row['id']).strip(chr(34))})"
-    refuse_half_characters(row, where)
+    refuse_unstorable(row, where)
     missing = [key for key in REQUIRED if key not in row]
     unknown = [key for key in row if key not in (*REQUIRED, *OPTIONAL)]
     if missing:
@@ -264,7 +265,7 @@ def manifest_storage(
         directory=Path(data_dir) / f"{name}_{config.format}_{fingerprint(config, *files, *beside)}",
         features=FEATURES | (KEPT if config.unknown_keys == "keep" else {}),
         records=records,
-        version="1.2.0",  # what is refused has changed
+        version="1.3.0",  # what is refused has changed
         files=lambda: picture_files(config),
         description=__doc__ or "",
     )

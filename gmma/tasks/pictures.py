@@ -137,8 +137,10 @@ def open_picture(file: Path | bytes, where: str) -> Image.Image:
             "smaller: no model sees that many"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, struct.error) as error:
+        # Pillow calls bytes by their place in memory
+        why = "no format that Pillow knows" if "<_io.BytesIO" in str(error) else error
         raise UserError(
-            f"{where}: {path} is no whole picture ({error}); fetch it again, or save it as PNG"
+            f"{where}: {path} is no whole picture ({why}); fetch it again, or save it as PNG"
         ) from error
 
 

@@ -9,7 +9,7 @@ fingerprint of the files, so that a changed file is never mistaken for the old o
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +25,8 @@ RawRecord = Mapping[str, Any]
 R = TypeVar("R")
 TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
 _SHOWN = 60  # characters of a value in a message
+DEEPEST = 100  # lists and objects within each other; what walks a record recurses so far
+_LARGEST_FLOAT_WHOLE = 1e16  # from here on the digits of a float are not all meant
 
 # First bytes of files that are not text, and what to do about them
 _OTHER_FILES = {
@@ -32,6 +34,8 @@ _OTHER_FILES = {
     b"\x1f\x8b": "compressed by gzip; unpack it with gunzip",
     b"PK\x03\x04": "a ZIP archive; unpack it",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it with unzstd",
+    b"BZh": "compressed by bzip2; unpack it with bunzip2",
+    b"\xfd7zXZ": "compressed by xz; unpack it with unxz",
     b"ARROW1": "an Arrow file; datasets.Dataset.from_file(FILE).to_json(OUT)",
     b"\xff\xff\xff\xff": "an Arrow stream; give its folder, or save it anew: "
     "datasets.Dataset.from_file(FILE).to_json(OUT)",
@@ -66,7 +70,7 @@ def read_record_file(path: Path, split: str) -> list[RawRecord]:
     for where, row in rows:
         if not isinstance(row, dict):
             raise UserError(f"{where}: {type(row).__name__}; give one object a line")
-        refuse_half_characters(row, where)
+        refuse_unstorable(row, where)
         record = PlacedRecord(row)
         record.where = where
         records.append(record)
@@ -86,11 +90,32 @@ def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield number, parse_json(line, f"{path}, line {number}")
             except (ValueError, RecursionError) as error:
                 raise UserError(
                     f"{path}, line {number}: no JSON ({error}); give one object a line"
                 ) from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """Return what a text of JSON holds. ValueError or RecursionError where it is none.
+
+    Raises UserError where an object has a key twice with two values: JSON's readers keep one of
+    them, and not all the same.
+    """
+
+    def as_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            for key, value in pairs:
+                if json.dumps(value) != json.dumps(found[key]):
+                    raise UserError(
+                        f"{where}: an object has the key {spell_value(key)} twice, with "
+                        f"{spell_value(value)} and {spell_value(found[key])}; keep one of them"
+                    )
+        return found
+
+    return json.loads(text, object_pairs_hook=as_object)
 
 
 def read_text(path: Path) -> str:
@@ -176,7 +201,45 @@ def read_number(value: Any, what: str) -> float | int:
 
 
 def _is_finite(value: float | int) -> bool:
-    return isinstance(value, int) or math.isfinite(value)
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an int that no float holds
+        return False
+
+
+def spell_number(value: float | int) -> str:
+    """Return a finite number as a person writes it: a whole one without a point.
+
+    >>> spell_number(2.0), spell_number(0.5), spell_number(10**20), spell_number(1e300)
+    ('2', '0.5', '100000000000000000000', '1e+300')
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < _LARGEST_FLOAT_WHOLE:
+        return str(int(value))
+    return str(value)
+
+
+def refuse_unstorable(value: Any, where: str) -> None:
+    """Raise UserError for a record that nothing can walk through or encode."""
+    refuse_depth(value, where)
+    refuse_half_characters(value, where)
+
+
+def refuse_depth(value: Any, where: str) -> None:
+    """Raise UserError if more than `DEEPEST` lists and objects lie within each other."""
+    level = [value]
+    for _ in range(DEEPEST + 1):
+        inner = [list(v.values()) if isinstance(v, Mapping) else v for v in level if _holds(v)]
+        level = [entry for entries in inner for entry in entries]
+        if not level:
+            return
+    raise UserError(
+        f"{where}: more than {DEEPEST} lists or objects lie within each other; give what a record "
+        "says in fewer"
+    )
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple)
 
 
 def refuse_half_characters(value: Any, where: str) -> None:
@@ -209,15 +272,29 @@ def _texts(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 def other_columns(record: RawRecord, read: Iterable[str]) -> dict[str, Any]:
     """Return the keys of a record that its task does not read, as columns for rewards.
 
-    One that has the name of what gmma gives to rewards itself is called `record_NAME`; what JSON
-    cannot hold, as bytes, is left out.
+    What JSON cannot hold, as bytes, is left out. Names are those of `named_columns`.
     """
     taken = set(read)
-    found = {}
-    for key, value in record.items():
-        if key not in taken and _is_json(value):
-            found[f"record_{key}" if key in RESERVED else key] = value
-    return found
+    kept = {key: value for key, value in record.items() if key not in taken and _is_json(value)}
+    return named_columns(kept, RESERVED, place_of(record))
+
+
+def named_columns(values: Mapping[str, Any], own: Collection[str], where: str) -> dict[str, Any]:
+    """Return a record's keys as columns: one with the name of gmma's own is called `record_NAME`.
+
+    UserError where the record has that name, too: one of the two would be lost.
+
+    >>> named_columns({"task": 1, "level": 2}, {"task"}, "record 0")
+    {'record_task': 1, 'level': 2}
+    """
+    names = {key: f"record_{key}" if key in own else key for key in values}
+    for key, name in names.items():
+        if key != name and name in values:
+            raise UserError(
+                f"{where} has the keys {key} and {name}; gmma calls the first {name} for rewards, "
+                f"for {key} is a column of its own: rename one of them"
+            )
+    return {name: values[key] for key, name in names.items()}
 
 
 def _is_json(value: Any) -> bool:

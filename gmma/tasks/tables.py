@@ -15,7 +15,8 @@ TFDS knows of a value is in it: a class is its name, a box is `[x1, y1, x2, y2]`
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from gmma.errors import UserError
-from gmma.tasks.records import read_lines, read_text
+from gmma.tasks.records import parse_json, read_lines, read_text
 
 Row = tuple[str, Any]  # what messages call it, and its value
 SPLIT_NAMES = {
@@ -43,12 +44,18 @@ def require_table(path: Path) -> None:
     """Raise UserError where there is nothing that holds records."""
     if not path.exists():
         raise UserError(f"no records at {path.absolute()}; set task.records.train to {KINDS}")
+    if not (path.is_file() or path.is_dir()):  # a pipe can be read once, and records are read twice
+        raise UserError(
+            f"{path} is neither a file nor a folder, but a pipe or a device; write the records to "
+            "a file"
+        )
     if path.is_dir() and not os.access(path, os.R_OK | os.X_OK):
         raise UserError(f"the folder {path} cannot be read (no permission); permit it")
     if path.is_dir() and not (_kind_of_folder(path)):
+        near = [file for end in ("*.jsonl", "*.json") for file in sorted(path.rglob(end))]
         raise UserError(
             f"the folder {path} holds no records: neither {_INFO} (datasets, TFDS) nor a Parquet "
-            f"file; set task.records.train to {KINDS}"
+            f"file; set task.records.train to {KINDS}" + (f", perhaps {near[0]}" if near else "")
         )
 
 
@@ -169,7 +176,7 @@ def _read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def _read_list(path: Path) -> list[Any]:
     try:
-        found = json.loads(read_text(path))
+        found = parse_json(read_text(path), str(path))
     except (ValueError, RecursionError) as error:
         hint = "; a file of JSON lines must be named .jsonl" if "Extra data" in str(error) else ""
         raise UserError(f"{path} is no JSON ({error}){hint}; gmma reads {KINDS}") from error
@@ -179,7 +186,11 @@ def _read_list(path: Path) -> list[Any]:
     lists = [str(key) for key, value in held.items() if isinstance(value, list)]
     raise UserError(
         f"{path} holds a {type(found).__name__}, not a list of records"
-        + (f"; save what is under {lists[0]!r} as a file of its own" if lists else "")
+        + (
+            f"; save what is under {lists[0]!r} as a file of its own"
+            if lists
+            else "; write a list [ … ] around it, or name a file of an object a line .jsonl"
+        )
     )
 
 
@@ -211,6 +222,7 @@ def _read_parquet(files: list[Path]) -> list[Row]:
     for file in files:
         try:
             with arrow.parquet.ParquetFile(file, pre_buffer=False) as content:
+                _require_single_names(content.schema_arrow.names, file)
                 batches = content.iter_batches(_BATCH_ROWS)  # whole, it would stand beside its rows
                 plain = [row for batch in batches for row in batch.to_pylist()]
         except (arrow.ArrowException, OSError) as error:
@@ -227,6 +239,7 @@ def _read_saved(folder: Path) -> list[Row]:
         listed = _listed_in(folder / _STATE, "_data_files")
         for file in (folder / str(entry["filename"]) for entry in listed):
             with arrow.memory_map(str(file)) as content, arrow.ipc.open_stream(content) as stream:
+                _require_single_names(stream.schema.names, file)
                 rows += [("", row) for batch in stream for row in batch.to_pylist()]
     except (arrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -234,6 +247,13 @@ def _read_saved(folder: Path) -> list[Row]:
             "again by save_to_disk"
         ) from error
     return rows
+
+
+def _require_single_names(names: Sequence[str], file: Path) -> None:
+    """Raise UserError where two columns have one name: a row would keep one of them."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise UserError(f"{file} has several columns named {twice[0]!r}; leave one, or rename them")
 
 
 def _import_arrow(path: Path, what: str) -> Any:

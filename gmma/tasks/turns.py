@@ -1,5 +1,8 @@
 """Turns of a conversation, and the text of one: `{"role", "content"}` or `{"from", "value"}`."""
 
+import ast
+import contextlib
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,6 +12,7 @@ from gmma.tasks.records import require_text, spell_value
 from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN, IMAGE_MARK, THINK_CLOSE, THINK_OPEN
 
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
+_IMAGE_PARTS = ("image", "image_url")
 _RESPONSE = re.compile(
     rf"\s*(?:{THINK_OPEN}(?P<thought>.*?){THINK_CLOSE})?\s*"
     rf"(?:{ANSWER_OPEN}(?P<marked>.*?){ANSWER_CLOSE}|(?P<bare>.*))\s*",
@@ -41,6 +45,30 @@ def is_turns(value: Any) -> bool:
     return any("role" in turn or "from" in turn for turn in value)
 
 
+def as_turns(value: Any) -> Any:
+    """Return the turns that a text of them holds, or an object of a list a key; else the value.
+
+    Columns of tables hold turns so: JSON, Python's own spelling, and what `datasets` makes of a
+    sequence of objects.
+
+    >>> as_turns("[{'role': 'user', 'content': 'Why?'}]"), as_turns("[1]")
+    ([{'role': 'user', 'content': 'Why?'}], '[1]')
+    >>> as_turns({"from": ["human"], "value": ["Why?"]})
+    [{'from': 'human', 'value': 'Why?'}]
+    """
+    found = value
+    if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
+        for read in (json.loads, ast.literal_eval):
+            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+                found = read(value.strip())
+                break
+    if isinstance(found, Mapping) and found.keys() & {"role", "from"}:
+        columns = list(found.values())
+        if all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
+            found = [dict(zip(found, row, strict=True)) for row in zip(*columns, strict=True)]
+    return found if is_turns(found) else value
+
+
 def read_turns(turns: list[Any], what: str) -> tuple[str, str, tuple[Any, ...], str | None]:
     """Return the system prompt, question, images within it, and reply of a conversation.
 
@@ -55,6 +83,11 @@ def read_turns(turns: list[Any], what: str) -> tuple[str, str, tuple[Any, ...], 
                 f"{what}: turn {number} has the keys {', '.join(map(str, turn))} and the role "
                 f"{role}; write a turn as {{role, content}} or {{from, value}}, of system, user "
                 "or assistant"
+            )
+        if role != "user" and shows_images(content):
+            raise UserError(
+                f"{what}: turn {number}, of the {role}, has an image; gmma shows images with the "
+                "question alone: move it into the user's turn, or leave it away"
             )
         said[role].append(read_content(content, f"{what}: turn {number}"))
     if len(said["user"]) != 1 or len(said["assistant"]) > 1:
@@ -72,7 +105,15 @@ def last_reply(turns: list[Any], what: str) -> str:
     if len(turns) != 1:
         raise UserError(f"{what} has {len(turns)} turns; a completion is one turn of the assistant")
     content = turns[0].get("content", turns[0].get("value"))
+    if shows_images(content):
+        raise UserError(f"{what} has an image; gmma's models answer in text: leave the record away")
     return read_content(content, what)[0]
+
+
+def shows_images(content: Any) -> bool:
+    """Return whether a turn's content is a list of parts with an image among them."""
+    parts = content if isinstance(content, list) else []
+    return any(isinstance(part, Mapping) and part.get("type") in _IMAGE_PARTS for part in parts)
 
 
 def read_content(content: Any, what: str) -> tuple[str, tuple[Any, ...]]:
@@ -87,7 +128,7 @@ def read_content(content: Any, what: str) -> tuple[str, tuple[Any, ...]]:
             words += part
         elif isinstance(part, Mapping) and part.get("type") == "text":
             words += require_text(part.get("text"), f"{what}: text")
-        elif isinstance(part, Mapping) and part.get("type") in ("image", "image_url"):
+        elif isinstance(part, Mapping) and part.get("type") in _IMAGE_PARTS:
             words += IMAGE_MARK
             found = find_key(part, ["image", "path", "url", "image_url.url", "image_url"])
             pictures += [found.value] if found.key else []

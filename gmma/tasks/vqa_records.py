@@ -18,7 +18,7 @@ from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
 from gmma.tasks.layouts import BARE_BOXES, Keys, Laid, LayoutName, lay_out
 from gmma.tasks.manifest import FEATURES, TruthError, stored_form
 from gmma.tasks.pictures import check_picture, decode_picture, find_picture, is_encoded, name_in
-from gmma.tasks.records import fingerprint, refuse_tags, spell_value
+from gmma.tasks.records import fingerprint, named_columns, refuse_tags, spell_value
 from gmma.tasks.splits import FilesConfig, PixelSize, drawn_split, require_kept
 from gmma.tasks.storage import SPLITS, Storage
 from gmma.tasks.tables import own_split, read_rows, source_files
@@ -128,7 +128,7 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
         directory=Path(data_dir) / name,
         features=FEATURES,
         records=records,
-        version="1.1.0",  # what is read has changed
+        version="1.2.0",  # what is read has changed
         files=pictures,
         description=__doc__ or "",
     )
@@ -235,7 +235,7 @@ def require_marks(question: str, images: int, where: str) -> None:
 def rest_of(record: VqaRecord) -> dict[str, Any]:
     """Return the keys that are no part of a record, as columns: what JSON can hold of them.
 
-    One that gmma's own column has the name of is called `record_NAME`.
+    Names are those of `named_columns`.
     """
     kept = {}
     for key, value in record.laid.rest.items():
@@ -243,8 +243,8 @@ def rest_of(record: VqaRecord) -> dict[str, Any]:
             json.dumps(value)
         except (TypeError, ValueError):  # bytes, dates: nothing that a reward compares
             continue
-        kept[f"record_{key}" if key in OWN_COLUMNS else key] = value
-    return kept
+        kept[key] = value
+    return named_columns(kept, OWN_COLUMNS, record.laid.where)
 
 
 def stored(record: VqaRecord, config: VqaConfig, columns: Mapping[str, None]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ SEED = 1  # of the hash that parts the two pictures
 FILES = ("order", "frame", "layout", "wrong_truths")
 # One of these begins what a message says to do
 FIXES = ("set ", "can name", "give ", "say it", "make ", "leave", "save", "write", "fetch", "keep ")
-FIXES += ("mend", "use ", "unpack", "may be named", "must be named", "iconv")
+FIXES += ("mend", "use ", "unpack", "may be named", "must be named", "iconv", "rename")
 
 
 def config_of(path, **fields):
@@ -116,6 +116,34 @@ def test_a_folder_without_records_is_refused(tmp_path):
         rows_of(config_of(tmp_path), tmp_path)
     with pytest.raises(UserError, match="no records at"):
         rows_of(config_of(tmp_path / "none.json"), tmp_path)
+
+
+def test_a_file_of_json_in_a_folder_is_named(tmp_path):
+    file = rows(plain())(tmp_path)
+    with pytest.raises(UserError, match=f"holds no records: .* perhaps {file}"):
+        rows_of(config_of(tmp_path), tmp_path)
+
+
+def test_a_pipe_is_refused(tmp_path):
+    """Opening it would wait for a writer, for ever."""
+    os.mkfifo(tmp_path / "mine.jsonl")
+    with pytest.raises(UserError, match="a pipe or a device; write the records to a file"):
+        rows_of(config_of(tmp_path / "mine.jsonl"), tmp_path)
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    """A row would keep the last of them, unsaid."""
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    names = ["question", "answer", "answer"]
+    pq.write_table(pa.table([["Why?"], ["so"], ["no"]], names=names), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=r"a.parquet has several columns named 'answer'"):
+        rows_of(config_of(tmp_path / "a.parquet"), tmp_path)
+
+
+def test_a_picture_in_a_record_is_not_called_by_its_place_in_memory(tmp_path):
+    path = rows({"question": "?", "answer": "a", "image": "data:text/plain;base64,aGk="})(tmp_path)
+    with pytest.raises(UserError, match=r"a picture of 2 bytes is no whole picture \(no format"):
+        rows_of(config_of(path), tmp_path)
 
 
 def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch):

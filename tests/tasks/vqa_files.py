@@ -359,6 +359,7 @@ RUN = {
 
 
 SO = {"question": "Why?", "answer": "so"}
+TURNS = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": "so"}]
 CAT_OR_DOG = ("Which?\nA. cat\nB. dog\n", (), "B")
 ENCODED = base64.b64encode(png(1)).decode()
 
@@ -457,6 +458,38 @@ ODD = {
     "choices_in_json": of_cat_or_dog('["cat", "dog"]'),
     "choices_on_lines": of_cat_or_dog("A. cat\n B. dog\n", "B. dog"),
     "choices_with_small_letters": of_cat_or_dog(["(a) cat", "(b) dog"], 1.0),
+    "choices_that_parquet_filled": Case(
+        parquet(
+            {"question": "Which?", "choices": {"A": "cat", "B": "dog"}, "answer": "B"},
+            {"question": "Which?", "choices": {"A": "a", "B": "b", "C": "c"}, "answer": "C"},
+        ),
+        {"kind": "choice"},
+        *CAT_OR_DOG,
+        choices=("cat", "dog"),
+    ),
+    "the_same_key_twice_with_one_value": Case(
+        text(b'{"question": "Why?", "answer": "so", "answer": "so"}'), {}, "Why?", (), ["so"]
+    ),
+    "turns_as_json": Case(
+        rows({"messages": json.dumps(TURNS), "image": "1.png"}), {}, "Why?", (1,), ["so"]
+    ),
+    "turns_in_python": Case(rows({"conversations": str(TURNS)}), {}, "Why?", (), ["so"]),
+    "turns_a_list_a_key": Case(
+        rows({"conversations": {"from": ["human", "gpt"], "value": ["Why?", "so"]}}),
+        {},
+        *("Why?", (), ["so"]),
+    ),
+    "a_prompt_as_json": Case(
+        rows({"prompt": json.dumps(TURNS[:1]), "answer": "so"}), {}, "Why?", (), ["so"]
+    ),
+    "a_whole_number_of_many_digits": Case(
+        rows({"question": "10^400?", "answer": 10**400}),
+        {"kind": "number"},
+        *("10^400?", (), f"1{'0' * 400}"),
+    ),
+    "a_float_of_many_digits": Case(
+        rows({"question": "How many?", "answer": 1e23}), {}, "How many?", (), ["1e+23"]
+    ),
     "tfds_nested": Case(
         nested,
         {"keys": Keys(images="shots")},
@@ -479,6 +512,11 @@ ODD = {
 def plain(**fields):
     """A record that is right but for these fields."""
     return {"question": "Where?", "answer": [3, 4, 30, 20], "image": "0.png"} | fields
+
+
+def deep(count):
+    """Lists within each other."""
+    return [deep(count - 1)] if count else []
 
 
 def third(bad, good=None):
@@ -683,6 +721,37 @@ BROKEN = {
         {"kind": "text"},
         ["holds the tag </answer>"],
     ),
+    "a_column_under_two_names": (
+        third(plain(task="a", record_task="b")),
+        {},
+        ["the keys task and record_task", "rename one"],
+    ),
+    "an_image_of_the_system": (
+        third({"messages": [{"role": "system", "content": PARTS[:1]}, *TURNS]}, SO),
+        {"kind": "text"},
+        ["turn 0, of the system, has an image", "user's turn"],
+    ),
+    "an_image_for_an_answer": (
+        third(said("a", PARTS[:1]), SO),
+        {"kind": "text"},
+        ["of the assistant, has an image"],
+    ),
+    "an_image_for_a_completion": (
+        third({"prompt": "a", "completion": said(PARTS[:1])["messages"]}, SO),
+        {"kind": "text"},
+        ["completion has an image", "leave the record away"],
+    ),
+    "a_side_that_no_float_holds": (
+        third(plain(answer=[3, 4, 10**400, 20])),
+        {},
+        ["a side of the box is 1000", "finite"],
+    ),
+    "a_point_that_no_float_holds": (
+        third(plain(answer=[[10**400, 2]]), plain(answer=[[1, 2]])),
+        {"kind": "points"},
+        ["is no list of points"],
+    ),
+    "deep": (third(plain(x=deep(101))), {}, ["more than 100 lists or objects", "in fewer"]),
     "no_object": (third(7), {}, ["record 3", ", 7, is of type int", "give an object"]),
 }
 BROKEN_FILES = {
@@ -694,6 +763,19 @@ BROKEN_FILES = {
     "a_list_over_lines": ("mine.jsonl", b'[\n{"question": "?"}]', ["line 1", "be named .json"]),
     "packed": ("mine.jsonl.gz", b"\x1f\x8b\x08", ["gzip", "unpack it"]),
     "an_arrow_stream": ("a.arrow", b"\xff" * 4 + b"\0", ["an Arrow stream", "give its folder"]),
+    "a_key_of_two_values": (
+        "mine.jsonl",
+        b'{"question": "Why?", "answer": "so", "answer": "no"}',
+        ["line 1", '"answer" twice, with "so" and "no"', "keep one"],
+    ),
+    "a_key_of_two_values_in_a_list": (
+        "mine.json",
+        b'[{"question": "Why?", "answer": {"is": 1, "is": 2}}]',
+        ['"is" twice, with 1 and 2', "keep one"],
+    ),
+    "bzip2": ("mine.jsonl.bz2", b"BZh91AY&SY", ["bzip2", "unpack it"]),
+    "xz": ("mine.jsonl.xz", b"\xfd7zXZ\0", ["by xz", "unpack it"]),
+    "one_object": ("mine.json", b'{"question": "?", "answer": 1}', ["holds a dict", ".jsonl"]),
     "no_parquet": ("mine.parquet", b"PAR1", ["no whole Parquet file"]),
     "no_text": ("mine.json", b"\xff\xfe[\0", ["UTF-16"]),
 }
