@@ -31,7 +31,7 @@ from contextlib import suppress
 from importlib import metadata
 
 import gmma
-from gmma.errors import CODE_USER_ERROR, DISK, UserError, os_error_text
+from gmma.errors import CODE_USER_ERROR, DISK, UserError, os_error_text, printable
 from gmma.hardware.preemption import CODE_INTERRUPTED, Ended
 
 
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f"no command {name!r}; choose one of {', '.join(COMMANDS)}")
         COMMANDS[name](rest)
     except UserError as error:
-        print(f"gmma {name}: {error}", file=sys.stderr)
+        print(printable(f"gmma {name}: {error}"), file=sys.stderr)
         raise SystemExit(CODE_USER_ERROR) from None
     except Ended as notice:
         print(f"gmma {name}: {notice}", file=sys.stderr)

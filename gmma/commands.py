@@ -27,7 +27,7 @@ from gmma.config import (
     options_to_json,
     with_launch,
 )
-from gmma.errors import UserError
+from gmma.errors import UserError, printable
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
 from gmma.hardware.sharding import mesh_sizes, put_batch
@@ -443,12 +443,12 @@ def show_examples(config: ExperimentConfig, task: Task[Any], examples: Sequence[
     folder = config.launch.data_dir / "shown" / f"{config.task.name}_{fingerprint(config.task)}"
     folder.mkdir(parents=True, exist_ok=True)
     for number, example in enumerate(examples):
-        print(f"\n{example.id}\n  question  {example.question}")
+        print(printable(f"\n{example.id}\n  question  {example.question}"))
         if task.demonstrate is not None:
             shown = task.demonstrate(config.task, example, np.random.default_rng(0))
             if shown is not None:
-                print(f"  thought   {shown.thought}\n  answer    {shown.answer}")
-        print(f"  truth     {example.columns.get('answer')}")
+                print(printable(f"  thought   {shown.thought}\n  answer    {shown.answer}"))
+        print(printable(f"  truth     {example.columns.get('answer')}"))
         picture = folder / f"{number}_{re.sub(r'[^0-9A-Za-z.-]', '_', example.id)[:80]}.png"
         draw_answers(task, config.task, example).save(picture)
         print(f"  picture   {picture}", file=sys.stdout)

@@ -1,6 +1,7 @@
 """The one exception a user is meant to read."""
 
 import errno
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,20 @@ DISK = {  # errors of a system that are a disk's, whether or not they name a fil
     errno.EACCES: "change its permissions, or give another path",
     errno.ENAMETOOLONG: "give a shorter name",
 }
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Spell what a terminal would obey in a text of a record, a model or a reward.
+
+    Lines and tabs stay; other control characters, and those that turn the direction, are escaped.
+
+    >>> printable("a\\x1b[2Jb\\n")
+    'a\\\\x1b[2Jb\\n'
+    """
+    return _CONTROL.sub(lambda sign: ascii(sign[0])[1:-1], text)
 
 
 class UserError(Exception):

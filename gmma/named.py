@@ -63,11 +63,26 @@ def import_own(kind: str, name: str, known: Iterable[str]) -> Any:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the user's module raises on import
+        relative = isinstance(error, ImportError) and "relative import" in str(error)
         raise UserError(
             f"{kind} '{name}' cannot be imported: {type(error).__name__}: {spelled(error, str)}; "
-            "the module must be importable from the directory you start gmma in, from that of the "
-            "experiment file, or from PYTHONPATH"
+            + (
+                "what stands beside a module is imported by `import NAME`, or the module named "
+                f"within its package: PACKAGE.{name}"
+                if relative
+                else "the module must be importable from the directory you start gmma in, from "
+                "that of the experiment file, or from PYTHONPATH"
+            )
+            + (f"; is it {name.replace('.py:', ':')}?" if ".py:" in name else "")
         ) from error
+    top = module_name.partition(".")[0]
+    hidden = hidden_file(top)
+    if hidden and (top in sys.stdlib_module_names or not hasattr(module, attribute)):
+        place = getattr(sys.modules[top], "__file__", None) or "built into Python"
+        raise UserError(
+            f"{kind} '{name}': Python finds another module {top} before your {hidden}: {place}; "
+            "give your file another name"
+        )
     if not hasattr(module, attribute):
         has = [own for own in vars(module) if not own.startswith("_")]
         near = difflib.get_close_matches(attribute, has, n=3)
@@ -77,6 +92,17 @@ def import_own(kind: str, name: str, known: Iterable[str]) -> Any:
             f"{', '.join(near or callables) or 'nothing to call'}"
         )
     return getattr(module, attribute)
+
+
+def hidden_file(top: str) -> str:
+    """Return a file of a module on the import path that is not the one imported; "" for none."""
+    imported = getattr(sys.modules.get(top), "__file__", None)
+    for entry in sys.path:
+        for inner in (f"{top}.py", os.path.join(top, "__init__.py")):
+            path = os.path.join(entry or os.curdir, inner)
+            if os.path.isfile(path) and not (imported and os.path.samefile(path, imported)):
+                return path
+    return ""
 
 
 def is_address(name: str) -> bool:
@@ -97,6 +123,14 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
 def import_path() -> str:
     """Return this process's import path as PYTHONPATH, so that a child finds the same modules."""
     return os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+
+
+def module_command(name: str, *arguments: str) -> list[str]:
+    """Return the command of a process that runs a module of gmma; its PYTHONPATH is `import_path`.
+
+    Without -P Python would look first where gmma was started: a user's json.py there is not JSON's.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def check_call(kind: str, name: str, function: Any, /, *given: str, **named: str) -> None:

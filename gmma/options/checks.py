@@ -44,7 +44,12 @@ def check_values(held: Any, place: str = "") -> None:
         require(str(held).isprintable(), place, repr(str(held)), "a path of printable characters")
     elif isinstance(held, str):
         whole = held.isascii() or held.encode("utf-8", "ignore").decode() == held
-        require(whole and "\0" not in held, place, repr(held), "text that UTF-8 can write")
+        require(
+            whole and "\0" not in held,
+            place,
+            repr(held),
+            "text that UTF-8 can write, without U+0000",
+        )
 
 
 def check_split(split: str) -> None:

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 
 from gmma.options.checks import require
 
+IMAGE_MARK = "<image>"  # in a question: an image stands here
 SHORTEST_TAG = 3  # characters: a shorter one would stand within ordinary text
+
+
+def require_no_mark(name: str, text: str) -> None:
+    """Raise UserError for words of a prompt that say `<image>` where no image will stand."""
+    rule = f"words without {IMAGE_MARK}: an image stands in the question, where that says so"
+    require(IMAGE_MARK not in text, name, repr(text[:80]), rule)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +28,7 @@ class Tags:
                 rule = f"texts of {SHORTEST_TAG} characters or more, without white space around"
                 require(whole, f"prompt.tags.{name}", pair, rule)
         for tag in self.all:
+            require(IMAGE_MARK not in tag, "prompt.tags", self.all, f"texts without {IMAGE_MARK}")
             others = [other for other in self.all if tag in other]
             rule = f"four texts of which none is part of another, as {tag} is"
             require(len(others) == 1, "prompt.tags", self.all, rule)
@@ -45,6 +53,7 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         bare = self.form is None or self.form == self.form.strip()
+        require_no_mark("prompt.form", self.form or "")
         # Some chat templates strip a turn, and would take it away.
         require(bare, "prompt.form", repr(self.form), "a text without white space around it")
 
@@ -68,3 +77,9 @@ class TinyTemplate:
     system: tuple[str, str] = ("", "\n")  # before and after a system prompt
     image: tuple[str, str] = ("", "")  # before and after the slots of an image
     closing: str = ""  # behind the question, before the opened thought
+
+    def __post_init__(self) -> None:
+        for name, text in vars(self).items():
+            require_no_mark(
+                f"model.template.{name}", text if isinstance(text, str) else " ".join(text)
+            )

@@ -6,8 +6,8 @@ memory decides whether the program fits; what its text says of work, traffic and
 """
 
 import json
+import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +20,7 @@ from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
 from gmma.hardware.sharding import make_mesh
+from gmma.named import import_path, module_command
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.cost import ASSUMPTION, Spent, needed_programs, price_of_each, spend
@@ -197,8 +198,9 @@ def plan_slice(
             source.write_text(json.dumps(job_to_json(config)))
             dump.mkdir()
             started = time.monotonic()
-            command = [sys.executable, "-m", "gmma.plan.worker", str(source), topology, name]
-            process = subprocess.Popen([*command, str(dump)])
+            command = module_command("gmma.plan.worker", str(source), topology, name, str(dump))
+            environment = {**os.environ, "PYTHONPATH": import_path()}
+            process = subprocess.Popen(command, env=environment)
             fits = wait_for_dump(process, dump, until_memory=until_memory)
             compiled = read_dump(dump, fits_alone=fits, seconds=time.monotonic() - started)
             yield plan_program(ProgramFacts(**read_json(dump / FACTS)), compiled, config, on)

@@ -6,7 +6,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -22,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gmma.errors import UserError
-from gmma.named import import_path
+from gmma.named import import_path, module_command
 from gmma.rewards.outcomes import (
     CRASH,
     KINDS,
@@ -351,7 +350,7 @@ class Pool:
             descriptors = (theirs.fileno(), file.fileno())
             arguments = map(str, (*descriptors, os.getpid(), self.memory_bytes))
             process = subprocess.Popen(
-                [sys.executable, "-m", "gmma.rewards.worker", *arguments],
+                module_command("gmma.rewards.worker", *arguments),
                 stdin=subprocess.DEVNULL,
                 pass_fds=descriptors,
                 env={**_worker_environment(), _MARK: self.mark},

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gmma.errors import UserError
+from gmma.errors import UserError, printable
 from gmma.named import spelled
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import CRASH, SCORED, UNFINISHED, UNPARSABLE, Outcome, UnfinishedError
@@ -84,6 +84,11 @@ def find_reward(term: RewardTerm) -> Reward:
     reward = REWARDS.find(term.name)
     if not callable(reward):
         raise UserError(f"reward '{term.name}' is of type {type(reward).__name__}, not a function")
+    if inspect.isclass(reward):
+        raise UserError(
+            f"reward '{term.name}' is a class, not a function; name an object of it: "
+            f"NAME = {reward.__name__}() in its module"
+        )
     if term.name in REWARDS:
         return reward
     return in_our_signature(term.name, reward, term.signature, dict(term.options))
@@ -147,16 +152,18 @@ def score_call(
         raise
     except UnfinishedError as unfinished:
         return [Outcome(UNFINISHED, unfinished.value)] * count
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # sys.exit(0) must not end a run as if it were done
+        if isinstance(error, TypeError) and " required " in spelled(error, str):
+            error.add_note(f"the columns are {', '.join(sorted(taken))}")
         return [_crash(error)] * count
     _check_values(term, values, count)
     return [_crash(v) if isinstance(v, Exception) else _outcome(_number(term, v)) for v in values]
 
 
-def _crash(error: Exception) -> Outcome:
+def _crash(error: BaseException) -> Outcome:
     notes = getattr(error, "__notes__", ())
     words = "; ".join((f"{type(error).__name__}: {spelled(error, str)}", *notes))
-    return Outcome(CRASH, message=words[:500])
+    return Outcome(CRASH, message=printable(words[:500]))
 
 
 def _outcome(value: float | None) -> Outcome:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
 
+from gmma.errors import printable
 from gmma.files import RunPath
 from gmma.records.metrics import Completion
 from gmma.run.assembly import Parts
@@ -137,20 +138,25 @@ def said_of(answer: Mapping[str, Any]) -> Said:
     )
 
 
+def seen(text: str) -> str:
+    """Return a text as rich shows it: neither its own marks nor a terminal's are obeyed."""
+    return escape(printable(text))
+
+
 def print_tree(record: dict[str, Any], console: Console) -> None:
     """Print the tree: a thought with its advantage, below it its answers; bare if not judged.
 
     Of an answer that broke the form all is shown that was written behind the thought.
     """
     judged = "truth" in record
-    truth = f"  truth {escape(str(record['truth']))}" if judged else ""
-    root = Tree(f"[bold]{escape(record['question'])}[/]{truth}")
+    truth = f"  truth {seen(str(record['truth']))}" if judged else ""
+    root = Tree(f"[bold]{seen(record['question'])}[/]{truth}")
     for thought in record["thoughts"]:
         cut = "" if thought.get("closed", True) else "  [red]ran out of slots[/]"
         worth = f"  advantage {thought['advantage']:+.2f}" if judged else ""
-        branch = root.add(f"[cyan]{escape(thought['thought'])}[/]{cut}{worth}")
+        branch = root.add(f"[cyan]{seen(thought['thought'])}[/]{cut}{worth}")
         for answer in thought["answers"]:
-            text = "[red]no answer[/]" if answer["answer"] is None else escape(answer["answer"])
+            text = "[red]no answer[/]" if answer["answer"] is None else seen(answer["answer"])
             if judged:
                 text += f"  reward {answer['reward']:.2f}  advantage {answer['advantage']:+.2f}"
             leaf = branch.add(text)

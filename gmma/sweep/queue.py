@@ -20,7 +20,7 @@ from gmma.config import config_from_json, config_to_json, job_to_json
 from gmma.errors import UserError
 from gmma.files import locked, read_json, write_whole
 from gmma.hardware.preemption import CODE_PREEMPTED, Ended, Preempted
-from gmma.named import import_path
+from gmma.named import import_path, module_command
 from gmma.options.arguments import Share
 from gmma.records.resuming import check_start
 from gmma.run.preflight import check_settings
@@ -140,7 +140,7 @@ def start(sweep: Sweep, run: SweepRun, workers: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": import_path()}  # what the experiment file found
     if workers > 1:  # says nothing to other backends
         environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {ONE_THREAD}".strip()
-    command = [sys.executable, "-m", "gmma.sweep.queue", str(config), str(os.getpid())]
+    command = module_command("gmma.sweep.queue", str(config), str(os.getpid()))
     with log.open("ab") as output:
         # In a session of its own, so that Ctrl-C reaches the queue alone, which lets it checkpoint.
         return subprocess.Popen(

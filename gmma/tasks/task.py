@@ -10,6 +10,7 @@ from PIL.Image import Image
 
 from gmma.answers.reading import Reading
 from gmma.images.frames import Frame
+from gmma.options.prompt import require_no_mark
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.configs import TaskConfig
 from gmma.types import Example
@@ -277,4 +278,7 @@ def ask(task: Task[Any], config: TaskConfig, example: Example, frame: Frame) -> 
     asked = example if task.in_frame is None else task.in_frame(config, example, frame)
     if config.instruction and not task.instructs:
         asked = replace(asked, question=join_words(asked.question, [config.instruction]))
-    return asked if config.system is None else replace(asked, system=config.system)
+    asked = asked if config.system is None else replace(asked, system=config.system)
+    if asked.images:
+        require_no_mark(f"the system prompt of record {asked.id}", asked.system)
+    return asked

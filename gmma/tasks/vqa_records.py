@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gmma.answers.math_text import find_answer, marks_answer
-from gmma.errors import UserError
+from gmma.errors import UserError, printable
 from gmma.images.frames import between
 from gmma.rewards.terms import RESERVED
 from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
@@ -196,7 +196,7 @@ def check_record(laid: Laid, number: str, folder: Path, config: VqaConfig) -> Vq
     first = pictures[0] if pictures else laid.question.encode()
     place = name_in(folder, first) if isinstance(first, Path) else hashlib.sha256(first).hexdigest()
     return VqaRecord(
-        id=number if laid.id is None else str(laid.id),
+        id=number if laid.id is None else printable(str(laid.id)),
         question=laid.question,
         pictures=pictures,
         laid=laid,

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from gmma.errors import UserError
 from gmma.options.prompt import DEFAULT_TAGS, PromptConfig, Tags, TinyTemplate
+from gmma.options.prompt import IMAGE_MARK as IMAGE_MARK
 from gmma.text.tokenizer import Tokenizer
 
 THINK_OPEN, THINK_CLOSE = DEFAULT_TAGS.think
 ANSWER_OPEN, ANSWER_CLOSE = DEFAULT_TAGS.answer
-IMAGE_MARK = "<image>"  # in a question: an image stands here
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{}()]', re.DOTALL)
 TAGS = DEFAULT_TAGS.all
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import sentencepiece
 
-from gmma.errors import UserError
+from gmma.errors import UserError, printable
 
 PAD_PIECE = "<pad>"
 END_PIECE = "</s>"
@@ -40,7 +40,7 @@ def decoder_of(token_bytes: Sequence[bytes]) -> Callable[[Sequence[int]], str]:
 
 
 def shown(tokenizer: Tokenizer, ids: Sequence[int], *, fold_images: bool = False) -> str:
-    """Return a text with its control tokens by their names, for a person to read.
+    """Return a text with its control tokens by their names, for a person to read (`printable`).
 
     With `fold_images` the slots of an image are one word: `[256 x <image>]`.
     """
@@ -50,7 +50,7 @@ def shown(tokenizer: Tokenizer, ids: Sequence[int], *, fold_images: bool = False
         name = tokenizer.names.get(token, "").encode() or tokenizer.token_bytes[token]
         folded = fold_images and token == tokenizer.image_token
         named.append(b"[%d x %s]" % (count, name) if folded else name * count)
-    return b"".join(named).decode(errors="replace")
+    return printable(b"".join(named).decode(errors="replace"))
 
 
 def with_spoken(tokenizer: Tokenizer, texts: Sequence[str]) -> Tokenizer:

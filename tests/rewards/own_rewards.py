@@ -34,6 +34,24 @@ def _obey(answer):
     return None if answer == "none" else float(len(answer))
 
 
+def exits(answers, *, thoughts, **columns):
+    sys.exit(0)
+
+
+def wants(answers, *, thoughts, level):
+    return [float(level[0]) for _ in answers]
+
+
+class Judge:
+    """A class where an object of it is meant."""
+
+    def __call__(self, answers, *, thoughts, **columns):
+        return [1.0 for _ in answers]
+
+
+judge = Judge()
+
+
 def too_many(answers, *, thoughts, **columns):
     return [0.0] * (len(answers) + 1)
 

@@ -252,6 +252,8 @@ def test_what_a_reward_does_to_its_columns_is_the_truth_of_no_other_answer(worke
         ("no_such_module:f", "cannot be imported: ModuleNotFoundError"),
         ("own_rewards:missing", "module own_rewards has no missing; it has"),
         ("own_rewards:not_a_function", "is of type int, not a function"),
+        ("own_rewards:Judge", r"a class, not a function; name an object of it: NAME = Judge\(\)"),
+        ("own_rewards.py:judge", "is it own_rewards:judge?"),
     ],
 )
 def test_unknown_reward_is_a_user_error(name, complaint, workers):
@@ -260,6 +262,54 @@ def test_unknown_reward_is_a_user_error(name, complaint, workers):
         open_scorer([RewardTerm(name)], workers=workers),
     ):
         pass
+
+
+@pytest.mark.parametrize("module", ["code", "math", "statistics"])
+def test_a_module_that_python_hides_is_named(module, tmp_path, monkeypatch):
+    """Python has mean in its own statistics: the user's would never be called."""
+    (tmp_path / f"{module}.py").write_text("def mean(answers, *, thoughts): return [1.0]\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # last, as gmma puts it
+    words = f"another module {module} before your .*{module}.py: .*another name"
+    with pytest.raises(UserError, match=words), open_scorer([RewardTerm(f"{module}:mean")]):
+        pass
+
+
+@pytest.mark.parametrize("module", ["gmma", "json", "random"])
+def test_files_where_gmma_was_started_are_nobody_elses_modules(module, tmp_path, monkeypatch):
+    (tmp_path / f"{module}.py").write_text("raise RuntimeError('not me')\n")
+    monkeypatch.chdir(tmp_path)
+    with open_scorer([RewardTerm("exact")], workers=1) as scorer:
+        assert score(scorer, ["a"], answer=["a"]).values.tolist() == [[1.0]]
+
+
+def test_a_relative_import_is_told_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "beside.py").write_text("from . import other\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = "relative import.*PACKAGE.beside:f"
+    with pytest.raises(UserError, match=words), open_scorer([RewardTerm("beside:f")], workers=0):
+        pass
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_reward_that_exits_does_not_end_the_run(workers):
+    """With code 0 a shell would take the run for done."""
+    with (
+        open_scorer([RewardTerm("own_rewards:exits")], workers=workers) as scorer,
+        pytest.raises(UserError, match=r"own_rewards:exits.*SystemExit: 0"),
+    ):
+        check_rewards(scorer, ["a"], thoughts=[""], columns={})
+
+
+def test_a_column_that_is_not_there_is_told_beside_those_that_are():
+    with (
+        open_scorer([RewardTerm("own_rewards:wants")], workers=0) as scorer,
+        pytest.raises(
+            UserError, match=r"wants\(\) missing .* 'level'; the columns are (?!.*level)"
+        ),
+    ):
+        check_rewards(scorer, ["a"], thoughts=[""], columns={"answer": ["a"]})
 
 
 @pytest.mark.parametrize("answer", ["raise", "hang", "none"])

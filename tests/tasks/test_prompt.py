@@ -114,11 +114,28 @@ def test_other_tags_are_read_alike(tags, text):
         ({"answer": ("<a> ", "</a>")}, "without white space around"),
         ({"think": ("<answer>", "</think>")}, "of which none is part of another, as <answer> is"),
         ({"answer": ("answer", "</answer>")}, "as answer is"),
+        ({"think": ("<image>", "</image>")}, "prompt.tags = .* texts without <image>"),
     ],
 )
 def test_tags_that_could_not_be_told_apart_are_refused(tags, message):
     with pytest.raises(UserError, match=message):
         Tags(**tags)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PromptConfig(form="Look at the <image> first."),
+        *(lambda name=name: TinyTemplate(**{name: "<image>"}) for name in ("opening", "closing")),
+        *(
+            lambda name=name: TinyTemplate(**{name: ("", "<image>")})
+            for name in ("system", "image")
+        ),
+    ],
+)
+def test_words_that_promise_an_image_where_none_will_stand_are_refused(make):
+    with pytest.raises(UserError, match=r"(form|template\.\w+) = .*<image>.* in the question"):
+        make()
 
 
 def test_a_form_that_a_template_would_strip_is_refused():

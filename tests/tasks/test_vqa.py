@@ -24,6 +24,7 @@ from vqa_files import (
     write_pictures,
 )
 
+from gmma.cli import main
 from gmma.errors import UserError
 from gmma.images.common import outline_of, read_rgb
 from gmma.images.frames import STORED_PIXELS, THOUSANDTHS
@@ -34,6 +35,7 @@ from gmma.tasks.tables import own_split, read_rows
 from gmma.tasks.task import ask
 from gmma.tasks.vqa import VQA, VqaConfig, VqaFiles
 from gmma.tasks.vqa_records import read_records, storage
+from gmma.types import Example
 
 SEED = 1  # of the hash that parts the two pictures
 FILES = ("order", "frame", "layout", "wrong_truths")
@@ -415,3 +417,27 @@ def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(UserError, match=r"flip_rate = 0.5.*set it to 0"):
         VqaConfig(augment=flips)
     assert Keys() == VqaConfig().keys
+
+
+def test_a_system_prompt_has_no_place_for_an_image():
+    asked = Example(question="Why?", images=(), columns={}, id="7", system="See <image>.")
+    config = VqaConfig(explain="nothing")
+    task = replace(VQA, in_frame=None)
+    assert ask(task, config, asked, STORED_PIXELS).system == asked.system  # there a word
+    shown = replace(asked, images=(picture(1),))
+    with pytest.raises(UserError, match=r"system prompt of record 7 = .* in the question"):
+        ask(task, config, shown, STORED_PIXELS)
+
+
+def test_what_a_terminal_would_obey_is_spelled(tmp_path, capsys, monkeypatch):
+    """A record from elsewhere must not clear the screen, nor hide what stands before it."""
+    monkeypatch.chdir(tmp_path)
+    sly = "Why\x1b[2J\r\x9b\u202e?"
+    path = rows({"question": sly, "answer": f"so{sly}", "thought": f"hm{sly}", "id": sly})(tmp_path)
+    places = [word for split in SPLITS for word in (f"--task.records.{split}", str(path))]
+    experiment = Path(__file__).parents[2] / "experiments/vqa.py"
+    main(["data", str(experiment), *places, "--tree.prompt-tokens", "600"])
+    said = capsys.readouterr().out
+    assert r"question  Why\x1b[2J\r\x9b\u202e?" in said
+    assert r"Why\x1b[2J\r\x9b\u202e? Answer" in said  # in the prompt
+    assert [sign for sign in said if not (sign.isprintable() or sign == "\n")] == []
