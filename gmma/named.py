@@ -8,6 +8,7 @@ import difflib
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, TypeVar, cast
@@ -15,6 +16,9 @@ from typing import Any, Generic, TypeVar, cast
 from gmma.errors import UserError
 
 T = TypeVar("T")
+# What is written in the place of `module:NAME`: a file, or a dot for the colon
+_PATH = re.compile(r"(?:(?P<folder>[^:]+)/)?(?P<module>\w+)(?:\.py)?:(?P<attribute>\w+)")
+_DOTTED = re.compile(r"(?P<module>\w+(?:\.\w+)*)\.(?!py$)(?P<attribute>\w+)")
 
 
 class Named(Mapping[str, T], Generic[T]):
@@ -114,6 +118,13 @@ def is_address(name: str) -> bool:
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """Say that there is no such name, what there is, and what is nearest."""
     near = difflib.get_close_matches(name, list(known), n=1)
+    if not near and (found := _PATH.fullmatch(name) or _DOTTED.fullmatch(name)):
+        folder = found.groupdict().get("folder")
+        return (
+            f"{kind} '{name}' is not of the form 'module:NAME', which has no slash and no .py; "
+            f"write '{found['module']}:{found['attribute']}'"
+            + (f", and start gmma with PYTHONPATH={folder}" if folder else "")
+        )
     return (
         f"{kind} '{name}' is unknown; choose one of {', '.join(sorted(known))}, or give your own "
         "as a path 'module:NAME'" + (f"; did you mean '{near[0]}'?" if near else "")

@@ -131,6 +131,11 @@ def test_a_field_of_an_own_task_is_a_flag(outside, capsys):
         (["--objective.surrogate", "clipt"], "did you mean 'clipped'?"),
         (["--rewards.terms.0.name", "grading:nera"], "has no nera; it has near"),
         (["--rewards.terms.0.name", "bxo_iou"], "did you mean 'box_iou'?"),
+        (
+            ["--rewards.terms.0.name", "my/own.py:f"],
+            "write 'own:f', and start gmma with PYTHONPATH=my",
+        ),
+        (["--rewards.terms.0.name", "grading.near"], "no .py; write 'grading:near'"),
         (["--objective.credit-options", "wieght", "1.0"], "cannot be called as leave_one_out("),
     ],
 )

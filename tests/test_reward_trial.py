@@ -105,7 +105,10 @@ def test_a_reward_that_never_differs_is_named_with_what_it_was_given(warnings_of
     own = RewardTerm("my_module:my_function")
     (said,) = warnings_of(own, RewardTerm("format", weight=0.1), source=TEXT_IS_NO_LIST)
     assert "reward 'my_module:my_function' gave 0 to each of" in said
-    assert re.search(r"is the text '\[\d+, .*', its column answer the list \[\d+, ", said)
+    response = r"the response '<think>.*</answer>'"
+    assert re.search(
+        rf"is the text '\[\d+, .*', {response}, its column answer the list \[\d+, ", said
+    )
     assert "docs/tasks.md" in said
 
 

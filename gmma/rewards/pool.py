@@ -274,7 +274,10 @@ class Pool:
             raise UserError(outcome.message)
         if outcome.kind == READY:
             worker.ready = True
-            self.reads = [Reads(frozenset(names), rest) for names, rest in loads(outcome.message)]
+            self.reads = [
+                Reads(frozenset(names), rest, frozenset(needed))
+                for names, rest, needed in loads(outcome.message)
+            ]
             return
         if forked := int(worker.progress[FORKED]):
             raise UserError(

@@ -14,6 +14,7 @@ stands; an answer that had no turn at all counts as `untried`.
 """
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -122,7 +123,7 @@ def check_rewards(
             raise UserError(
                 f"reward '{term.name}' failed on {counts[CRASH]} and exceeded its time limit on "
                 f"{late} of {len(answers)} trial answers: "
-                f"{'; '.join(scored.messages) or 'no message'}"
+                f"{'; '.join(said_once(scored.messages)) or 'no message'}"
             )
         if own.any() and not counts[SCORED]:
             raise UserError(
@@ -130,6 +131,18 @@ def check_rewards(
                 "None for each): check the columns of the ground truth"
             )
     return scored
+
+
+def said_once(messages: Sequence[str]) -> list[str]:
+    """Return the first of messages that differ in the number of the answer alone.
+
+    >>> said_once(["reward 'a', answer 0: crash", "reward 'a', answer 1: crash"])
+    ["reward 'a', answer 0: crash"]
+    """
+    kept: dict[str, str] = {}
+    for message in messages:
+        kept.setdefault(re.sub(r", answer \d+:", "", message, count=1), message)
+    return list(kept.values())
 
 
 def _check_terms(

@@ -35,6 +35,10 @@ _MARKS: dict[Signature, tuple[str, ...]] = {  # a parameter that no other signat
 RENAMED = "record_"
 _ONE_INPUT = "reward_input"  # of EasyR1's form for one answer
 _TRUTHS = ("ground_truth", "answer")  # columns that hold the truth
+_OF_TRL = (  # what a function of TRL's is told beside the columns
+    *("prompts", "completions", "completion_ids", "completions_ids", "trainer_state"),
+    *("log_extra", "log_metric"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,8 +322,11 @@ def _reading(reward: Callable[..., Any], function: Callable[..., Any]) -> Callab
         if one.kind is one.VAR_KEYWORD:
             found[one.name] = one
         elif one.kind is not one.VAR_POSITIONAL:
-            for name in (one.name, RENAMED + one.name):
-                found.setdefault(name, one.replace(name=name, kind=one.KEYWORD_ONLY))
+            own_name = one.replace(kind=one.KEYWORD_ONLY)
+            told = own_name.replace(default=None)
+            found.setdefault(one.name, told if one.name in _OF_TRL else own_name)
+            renamed = RENAMED + one.name
+            found.setdefault(renamed, told.replace(name=renamed))
     order = sorted(found.values(), key=lambda one: one.kind)
     reward.__signature__ = inspect.Signature(order)  # type: ignore[attr-defined]
     return reward
@@ -336,4 +343,7 @@ def _called_as(signature: Signature) -> Iterator[None]:
 
 
 def _say_call(error: Exception, signature: Signature) -> None:
-    error.add_note(f"called as {signature}; say another by rewards.terms.N.signature")
+    note = f"called as {signature}; say another by rewards.terms.N.signature"
+    if signature == "trl":  # a helper may name "content", which its caller's code does not show
+        note += ' (trl_messages where completions are messages, completion[0]["content"])'
+    error.add_note(note)

@@ -14,7 +14,7 @@ from gmma.errors import UserError, printable
 from gmma.named import spelled
 from gmma.rewards import REWARDS
 from gmma.rewards.outcomes import CRASH, SCORED, UNFINISHED, UNPARSABLE, Outcome, UnfinishedError
-from gmma.rewards.signatures import Signature, in_our_signature, resolve
+from gmma.rewards.signatures import RENAMED, Signature, in_our_signature, resolve
 
 Reward = Callable[..., Any]  # what a user returns is checked, not believed
 # Beyond these a group's variance is no float32: every advantage of the group would be 0.
@@ -99,6 +99,7 @@ class Reads(NamedTuple):
 
     names: frozenset[str]
     rest: bool
+    needed: frozenset[str] = frozenset()  # of a user's function: those without which it fails
 
     def takes(self, column: str) -> bool:
         """Return whether a column is handed over."""
@@ -113,7 +114,14 @@ def columns_read(term: RewardTerm, reward: Reward) -> Reads:
     parameters = inspect.signature(reward).parameters.values()
     names = frozenset(one.name for one in parameters)
     if term.name not in REWARDS:
-        return Reads(names=names, rest=any(one.kind is one.VAR_KEYWORD for one in parameters))
+        given = {"thoughts", *dict(term.options)}
+        needed = frozenset(
+            one.name
+            for one in list(parameters)[1:]  # the first are the answers
+            if one.default is one.empty and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+        )
+        rest = any(one.kind is one.VAR_KEYWORD for one in parameters)
+        return Reads(names=names, rest=rest, needed=needed - given)
     options = {one.name for one in parameters if isinstance(one.default, str | int | float)}
     return Reads(names=names - options - {"try_seconds"}, rest=False)
 
@@ -264,7 +272,17 @@ def check_lengths(
 
 
 def select_columns(term: RewardTerm, reads: Reads, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns to hand to a reward. UserError where one has the name of an option."""
+    """Return the columns to hand to a reward.
+
+    Raises UserError where one has the name of an option, or the reward wants one that is not there.
+    """
+    if lacking := sorted(
+        name for name in reads.needed if not {name, RENAMED + name} & columns.keys()
+    ):
+        raise UserError(
+            f"reward '{term.name}' wants {', '.join(lacking)}, of which there is no column; there "
+            f"are {', '.join(sorted(columns))}; rename its parameter, or give it a default"
+        )
     selected = {name: column for name, column in columns.items() if reads.takes(name)}
     clash = sorted(set(selected) & dict(term.options).keys())
     if clash:

@@ -113,7 +113,7 @@ def _serve(connection: socket.socket, stream: BinaryIO, progress: np.ndarray) ->
 def _spell_reads(terms: Sequence[RewardTerm], rewards: Sequence[Reward]) -> str:
     """Return as JSON what each term reads: only a worker imports a user's function."""
     reads = [columns_read(term, reward) for term, reward in zip(terms, rewards, strict=True)]
-    return json.dumps([[sorted(own.names), own.rest] for own in reads])
+    return json.dumps([[sorted(own.names), own.rest, sorted(own.needed)] for own in reads])
 
 
 def _score_chunk(

@@ -6,7 +6,6 @@ other sign of it. It may be meant so, so it is a warning.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,9 @@ from gmma.types import Example
 
 _COLUMNS_SHOWN = 100  # characters of a record's columns in a line
 _LOOK = (
-    "look at what it does with the answer, which is the text inside <answer>…</answer>, and with "
-    "the types of the columns that it compares it with (docs/tasks.md, A reward of your own)"
+    "look at what it does with that (a function of TRL's, EasyR1's or verl's is given the whole "
+    "response, any other the answer), and with the types of the columns that it compares it with "
+    "(docs/tasks.md, A reward of your own)"
 )
 
 
@@ -95,7 +95,7 @@ def constant_words(
         columns=trial_columns(trials, slots, tags),
     )
     where = "" if task is None else f" of task {task}"
-    seen = example_words(trials[0])
+    seen = example_words(trials[0], tags)
     found = [
         f"reward '{term.name}' gave {values[0]:g} to each of {len(trials)} trial answers{where}: "
         f"what SFT shows of them, the same of other records, and none at all. {seen}; {_LOOK}"
@@ -152,9 +152,22 @@ def trial_lines(terms: Sequence[RewardTerm], trials: Sequence[Trial], scored: Sc
     for trial, values, applies in zip(trials, scored.values, scored.applies, strict=True):
         own = zip(terms, values, applies, strict=True)
         given = ", ".join(f"{term.label} {value:.3g}" for term, value, counts in own if counts)
-        columns = ", ".join(f"{k}={spelled(v):.40}" for k, v in trial.example.columns.items())
-        lines.append(f"  {given} for {trial.answer!r:.40}; {shorten(columns, _COLUMNS_SHOWN)}")
+        columns = ", ".join(f"{k}={cut(spelled(v), 40)}" for k, v in trial.example.columns.items())
+        lines.append(f"  {given} for {cut(repr(trial.answer), 40)}; {cut(columns, _COLUMNS_SHOWN)}")
     return lines
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text in one line, cut where it is longer, with a sign that it is.
+
+    >>> cut("['cross', 'square']", 12), cut("[1, 2]", 12)
+    ("['cross', …]", '[1, 2]')
+    """
+    text = " ".join(text.split())
+    if len(text) <= width:
+        return text
+    closing = {"[": "]", "(": ")", "{": "}", "'": "'", '"': '"'}.get(text[0], "")
+    return text[: width - 1 - len(closing)] + "…" + closing
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -162,13 +175,14 @@ def is_constant(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all() and np.ptp(values) == 0)
 
 
-def example_words(trial: Trial) -> str:
-    """Return a true answer and the column that holds the truth."""
-    told = f"An answer is the text {trial.answer!r:.60}"
+def example_words(trial: Trial, tags: Tags) -> str:
+    """Return a true answer, the response that it stands in, and the column that holds the truth."""
+    told = f"An answer is the text {cut(repr(trial.answer), 60)}"
+    told += f", the response {cut(repr(written(trial, tags)), 160)}"
     if "answer" not in trial.example.columns:
         return told
     truth = trial.example.columns["answer"]
-    return f"{told}, its column answer the {type(truth).__name__} {truth!r:.60}"
+    return f"{told}, its column answer the {type(truth).__name__} {cut(spelled(truth), 60)}"
 
 
 def count_alike(so_far: int, limit: int, record: Mapping[str, Any]) -> int:

@@ -90,6 +90,7 @@ class Laid:
     system: str
     id: Any  # None for none
     rest: Mapping[str, Any]  # keys that are no part
+    own: Mapping[str, Any]  # parts under the record's own keys, images and turns left out
     answer_key: str  # "": a turn of the assistant
     keys: tuple[str, ...]  # of the whole row
     named: frozenset[str]  # which fields of `Keys` name something that the row has
@@ -242,6 +243,8 @@ def read_parts(
     }
     if not (pictures or beside or shown):
         refuse_hidden_picture(rest, where)
+    parts = (asked.key, told.key, thought.key, options.key, named.key)
+    own_parts = {key: row[key] for key in parts if key in row and not is_turns(row[key])}
     return Laid(
         question=require_text(question, f"{where}: {asked.key}"),
         images=pictures or beside,
@@ -252,6 +255,7 @@ def read_parts(
         system=own.value or system,
         id=None if named.value is None else f"{named.value}{suffix}",
         rest=rest,
+        own=own_parts,
         answer_key=told.key,
         keys=tuple(map(str, row)),
         named=frozenset(name for name, key in vars(keys).items() if key and key in used),

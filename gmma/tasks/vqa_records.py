@@ -233,12 +233,13 @@ def require_marks(question: str, images: int, where: str) -> None:
 
 
 def rest_of(record: VqaRecord) -> dict[str, Any]:
-    """Return the keys that are no part of a record, as columns: what JSON can hold of them.
+    """Return the keys of a record as columns: what JSON can hold of them.
 
-    Names are those of `named_columns`.
+    Parts that gmma has a column of that name for are left out. Names are those of `named_columns`.
     """
     kept = {}
-    for key, value in record.laid.rest.items():
+    own = {key: value for key, value in record.laid.own.items() if key not in OWN_COLUMNS}
+    for key, value in {**own, **record.laid.rest}.items():
         try:
             json.dumps(value)
         except (TypeError, ValueError):  # bytes, dates: nothing that a reward compares

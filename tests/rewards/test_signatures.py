@@ -238,6 +238,25 @@ def test_a_wrong_guess_says_how_the_function_was_called():
         check_rewards(scorer, ["7"] * 3, thoughts=[""] * 3, columns=columns_of({}))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(workers):
+    told = r"wants label, of which there is no column; there are answer, closed, .*uid"
+    with pytest.raises(UserError, match=told):
+        values(
+            RewardTerm("foreign_rewards:names_columns"),
+            {"answer": [1] * 3, "uid": [2] * 3},
+            workers,
+        )
+
+
+def test_what_every_answer_fails_of_is_said_once():
+    term = RewardTerm("foreign_rewards:through_a_helper")
+    with open_scorer([term], workers=0) as scorer, pytest.raises(UserError) as error:
+        check_rewards(scorer, ["7"] * 3, thoughts=[""] * 3, columns=columns_of({}))
+    assert str(error.value).count("string indices") == 1
+    assert "trl_messages where completions are messages" in str(error.value)
+
+
 def test_a_key_with_the_name_of_an_option_is_no_option_of_gmmas_own():
     """A record of a reading test has a key `reading`; the reward's own option keeps its default."""
     columns = {"answer": ["7", "7", "8"], "reading": ["a", "b", "c"], "relative_tolerance": [9] * 3}

@@ -341,6 +341,23 @@ def test_other_keys_are_columns_of_every_record(built):
     assert source[0].columns["record_kind"] == "mine"
 
 
+def test_a_key_that_is_read_is_a_column_of_its_own_name_too(tmp_path):
+    """As the record has it: a reward of TRL's names it so. Images and turns are none."""
+    row = {"q": "?", "gold": 1, "opts": ["a", "b"], "uid": "u", "why": "So.", "pics": "0.png"}
+    write_pictures(tmp_path)
+    named = Keys(
+        question="q", answer="gold", choices="opts", id="uid", thought="why", images="pics"
+    )
+    path = rows(row)(tmp_path)
+    (held,) = rows_of(config_of(path, kind="choice", keys=named), tmp_path)
+    own = json.loads(held["answer"])
+    assert own["rest"] == {"q": "?", "gold": 1, "opts": ["a", "b"], "uid": "u", "why": "So."}
+    assert (own["answer"], held["thought"]) == ("B", "So.")
+    usual = rows({"problem": "?", "solution": "7", "level": 3})(tmp_path)
+    (held,) = rows_of(config_of(usual, kind="number"), tmp_path)
+    assert json.loads(held["answer"])["rest"] == {"problem": "?", "solution": "7", "level": 3}
+
+
 def test_demonstrations_are_the_records_own_or_made(built):
     config, folder, _ = built
     assert list(VQA.demonstrated_rows(config, folder)) == [3]
