@@ -1,4 +1,4 @@
-# make demo    set everything up and train the default job
+# make demo    set everything up and train the default job, or go on with it after Ctrl-C
 # make test    set everything up and run the tests
 # make check   lint and types
 # make docs    build the site of docs/ and of docstrings in build/site; a broken link is an error

@@ -47,7 +47,15 @@ from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table, say
 from gmma.records.resuming import CONFIG_FILE, LAUNCH_FILE
 from gmma.remote.copies import here
-from gmma.run.assembly import HostParts, Parts, assemble, assemble_host, run_scorer, score_batch
+from gmma.run.assembly import (
+    HostParts,
+    Parts,
+    assemble,
+    assemble_host,
+    own_terms,
+    run_scorer,
+    score_batch,
+)
 from gmma.run.benchmarks import (
     ALL,
     BenchmarkResult,
@@ -59,7 +67,7 @@ from gmma.run.benchmarks import (
 )
 from gmma.run.data import example_batches
 from gmma.run.data_report import fit_lines, length_lines, measure_split, prompt_lines
-from gmma.run.evaluate import grow_examples, save_evaluation
+from gmma.run.evaluate import grow_examples, open_judge, save_evaluation
 from gmma.run.feed import in_frame, read_prompts
 from gmma.run.lines import Line, PlanArguments, TrainArguments, difference_lines, parse_experiment
 from gmma.run.origin import from_origin
@@ -93,6 +101,7 @@ from gmma.tasks.digits import DIGITS
 from gmma.tasks.question import QuestionConfig
 from gmma.tasks.records import fingerprint
 from gmma.tasks.task import Task
+from gmma.tasks.vqa_records import VqaConfig, unread_keys
 from gmma.text.tokenizer import shown
 from gmma.train import train
 from gmma.types import Example, Params
@@ -117,7 +126,7 @@ def train_command(line: Line[TrainArguments]) -> None:
     if about_sft and hosts.leads():
         print(about_sft, file=sys.stderr)
     use_compilation_cache(config)
-    say("\n".join([*difference_lines(line), f"whole config: {config.run_dir / CONFIG_FILE}"]))
+    say("\n".join(difference_lines(line)))
     train(config, resume=resume, profile=None if profile is None else parse_steps(profile))
 
 
@@ -256,6 +265,9 @@ def eval_command(given: EvalArguments) -> None:
             asked, given.tasks, read_benchmark, partial(eval_settings, given)
         )
     ]
+    for benchmark in benchmarks:
+        if not benchmark.may_fail and own_terms(benchmark.config):
+            open_judge(benchmark.config)  # or says what cannot be imported, before anything heavy
     use_compilation_cache(config)
     with hosts.leader_first("the dataset"):
         parts = assemble(config)
@@ -340,11 +352,11 @@ def sample_command(given: SampleArguments) -> None:
     if given.prompt:
         print_prompt(parts, example)
         return
-    params = subject.load(parts, given.step)
     examples = [example] * parts.mesh.size  # a row a device
-    grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
-    rollout = grow_examples(parts, grow, params, examples, 0)
-    with run_scorer(config) as scorer:
+    with run_scorer(config) as scorer:  # or says what cannot be imported, before anything heavy
+        params = subject.load(parts, given.step)
+        grow = make_grow(parts, config.tree.shape, config.sampling, given.seed)
+        rollout = grow_examples(parts, grow, params, examples, 0)
         found = score_batch(parts, scorer, examples, rollout, config.rl.steps)
     rewards, counts = put_batch((found.scores.rewards, found.counted), parts.mesh)
     advantages = jax.device_get(make_credit(parts)(rewards, counts))
@@ -429,6 +441,11 @@ def data_command(arguments: Sequence[str]) -> None:
         )
     ).examples
     show_examples(config, task, examples)
+    if isinstance(config.task, VqaConfig) and (unread := unread_keys(config.task, examples[0])):
+        print(
+            f"\nkeys that only a reward reads: {', '.join(unread)}; --task.keys.thought NAME, or "
+            "another of task.keys, makes one a part of the record"
+        )
     try:
         parts = assemble_host(config)
     except UserError as error:  # records can be looked at before the model is there

@@ -71,13 +71,14 @@ from gmma.records.pace import (
     timed,
 )
 from gmma.records.profile import Steps, Trace, check_traced, open_trace, untraced
-from gmma.records.resuming import check_start, hold_run
+from gmma.records.resuming import CONFIG_FILE, check_start, hold_run
 from gmma.records.wandb_run import check_wandb, open_wandb
 from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, assemble, own_terms, run_scorer
 from gmma.run.data import ExampleBatch
 from gmma.run.evaluate import Evaluator, make_evaluator, save_evaluation, summarise
 from gmma.run.feed import PhaseName, content_of, read_batches, read_demonstrations, read_prompts
+from gmma.run.lengths import first_rows
 from gmma.run.preflight import check_origin, check_run, check_settings, unknown_metric
 from gmma.run.programs import (
     Programs,
@@ -360,6 +361,7 @@ def train(config: ExperimentConfig, *, resume: bool = False, profile: Steps | No
         open_run(parts, profile, config) as (run, latest),
         bounded_end(config.launch.hosts),
     ):
+        run.say(f"whole config: {config.run_dir / CONFIG_FILE}")  # which is there now
         stop_here("before its first step, with nothing to checkpoint")
         progress = Progress(phase="sft", phase_step=0, data={})
         if latest is not None:
@@ -482,7 +484,8 @@ def evaluate_after(run: Run, phase: str, params: Params) -> None:
     path = evaluation_path(config, phase)
     run.checkpoints.wait_until_finished()  # who sees the evaluation may go on from the checkpoint
     if not path.exists():
-        run.say(f"evaluating on {config.evaluation.examples} test examples …")
+        count = len(first_rows(run.parts, "test", config.evaluation.examples))
+        run.say(f"evaluating on {count} test examples …")
         between = partial(stop_here, f"in the evaluation after {phase}, which begins again")
         evaluation = run.evaluate(params, "test", between)
         if leads():

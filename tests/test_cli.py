@@ -28,10 +28,11 @@ from gmma.options.launch import LaunchOverride
 from gmma.options.parsing import parse
 from gmma.records.console import print_table
 from gmma.records.resuming import save_config
+from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import run_scorer
 from gmma.run.data import batch_demonstrations
 from gmma.run.evaluate import load_evaluation
-from gmma.run.lines import difference_lines, train_line
+from gmma.run.lines import changed_fields, difference_lines, train_line
 from gmma.tasks.task import Demonstration
 from gmma.types import TreeRollout
 
@@ -248,6 +249,7 @@ def test_only_what_differs_from_the_file_is_printed(tmp_path):
         "  seed = 7 (the file has 0)",
     ]
     assert difference_lines(train_line([str(TINY)])) == [f"{TINY}, as it stands"]
+    assert list(changed_fields({"key": ""}, {"key": "q"})) == ["key = q (the file has '')"]
     digits = train_line([str(ROOT / "experiments/digits.py"), "--variant", "grpo"])
     assert difference_lines(digits) == [
         f"{ROOT / 'experiments/digits.py'} --variant=grpo, as it stands"
@@ -436,6 +438,27 @@ def test_sample_counts_and_scores_answers_as_training_does(tmp_path, monkeypatch
     assert set(images.split("<image>")) == {""}
     assert re.fullmatch(rf"\d+ of {config.tree.prompt_tokens} tokens", count)
     assert int(count.split()[0]) > prompt.count("<image>")
+
+
+def test_a_reward_that_cannot_be_imported_is_said_before_parameters_are_loaded(
+    tmp_path, monkeypatch, capsys
+):
+    """In a terminal of its own that lacks the folder of the run's rewards."""
+    config = experiment()
+    config = replace(
+        config,
+        rewards=replace(config.rewards, terms=(RewardTerm("moved_away:score"),)),
+        launch=LaunchConfig(data_dir=tmp_path / "data", runs_dir=tmp_path / "runs"),
+    )
+    save_config(config.run_dir, config_to_json(config))
+    monkeypatch.setattr(commands, "use_compilation_cache", lambda config: None)
+    monkeypatch.setattr(commands, "find_step", lambda run_dir, step: 0)
+    monkeypatch.setattr(commands, "load_params", lambda *_: pytest.fail("loaded"))
+    for command in ("sample", "eval"):
+        with pytest.raises(SystemExit) as end:
+            cli.main([command, str(config.run_dir)])
+        assert end.value.code == 2
+        assert "'moved_away:score' cannot be imported" in capsys.readouterr().err
 
 
 def test_data_shows_records_and_draws_them(tiny):

@@ -1,8 +1,11 @@
 """One convention of options, and help that is there at once."""
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from tiny_run import TINY
@@ -10,10 +13,16 @@ from tiny_run import TINY
 from gmma.cli import COMMANDS, VERBS
 from gmma.config import ObjectiveConfig
 from gmma.errors import UserError
+from gmma.families.pretrained import PretrainedConfig
 from gmma.options.arguments import EvalArguments, ExportArguments, TrainOptions, parse_steps
+from gmma.options.foreign import FOREIGN, meant_lines
+from gmma.options.networks import LoraConfig
 from gmma.options.parsing import parse
 from gmma.options.sampling import SamplingConfig
-from gmma.run.lines import resolve
+from gmma.run.experiments import load_experiment
+from gmma.run.lines import paths_of, resolve, train_line
+
+ROOT = Path(__file__).resolve().parent.parent
 
 # What takes seconds to import, or tens of megabytes.
 HEAVY = ("jax", "flax", "optax", "orbax", "tensorflow", "torch", "tensorflow_datasets", "grain")
@@ -102,6 +111,31 @@ def test_a_mistake_is_one_message():
         parse(EvalArguments, ["runs/x", "--split", "all"], prog="gmma eval")
     with pytest.raises(UserError, match=r"top_p = 2\.0"):
         parse(SamplingConfig, ["--top-p", "2"], prog="gmma")
+
+
+def test_an_option_of_another_trainer_is_told_ours(capsys):
+    fields = paths_of(load_experiment(ROOT / "tests/tiny_digits.py"))
+    line = ["--num-generations=8", "--rl.learning_rate", "1e-4", "--seed", "3", "--variant", "b"]
+    assert list(meant_lines(line, [*fields, "variant"])) == [
+        "--num_generations is --tree.thoughts and tree.answers, whose product it is here "
+        "(docs/coming_from.md)",
+        "--rl.learning_rate: did you mean --rl.optimizer.learning-rate?",
+    ]
+    with pytest.raises(SystemExit) as end:
+        train_line([str(ROOT / "tests/tiny_digits.py"), "--rl.learning-rate", "1e-4"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.endswith("did you mean --rl.optimizer.learning-rate?\n")
+
+
+def test_what_other_options_are_told_is_there_and_on_the_page():
+    page = (ROOT / "docs" / "coming_from.md").read_text("utf-8")
+    fields = {*paths_of(load_experiment(ROOT / "experiments" / "vqa.py"))}
+    fields |= {f"model.{field.name}" for field in dataclasses.fields(PretrainedConfig)}
+    fields |= {f"model.lora.{field.name}" for field in dataclasses.fields(LoraConfig)}
+    for name, told in FOREIGN.items():
+        first = re.match(r"[\w.]+", told)[0]
+        assert first in fields or first == "resume", name
+        assert name in page or name == "num_train_epochs", name
 
 
 def test_steps_of_a_trace_are_first_and_last():

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from tiny_digits import experiment
 
-from gmma.config import CheckpointConfig, LaunchConfig, RewardConfig, TreeConfig
+from gmma.config import CheckpointConfig, LaunchConfig, OptimizerConfig, RewardConfig, TreeConfig
 from gmma.errors import UserError
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
@@ -14,6 +14,7 @@ from gmma.run.preflight import (
     check_batches,
     check_fits_slots,
     check_settings,
+    short_warmups,
     trial_examples,
     unknown_metric,
 )
@@ -22,6 +23,7 @@ from gmma.tasks.digits import DigitsConfig
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixture import MixtureConfig, MixturePart
 from gmma.types import Example
+from gmma.update import learning_rate
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +108,17 @@ def test_settings_that_make_every_advantage_0_are_refused(change, message):
     with pytest.raises(UserError, match=message):
         check_settings(config)
     check_settings(replace(config, rl=replace(config.rl, steps=0)))  # imitation compares nothing
+
+
+def test_a_phase_that_ends_within_its_warm_up_is_warned_of():
+    """By what the schedule itself says of the last update."""
+    config = experiment()
+    optimizer = OptimizerConfig(learning_rate=1.0, warmup_steps=20)
+    short = replace(config.sft, steps=6, optimizer=optimizer)
+    (said,) = short_warmups(replace(config, sft=short))
+    assert "sft.steps = 6 ends within sft.optimizer.warmup_steps = 20" in said
+    assert f"reaches {float(learning_rate(optimizer, 6)(5)):.0%} of its peak" in said
+    assert short_warmups(replace(config, sft=replace(short, steps=21))) == []
 
 
 def test_checkpoints_are_ranked_by_what_is_measured_where_they_are():

@@ -150,9 +150,15 @@ def test_a_run_of_nothing_but_zeros_says_so(tmp_path, monkeypatch, capfd):
     arguments = ["--rewards.terms.0.name", "my_module:my_function", "--rewards.workers", "0"]
     arguments += ["--rewards.alike-steps", "2", "--sft.steps", "0", "--rl.steps", "4"]
     arguments += ["--rewards.terms.1.weight", "0", "--evaluation.every-steps", "0"]
+    arguments += ["--evaluation.examples", "99"]
     with jax.numpy_dtype_promotion("standard"):
         main(["train", str(ROOT / "tests/tiny_digits.py"), *arguments])
-    said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("warning: ")]
+    printed = capfd.readouterr()
+    # What there is now, not what was asked for: the config is written when all is checked.
+    assert "evaluating on 8 test examples" in printed.out
+    checked, written = map(printed.out.index, ("the rewards of true answers", "whole config: "))
+    assert checked < written
+    said = [line for line in printed.err.splitlines() if line.startswith("warning: ")]
     assert len(said) == 2
     assert "reward 'my_module:my_function' gave 0 to each of" in said[0]
     assert "frac_reward_zero_std = 1 for 2 steps in a row" in said[1]

@@ -1,4 +1,4 @@
-"""Options of other trainers, and what they are here: `docs/coming_from.md` has them side by side."""
+"""Options of TRL and what they are here; `docs/coming_from.md` has them side by side."""
 
 from collections.abc import Iterable, Iterator, Sequence
 

@@ -15,11 +15,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
+from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.files import RunPath, read_json, write_whole
 from gmma.hardware.hosts import fetch_rows, gather_entries, own_part
 from gmma.hardware.sharding import check_batch, put_batch, put_whole
 from gmma.intervals import Interval, difference_interval, mean_interval, score_interval
+from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, own_terms
 from gmma.run.feed import read_examples, read_prompts
 from gmma.run.programs import Grow, make_grow
@@ -193,6 +195,17 @@ def measure_rollout(
     return found
 
 
+def open_judge(config: ExperimentConfig) -> Scorer:
+    """Return the scorer of the user's own rewards, which are imported with the first call."""
+    limits = config.rewards
+    return judge_of(
+        own_terms(config),
+        workers=limits.workers,
+        timeout_seconds=limits.timeout_seconds,
+        memory_gigabytes=limits.memory_gigabytes,
+    )
+
+
 def measure_rewards(
     parts: Parts, examples: list[Example], rollout: TreeRollout, texts: TreeTexts
 ) -> dict[str, Float[np.ndarray, "B"]]:
@@ -204,15 +217,10 @@ def measure_rewards(
     config = parts.config
     if not (terms := own_terms(config)):
         return {}
-    limits = config.rewards
-    judge = judge_of(
-        terms,
-        workers=limits.workers,
-        timeout_seconds=limits.timeout_seconds,
-        memory_gigabytes=limits.memory_gigabytes,
-    )
     steps = config.rl.steps
-    scored = judge.score(**scorer_inputs(examples, rollout, texts, step=steps, steps=steps))
+    scored = open_judge(config).score(
+        **scorer_inputs(examples, rollout, texts, step=steps, steps=steps)
+    )
     values = np.ma.masked_invalid(scored.values.reshape(len(examples), -1, len(terms)))
     means = np.ma.filled(values.mean(axis=1), np.nan)
     return {f"rewards/{term.label}": means[:, at] for at, term in enumerate(terms)}

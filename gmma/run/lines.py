@@ -2,7 +2,9 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -10,7 +12,9 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from gmma.config import ExperimentConfig, options_to_json
+from gmma.errors import CODE_USER_ERROR
 from gmma.options.arguments import FetchOptions, PlanOptions, TrainOptions
+from gmma.options.foreign import meant_lines
 from gmma.options.parsing import parse, split_experiment
 from gmma.run.experiments import line_of, load_maker, make_config, take_parameters
 
@@ -56,11 +60,38 @@ def read_line(around: Callable[..., T], path: Path, arguments: Sequence[str], pr
     maker = load_maker(path, "experiment", "an ExperimentConfig")
     values = take_parameters(maker, arguments, prog)
     made = make_config(maker, values)
-    given: T = parse(line_of(maker, values, around(base=made)), arguments, prog=prog)
+    with meaning(arguments, [*(one.name for one in maker.parameters), *paths_of(made)]):
+        given: T = parse(line_of(maker, values, around(base=made)), arguments, prog=prog)
     chosen = [one.name for one in maker.parameters if values[one.name] != one.default]
     return Line(
         path=path, parameters={name: values[name] for name in chosen}, made=made, given=given
     )
+
+
+@contextmanager
+def meaning(arguments: Sequence[str], known: Sequence[str]) -> Iterator[None]:
+    """Say behind the parser's message which options may be meant by those that are not known."""
+    try:
+        yield
+    except SystemExit as end:
+        if end.code == CODE_USER_ERROR:
+            for line in meant_lines(arguments, known):
+                print(line, file=sys.stderr)
+        raise
+
+
+def paths_of(config: ExperimentConfig) -> list[str]:
+    """Return the fields of an experiment as options name them."""
+
+    def paths(held: Any, path: str) -> Iterator[str]:
+        pairs = enumerate(held) if isinstance(held, list) else held.items()
+        for name, value in pairs:
+            own = f"{path}.{name}".lstrip(".")
+            yield own
+            if isinstance(value, dict | list):
+                yield from paths(value, own)
+
+    return list(paths(options_to_json(config), ""))
 
 
 def train_line(arguments: Sequence[str]) -> Line[TrainArguments]:
@@ -125,4 +156,6 @@ def changed_fields(before: Any, after: Any, path: str = "") -> Iterator[str]:
 
 def spelt(value: Any) -> str:
     """Spell a value as the command line takes it, or as JSON where it takes several."""
-    return str(value) if not isinstance(value, dict | list) else json.dumps(value)
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return str(value) if value != "" else "''"

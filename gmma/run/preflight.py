@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from gmma.config import ExperimentConfig
+from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import check_batch
@@ -89,6 +89,21 @@ def unknown_metric(config: ExperimentConfig, recorded: Iterable[str]) -> str | N
     )
 
 
+def short_warmups(config: ExperimentConfig) -> list[str]:
+    """Warn of phases that end within the warm-up of their learning rate (`learning_rate`)."""
+    found = []
+    each = {"sft": 1, "rl": updates_per_step(config)}
+    for name, phase in (("sft", config.sft), ("rl", config.rl)):
+        updates, warmup = phase.steps * each[name], phase.optimizer.warmup_steps
+        if 0 < updates <= warmup:
+            found.append(
+                f"{name}.steps = {phase.steps} ends within {name}.optimizer.warmup_steps = "
+                f"{warmup}: the learning rate rises to the last update, and reaches "
+                f"{updates / (updates + 1):.0%} of its peak"
+            )
+    return found
+
+
 def check_run(parts: Parts, scorer: Scorer) -> None:
     """Raise UserError for batches, prompts, demonstrations or rewards that cannot work.
 
@@ -101,7 +116,7 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
             f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
             "demonstrations to imitate; set sft.steps to 0"
         )
-    for line in check_fits_slots(parts):
+    for line in (*short_warmups(parts.config), *check_fits_slots(parts)):
         warn(line)
     if parts.config.sft.steps:
         batch = next(read_batches(parts, "sft"))

@@ -13,6 +13,7 @@ these; a content may be a list of parts, text and images. The field `keys` names
 a dot leads into an object.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -66,6 +67,7 @@ VIDEOS = ("video", "videos")
 IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "file_name")
 THOUGHTS = ("thought", "reasoning", "rationale", "cot")
 CHOICES = ("choices", "options")
+LISTED = re.compile(r"(?m)(?:^|\s)\(?[Aa][.):]\s")  # a question that lists its choices itself
 BARE_BOXES = ("bbox", "box")  # keys whose four numbers are corners here, corner and size there
 LAYOUTS: dict[str, Layout] = {  # in the order in which they are tried
     "messages": Layout(("messages",), ANSWERS, replies=True),
@@ -184,7 +186,7 @@ def nearest(row: Mapping[str, Any], tried: Mapping[str, Layout], keys: Keys) -> 
         f"it has no {part} under {' or '.join(names)}"
         + ("".join(f", {name} is null" for name in names if name in row))
         + (
-            f", is it {near(names)[0]!r}? then set task.keys.{part} = {near(names)[0]}"
+            f", is it {near(names)[0]!r}? then give --task.keys.{part} {near(names)[0]}"
             if near(names)
             else ""
         )
@@ -243,6 +245,8 @@ def read_parts(
     }
     if not (pictures or beside or shown):
         refuse_hidden_picture(rest, where)
+    if kind == "choice" and not options.key and not LISTED.search(str(question)):
+        refuse_hidden_choices(rest, where)
     parts = (asked.key, told.key, thought.key, options.key, named.key)
     own_parts = {key: row[key] for key in parts if key in row and not is_turns(row[key])}
     return Laid(
@@ -296,9 +300,26 @@ def refuse_hidden_picture(rest: Mapping[str, Any], where: str) -> None:
     if hidden:
         raise UserError(
             f"{where} has no image under {' or '.join(IMAGES)}, but {hidden[0]} looks like one: "
-            f"{spell_value(rest[hidden[0]])}; set task.keys.images = {hidden[0]}, or take that "
+            f"{spell_value(rest[hidden[0]])}; give --task.keys.images {hidden[0]}, or take that "
             "key away from records that are asked without images"
         )
+
+
+def refuse_hidden_choices(rest: Mapping[str, Any], where: str) -> None:
+    """Raise UserError where a key that nothing reads holds texts, and no other key has choices."""
+    for key, value in rest.items():
+        lettered = isinstance(value, Mapping) and all(len(str(name)) == 1 for name in value)
+        texts = list(value.values()) if lettered else value
+        if (
+            isinstance(texts, list | tuple)
+            and len(texts) > 1
+            and all(isinstance(text, str) for text in texts)
+        ):
+            raise UserError(
+                f"{where} has no choices under {' or '.join(CHOICES)}, but {key} looks like them: "
+                f"{spell_value(value)}; give --task.keys.choices {key}, or take that key away from "
+                "records whose question lists the choices"
+            )
 
 
 def find_system(row: Mapping[str, Any], where: str, keys: Keys) -> Found:

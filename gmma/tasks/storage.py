@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -169,11 +170,17 @@ def _state(path: Path) -> list[int]:
     return [found.st_size, found.st_mtime_ns]
 
 
+def is_no_advice(record: logging.LogRecord) -> bool:
+    """Return whether a line of TFDS's log is not that it would rather have OpenCV than Pillow."""
+    return "OpenCV is not installed" not in record.getMessage()
+
+
 def read_split(storage: Storage, split: str, decoders: Mapping[str, Any] | None = None) -> Any:
     """Open random access to the stored records of a split.
 
     Raises UserError on an unknown split, or before `prepare`.
     """
+    logging.getLogger("absl").addFilter(is_no_advice)
     if split not in SPLITS:
         name = storage.name
         raise UserError(f"{name} has no split {split!r}; choose one of {', '.join(SPLITS)}")

@@ -15,7 +15,19 @@ from gmma.errors import UserError, printable
 from gmma.images.frames import between
 from gmma.rewards.terms import RESERVED
 from gmma.tasks.kinds import KINDS, KindName, Order, list_choices, read_choices
-from gmma.tasks.layouts import BARE_BOXES, Keys, Laid, LayoutName, lay_out
+from gmma.tasks.layouts import (
+    ANSWERS,
+    BARE_BOXES,
+    CHOICES,
+    EXPRESSIONS,
+    LAYOUTS,
+    LISTED,
+    THOUGHTS,
+    Keys,
+    Laid,
+    LayoutName,
+    lay_out,
+)
 from gmma.tasks.manifest import FEATURES, TruthError, stored_form
 from gmma.tasks.pictures import check_picture, decode_picture, find_picture, is_encoded, name_in
 from gmma.tasks.records import fingerprint, named_columns, refuse_tags, spell_value
@@ -26,6 +38,7 @@ from gmma.tasks.truths import require_on_image
 from gmma.tasks.turns import find_key, split_response
 from gmma.tasks.visual import AskedConfig, bounds_of
 from gmma.text.prompt import IMAGE_MARK
+from gmma.types import Example
 
 PICTURE_KEYS = ("bytes", "path", "url")  # of an object that stands for a picture
 OWN_COLUMNS = RESERVED | {  # of an example, and what scoring adds
@@ -97,6 +110,14 @@ def storage(config: VqaConfig, data_dir: Path) -> Storage:
     def columns() -> dict[str, None]:
         every = [record for split in SPLITS for record in read(split)]
         require_named(config.keys, every)
+        if config.kind == "choice" and all(
+            record.laid.choices is None and not LISTED.search(record.question) for record in every
+        ):
+            print(
+                "warning: no record has choices, and no question lists any: --task.keys.choices "
+                f"NAME says where they are; the keys are {', '.join(every[0].laid.keys)}",
+                file=sys.stderr,
+            )
         return dict.fromkeys(key for record in every for key in rest_of(record))
 
     def records(split: str) -> Iterator[dict[str, Any]]:
@@ -246,6 +267,14 @@ def rest_of(record: VqaRecord) -> dict[str, Any]:
             continue
         kept[key] = value
     return named_columns(kept, OWN_COLUMNS, record.laid.where)
+
+
+def unread_keys(config: VqaConfig, example: Example) -> list[str]:
+    """Return the columns of an example that are keys of its record, and no part of it."""
+    usual = (*ANSWERS, *EXPRESSIONS, *THOUGHTS, *CHOICES, "question_id")
+    known = {*usual, *(key for layout in LAYOUTS.values() for key in layout.question)}
+    known |= {*OWN_COLUMNS, *vars(config.keys).values()}
+    return [name for name in example.columns if name not in known]
 
 
 def stored(record: VqaRecord, config: VqaConfig, columns: Mapping[str, None]) -> dict[str, Any]:

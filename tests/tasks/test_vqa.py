@@ -3,6 +3,7 @@
 import builtins
 import io
 import json
+import logging
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -30,11 +31,11 @@ from gmma.images.common import outline_of, read_rgb
 from gmma.images.frames import STORED_PIXELS, THOUSANDTHS
 from gmma.rewards.terms import RewardTerm
 from gmma.tasks.layouts import Keys
-from gmma.tasks.storage import SPLITS
+from gmma.tasks.storage import SPLITS, is_no_advice
 from gmma.tasks.tables import own_split, read_rows
 from gmma.tasks.task import ask
 from gmma.tasks.vqa import VQA, VqaConfig, VqaFiles
-from gmma.tasks.vqa_records import read_records, storage
+from gmma.tasks.vqa_records import read_records, storage, unread_keys
 from gmma.types import Example
 
 SEED = 1  # of the hash that parts the two pictures
@@ -356,6 +357,25 @@ def test_a_key_that_is_read_is_a_column_of_its_own_name_too(tmp_path):
     usual = rows({"problem": "?", "solution": "7", "level": 3})(tmp_path)
     (held,) = rows_of(config_of(usual, kind="number"), tmp_path)
     assert json.loads(held["answer"])["rest"] == {"problem": "?", "solution": "7", "level": 3}
+
+
+def test_what_nothing_reads_is_told(built, tmp_path, capsys):
+    config, _, source = built
+    assert unread_keys(config, source[0]) == ["level", "record_kind"]
+    known = rows({"problem": "?", "solution": "7", "uid": 3, "why": "So."})(tmp_path)
+    named = config_of(known, kind="number", keys=Keys(id="uid"))
+    VQA.build(named, tmp_path)
+    assert unread_keys(named, VQA.source(named, tmp_path, "train")[0]) == ["why"]
+    assert not is_no_advice(logging.makeLogRecord({"msg": "OpenCV is not installed. We …"}))
+    assert is_no_advice(logging.makeLogRecord({"msg": "a dataset is broken"}))
+
+
+def test_choices_that_no_record_has_are_warned_of(tmp_path, capsys):
+    bare = {"question": "Which?", "answer": "B"}
+    listed = {"question": "Which? A. a cat B. a dog", "answer": "B", "tags": ["x", "y"]}
+    for row, count in ((bare, 1), (listed, 0)):
+        rows_of(config_of(rows(row)(tmp_path), kind="choice"), tmp_path)
+        assert capsys.readouterr().err.count("warning: no record has choices") == count
 
 
 def test_demonstrations_are_the_records_own_or_made(built):

@@ -536,7 +536,7 @@ BROKEN = {
     "misspelt": (
         third({"qestion": "?", "answer": 1}),
         {},
-        ["nearest layout is plain", "no question", "task.keys.question = qestion"],
+        ["nearest layout is plain", "no question", "--task.keys.question qestion"],
     ),
     "no_answer": (
         third({"conversations": [HUMAN], "image": "0.png"}),
@@ -576,7 +576,7 @@ BROKEN = {
     "an_image_under_another_key": (
         third({"question": "?", "answer": 1, "shot": "0.png"}, {"question": "?", "answer": 1}),
         {"kind": "number"},
-        ["no image under images or", 'shot looks like one: "0.png"', "task.keys.images = shot"],
+        ["no image under images or", 'shot looks like one: "0.png"', "--task.keys.images shot"],
     ),
     "blank": (third(plain(question=" ")), {}, ["question is blank"]),
     "null_question": (third(plain(question=None)), {}, ["no question", "question is null"]),
@@ -675,6 +675,11 @@ BROKEN = {
         third(plain(answer="bird"), plain(answer="B")),
         {"kind": "choice"},
         ['"bird" is no letter', "no choices", "task.keys.choices"],
+    ),
+    "choices_under_a_key_that_is_not_read": (
+        third(plain(opts=["a", "b"], answer="B"), plain(choices=["a", "b"], answer="B")),
+        {"kind": "choice"},
+        ["no choices under choices or options", "opts looks like", "--task.keys.choices opts"],
     ),
     "choices_that_read_alike": (
         third(plain(answer="A", choices=["cat", "Cat"]), plain(answer="B", choices=["a", "b"])),
