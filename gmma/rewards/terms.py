@@ -161,8 +161,6 @@ def score_call(
     except UnfinishedError as unfinished:
         return [Outcome(UNFINISHED, unfinished.value)] * count
     except (Exception, SystemExit) as error:  # sys.exit(0) must not end a run as if it were done
-        if isinstance(error, TypeError) and " required " in spelled(error, str):
-            error.add_note(f"the columns are {', '.join(sorted(taken))}")
         return [_crash(error)] * count
     _check_values(term, values, count)
     return [_crash(v) if isinstance(v, Exception) else _outcome(_number(term, v)) for v in values]
