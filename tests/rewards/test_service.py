@@ -305,7 +305,7 @@ def test_a_reward_that_exits_does_not_end_the_run(workers):
 def test_a_column_that_is_not_there_is_told_beside_those_that_are():
     with (
         open_scorer([RewardTerm("own_rewards:wants")], workers=0) as scorer,
-        pytest.raises(UserError, match=r":wants' wants level, of which there .*; there are answer;"),
+        pytest.raises(UserError, match=r":wants' wants level, of .*; there are answer;"),
     ):
         check_rewards(scorer, ["a"], thoughts=[""], columns={"answer": ["a"]})
 
