@@ -136,6 +136,8 @@ def test_what_other_options_are_told_is_there_and_on_the_page():
         first = re.match(r"[\w.]+", told)[0]
         assert first in fields or first == "resume", name
         assert name in page or name == "num_train_epochs", name
+        beside = [line for line in page.splitlines() if f"`{name}`" in line]
+        assert not beside or any(first in line for line in beside), name
 
 
 def test_steps_of_a_trace_are_first_and_last():

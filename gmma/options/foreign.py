@@ -17,7 +17,7 @@ FOREIGN = {  # TRL's; fields of an experiment
     "max_steps": "rl.steps",
     "num_train_epochs": "rl.steps, for there are no epochs",
     "per_device_train_batch_size": "rl.batch_prompts, which counts prompts over all devices",
-    "generation_batch_size": "rl.batch_prompts, which counts prompts over all devices",
+    "generation_batch_size": "rl.rollout_prompts, in prompts: it / num_generations",
     "gradient_accumulation_steps": "rl.microbatches",
     "model_name_or_path": "model.directory",
     "lora_r": "model.lora.rank",

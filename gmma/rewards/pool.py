@@ -153,7 +153,7 @@ class Pool:
     ) -> Scored:
         check_lengths(answers, thoughts, columns)
         selected = [
-            select_columns(term, reads, columns)
+            select_columns(term, reads, columns, len(answers))
             for term, reads in zip(self.terms, self.reads, strict=True)
         ]
         tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))

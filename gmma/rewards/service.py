@@ -25,8 +25,10 @@ from gmma.errors import UserError
 from gmma.rewards.outcomes import CRASH, SCORED, TIMEOUT, UNTRIED, Scored, Tally
 from gmma.rewards.pool import Pool
 from gmma.rewards.terms import (
+    Reads,
     RewardTerm,
     calls_of,
+    check_columns,
     check_lengths,
     columns_read,
     find_reward,
@@ -42,6 +44,7 @@ class Scorer(Protocol):
     """Scorer of a batch: the pool, or the caller's own process."""
 
     terms: tuple[RewardTerm, ...]
+    reads: list[Reads]  # the columns that each takes
 
     def score(
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
@@ -52,7 +55,8 @@ class SharedScorer:
     """A scorer that one thread asks at a time."""
 
     def __init__(self, scorer: Scorer) -> None:
-        self.terms, self.scorer, self.free = scorer.terms, scorer, threading.Lock()
+        self.terms, self.reads = scorer.terms, scorer.reads
+        self.scorer, self.free = scorer, threading.Lock()
 
     def score(
         self, answers: Sequence[str], *, thoughts: Sequence[str], columns: Mapping[str, Any]
@@ -112,9 +116,13 @@ def check_rewards(
 ) -> Scored:
     """Score one batch before training starts, and be strict about it.
 
-    Raises UserError if a term crashes, exceeds its limit, returns the wrong length or type, or
-    scores not one answer of those that it is for.
+    Raises UserError if a term wants a column that no record has, crashes, exceeds its limit,
+    returns the wrong length or type, or scores not one answer of those that it is for.
     """
+    applies = rows_of_terms(scorer.terms, len(answers), columns)
+    for term, reads, own in zip(scorer.terms, scorer.reads, applies.T, strict=True):
+        if own.any():
+            check_columns(term, reads, columns)
     scored = scorer.score(answers, thoughts=thoughts, columns=columns)
     for term, own in zip(scorer.terms, scored.applies.T, strict=True):
         counts = scored.outcomes[term.label]
@@ -175,7 +183,7 @@ class _InlineScorer:
         check_lengths(answers, thoughts, columns)
         tally = Tally(self.names, rows_of_terms(self.terms, len(answers), columns))
         selected = [
-            select_columns(term, reads, columns)
+            select_columns(term, reads, columns, len(answers))
             for term, reads in zip(self.terms, self.reads, strict=True)
         ]
         for call in calls_of(self.terms, units_of(tally.applies)):

@@ -269,19 +269,31 @@ def check_lengths(
             )
 
 
-def select_columns(term: RewardTerm, reads: Reads, columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns to hand to a reward.
-
-    Raises UserError where one has the name of an option, or the reward wants one that is not there.
-    """
-    if lacking := sorted(
-        name for name in reads.needed if not {name, RENAMED + name} & columns.keys()
-    ):
+def check_columns(term: RewardTerm, reads: Reads, columns: Mapping[str, Any]) -> None:
+    """Raise UserError where a reward wants a column that no record has."""
+    if lacking := lacking_columns(reads, columns):
         raise UserError(
             f"reward '{term.name}' wants {', '.join(lacking)}, of which there is no column; there "
             f"are {', '.join(sorted(columns))}; rename its parameter, or give it a default"
         )
+
+
+def lacking_columns(reads: Reads, columns: Mapping[str, Any]) -> list[str]:
+    """Return the columns that a reward cannot do without and that are not there."""
+    return sorted(name for name in reads.needed if not {name, RENAMED + name} & columns.keys())
+
+
+def select_columns(
+    term: RewardTerm, reads: Reads, columns: Mapping[str, Any], count: int
+) -> dict[str, Any]:
+    """Return the columns of `count` answers to hand to a reward.
+
+    One that it needs and that no record of this batch has is None for each, as it is for a record
+    that lacks another's: what the trial found in some records need not be in every batch. Raises
+    UserError where a column has the name of an option.
+    """
     selected = {name: column for name, column in columns.items() if reads.takes(name)}
+    selected |= {name: [None] * count for name in lacking_columns(reads, columns)}
     clash = sorted(set(selected) & dict(term.options).keys())
     if clash:
         raise UserError(

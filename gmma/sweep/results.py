@@ -119,22 +119,22 @@ def spending(run: SweepRun, records: Sequence[Record]) -> dict[Budget, Float[np.
     """Return what was spent before step 0, before step 1, …, at the end.
 
     Samples are answers that were rewarded, or demonstrations imitated; tokens are those sampled
-    (trained on, in SFT), each counted once; seconds are the median step's, so that compilations do
-    not count.
+    (trained on, in SFT), each counted once; seconds are the median step's of those with as many
+    rollouts, so that compilations do not count.
     """
     config = run.config
     rl = run.moment == "rl"
     tree = config.tree.thoughts * config.tree.answers
     samples = config.rl.grown_prompts * tree if rl else config.sft.batch_prompts
-    rollouts = [record.get("dynamic_sampling/rollouts", 1) for record in records]
+    rollouts = np.array([record.get("dynamic_sampling/rollouts", 1) for record in records])
     tokens = [record["num_tokens" if rl else "num_trained_tokens"] for record in records]
-    each = np.ones(len(records))
-    seconds = float(np.median([record["step_time"] for record in records]))
+    times = np.array([record["step_time"] for record in records])
+    median = {count: np.median(times[rollouts == count]) for count in np.unique(rollouts)}
     per_step: dict[Budget, Any] = {
-        "steps": each,
-        "samples": np.asarray(rollouts) * samples,
+        "steps": np.ones(len(records)),
+        "samples": rollouts * samples,
         "tokens": np.asarray(tokens),
-        "seconds": each * seconds,
+        "seconds": np.array([median[count] for count in rollouts]),
     }
     return {unit: np.concatenate([[0.0], np.cumsum(spent)]) for unit, spent in per_step.items()}
 

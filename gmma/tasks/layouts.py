@@ -142,7 +142,7 @@ def find_layout(
             asked = find_key(row, [keys.question] if keys.question else known.question)
             answers = (keys.answer,) if keys.answer else known.answer
             told = answered(row, [key for key in answers if key != asked.key])
-            asked, told = (Found(key, as_turns(value)) for key, value in (asked, told))
+            asked, told = (Found(key, as_turns(value, where)) for key, value in (asked, told))
             replies = known.replies and is_turns(asked.value) and not keys.answer
             if asked.key and (told.key or replies):
                 return name, asked, told
@@ -245,7 +245,9 @@ def read_parts(
     }
     if not (pictures or beside or shown):
         refuse_hidden_picture(rest, where)
-    if kind == "choice" and not options.key and not LISTED.search(str(question)):
+    # A name for them that no record has is refused with all others.
+    unnamed = kind == "choice" and not (options.key or keys.choices)
+    if unnamed and not LISTED.search(str(question)):
         refuse_hidden_choices(rest, where)
     parts = (asked.key, told.key, thought.key, options.key, named.key)
     own_parts = {key: row[key] for key in parts if key in row and not is_turns(row[key])}

@@ -2,13 +2,13 @@
 
 import ast
 import contextlib
-import json
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gmma.errors import UserError
-from gmma.tasks.records import require_text, spell_value
+from gmma.tasks.records import parse_json, require_text, spell_value
 from gmma.text.prompt import ANSWER_CLOSE, ANSWER_OPEN, IMAGE_MARK, THINK_CLOSE, THINK_OPEN
 
 _ROLES = {"human": "user", "gpt": "assistant", "model": "assistant", "bot": "assistant"}
@@ -45,28 +45,37 @@ def is_turns(value: Any) -> bool:
     return any("role" in turn or "from" in turn for turn in value)
 
 
-def as_turns(value: Any) -> Any:
+def as_turns(value: Any, where: str) -> Any:
     """Return the turns that a text of them holds, or an object of a list a key; else the value.
 
     Columns of tables hold turns so: JSON, Python's own spelling, and what `datasets` makes of a
-    sequence of objects.
+    sequence of objects. Raises UserError for JSON that has a key twice.
 
-    >>> as_turns("[{'role': 'user', 'content': 'Why?'}]"), as_turns("[1]")
+    >>> as_turns("[{'role': 'user', 'content': 'Why?'}]", "record 0"), as_turns("[1]", "record 0")
     ([{'role': 'user', 'content': 'Why?'}], '[1]')
-    >>> as_turns({"from": ["human"], "value": ["Why?"]})
+    >>> as_turns({"from": ["human"], "value": ["Why?"]}, "record 0")
     [{'from': 'human', 'value': 'Why?'}]
     """
     found = value
     if isinstance(value, str) and value.lstrip().startswith(("[", "{")):
-        for read in (json.loads, ast.literal_eval):
-            with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-                found = read(value.strip())
-                break
+        found = _read_listed(value.strip(), where)
     if isinstance(found, Mapping) and found.keys() & {"role", "from"}:
         columns = list(found.values())
         if all(isinstance(c, list) and len(c) == len(columns[0]) for c in columns):
             found = [dict(zip(found, row, strict=True)) for row in zip(*columns, strict=True)]
     return found if is_turns(found) else value
+
+
+def _read_listed(text: str, where: str) -> Any:
+    """Return what JSON, or Python's spelling of turns, says; else the text."""
+    unreadable = (ValueError, SyntaxError, RecursionError, MemoryError)
+    with contextlib.suppress(*unreadable):
+        return parse_json(text, where)
+    if "'role'" in text or "'from'" in text:
+        with contextlib.suppress(*unreadable), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a backslash that Python does not know
+            return ast.literal_eval(text)
+    return text
 
 
 def read_turns(turns: list[Any], what: str) -> tuple[str, str, tuple[Any, ...], str | None]:

@@ -240,13 +240,20 @@ def test_a_wrong_guess_says_how_the_function_was_called():
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_column_that_is_not_there_is_named_with_those_that_are(workers):
+    """Before training; a later batch whose records lack it gives None, and ends no run."""
     told = r"wants label, of which there is no column; there are answer, closed, .*uid"
-    with pytest.raises(UserError, match=told):
-        values(
-            RewardTerm("foreign_rewards:names_columns"),
-            {"answer": [1] * 3, "uid": [2] * 3},
-            workers,
-        )
+    with open_scorer([RewardTerm("foreign_rewards:names_columns")], workers=workers) as scorer:
+        has_none = {"answer": [1] * 3, "uid": [2] * 3}
+        for columns in ({**has_none, "label": [1, 0, 1]}, has_none):
+            trial = {"thoughts": [""] * 3, "columns": columns_of(columns)}
+            if "label" in columns:
+                assert check_rewards(scorer, ["7"] * 3, **trial).values.T.tolist() == [[1, 0, 1]]
+                continue
+            with pytest.raises(UserError, match=told):
+                check_rewards(scorer, ["7"] * 3, **trial)
+            late = scorer.score(["7"] * 3, **trial)
+            assert np.isnan(late.values).all()
+            assert "NoneType" in late.messages[0]
 
 
 def test_what_every_answer_fails_of_is_said_once():

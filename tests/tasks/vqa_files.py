@@ -778,6 +778,12 @@ BROKEN_FILES = {
         b'[{"question": "Why?", "answer": {"is": 1, "is": 2}}]',
         ['"is" twice, with 1 and 2', "keep one"],
     ),
+    "turns_of_a_key_of_two_values": (
+        "mine.jsonl",
+        rb'{"messages": "[{\"role\": \"user\", \"content\": \"a\", \"content\": \"b\"}]", '
+        b'"answer": 1}',
+        ["record 0", '"content" twice, with "a" and "b"', "keep one"],
+    ),
     "bzip2": ("mine.jsonl.bz2", b"BZh91AY&SY", ["bzip2", "unpack it"]),
     "xz": ("mine.jsonl.xz", b"\xfd7zXZ\0", ["by xz", "unpack it"]),
     "one_object": ("mine.json", b'{"question": "?", "answer": 1}', ["holds a dict", ".jsonl"]),
