@@ -61,6 +61,7 @@ SURROGATES: "Named[Surrogate]" = Named(
     },
 )
 RolloutLayout = Literal["gathered", "sharded"]
+Packing = Literal["auto", "static", "ragged"]
 ModelConfig = TinyConfig | PretrainedConfig
 
 
@@ -425,6 +426,13 @@ class ExperimentConfig:
     rollout_params: ChangesNoNumber[RolloutLayout] = "gathered"
     # Logits of so many slots exist at a time; None: all
     logprob_chunk_slots: ChangesNoNumber[int | None] = None
+    # How an update lays out its trees. `static`: every node in slots of its own, empty ones too;
+    # `ragged`: the tokens alone, in rows as long as the batch's longest tree needs; `auto`: static,
+    # until ragged is measured to be faster
+    packing: ChangesNoNumber[Packing] = "auto"
+    # Lengths that a row may have, of equal parts of the static one, that one too. Each is a
+    # compilation, all in a phase's first step
+    row_lengths: ChangesNoNumber[int] = 6
 
     def __post_init__(self) -> None:
         if type(self.rl) is PhaseConfig:  # of an experiment file from before there was another
@@ -436,6 +444,7 @@ class ExperimentConfig:
         require(
             self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0"
         )
+        require(self.row_lengths >= 2, "row_lengths", self.row_lengths, "2 or more")
         if self.objective.algorithm == "grpo" and self.tree.answers != 1:
             raise UserError(
                 f"objective.algorithm = grpo with tree.answers = {self.tree.answers}: GRPO has one "

@@ -11,11 +11,12 @@ Every normalisation of the field is a constant weight per token (`token_weights`
 forward pass. A loss is then a weighted sum over slots, and gradients of microbatches simply add.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from gmma.config import SURROGATES, ObjectiveConfig
 from gmma.masked import masked_sum
@@ -23,6 +24,7 @@ from gmma.models.policy import Policy
 from gmma.sampling import scale_logits
 from gmma.surrogate import KL_ESTIMATORS
 from gmma.tree.layout import join_levels, split_levels
+from gmma.tree.rows import generated_slots, row_inputs, to_packed
 from gmma.types import Metric, Metrics, PackedTree, Params, TreeShape, pytree
 
 
@@ -61,11 +63,31 @@ def token_logprobs(
     exist at a time, forward and backward. Prompt slots are 0. Gradients flow through entropies only
     with `train_entropy`.
     """
-    hidden = policy.forward(params, packed.inputs)
-    start = packed.inputs.shape.prompt
-    before = packed.predecessor[:, start:]
+    find = partial(slot_logprobs, policy, params, temperature=temperature, chunk_slots=chunk_slots)
+    inputs, shape = packed.inputs, packed.inputs.shape
+    if packed.row_slots is None:
+        before, tokens = (x[:, shape.prompt :] for x in (packed.predecessor, inputs.tokens))
+        found = find(policy.forward(params, inputs), before, tokens)
+        logprobs, entropy = (jnp.pad(x, ((0, 0), (shape.prompt, 0))) for x in found)
+    else:
+        slots, before, tokens = generated_slots(packed, packed.row_slots)
+        found = find(policy.forward(params, row_inputs(inputs, packed.row_slots)), before, tokens)
+        logprobs, entropy = (to_packed(x, slots, shape.packed) for x in found)
+    return logprobs, entropy if train_entropy else jax.lax.stop_gradient(entropy)
+
+
+def slot_logprobs(
+    policy: Policy,
+    params: Params,
+    hidden: Float[Array, "B S D"],
+    before: Int[Array, "B G"],
+    tokens: Int[Array, "B G"],
+    *,
+    temperature: float,
+    chunk_slots: int | None,
+) -> tuple[Float[Array, "B G"], Float[Array, "B G"]]:
+    """Compute log-prob and entropy of tokens from the hidden states at the slots before them."""
     hidden = jnp.take_along_axis(hidden, before[..., None], axis=1)
-    tokens = packed.inputs.tokens[:, start:]
 
     def of_slot(slot: tuple[Array, Array]) -> tuple[Array, Array]:
         features, token = slot  # [B D], [B]
@@ -79,8 +101,8 @@ def token_logprobs(
         found = jax.vmap(of_slot)(by_slot)
     else:
         found = jax.lax.map(jax.checkpoint(of_slot), by_slot, batch_size=chunk_slots)
-    logprobs, entropy = (jnp.pad(x.swapaxes(0, 1), ((0, 0), (start, 0))) for x in found)
-    return logprobs, entropy if train_entropy else jax.lax.stop_gradient(entropy)
+    logprobs, entropy = (x.swapaxes(0, 1) for x in found)
+    return logprobs, entropy
 
 
 def sequence_sums(

@@ -148,7 +148,8 @@ def rl_step(
     spread = advantage_metrics(advantages, trees.counted)
     dealt = programs.deal(programs.pack(trees.prompts, trees.rollout, advantages))
     del trees  # with their images: an update reads its minibatch alone
-    minibatches = [programs.baselines(state, reference, packed) for packed in dealt]
+    rows = [programs.lay_out(packed) for packed in dealt]
+    minibatches = [programs.baselines(state, reference, packed) for packed in rows]
     updates = []
     for _ in range(parts.config.objective.num_iterations):
         for packed in minibatches:
@@ -173,9 +174,8 @@ def sft_step(
         answer=np.zeros(shown.finished.shape, np.float32),
     )
     shown, no_credit = put_batch((shown, no_credit), parts.mesh)
-    packed = run.programs.pack(
-        put_batch(read_prompts(parts, batch.examples), parts.mesh), shown, no_credit
-    )
+    prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
+    packed = run.programs.lay_out(run.programs.pack(prompts, shown, no_credit))
     state, metrics = trainer.update(state, packed)
     return StepResult(state=state, metrics=(metrics,), seconds={})
 

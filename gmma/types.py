@@ -63,9 +63,9 @@ def node_of(cls: type[T], **fields: Any) -> T:
     return node
 
 
-def static_field() -> Any:
+def static_field(default: Any = dataclasses.MISSING) -> Any:
     """Return a field of a `pytree` that is part of its structure and must be hashable."""
-    return dataclasses.field(metadata={"static": True})
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,13 +171,15 @@ class TreeInputs:
     """Inputs of a policy's forward pass: every token of every tree once, in packed order.
 
     `positions` count along the path from the root: an answer continues from the true length of its
-    prompt and its thought.
+    prompt and its thought. In ragged rows (`gmma/tree/rows.py`) a slot is what `nodes` says, and S
+    the row's; without `nodes` slots are those of `shape`.
     """
 
     tokens: Int[Array, "B S"]
     positions: Int[Array, "B S"]
     valid: Bool[Array, "B S"]
     images: PyTree
+    nodes: Int[Array, "B S"] | None = None  # of ragged rows: which node each slot belongs to
     shape: TreeShape = static_field()
 
 
@@ -192,6 +194,8 @@ class PackedTree:
     sampler_logprobs: Float[Array, "B S"]
     old_logprobs: Float[Array, "B S"] | None = None  # None: on policy, the ratio is one
     reference_logprobs: Float[Array, "B S"] | None = None  # None: no KL term
+    # Slots of the ragged rows in which the network computes; None: the packed slots themselves
+    row_slots: int | None = static_field(None)
 
 
 @pytree

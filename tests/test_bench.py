@@ -94,7 +94,11 @@ def test_every_figure_is_written(
                 "temporary_bytes": 2**10,
                 "median": 0.5,
             }
+    assert list(case["packings"]["rollout"]) == ["either"]
+    assert list(case["packings"]["update"]) == ["static", "ragged"]
+    assert case["row_slots"] == 16  # of 34
     assert list(record["steps"]) == ["T4A2", "T4A1", "T8A1"]
     shown = capsys.readouterr().out
     assert "6/3/2 T4A2 update flat" in shown
+    assert "6/3/2 T4A2 update ragged" in shown
     assert "T8A1" in shown

@@ -157,4 +157,6 @@ def test_what_is_no_grid_is_refused(tmp_path):
     larger = replace(second, rl=replace(second.rl, rollout_prompts=2 * second.rl.batch_prompts))
     with pytest.raises(UserError, match=r"rl.rollout_prompts = \d+: .*without --one-program"):
         check_grid(larger)
+    with pytest.raises(UserError, match=r"packing = ragged: .* needs static; .*--one-program"):
+        check_grid(replace(second, packing="ragged"))
     assert not iterated.run_dir.exists()

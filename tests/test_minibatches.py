@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jax
+import laws
 import numpy as np
 import pytest
 from nursery import open_nursery
@@ -30,7 +31,7 @@ from gmma.hardware.hosts import fetch_rows
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.plan.programs import plan_parts, plan_programs
 from gmma.records.checkpoint import restore_progress
-from gmma.records.metrics import read_records
+from gmma.records.metrics import compilations, read_records
 from gmma.run.assembly import assemble
 from gmma.run.data import ExampleBatch
 from gmma.run.feed import read_batches
@@ -140,6 +141,60 @@ def test_a_step_is_its_minibatches_one_after_the_other(lab, monkeypatch):
     assert int(result.state.step) == UPDATES
     assert not any(name.startswith("dynamic") for part in result.metrics for name in part)
     assert_same_arrays(by_path(result.state.params), by_path(same.params))
+
+
+def shortened(grow, odd):
+    """A rollout of which every other tree has two tokens a node at most."""
+
+    @jax.jit
+    def cut(rollout):
+        row = jax.numpy.arange(rollout.closed.shape[0])
+
+        def shorter(lengths):
+            chosen = (row % 2 == odd).reshape(-1, *(1,) * (lengths.ndim - 1))
+            return jax.numpy.where(chosen, jax.numpy.minimum(lengths, 2), lengths)
+
+        names = ("thought_lengths", "thought_sampled", "answer_lengths")
+        return replace(rollout, **{name: shorter(getattr(rollout, name)) for name in names})
+
+    return lambda *given: cut(grow(*given))
+
+
+def test_every_minibatch_has_rows_as_long_as_its_own_trees_need(lab):
+    """A step is the static one; whichever is short, nothing is compiled behind the first step."""
+    config = replace(lab.plain.config, packing="ragged", row_lengths=2)  # 40 slots, or all 75
+    rows = replace(lab.plain, config=config)
+    own = train.make_programs(rows)
+    programs = replace(lab.programs, lay_out=own.lay_out, baselines=own.baselines)
+    batch, slots, found, compiled = next(read_batches(lab.plain, "rl")), [], [], []
+    ways = ((lab.plain, lab.programs, lab.trainer), (rows, programs, train.make_rl_trainer(rows)))
+    with train.run_scorer(config) as scorer:
+        for parts, programs, trainer in ways:
+
+            def update(state, packed, trainer=trainer):
+                slots.append(packed.row_slots)
+                return trainer.update(state, packed)
+
+            reference, state = (put_whole(lab.first, parts.mesh) for _ in range(2))
+            state = trainer.start(state)
+            for step in range(2):
+                grow = shortened(lab.programs.grow, odd=step)
+                given = replace(programs, grow=grow)
+                run = SimpleNamespace(parts=parts, programs=given, scorer=scorer)
+                spied, before = replace(trainer, update=update), compilations()
+                with train.transfer_guard():
+                    result = train.rl_step(run, spied, reference, state, iter([batch]), step)
+                state = result.state
+                compiled.append(compilations() - before)
+            found.append(jax.device_get((state.params, result.metrics)))
+    assert slots == [None] * 8 + [40, None] * 2 + [None, 40] * 2
+    assert compiled[3] == 1  # `shortened` itself
+    (static, metrics), (ragged, others) = found
+    laws.assert_gradient_close_as_a_whole(ragged, static, 1e-5)
+    for update, other in zip(metrics[:UPDATES], others, strict=False):
+        for name in ("loss", "grad_norm", "answer/kl"):
+            ours, theirs = (found[name].total / found[name].count for found in (other, update))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-7, err_msg=name)
 
 
 def test_records_say_how_far_off_policy_each_update_was(lab):

@@ -113,6 +113,14 @@ def test_slices_and_programs_are_given_again_for_further_ones(
         command_plan([str(TINY), "--json"])
 
 
+def test_ragged_rows_are_planned_as_static_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    """And one line says so, where the experiment asks for them."""
+    for packing in ("static", "ragged"):
+        plan_experiment(replace(load_experiment(TINY), packing=packing), (), None)
+        said = "packing = ragged: planned with static rows" in capsys.readouterr().out
+        assert said == (packing == "ragged")
+
+
 def test_a_model_that_is_not_here_is_planned_with_its_preset(tmp_path: Path) -> None:
     """By the name of its directory; a directory that is here is taken as it is."""
     path = Path(__file__).parent.parent / "experiments/math.py"

@@ -112,6 +112,8 @@ def test_what_changes_no_number_is_said_beside_the_field():
             "samples_every_steps",
             "rollout_params",
             "logprob_chunk_slots",
+            "packing",
+            "row_lengths",
         ),
         *("evaluation/every_steps", "evaluation/bootstrap", "rewards/workers"),
         *("rewards/alike_steps", "model/attention", "model/remat", "model/image_buckets"),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import jax
+import laws
 import numpy as np
 import pytest
 from tiny_digits import experiment
@@ -31,7 +32,7 @@ from gmma.hardware.sharding import put_whole
 from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress, checkpoint_steps, restore_progress
 from gmma.records.health import first_not_finite
-from gmma.records.metrics import read_records
+from gmma.records.metrics import compilations, read_records
 from gmma.records.pace import eta_errors
 from gmma.records.profile import check_traced, open_trace
 from gmma.rewards.terms import RewardTerm
@@ -127,6 +128,43 @@ def test_records_keep_the_time_left_as_it_was_foretold(lab):
         assert times == sorted(times)
         assert min(record["clock/left"] for record in own[1:-1]) > 0
         assert len(eta_errors(found, phase)) == STEPS - 2
+
+
+def test_a_step_in_ragged_rows_is_the_static_one(lab):
+    """Of SFT, by the run's own programs: the parameters, and every metric.
+
+    The first update is compiled for each length of rows, and for no length a second time.
+    """
+    tree = replace(lab.parts.config.tree, thought_tokens=24, answer_tokens=12)
+    config = replace(lab.parts.config, tree=tree, row_lengths=3)  # 24, 40 and all 57 slots
+    batch, found = next(train.read_batches(lab.parts, "sft")), []
+    for packing, slots, lengths in (("static", None, [None]), ("ragged", 40, [24, 40, None])):
+        parts = replace(lab.parts, config=replace(config, packing=packing))
+        trainer, seen = train.make_sft_trainer(parts), []
+
+        def update(state, packed, trainer=trainer, seen=seen):
+            before = compilations()
+            result = trainer.update(state, packed)
+            seen.append((packed, compilations() - before))
+            return result
+
+        run = SimpleNamespace(parts=parts, programs=train.make_programs(parts))
+        state = trainer.start(jax.tree.map(jax.numpy.copy, lab.imitated_copy))
+        with train.transfer_guard():
+            result = train.sft_step(run, replace(trainer, update=update), state, iter([batch]), 0)
+        found.append(jax.device_get((result.state.params, result.metrics[0])))
+        packed, compiled = seen[0]
+        assert (packed.row_slots, compiled) == (slots, len(lengths))  # the texts have 35 to 39
+        state = result.state
+        for other in lengths:
+            state, _ = update(state, replace(packed, row_slots=other))
+        assert [compiled for _, compiled in seen[1:]] == [0] * len(lengths)
+    (static, metrics), (ragged, others) = found
+    laws.assert_gradient_close_as_a_whole(ragged, static, 1e-5)
+    assert metrics.keys() == others.keys()
+    for name, metric in metrics.items():
+        np.testing.assert_allclose(others[name].total, metric.total, rtol=1e-4, err_msg=name)
+        assert others[name].count == metric.count
 
 
 def test_a_transfer_that_is_not_named_is_refused(lab, monkeypatch):

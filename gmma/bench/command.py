@@ -6,6 +6,10 @@ The same samples are laid out three ways, and each layout is a `TreeShape` of th
     prompt-shared  (P, T, A, K·M, 1)    B rows        prompt once, thoughts M times
     flat           (P, T, A, 1, 1)      B·K·M rows    everything K·M times
 
+Then trees whose nodes are not full are laid out in two ways: `static`, every node in slots of its
+own, and `ragged`, the tokens alone (`gmma/tree/rows.py`). Their rollout is one program for both,
+and is timed beside the updates.
+
 Layouts take turns within one process, so that a drift of the machine falls on all of them; the
 figures are medians, and ratios are taken repeat by repeat. Weights and tokens are random.
 """
@@ -20,6 +24,9 @@ from gmma.bench.programs import (
     Program,
     Timing,
     bench_state,
+    draw_lengths,
+    full_lengths,
+    most_tokens,
     ratio,
     rollout_program,
     step_program,
@@ -31,6 +38,7 @@ from gmma.files import check_output, write_whole
 from gmma.models.policy import Policy
 from gmma.options.arguments import BenchArguments
 from gmma.records.console import print_table
+from gmma.tree.rows import row_choices, row_slots
 from gmma.types import Params, TreeShape
 
 Kinds = dict[str, dict[str, Timing]]  # program → layout → timing
@@ -96,7 +104,12 @@ def bench_layouts(
 
     def each(make: Any, **options: Any) -> dict[str, Program]:
         return {
-            name: make(policy, layout, rows_of(name, shape, arguments.batch_prompts), **options)
+            name: make(
+                policy,
+                layout,
+                full_lengths(layout, rows_of(name, shape, arguments.batch_prompts)),
+                **options,
+            )
             for name, layout in layouts(shape).items()
         }
 
@@ -105,6 +118,25 @@ def bench_layouts(
         each(update_program, **options), bench_state(params), arguments.repeats
     )
     return {"rollout": rollout, "update": update}, state.params
+
+
+def bench_packings(
+    policy: Policy, params: Params, shape: TreeShape, arguments: BenchArguments, options: Any
+) -> tuple[Kinds, int, Params]:
+    """Rollout of partly filled trees, and their update static and ragged; slots; parameters.
+
+    Slots are those of the ragged rows. Where no row holds the longest tree, ragged is static.
+    """
+    lengths = draw_lengths(shape, arguments.batch_prompts, arguments.filled)
+    slots = row_slots(most_tokens(lengths), row_choices(shape.packed, arguments.row_lengths))
+    grown = {"either": rollout_program(policy, shape, lengths)}
+    rollout, params = time_programs(grown, params, arguments.repeats)
+    updated = {
+        name: update_program(policy, shape, lengths, slots=slots, **options)
+        for name, slots in {"static": None, "ragged": slots}.items()
+    }
+    update, state = time_programs(updated, bench_state(params), arguments.repeats)
+    return {"rollout": rollout, "update": update}, slots or shape.packed, state.params
 
 
 def bench_steps(
@@ -150,6 +182,21 @@ def layout_rows(shape: TreeShape, batch: int, kinds: Kinds) -> list[list[str]]:
     ]
 
 
+def packing_rows(shape: TreeShape, slots: int, kinds: Kinds) -> list[list[str]]:
+    """Make a case's table rows: slots of a tree, milliseconds, memory, and how much faster."""
+    return [
+        [
+            f"{case_label(shape)} {kind} {name}",
+            str(slots if name == "ragged" else shape.packed),
+            f"{timing.median * 1e3:.1f}",
+            f"{timing.peak_bytes / 2**20:.1f}",
+            f"{ratio(timings['static'], timing):.2f}" if "static" in timings else "",
+        ]
+        for kind, timings in kinds.items()
+        for name, timing in timings.items()
+    ]
+
+
 def bench(arguments: BenchArguments) -> None:
     """Run the table, print it, and write it as JSON where asked."""
     if arguments.output is not None:
@@ -167,12 +214,21 @@ def bench(arguments: BenchArguments) -> None:
         "arguments": {name: str(value) for name, value in asdict(arguments).items()},
         "cases": [],
     }
-    rows = []
+    rows, ragged = [], []
     for size in model.sizes[: arguments.cases]:
         shape = TreeShape(*size, thoughts=arguments.thoughts, answers=arguments.answers)
         kinds, params = bench_layouts(policy, params, shape, arguments, options)
         rows += layout_rows(shape, arguments.batch_prompts, kinds)
-        record["cases"].append({"shape": asdict(shape), "programs": to_json(kinds)})
+        packings, slots, params = bench_packings(policy, params, shape, arguments, options)
+        ragged += packing_rows(shape, slots, packings)
+        record["cases"].append(
+            {
+                "shape": asdict(shape),
+                "programs": to_json(kinds),
+                "row_slots": slots,
+                "packings": to_json(packings),
+            }
+        )
     print_table(
         f"{record['device']}, {count / 1e6:.1f}M parameters, {config.dtype}, "
         f"{arguments.batch_prompts} prompts, {arguments.repeats} repeats",
@@ -185,6 +241,11 @@ def bench(arguments: BenchArguments) -> None:
             "peak ÷ tree",
         ],
         rows,
+    )
+    print_table(
+        f"nodes of lognormal lengths (σ = 0.5), their mean {arguments.filled:g} of the slots",
+        ["P/T/A, shape, program, packing", "slots", "ms", "peak MiB", "static's time ÷ own"],
+        ragged,
     )
     steps = bench_steps(policy, params, model.sizes[0], arguments, options)
     record["steps"] = to_json({"step": steps})["step"]

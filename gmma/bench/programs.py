@@ -1,21 +1,22 @@
 """The programs that `gmma bench` times, on random weights and tokens, and the clock.
 
 A program takes what it holds (parameters, or a training state), donated, and gives it back with its
-result: programs that take turns share one copy. All slots are full and no stop string can be met,
-so a rollout always runs its T + A steps.
+result: programs that take turns share one copy. No stop string can be met, so a rollout always
+runs its T + A steps.
 """
 
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Int, PRNGKeyArray
 
 from gmma.config import MeshConfig, ObjectiveConfig
 from gmma.hardware.sharding import decode_params, make_mesh
@@ -58,10 +59,12 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def random_prompts(key: PRNGKeyArray, slots: int, batch: int, vocab_size: int) -> PromptBatch:
-    """Draw full prompts of random tokens."""
-    tokens = jax.random.randint(key, (batch, slots), 0, vocab_size, jnp.int32)
-    return PromptBatch(tokens=tokens, lengths=jnp.full(batch, slots, jnp.int32))
+def random_prompts(
+    key: PRNGKeyArray, slots: int, lengths: Int[np.ndarray, "B"], vocab_size: int
+) -> PromptBatch:
+    """Draw prompts of random tokens."""
+    tokens = jax.random.randint(key, (len(lengths), slots), 0, vocab_size, jnp.int32)
+    return PromptBatch(tokens=tokens, lengths=jnp.asarray(lengths))
 
 
 def random_advantages(key: PRNGKeyArray, shape: TreeShape, batch: int) -> Advantages:
@@ -74,23 +77,68 @@ def random_advantages(key: PRNGKeyArray, shape: TreeShape, batch: int) -> Advant
     )
 
 
-def random_packed(key: PRNGKeyArray, shape: TreeShape, batch: int, vocab_size: int) -> PackedTree:
-    """Draw full trees of random tokens with random advantages, packed."""
-    keys = jax.random.split(key, 4)
+class NodeLengths(NamedTuple):
+    """Tokens of each node."""
+
+    prompt: Int[np.ndarray, "B"]
+    thoughts: Int[np.ndarray, "B K"]
+    answers: Int[np.ndarray, "B K M"]
+
+
+def draw_lengths(shape: TreeShape, batch: int, mean: float) -> NodeLengths:
+    """Draw lognormal lengths, σ = 0.5, whose mean is this share of a node's slots; cut there.
+
+    They are the same in every run.
+    """
+    rng, spread = np.random.default_rng(0), 0.5
+
+    def draw(slots: int, *size: int) -> Int[np.ndarray, "*size"]:
+        median = mean * slots * np.exp(-(spread**2) / 2)
+        lengths = np.round(rng.lognormal(np.log(median), spread, size))
+        return np.clip(lengths, 1, slots).astype(np.int32)
+
+    return NodeLengths(
+        prompt=draw(shape.prompt, batch),
+        thoughts=draw(shape.thought, batch, shape.thoughts),
+        answers=draw(shape.answer, batch, shape.thoughts, shape.answers),
+    )
+
+
+def most_tokens(lengths: NodeLengths) -> int:
+    """Count the tokens of the longest tree."""
+    prompt, thoughts, answers = lengths
+    return int((prompt + thoughts.sum(axis=1) + answers.sum(axis=(1, 2))).max())
+
+
+def full_lengths(shape: TreeShape, batch: int) -> NodeLengths:
+    """Return the lengths of nodes that fill their slots."""
+    nodes = (batch, shape.thoughts)
+    return NodeLengths(
+        prompt=np.full(batch, shape.prompt, np.int32),
+        thoughts=np.full(nodes, shape.thought, np.int32),
+        answers=np.full((*nodes, shape.answers), shape.answer, np.int32),
+    )
+
+
+def random_packed(
+    key: PRNGKeyArray, shape: TreeShape, lengths: NodeLengths, vocab_size: int
+) -> PackedTree:
+    """Draw trees of random tokens with random advantages, packed."""
+    keys, batch = jax.random.split(key, 4), len(lengths.prompt)
     nodes, leaves = (batch, shape.thoughts), (batch, shape.thoughts, shape.answers)
     tokens = partial(jax.random.randint, minval=0, maxval=vocab_size, dtype=jnp.int32)
     rollout = TreeRollout(
         thoughts=tokens(keys[0], (*nodes, shape.thought)),
-        thought_lengths=jnp.full(nodes, shape.thought, jnp.int32),
-        thought_sampled=jnp.full(nodes, shape.thought, jnp.int32),
+        thought_lengths=jnp.asarray(lengths.thoughts),
+        thought_sampled=jnp.asarray(lengths.thoughts),
         thought_logprobs=jnp.zeros((*nodes, shape.thought)),
         closed=jnp.ones(nodes, bool),
         answers=tokens(keys[1], (*leaves, shape.answer)),
-        answer_lengths=jnp.full(leaves, shape.answer, jnp.int32),
+        answer_lengths=jnp.asarray(lengths.answers),
         answer_logprobs=jnp.zeros((*leaves, shape.answer)),
         finished=jnp.ones(leaves, bool),
     )
-    prompts = random_prompts(keys[2], shape.prompt, batch, vocab_size)
+    prompts = random_prompts(keys[2], shape.prompt, lengths.prompt, vocab_size)
     return pack_tree(prompts, rollout, random_advantages(keys[3], shape, batch))
 
 
@@ -143,16 +191,24 @@ def grow(
     )
 
 
-def update_program(policy: Policy, shape: TreeShape, batch: int, **options: Any) -> Program:
-    """Make the program of one update; it holds the training state."""
+def update_program(
+    policy: Policy,
+    shape: TreeShape,
+    lengths: NodeLengths,
+    *,
+    slots: int | None = None,
+    **options: Any,
+) -> Program:
+    """Make the program of one update, in ragged rows of so many slots; it holds the state."""
 
     def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, None]:
         return take_update(policy, state, packed, **options), None
 
-    return Program(update, (random_packed(jax.random.key(1), shape, batch, policy.vocab_size),))
+    packed = random_packed(jax.random.key(1), shape, lengths, policy.vocab_size)
+    return Program(update, (replace(packed, row_slots=slots),))
 
 
-def rollout_program(policy: Policy, shape: TreeShape, batch: int) -> Program:
+def rollout_program(policy: Policy, shape: TreeShape, lengths: NodeLengths) -> Program:
     """Make the program of one rollout; it holds the parameters."""
 
     def rollout(
@@ -160,7 +216,7 @@ def rollout_program(policy: Policy, shape: TreeShape, batch: int) -> Program:
     ) -> tuple[Params, TreeRollout]:
         return params, grow(policy, params, prompts, key, shape)
 
-    prompts = random_prompts(jax.random.key(2), shape.prompt, batch, policy.vocab_size)
+    prompts = random_prompts(jax.random.key(2), shape.prompt, lengths.prompt, policy.vocab_size)
     return Program(rollout, (prompts, jax.random.key(3)))
 
 
@@ -175,7 +231,8 @@ def step_program(policy: Policy, shape: TreeShape, batch: int, **options: Any) -
         packed = pack_tree(prompts, rollout, random_advantages(for_advantages, shape, batch))
         return take_update(policy, state, packed, **options), rollout
 
-    prompts = random_prompts(jax.random.key(4), shape.prompt, batch, policy.vocab_size)
+    full = full_lengths(shape, batch).prompt
+    prompts = random_prompts(jax.random.key(4), shape.prompt, full, policy.vocab_size)
     return Program(step, (prompts, jax.random.key(5)))
 
 

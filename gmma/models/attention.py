@@ -11,6 +11,7 @@ path positions.
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gmma.tree.layout import join_levels, split_levels
+from gmma.tree.rows import on_path
 from gmma.types import TreeShape, pytree
 
 HIDDEN_SCORE = -1e30  # finite, so that a query with nothing to see yields numbers that nobody reads
@@ -164,6 +166,56 @@ def packed_attention(
             outputs.append(out)
     prompt, thought, answer = outputs
     return join_levels(prompt[:, 0, 0], thought[:, :, 0], answer)
+
+
+def ragged_attention(
+    query: Float[Array, "B S N G H"],
+    keys: Float[Array, "B S N H"],
+    values: Float[Array, "B S N H"],
+    slots: Slots,
+    nodes: Int[Array, "B S"],
+    shape: TreeShape,
+    *,
+    window: Int[Array, ""] | None = None,
+    softcap: float | None = None,
+) -> Float[Array, "B S N G H"]:
+    """Compute attention within ragged rows: the relation of `packed_attention`, by nodes as data.
+
+    Queries go a chunk at a time, to the keys that may stand before their last or in their image:
+    a little more than half of S² scores.
+    """
+    level = Level(
+        slots=jax.tree.map(lambda x: x[:, None, None], slots),
+        keys=heads_first(keys[:, None, None]),
+        values=heads_first(values[:, None, None]),
+    )
+    images_end = 0 if slots.image is None else min(shape.prompt, nodes.shape[1])
+
+    def attend_chunk(start: int, end: int) -> Float[Array, "B q N G H"]:
+        last = max(end, images_end)
+        own, place = (
+            jax.tree.map(lambda x, cut=cut: x[..., cut], level.slots)
+            for cut in (slice(start, end), slice(last))
+        )
+        path = on_path(nodes[:, start:end], nodes[:, :last], shape)
+        seen = visible(own, place, window) & path[:, None, None]
+        own_keys, own_values = (x[..., :last, :] for x in (level.keys, level.values))
+        part = attend_level(query[:, None, None, start:end], own_keys, own_values, seen, softcap)
+        return merge_partials([part])[:, 0, 0]
+
+    outputs = [attend_chunk(*chunk) for chunk in query_chunks(nodes.shape[1])]
+    return jnp.concatenate(outputs, axis=1).astype(query.dtype)
+
+
+def query_chunks(slots: int) -> Sequence[tuple[int, int]]:
+    """Cut a row into chunks of queries of about 128, eight at most: (first slot, behind the last).
+
+    >>> query_chunks(300)
+    [(0, 100), (100, 200), (200, 300)]
+    """
+    count = min(8, -(-slots // 128))
+    ends = [slots * part // count for part in range(count + 1)]
+    return list(pairwise(ends))
 
 
 def decode_attention(

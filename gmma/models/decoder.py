@@ -35,6 +35,7 @@ from gmma.models.policy import Context, Policy, no_image_groups, no_rotary_shift
 from gmma.models.vision import place_images
 from gmma.options.networks import DType as DType
 from gmma.tree.layout import prompt_only
+from gmma.tree.rows import in_prompt
 from gmma.types import PyTree, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
@@ -177,12 +178,13 @@ class Decoder(nn.Module):
         if images is not None and context.shape is not None:
             assert c.image_token is not None
             slots = context.shape.prompt
+            prompt = in_prompt(context.nodes, context.shape, tokens.shape[1])
             features, *deeper = self.see(images)
-            x = place_images(x, tokens, features, c.image_token, slots)
+            x = place_images(x, tokens, features, c.image_token, prompt)
             if deeper:
                 nothing = jnp.zeros_like(x[:, :slots])
                 placed = [
-                    place_images(nothing, tokens[:, :slots], own, c.image_token, slots)
+                    place_images(nothing, tokens[:, :slots], own, c.image_token, prompt[:, :slots])
                     for own in deeper
                 ]
                 deep, layers = jnp.stack(placed), jnp.arange(c.layers)
@@ -238,4 +240,5 @@ def decoder_policy(
         units=units if vision_heads is None else {**units, "vision_heads": vision_heads},
         image_groups=image_groups,
         rotary_shift=rotary_shift,
+        takes_rows=True,
     )

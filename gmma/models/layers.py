@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from gmma.models.attention import Level, decode_attention, packed_attention
+from gmma.models.attention import Level, decode_attention, packed_attention, ragged_attention
 from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context
-from gmma.models.splash import on_tpu, splash_attention
+from gmma.models.splash import on_tpu, ragged_splash, splash_attention
 from gmma.options.networks import Attention as Attention
 from gmma.options.networks import Remat as Remat
 
@@ -151,13 +151,18 @@ def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Floa
     return rotated.astype(x.dtype)
 
 
-def packed_attention_of(attention: Attention) -> Callable[..., Array]:
-    """Return the routine that a config's `attention` names."""
+def packed_attention_of(
+    attention: Attention, nodes: Int[Array, "B S"] | None
+) -> Callable[..., Array]:
+    """Return the routine that a config's `attention` names; with `nodes`, that of ragged rows."""
     if attention == "auto":
         attention = "splash" if on_tpu() else "dense"
     if attention == "dense":
-        return packed_attention
-    return partial(splash_attention, interpret=attention == "splash_interpreted")
+        return packed_attention if nodes is None else partial(ragged_attention, nodes=nodes)
+    interpret = attention == "splash_interpreted"
+    if nodes is not None:
+        return partial(ragged_splash, nodes=nodes, interpret=interpret)
+    return partial(splash_attention, interpret=interpret)
 
 
 def tree_attention(
@@ -179,9 +184,15 @@ def tree_attention(
     grouped = query.reshape(batch, slots, keys.shape[2], -1, size)
     if context.cached is None or cached is None:
         assert context.shape is not None
-        attend = packed_attention_of(attention)
+        attend = packed_attention_of(attention, context.nodes)
         out = attend(
-            grouped, keys, values, context.slots, context.shape, window=window, softcap=softcap
+            grouped,
+            keys,
+            values,
+            context.slots,
+            shape=context.shape,
+            window=window,
+            softcap=softcap,
         )
     else:
         levels = [

@@ -39,19 +39,22 @@ class Policy:
     decode: Callable[[Params, Array, Array, TreeCache], tuple[Array, tuple[Array, Array]]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
+    takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
 
 
 @pytree
 class Context:
     """Places of the tokens of one call; every layer reads it beside its activations.
 
-    One of two programs: a packed tree (`shape` is given), or one new token per node of the deepest
-    cached level (`cached` gives the slots of the levels, root first).
+    One of two programs: a packed tree (`shape` is given, `nodes` too where its rows are ragged), or
+    one new token per node of the deepest cached level (`cached` gives the slots of the levels, root
+    first).
     """
 
     slots: Slots  # [B S] of a packed tree, [B R] of R new tokens
     rotary_shift: Int[Array, "B"]
     cached: tuple[Slots, ...] | None
+    nodes: Int[Array, "B S"] | None = None
     shape: TreeShape | None = static_field()
 
 
@@ -74,19 +77,23 @@ def policy_of(
     units: Mapping[str, int],
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+    takes_rows: bool = False,
 ) -> Policy:
     """Close a family's module into a `Policy`.
 
     `module(tokens, context, images, cached)` returns `hidden[B S D]` and the new keys and values
     `[L B S N H]`, where `cached` is a tuple of (keys, values) per level; `module.unembed(hidden)`
     returns logits. `sample` gives the shapes for `init`; its values do not matter. `units` counts
-    the heads of the axes that merge heads with their width, by logical name.
+    the heads of the axes that merge heads with their width, by logical name. `takes_rows` says that
+    the module reads `context.nodes`, where it is given, in place of `context.shape`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
         slots = Slots(positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs))
         shift = rotary_shift(inputs.images, inputs.tokens.shape[0])
-        return Context(slots=slots, rotary_shift=shift, cached=None, shape=inputs.shape)
+        return Context(
+            slots=slots, rotary_shift=shift, cached=None, nodes=inputs.nodes, shape=inputs.shape
+        )
 
     def abstract_init(key: Array) -> PyTree:
         def everything(bound: Any, inputs: TreeInputs) -> Array:
@@ -144,6 +151,7 @@ def policy_of(
         decode=decode,
         forward=forward,
         unembed=unembed,
+        takes_rows=takes_rows,
     )
 
 

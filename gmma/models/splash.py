@@ -13,6 +13,8 @@ of that is exact here:
 A path's slots in order (prompt, its thought, its answer) have rising positions, so what a window
 leaves of a path is its end, and one number says where that begins. An image's tokens stand side by
 side in the prompt, so what they see of each other ends at the image's last slot.
+
+In ragged rows the tree is data too, and `ragged_splash` gives the kernel its mask as an array.
 """
 
 from collections.abc import Callable
@@ -27,13 +29,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info as mask_info
 from jax.sharding import AxisType, PartitionSpec
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gmma.errors import UserError
-from gmma.models.attention import Slots
+from gmma.models.attention import Slots, visible
 from gmma.models.mesh_axes import BATCH_AXES, TENSOR_AXIS
 from gmma.tree.layout import join_levels, split_levels
+from gmma.tree.rows import on_path
 from gmma.types import TreeShape
 
 LAST_BITS = 15  # of a query's integer; the other 16 are for the first slot of its window
@@ -57,9 +61,8 @@ def splash_attention(
     Slots must be laid out as `pack_tree` does: positions rise by one inside a node. UserError for
     float64 and for trees of more than 32,768 slots, which the kernel does not take.
     """
-    if query.dtype == np.float64:
-        raise UserError("splash attention computes in float32; with dtype float64 set it to dense")
-    _, length, _, _, _ = query.shape
+    check_kernel(query)
+    length = query.shape[1]
     block = block_size(length)
     padded = -(-length // block) * block
     if padded > MOST_SLOTS:
@@ -81,22 +84,105 @@ def splash_attention(
     return cut_over_mesh(attend, keys)(query, keys, values, codes, hidden)
 
 
+def ragged_splash(
+    query: Float[Array, "B S N G H"],
+    keys: Float[Array, "B S N H"],
+    values: Float[Array, "B S N H"],
+    slots: Slots,
+    nodes: Int[Array, "B S"],
+    shape: TreeShape,
+    *,
+    window: Int[Array, ""] | None = None,
+    softcap: float | None = None,
+    interpret: bool = False,
+) -> Float[Array, "B S N G H"]:
+    """Compute `ragged_attention` as the same kernel, which then reads the mask as data.
+
+    Where nodes begin is data, so the mask of a row is written out, S² bytes, and from it which
+    blocks are hidden, visible or mixed: of the mask the kernel reads the mixed ones alone. A
+    query's integer has no room for where its node, its thought and its prompt begin and end.
+    """
+    check_kernel(query)
+    block = block_size(query.shape[1])
+    seen = padded_mask(visible(slots, slots, window) & on_path(nodes, nodes, shape), block)
+
+    def attend(query: Array, keys: Array, values: Array, seen: Array) -> Array:
+        batch, length, key_heads, group, size = query.shape
+        flat = query.reshape(batch, length, key_heads * group, size)
+
+        def of_row(query: Array, keys: Array, values: Array, seen: Array) -> Array:
+            return attend_row(row_kernel(seen, block, softcap, interpret), query, keys, values)
+
+        return jax.vmap(of_row)(flat, keys, values, seen).reshape(query.shape)
+
+    return cut_over_mesh(attend, keys)(query, keys, values, seen)
+
+
+def check_kernel(query: Float[Array, "B S N G H"]) -> None:
+    """Raise UserError for types that the kernel does not take."""
+    if query.dtype == np.float64:
+        raise UserError("splash attention computes in float32; with dtype float64 set it to dense")
+
+
+def padded_mask(seen: Bool[Array, "B S S"], block: int) -> Bool[Array, "B slots slots"]:
+    """Pad a mask to whole blocks; a query that sees nothing sees the first slot, and is not read.
+
+    A softmax over nothing would be NaN, in its gradient too.
+    """
+    room = -seen.shape[1] % block
+    seen = jnp.pad(seen, ((0, 0), (0, room), (0, room)))
+    return seen.at[:, :, 0].set(seen[:, :, 0] | ~seen.any(axis=2))
+
+
+def row_kernel(
+    seen: Bool[Array, "slots slots"], block: int, softcap: float | None, interpret: bool
+) -> kernels.SplashAttentionKernel:
+    """Make the kernel of one row, whose heads share a mask that is data."""
+    of_queries, _ = mask_info.process_dynamic_mask(seen[None], (block, block))
+    of_keys, _ = mask_info.process_dynamic_mask_dkv(seen[None], (block, block))
+    return kernels.SplashAttentionKernel(
+        of_queries,
+        of_queries,
+        of_keys,
+        block_sizes=square_blocks(block),
+        is_mqa=False,
+        save_residuals=False,
+        mask_value=kernels.DEFAULT_MASK_VALUE,
+        attn_logits_soft_cap=softcap,
+        residual_checkpoint_name=None,
+        mask_function=None,
+        interpret=interpret,
+    )
+
+
+def square_blocks(block: int) -> kernels.BlockSizes:
+    """Return the kernel's sizes with one side for all blocks."""
+    names = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
+    sizes: dict[str, Any] = {f"block_{name}": block for name in names}
+    return kernels.BlockSizes(**sizes)
+
+
 def attend_row(
     kernel: kernels.SplashAttentionKernel,
     query: Float[Array, "S Q H"],
     keys: Float[Array, "S N H"],
     values: Float[Array, "S N H"],
-    codes: Int[Array, "S"],
-    hidden: Int[Array, "S"],
+    codes: Int[Array, "S"] | None = None,
+    hidden: Int[Array, "S"] | None = None,
 ) -> Float[Array, "S Q H"]:
-    """Return one row: slots behind heads as the kernel wants them, padded to whole blocks."""
+    """Return one row: slots behind heads as the kernel wants them, padded to whole blocks.
+
+    Without codes and hidden slots the kernel's mask says all.
+    """
     length, block = query.shape[0], kernel.kwargs["block_sizes"].block_q
     padded = -(-length // block) * block
     pad = partial(pad_slots, slots=padded)
     query, keys, values = (pad(x.swapaxes(0, 1), axis=1) for x in (query, keys, values))
-    segments = kernels.SegmentIds(q=jnp.zeros(padded, jnp.int32), kv=pad(hidden, axis=0))
-    told = with_codes(kernel, pad(codes, axis=0))
-    out: Any = told(query, keys, values, segment_ids=segments)
+    segments = None
+    if codes is not None and hidden is not None:
+        segments = kernels.SegmentIds(q=jnp.zeros(padded, jnp.int32), kv=pad(hidden, axis=0))
+        kernel = with_codes(kernel, pad(codes, axis=0))
+    out: Any = kernel(query, keys, values, segment_ids=segments)
     return out[:, :length].swapaxes(0, 1)
 
 
@@ -120,13 +206,18 @@ def cut_over_mesh(
 
     rows, heads = fitting(BATCH_AXES, keys.shape[0]), fitting((TENSOR_AXIS,), keys.shape[2])
     of_rows, of_heads = PartitionSpec(rows), PartitionSpec(rows, None, heads)
-    return jax.shard_map(
-        attend,
-        in_specs=(of_heads, of_heads, of_heads, of_rows, of_rows),
-        out_specs=of_heads,
-        axis_names=free,
-        check_vma=False,
-    )
+
+    def cut(query: Array, keys: Array, values: Array, *told: Array) -> Array:
+        within = jax.shard_map(
+            attend,
+            in_specs=(of_heads, of_heads, of_heads, *(of_rows for _ in told)),
+            out_specs=of_heads,
+            axis_names=free,
+            check_vma=False,
+        )
+        return within(query, keys, values, *told)
+
+    return cut
 
 
 def on_tpu() -> bool:
@@ -268,11 +359,9 @@ def tree_kernel(
     What is costly about it, going through the mask, JAX does once for equal masks.
     """
     block = block_size(mask.tree.packed)
-    names = ("q", "kv", "q_dkv", "kv_dkv", "q_dq", "kv_dq")
-    sizes: dict[str, Any] = {f"block_{name}": block for name in names}
     return kernels.make_splash_mha_single_device(
         masks.MultiHeadMask((mask,) * heads),
-        block_sizes=kernels.BlockSizes(**sizes),
+        block_sizes=square_blocks(block),
         attn_logits_soft_cap=softcap,
         interpret=interpret,
     )

@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from gmma.models.attention import HIDDEN_SCORE
+from gmma.tree.rows import in_prompt
 from gmma.types import TreeInputs
 
 ATTENTION_CHUNK_SLOTS = 512  # queries whose scores exist at a time
@@ -58,15 +59,14 @@ def place_images(
     tokens: Int[Array, "B S"],
     features: Float[Array, "B F D"],
     image_token: int,
-    prompt_slots: int,
+    prompt: Bool[Array, "#B S"],
 ) -> Float[Array, "B S D"]:
     """Put the i-th feature of a row where the i-th image token of its prompt stands.
 
-    Only the first `prompt_slots` slots count: an image token that a policy happens to sample into a
+    Only the slots of the `prompt` count: an image token that a policy happens to sample into a
     thought is an ordinary token.
     """
-    in_prompt = jnp.arange(tokens.shape[1])[None] < prompt_slots
-    is_image = (tokens == image_token) & in_prompt
+    is_image = (tokens == image_token) & prompt
     order = jnp.clip(jnp.cumsum(is_image, axis=1) - 1, 0, features.shape[1] - 1)
     placed = jnp.take_along_axis(features, order[..., None], axis=1)
     return jnp.where(is_image[..., None], placed.astype(embeddings.dtype), embeddings)
@@ -77,7 +77,7 @@ def image_runs(inputs: TreeInputs, image_token: int) -> Int[Array, "B S"]:
 
     An image is a run of placeholders in the prompt; one that a policy samples is an ordinary token.
     """
-    in_prompt = jnp.arange(inputs.tokens.shape[1])[None] < inputs.shape.prompt
-    is_image = (inputs.tokens == image_token) & in_prompt
+    prompt = in_prompt(inputs.nodes, inputs.shape, inputs.tokens.shape[1])
+    is_image = (inputs.tokens == image_token) & prompt
     begins = is_image & ~jnp.pad(is_image, ((0, 0), (1, 0)))[:, :-1]
     return jnp.where(is_image, jnp.cumsum(begins, axis=1, dtype=jnp.int32), 0)

@@ -287,9 +287,13 @@ class BenchArguments:
     repeats: int = 5  # timed runs of each program; the median is reported
     cases: int | None = None  # how many of the model's sizes, from the first; None: all
     microbatches: int = 1  # of an update, in every layout
+    filled: float = 0.4  # of the slots, on average, in the table of ragged rows
+    row_lengths: int = 6  # that ragged rows may have, as in a run
     output: Path | None = None  # JSON with every figure
 
     def __post_init__(self) -> None:
+        require(0 < self.filled <= 1, "filled", self.filled, "above 0, 1 at most")
+        require(self.row_lengths >= 2, "row_lengths", self.row_lengths, "2 or more")
         for name in ("batch_prompts", "thoughts", "answers", "repeats", "cases", "microbatches"):
             value = getattr(self, name)
             require(value is None or value >= 1, name, value, "1 or more")

@@ -50,6 +50,10 @@ ASSUMPTIONS = (
     "bfloat16 peak; bytes to and from HBM at its published bandwidth; bytes that collectives send "
     "in rings, all links of the chip at once. Elementwise work and waiting are not in it.",
 )
+STATIC_ROWS = (
+    "packing = ragged: planned with static rows, every slot filled, which is what a batch of full "
+    "trees takes; a shorter row takes less."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -318,6 +322,9 @@ def plan_experiment(
     config, said = with_preset(config)
     if said is not None:
         print(said)
+    if config.packing == "ragged":
+        print(STATIC_ROWS)
+    config = replace(config, packing="static")
     shape = config.tree.shape
     record: dict[str, Any] = {
         "experiment": config.name,

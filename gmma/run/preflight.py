@@ -25,7 +25,7 @@ from gmma.run.feed import (
 )
 from gmma.run.lengths import check_lengths
 from gmma.run.objective_trial import try_objective
-from gmma.run.programs import kept_params
+from gmma.run.programs import kept_params, takes_rows
 from gmma.run.reward_trial import Trial, trial_columns, trial_lines, trial_warnings
 from gmma.run.task_trial import try_task
 from gmma.tasks.mixture import MixtureConfig
@@ -142,9 +142,13 @@ def check_fits_slots(parts: Parts) -> list[str]:
 
 
 def check_batches(parts: Parts) -> None:
-    """Check that devices get equally many rows of what will run, and each row is on one host."""
+    """Check that devices get equally many rows of what will run, and each row is on one host.
+
+    And that the family computes in the layout that the config names.
+    """
     config = parts.config
     check_hosts(parts.mesh.devices)
+    takes_rows(config.packing, parts.policy, parts.mesh)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
         if phase.steps:
             field = f"{name}.batch_prompts"

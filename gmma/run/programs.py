@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from gmma.config import (
     CREDITS,
     ExperimentConfig,
     ObjectiveConfig,
+    Packing,
     PhaseConfig,
     updates_per_step,
 )
+from gmma.errors import UserError
 from gmma.hardware.sharding import (
     BATCH,
     REPLICATED,
@@ -33,6 +35,7 @@ from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.sampling import SamplingConfig
 from gmma.tree.pack import pack_tree
+from gmma.tree.rows import longest_tree, row_choices, row_slots
 from gmma.types import (
     Advantages,
     Metrics,
@@ -56,6 +59,10 @@ from gmma.update import (
 )
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
+Pack = Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+
+# Platforms where `packing = auto` is ragged: those where `gmma bench` showed it to be faster.
+RAGGED_ON: frozenset[str] = frozenset()
 
 
 @pytree
@@ -154,14 +161,69 @@ def ask_rule(
     )
 
 
-def make_pack(parts: Parts) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+def make_pack(parts: Parts) -> Pack:
     """Make (prompts, rollout, advantages) → packed tree, as `packing`."""
     return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
-def packing(
-    config: ExperimentConfig,
-) -> Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]:
+def takes_rows(packing: Packing, policy: Policy, mesh: Mesh) -> bool:
+    """Return whether updates compute in ragged rows; UserError where they should and cannot."""
+    if packing == "auto":
+        return policy.takes_rows and mesh.devices.flat[0].platform in RAGGED_ON
+    if packing == "ragged" and not policy.takes_rows:
+        raise UserError(
+            "packing = ragged, but the model's family computes in the static layout alone; leave "
+            "packing at auto"
+        )
+    return packing == "ragged"
+
+
+def make_lay_out(parts: Parts) -> Callable[[PackedTree], PackedTree]:
+    """Make packed tree → the same, in ragged rows where the run has them, and else as it is."""
+    if not takes_rows(parts.config.packing, parts.policy, parts.mesh):
+        return lambda packed: packed
+    return shortest_rows(parts.mesh, parts.config.row_lengths)
+
+
+def shortest_rows(mesh: Mesh, lengths: int) -> Callable[[PackedTree], PackedTree]:
+    """Make packed tree → the same in rows of the least of so many lengths that holds each tree.
+
+    The longest tree counts, on whatever host it is; this one waits for the number.
+    """
+    longest = jax.jit(longest_tree, out_shardings=NamedSharding(mesh, REPLICATED))
+
+    def lay_out(packed: PackedTree) -> PackedTree:
+        tokens = int(jax.device_get(longest(packed.inputs.valid)))
+        choices = row_choices(packed.inputs.shape.packed, lengths)
+        return replace(packed, row_slots=row_slots(tokens, choices))
+
+    return lay_out
+
+
+def in_rows(program: Any, parts: Parts) -> Callable[..., Any]:
+    """Make the same jitted program of (…, packed), whose first call compiles it for all rows.
+
+    How long a batch's rows are is data, so no later step stops to compile. Trees of another shape,
+    as those with images of another size, have a first call of their own.
+    """
+    if not takes_rows(parts.config.packing, parts.policy, parts.mesh):
+        return program
+    known: set[Any] = set()
+
+    def call(*given: Any) -> Any:
+        *others, packed = given
+        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(packed))
+        if shapes not in known:
+            known.add(shapes)
+            choices = row_choices(packed.inputs.shape.packed, parts.config.row_lengths)
+            for slots in (*choices, None):
+                program.lower(*others, replace(packed, row_slots=slots)).compile()
+        return program(*given)
+
+    return call
+
+
+def packing(config: ExperimentConfig) -> Pack:
     """Apply `pack_tree` with the run's policy on unfinished text."""
     return partial(
         pack_tree,
@@ -225,7 +287,7 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
 
     if not (wants_old or wants_reference):
         return lambda _state, _reference, packed: packed
-    return jax.jit(baselines)
+    return in_rows(jax.jit(baselines), parts)
 
 
 def needs_reference(parts: Parts) -> bool:
@@ -243,8 +305,9 @@ class Programs:
     grow: Grow
     place: Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]  # of dynamic sampling
     credit: Callable[[Array, Array], Advantages]
-    pack: Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
+    pack: Pack
     deal: Callable[[PackedTree], tuple[PackedTree, ...]]
+    lay_out: Callable[[PackedTree], PackedTree]  # in ragged rows, or as it is
     baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
 
 
@@ -257,6 +320,7 @@ def make_programs(parts: Parts) -> Programs:
         credit=make_credit(parts, minibatches),
         pack=make_pack(parts),
         deal=make_deal(parts, minibatches),
+        lay_out=make_lay_out(parts),
         baselines=make_baselines(parts),
     )
 
@@ -326,7 +390,7 @@ def _make_trainer(
         trained, frozen = jax.device_put(split_params(params, parts.trained), placed)
         return TrainState(params=trained, frozen=frozen, opt_state=init(trained), step=zero())
 
-    return Trainer(abstract=abstract, start=start, update=jitted)
+    return Trainer(abstract=abstract, start=start, update=in_rows(jitted, parts))
 
 
 def start_state(

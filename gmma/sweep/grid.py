@@ -109,7 +109,7 @@ def together(program: Callable[..., PyTree]) -> Together:
 
 
 def check_grid(config: ExperimentConfig) -> None:
-    """Check that a grid is on policy and holds no second set of parameters, or raise UserError."""
+    """Check that a grid is on policy, with one set of parameters and static rows, or UserError."""
     objective, rl = config.objective, config.rl
     unfit = {
         "objective.algorithm": (objective.algorithm, "grpo_ma"),
@@ -118,6 +118,7 @@ def check_grid(config: ExperimentConfig) -> None:
         "objective.importance_cap": (objective.importance_cap, None),
         "rl.rollout_prompts": (rl.grown_prompts, rl.batch_prompts),
         "rl.dynamic_sampling": (rl.dynamic_sampling, False),
+        "packing": ("static" if config.packing == "auto" else config.packing, "static"),
     }
     for name, (value, wanted) in unfit.items():
         if value != wanted:
@@ -191,7 +192,9 @@ def cell_programs(
         def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, Metrics]:
             return gang.call(cell, update_all, (state, packed, own))
 
-        return replace(ordinary, grow=grow, pack=pack_wide), replace(trainer, update=update)
+        # Cells' trees differ in length, so there is no row length for all: static ones.
+        own_programs = replace(ordinary, grow=grow, pack=pack_wide, lay_out=lambda packed: packed)
+        return own_programs, replace(trainer, update=update)
 
     return [programs_of(cell) for cell in range(len(cells))]
 

@@ -17,10 +17,12 @@ from slices import devices_of, needs_libtpu
 
 from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig, tiny_policy
-from gmma.models.attention import Slots, packed_attention
+from gmma.models.attention import Slots, packed_attention, ragged_attention
 from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
-from gmma.models.splash import PathMask, block_size, splash_attention
+from gmma.models.splash import PathMask, block_size, ragged_splash, splash_attention
 from gmma.tree import TreeShape, attention_mask
+from gmma.tree.layout import node_of_slot
+from gmma.tree.rows import packed_slots
 from gmma.types import PromptBatch, TreeInputs
 
 SHAPES = (
@@ -129,6 +131,63 @@ def test_equals_dense(shape: TreeShape, image: bool, rng: np.random.Generator, w
 @given(laws.generators())
 def test_without_a_window_and_with_capped_scores(rng: np.random.Generator) -> None:
     check(rng, SHAPES[0], softcap=1.5)
+
+
+@functools.cache
+def ragged_routines(shape: TreeShape, image: bool, softcap: float | None) -> Callable[..., Any]:
+    """(arrays, slots, window, cotangent) → output and gradients by levels, and of both routines in
+    ragged rows, put back into packed slots."""
+    nodes = jnp.asarray(np.append(node_of_slot(shape), -1), jnp.int32)
+
+    def run(query: Any, keys: Any, values: Any, slots: Slots, window: Any, cotangent: Any) -> Any:
+        origin = packed_slots(slots.valid, shape.packed)
+        some, held = jnp.minimum(origin, shape.packed - 1), origin < shape.packed
+        batch = jnp.arange(BATCH)[:, None]
+        taken = jax.tree.map(lambda x: x[batch, some], slots)
+        rows = Slots(positions=taken.positions, valid=held, image=taken.image)
+
+        def in_rows(attend: Any, *arrays: Any) -> Any:
+            gathered = (x[batch, some] for x in arrays)
+            out = attend(*gathered, rows, nodes[origin], shape, window=window, softcap=softcap)
+            return jnp.zeros_like(arrays[0]).at[batch, origin].set(out, mode="drop")
+
+        def by_levels(*arrays: Any) -> Any:
+            out = packed_attention(*arrays, slots, shape, window=window, softcap=softcap)
+            return jnp.where(slots.valid[..., None, None, None], out, 0)
+
+        routines = (
+            by_levels,
+            functools.partial(in_rows, ragged_attention),
+            functools.partial(in_rows, functools.partial(ragged_splash, interpret=True)),
+        )
+        found = []
+        for routine in routines:
+            out, pull_back = jax.vjp(routine, query, keys, values)
+            found.append((out, *pull_back(cotangent)))
+        return found
+
+    return laws.compiled(run)
+
+
+@pytest.mark.parametrize(("image", "softcap"), [(True, None), (False, 1.5)])
+@laws.examples(5)
+@given(laws.generators(), st.integers(1, 80))
+def test_ragged_rows_equal_levels(
+    image: bool, softcap: float | None, rng: np.random.Generator, window: int
+) -> None:
+    """Without gaps, by a mask that is data: two chunks of queries, two blocks of the kernel."""
+    shape = SHAPES[1]
+    size = (BATCH, shape.packed, KEY_HEADS)
+    query, cotangent = rng.normal(size=(2, *size, GROUP, SIZE)).astype(np.float32)
+    keys, values = rng.normal(size=(2, *size, SIZE)).astype(np.float32)
+    where = random_slots(rng, shape, image)
+    run = ragged_routines(shape, image, softcap)
+    levels, *ragged = run(query * SIZE**-0.5, keys, values, where, np.int32(window), cotangent)
+    for routine, found in zip(("dense", "splash"), ragged, strict=True):
+        for name, ours, theirs in zip(
+            ("out", "query", "keys", "values"), found, levels, strict=True
+        ):
+            laws.assert_close(np.asarray(ours), np.asarray(theirs), 1e-5, f"{routine} {name}")
 
 
 @over_shapes

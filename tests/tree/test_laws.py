@@ -92,3 +92,17 @@ def test_the_order_of_siblings_does_not_matter(shape: TreeShape, data: st.DataOb
     thoughts = np.array(data.draw(st.permutations(range(shape.thoughts))))
     answers = [data.draw(st.permutations(range(shape.answers))) for _ in thoughts]
     laws.check_symmetry(subject, tree, thoughts, np.array(answers))
+
+
+@laws.examples(6)
+@given(st.data())
+def test_ragged_rows_keep_the_laws(data: st.DataObject) -> None:
+    """L1, L3, L4 and L6 where the trainer computes in rows without gaps."""
+    subject, shape = laws.ragged(laws.tiny_subject()), SHAPES[0]
+    tree, other = (data.draw(laws.trees(subject, shape)) for _ in range(2))
+    rng = data.draw(laws.generators())
+    laws.check_packed_equals_flat(subject, tree, rng, 1e-5)
+    laws.check_isolation(subject, tree, other, 1, None)
+    laws.check_isolation(subject, tree, other, 1, 0)
+    laws.check_padding(subject, tree, rng)
+    laws.check_symmetry(subject, tree, np.array([1, 0]), np.array([[1, 0], [0, 1]]))

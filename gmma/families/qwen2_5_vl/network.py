@@ -21,6 +21,7 @@ from gmma.families.qwen2_5_vl.tower import (
 from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
 from gmma.models.layers import rotary_angles
 from gmma.models.policy import Context, Policy
+from gmma.tree.rows import in_prompt
 from gmma.types import Array
 
 
@@ -60,8 +61,10 @@ class QwenVLDecoder(Decoder):
         positions = jnp.broadcast_to(path, (3, *path.shape))
         if images is not None and context.shape is not None:
             slots = context.shape.prompt
-            in_prompt = prompt_positions(tokens[:, :slots], images, self.config.image_token)
-            positions = jnp.concatenate([in_prompt, positions[..., slots:]], axis=-1)
+            own = prompt_positions(tokens[:, :slots], images, self.config.image_token)
+            prompt = in_prompt(context.nodes, context.shape, tokens.shape[1])[None, :, :slots]
+            own = jnp.where(prompt, own, positions[..., :slots])
+            positions = jnp.concatenate([own, positions[..., slots:]], axis=-1)
         return section_angles(positions, self.config)
 
 
