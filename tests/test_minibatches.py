@@ -29,7 +29,7 @@ from gmma.config import LaunchConfig, PhaseConfig, RLConfig
 from gmma.errors import UserError
 from gmma.hardware.hosts import fetch_rows
 from gmma.hardware.sharding import put_batch, put_whole
-from gmma.plan.programs import plan_parts, plan_programs
+from gmma.plan.programs import kept_bytes, plan_parts, plan_programs
 from gmma.records.checkpoint import restore_progress
 from gmma.records.metrics import compilations, read_records
 from gmma.run.assembly import assemble
@@ -360,6 +360,16 @@ def test_a_run_killed_ten_times_among_its_minibatches_equals_one_that_was_not(tm
     assert_same_arrays(saved_arrays(killed, steps), saved_arrays(whole, steps))
     for part in ("samples", "evaluation"):
         assert tree_of(killed / part) == tree_of(whole / part)
+
+
+def test_the_plan_counts_the_trees_that_wait_for_a_further_rollout(lab, grown):
+    (trees, _), *_ = grown
+    of_one_device = [
+        array.addressable_shards[0].data.nbytes
+        for array in jax.tree.leaves((trees.prompts, trees.rollout))
+    ]
+    assert kept_bytes(lab.parts) == sum(of_one_device)
+    assert kept_bytes(lab.plain) == 0
 
 
 @pytest.mark.slow

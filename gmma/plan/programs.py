@@ -187,6 +187,16 @@ def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
     return place_shapes(packed, parts.mesh)
 
 
+def kept_bytes(parts: Parts) -> int:
+    """Return what dynamic sampling keeps on a device while a further rollout grows: its trees."""
+    rl = parts.config.rl
+    if not rl.dynamic_sampling or rl.max_rollouts == 1:
+        return 0
+    rollout, _ = rollout_shapes(parts.config.tree.shape, rl.trained_prompts)
+    kept = (prompt_shapes(parts, rl.trained_prompts), rollout)
+    return local_bytes(place_shapes(kept, parts.mesh))
+
+
 def plan_programs(parts: Parts) -> Iterator[Planned]:
     """Yield the four programs of an experiment."""
     config, mesh = parts.config, parts.mesh
@@ -204,7 +214,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         name="rollout",
         jitted=make_grow(parts, shape, config.sampling, config.seed),
         arguments=(params, place_shapes(prompt_shapes(parts, grown), mesh), number),
-        resident_bytes=held + reference_bytes,
+        resident_bytes=held + reference_bytes + kept_bytes(parts),
         rows=trees,
         tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),

@@ -108,7 +108,8 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
 def make_place(parts: Parts) -> Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]:
     """Make (held, trees, rows) → held, with tree `rows[s]` in place s where that is no −1.
 
-    Without `held` every place takes one. The trees of all devices can go anywhere.
+    Without `held` every place takes one. The trees of all devices can go anywhere. `held` is
+    donated.
     """
 
     def place(held: GrownTrees | None, trees: GrownTrees, rows: Int[Array, "places"]) -> GrownTrees:
@@ -119,7 +120,7 @@ def make_place(parts: Parts) -> Callable[[GrownTrees | None, GrownTrees, Array],
 
         return taken if held is None else jax.tree.map(chosen, held, taken)
 
-    return jax.jit(place, out_shardings=NamedSharding(parts.mesh, BATCH))
+    return jax.jit(place, donate_argnums=0, out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def make_credit(parts: Parts, minibatches: int = 1) -> Callable[[Array, Array], Advantages]:
