@@ -7,6 +7,7 @@ train            a whole run: SFT, then RL, an evaluation after each
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -146,10 +147,12 @@ def rl_step(
     trees, collected = collect_trees(parts, grow, programs.place, batches)
     advantages = programs.credit(trees.rewards, trees.counted)
     spread = advantage_metrics(advantages, trees.counted)
-    dealt = programs.deal(programs.pack(trees.prompts, trees.rollout, advantages))
+    dealt = deque(programs.deal(programs.pack(trees.prompts, trees.rollout, advantages)))
     del trees  # with their images: an update reads its minibatch alone
-    rows = [programs.lay_out(packed) for packed in dealt]
-    minibatches = [programs.baselines(state, reference, packed) for packed in rows]
+    minibatches = []
+    while dealt:  # nothing holds one without its log-probs any longer
+        packed = programs.lay_out(dealt.popleft())
+        minibatches.append(programs.baselines(state, reference, packed))
     updates = []
     for _ in range(parts.config.objective.num_iterations):
         for packed in minibatches:
