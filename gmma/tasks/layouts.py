@@ -63,7 +63,10 @@ EXPRESSIONS = (
     *("expression", "expressions", "referring_expression", "sentence", "sentences", "sent"),
     *("caption", "captions", "phrase", "normal_caption", "ref"),
 )
-VIDEOS = ("video", "videos")
+UNSEEN = {  # keys of what no model here takes, and what to do about it
+    ("video", "videos"): "give frames of it as images",
+    ("audio", "audios"): "give what is said in it as text",
+}
 IMAGES = ("images", "image", "image_path", "image_paths", "img_path", "img", "file_name")
 THOUGHTS = ("thought", "reasoning", "rationale", "cot")
 CHOICES = ("choices", "options")
@@ -206,12 +209,12 @@ def read_parts(
     suffix: str = "",
 ) -> Laid:
     """Return the parts of a record whose question and answer are found."""
-    videos = [key for key in VIDEOS if row.get(key) not in (None, "", [], ())]
-    if videos:
-        raise UserError(
-            f"{where} has {' and '.join(videos)}, and gmma's models see still images alone; give "
-            "frames of it as images, or leave the record away"
-        )
+    for names, advice in UNSEEN.items():
+        if held := [key for key in names if row.get(key) not in (None, "", [], ())]:
+            raise UserError(
+                f"{where} has {' and '.join(held)}, and gmma's models take text and still images "
+                f"alone; {advice}, or leave the record away"
+            )
     system, pictures, reply = "", (), None
     question = asked.value
     if is_turns(question):

@@ -75,6 +75,11 @@ class VqaConfig(AskedConfig):
             raise UserError(
                 f"vqa: relative_tolerance is {self.relative_tolerance}; it must be within [0, 1)"
             )
+        if self.keys.question and self.keys.question == self.keys.answer:
+            raise UserError(
+                f"vqa: task.keys.question and task.keys.answer are both {self.keys.question}; give "
+                "each its own key (the answer may also be the last turn of a conversation)"
+            )
         if self.keys.choices and self.kind != "choice":
             raise UserError(
                 f"vqa: task.keys.choices = {self.keys.choices}, but task.kind = {self.kind} has no "

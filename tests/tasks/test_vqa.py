@@ -450,6 +450,8 @@ def test_settings_that_mean_nothing_are_refused():
         VqaConfig(relative_tolerance=2.0)
     with pytest.raises(UserError, match=r"keys.choices = it, but task.kind = text has no choices"):
         VqaConfig(keys=Keys(choices="it"))
+    with pytest.raises(UserError, match=r"task.keys.answer are both q; give each its own key"):
+        VqaConfig(keys=Keys(question="q", answer="q"))
     flips = replace(VqaConfig().augment, flip_rate=0.5)
     with pytest.raises(UserError, match=r"flip_rate = 0.5.*set it to 0"):
         VqaConfig(augment=flips)

@@ -552,7 +552,12 @@ BROKEN = {
     "a_video": (
         third({"question": "?", "answer": 1, "videos": ["x.mp4"]}),
         {},
-        ["has videos", "still images alone"],
+        ["has videos", "still images alone", "frames of it"],
+    ),
+    "a_sound": (
+        third({"question": "?", "answer": 1, "audio": {"path": "x.wav"}}),
+        {},
+        ["has audio", "still images alone", "as text"],
     ),
     "a_part": (
         third(said([{"type": "video", "video": "x.mp4"}], "x")),
