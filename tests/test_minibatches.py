@@ -31,7 +31,7 @@ from gmma.hardware.hosts import fetch_rows
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.plan.programs import kept_bytes, plan_parts, plan_programs
 from gmma.records.checkpoint import restore_progress
-from gmma.records.metrics import compilations, read_records
+from gmma.records.metrics import compilations, compute, read_records
 from gmma.run.assembly import assemble
 from gmma.run.data import ExampleBatch
 from gmma.run.feed import read_batches
@@ -232,13 +232,13 @@ def grown(lab):
         return [grow_trees(parts, programs, scorer, params, 0, next(batches)) for _ in range(2)]
 
 
-def collected(lab, grown, differing, *, max_rollouts):
+def collected(lab, grown, differing, *, max_rollouts, minibatches=None):
     """What a step collects of rollouts in each of which these rows differ, and the third has lost
     all its rewards but one: the number 100 · rollout + row of each place's tree, its row in the
     first rollout, and the metrics.
     """
     parts = lab.parts
-    rl = replace(parts.config.rl, max_rollouts=max_rollouts)
+    rl = replace(parts.config.rl, max_rollouts=max_rollouts, minibatches=minibatches)
     parts = replace(parts, config=replace(parts.config, rl=rl))
     (trees, growth), *_ = grown
     shape = trees.rewards.shape
@@ -263,7 +263,7 @@ def collected(lab, grown, differing, *, max_rollouts):
     placed, found = collect_trees(
         parts, lambda batch: next(rollouts), lab.programs.place, itertools.repeat(batch)
     )
-    metrics = {name: float(m.total / m.count) for name, m in collected_metrics(found).items()}
+    metrics = compute(collected_metrics(found))
     sampling = {n.partition("/")[2]: v for n, v in metrics.items() if n.startswith("dynamic")}
     names = np.asarray(placed.rewards)[:, 0, 0].astype(int).tolist()
     return names, found.places.row.tolist(), sampling
@@ -280,6 +280,20 @@ def test_trees_that_differ_come_first_and_further_ones_take_the_places_of_the_re
     assert found[0] == [*own, 106, 107, *others[2:]]
     assert found[1] == [*own, -1, -1, *others[2:]]
     assert found[2] == {"rollouts": 2, "frac_zero_std_kept": 2 / 16, "trees_unused": 0}
+
+
+def test_of_one_rollout_the_trees_that_differ_fill_one_minibatch(lab, grown):
+    """Of 16 trees eight are trained on: the first that differ, or all that do and others."""
+    for own, trained, sampling in (
+        ([4, *range(6, 15)], [4, *range(6, 13)], (0, 2)),
+        ([3, 5, *range(10, 16)], [3, 5, *range(10, 16)], (0, 0)),
+        ([5, 9, 11], [5, 9, 11, 0, 1, 2, 3, 4], (5 / 8, 0)),
+        ([], list(range(8)), (1, 0)),
+    ):
+        found = collected(lab, grown, [own], max_rollouts=1, minibatches=1)
+        assert found[0] == found[1] == trained
+        kept, unused = sampling
+        assert found[2] == {"rollouts": 1, "frac_zero_std_kept": kept, "trees_unused": unused}
 
 
 def test_trees_go_over_all_devices_to_their_places_and_minibatches(lab, grown):
