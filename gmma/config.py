@@ -61,7 +61,7 @@ SURROGATES: "Named[Surrogate]" = Named(
     },
 )
 RolloutLayout = Literal["gathered", "sharded"]
-Packing = Literal["auto", "static", "ragged"]
+Packing = Literal["static", "ragged"]
 ModelConfig = TinyConfig | PretrainedConfig
 
 
@@ -427,9 +427,8 @@ class ExperimentConfig:
     # Logits of so many slots exist at a time; None: all
     logprob_chunk_slots: ChangesNoNumber[int | None] = None
     # How an update lays out its trees. `static`: every node in slots of its own, empty ones too;
-    # `ragged`: the tokens alone, in rows as long as the batch's longest tree needs; `auto`: static,
-    # until ragged is measured to be faster
-    packing: ChangesNoNumber[Packing] = "auto"
+    # `ragged`: the tokens alone, in rows as long as the batch's longest tree needs
+    packing: ChangesNoNumber[Packing] = "static"
     # Lengths that a row may have, of equal parts of the static one, that one too. Each is a
     # compilation, all in a phase's first step
     row_lengths: ChangesNoNumber[int] = 6

@@ -46,6 +46,15 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("gmma")
 
 
+@pytest.fixture(scope="module")
+def compiled_in_a_hurry():
+    """Also with JAX's own promotion: optax raises a float to an integer power."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture(scope="session")
 def real_path():
     """The path of a file of real records, or a skip that says which one is absent."""

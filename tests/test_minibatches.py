@@ -41,15 +41,7 @@ from gmma.run.trees import collect_trees, collected_metrics, grow_trees
 
 STEPS, EVERY, UPDATES = 3, 2, 4  # steps; a checkpoint every so many; updates a step
 EXPERIMENT = Path(__file__).with_name("tiny_minibatches.py")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_in_a_hurry():
-    """Also with JAX's own promotion: optax raises a float to an integer power."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 
 
 @pytest.fixture(scope="module")

@@ -42,15 +42,7 @@ from gmma.theory import gradient_spike_score
 
 STEPS, EVERY = 6, 3  # of SFT and of RL; checkpoints at 3 and 6, and at 9 and 12
 START = Progress(phase="sft", phase_step=0, data={})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _compiled_in_a_hurry():
-    """Also with JAX's own promotion: optax raises a float to an integer power."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    with jax.numpy_dtype_promotion("standard"):
-        yield
-    jax.config.update("jax_disable_most_optimizations", False)
+pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from gmma.run.feed import (
 )
 from gmma.run.lengths import check_lengths
 from gmma.run.objective_trial import try_objective
-from gmma.run.programs import kept_params, takes_rows
+from gmma.run.programs import check_packing, kept_params
 from gmma.run.reward_trial import Trial, trial_columns, trial_lines, trial_warnings
 from gmma.run.task_trial import try_task
 from gmma.tasks.mixture import MixtureConfig
@@ -148,7 +148,7 @@ def check_batches(parts: Parts) -> None:
     """
     config = parts.config
     check_hosts(parts.mesh.devices)
-    takes_rows(config.packing, parts.policy, parts.mesh)
+    check_packing(config.packing, parts.policy)
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
         if phase.steps:
             field = f"{name}.batch_prompts"

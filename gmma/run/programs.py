@@ -61,9 +61,6 @@ from gmma.update import (
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
 Pack = Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
 
-# Platforms where `packing = auto` is ragged: those where `gmma bench` showed it to be faster.
-RAGGED_ON: frozenset[str] = frozenset()
-
 
 @pytree
 class GrownTrees:
@@ -167,21 +164,18 @@ def make_pack(parts: Parts) -> Pack:
     return jax.jit(packing(parts.config), out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
-def takes_rows(packing: Packing, policy: Policy, mesh: Mesh) -> bool:
-    """Return whether updates compute in ragged rows; UserError where they should and cannot."""
-    if packing == "auto":
-        return policy.takes_rows and mesh.devices.flat[0].platform in RAGGED_ON
+def check_packing(packing: Packing, policy: Policy) -> None:
+    """Raise UserError where updates should compute in ragged rows and the family cannot."""
     if packing == "ragged" and not policy.takes_rows:
         raise UserError(
             "packing = ragged, but the model's family computes in the static layout alone; leave "
-            "packing at auto"
+            "packing at static"
         )
-    return packing == "ragged"
 
 
 def make_lay_out(parts: Parts) -> Callable[[PackedTree], PackedTree]:
     """Make packed tree → the same, in ragged rows where the run has them, and else as it is."""
-    if not takes_rows(parts.config.packing, parts.policy, parts.mesh):
+    if parts.config.packing == "static":
         return lambda packed: packed
     return shortest_rows(parts.mesh, parts.config.row_lengths)
 
@@ -207,7 +201,7 @@ def in_rows(program: Any, parts: Parts) -> Callable[..., Any]:
     How long a batch's rows are is data, so no later step stops to compile. Trees of another shape,
     as those with images of another size, have a first call of their own.
     """
-    if not takes_rows(parts.config.packing, parts.policy, parts.mesh):
+    if parts.config.packing == "static":
         return program
     known: set[Any] = set()
 

@@ -118,7 +118,7 @@ def check_grid(config: ExperimentConfig) -> None:
         "objective.importance_cap": (objective.importance_cap, None),
         "rl.rollout_prompts": (rl.grown_prompts, rl.batch_prompts),
         "rl.dynamic_sampling": (rl.dynamic_sampling, False),
-        "packing": ("static" if config.packing == "auto" else config.packing, "static"),
+        "packing": (config.packing, "static"),
     }
     for name, (value, wanted) in unfit.items():
         if value != wanted:

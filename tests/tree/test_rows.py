@@ -17,8 +17,7 @@ from gmma.errors import UserError
 from gmma.hardware.sharding import put_batch
 from gmma.models.mesh_axes import ALL_AXES
 from gmma.objective import token_logprobs
-from gmma.run import programs
-from gmma.run.programs import shortest_rows, takes_rows
+from gmma.run.programs import check_packing, shortest_rows
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.tree.rows import (
@@ -142,17 +141,10 @@ def test_no_device_needs_a_row_of_another() -> None:
     assert "collective" not in compiled
 
 
-def test_packing_is_what_the_config_says_and_the_family_can(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """`auto` is static everywhere, until a platform is named where ragged rows are faster."""
-    mesh = Mesh(np.array(jax.devices()[:1]).reshape(1, 1, 1), ALL_AXES)
+def test_ragged_rows_are_refused_where_the_family_cannot() -> None:
     policy = laws.tiny_subject().policy
     unable = replace(policy, takes_rows=False)
-    found = [takes_rows(packing, policy, mesh) for packing in ("auto", "static", "ragged")]
-    assert found == [False, False, True]
-    monkeypatch.setattr(programs, "RAGGED_ON", frozenset({"cpu"}))
-    assert takes_rows("auto", policy, mesh)
-    assert not takes_rows("auto", unable, mesh)
+    for packing, able in (("static", policy), ("static", unable), ("ragged", policy)):
+        check_packing(packing, able)
     with pytest.raises(UserError, match="the model's family computes in the static layout alone"):
-        takes_rows("ragged", unable, mesh)
+        check_packing("ragged", unable)
