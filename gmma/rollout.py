@@ -5,8 +5,9 @@
     M answers a thought      read the prompt's and the thought's; write a level of their own
 
 A decode step samples one token per open row and puts its keys into the deepest level. A level ends
-when its slots are full or every row has ended. Nothing is copied when the tree branches: the rows
-of a level are folded onto the nodes they share (`gmma/models/attention.py`).
+when its slots are full or every row has ended. No keys are copied when the tree branches: the rows
+of a level are folded onto the nodes they share (`gmma/models/attention.py`). Layers without keys
+have a state a node, which is copied (`gmma/models/cache.py`).
 """
 
 from dataclasses import replace
@@ -178,8 +179,8 @@ def sample_level(
         )
         written = jax.lax.dynamic_index_in_dim(rows.tokens, rows.slot, axis=3, keepdims=False)
         positions = start + rows.slot
-        hidden, (keys_new, values_new) = policy.decode(params, written, positions, cache)
-        cache = write_slot(cache, rows.slot, positions, keys_new, values_new)
+        hidden, new = policy.decode(params, written, positions, open_rows, cache)
+        cache = write_slot(cache, rows.slot, positions, new)
         hidden = jnp.where(open_rows[..., None], hidden, rows.hidden)
         return replace(rows, hidden=hidden, slot=rows.slot + 1), cache
 

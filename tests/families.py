@@ -21,9 +21,10 @@ from gmma.families.qwen3_vl.images import qwen3_vl_processor
 from gmma.families.qwen3_vl.network import Qwen3VLConfig
 from gmma.families.qwen3_vl.tower import Qwen3VisionConfig
 from gmma.images.common import PixelConfig
+from gmma.models.hybrid import DeltaConfig
 from gmma.types import Example, Params
 
-FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl", "llama", "qwen2", "qwen3")
+FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "llama", "qwen2", "qwen3")
 VOCAB, IMAGE, SEPARATOR = len(laws.PIECES), laws.IMAGE, laws.PAD
 GEMMA_SIDE, QWEN_PATCH, QWEN_WINDOW = 8, 2, 2  # pixels, pixels, cells
 QWEN_SIZES = ([(8, 12), (12, 8), (4, 24)], [(4, 8), (8, 4)])  # of six cells, then of two
@@ -132,6 +133,42 @@ def qwen3_vl_config(seed: int, dtype: Any) -> Qwen3VLConfig:
     )
 
 
+PATTERNS = (  # of layers with a state in place of keys; a pattern may come twice
+    (True, True, False),
+    (True, False) * 2,
+    (True, False, True, True, False),
+    (False, True, True),
+)
+
+
+def qwen3_5_config(seed: int, dtype: Any) -> Qwen3VLConfig:
+    """Random sizes and patterns of layers; half of a head is rotated."""
+    rng = np.random.default_rng(seed)
+    layers, kv_heads = PATTERNS[seed % len(PATTERNS)], int(rng.integers(1, 3))
+    plain = qwen3_vl_config(seed, dtype)
+    rotated = 2 * sum(plain.rotary_sections)
+    delta = DeltaConfig(
+        layers=layers,
+        heads=(2, 4, 1)[seed % 3],
+        group=int(rng.integers(1, 3)),
+        key_size=int(rng.integers(2, 6)),
+        value_size=int(rng.integers(2, 6)),
+        taps=4 if seed < 4 else int(rng.integers(1, 5)),
+    )
+    return replace(
+        plain,
+        layers=len(layers),
+        heads=2 * kv_heads,
+        kv_heads=kv_heads,
+        head_size=2 * rotated,
+        rotary_size=rotated,
+        norm_offset=1.0,
+        out_gate=True,
+        delta=delta,
+        vision=replace(plain.vision, deep_layers=()),
+    )
+
+
 def llama_config(seed: int, dtype: Any) -> LlamaConfig:
     """Random sizes and heads; every other one with Llama 3's scaling."""
     rng = np.random.default_rng(seed)
@@ -168,6 +205,7 @@ def qwen3_config(seed: int, dtype: Any) -> LlamaConfig:
     return replace(plain, qkv_bias=biased, out_bias=biased)
 
 
+CELLS = {"qwen3_vl": qwen3_vl_config, "qwen3_5": qwen3_5_config}
 TEXTS = {"llama": llama_config, "qwen2": qwen2_config, "qwen3": qwen3_config}
 
 
@@ -227,8 +265,8 @@ def subject_of(family: str, seed: int = 0, dtype: str = "float32", **changes: An
             gemma3_policy(gemma),
             draw_gemma_images(gemma),
         )
-    elif family == "qwen3_vl":
-        qwen3 = replace(qwen3_vl_config(seed, dtype), **changes)
+    elif family in CELLS:
+        qwen3 = replace(CELLS[family](seed, dtype), **changes)
         counts, policy, draw = (6, 2), QWEN3_VL.policy(qwen3), draw_qwen_images(qwen3)
     else:
         qwen = replace(qwen_config(seed, dtype), **changes)

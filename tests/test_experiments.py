@@ -41,6 +41,9 @@ DIRECTORIES = {
     "Qwen3-VL-2B-Instruct": "qwen3_vl",
     "Qwen3-VL-4B-Instruct": "qwen3_vl",
     "Qwen3-VL-8B-Instruct": "qwen3_vl",
+    "Qwen3.5-0.8B": "qwen3_5",
+    "Qwen3.5-2B": "qwen3_5",
+    "Qwen3.5-4B": "qwen3_5",
     "SmolLM2-135M-Instruct": "llama",
 }
 

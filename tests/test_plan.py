@@ -73,6 +73,10 @@ def test_a_chip_that_is_none() -> None:
         ("Qwen3-VL-2B-Instruct", 2_127_532_032),
         ("Qwen3-VL-4B-Instruct", 4_437_815_808),
         ("Qwen3-VL-8B-Instruct", 8_767_123_696),
+        # Without what guesses ahead: the files have 873,438,784, 2,274,069,824 and 4,659,865,088.
+        ("Qwen3.5-0.8B", 852_985_920),
+        ("Qwen3.5-2B", 2_213_241_664),
+        ("Qwen3.5-4B", 4_539_265_536),
     ],
 )
 def test_presets_have_the_published_sizes(name: str, parameters: int) -> None:

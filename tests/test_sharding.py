@@ -59,7 +59,7 @@ MESHES: dict[str, tuple[int, MeshConfig, RolloutLayout]] = {
 EVERY = "GMMA_EVERY_MESH" in os.environ
 CASES = [
     (family, mesh)
-    for family in ("tiny", "gemma3", "qwen2_5_vl", "qwen3_vl")
+    for family in ("tiny", "gemma3", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
     for mesh in list(MESHES)[1:]
     if EVERY or family == "tiny" or mesh == "2x2x2 sharded"
 ]

@@ -19,6 +19,8 @@ FAMILIES: "Named[Family[Any]]" = Named(
         "qwen2": "gmma.families.qwen:QWEN2",
         "qwen2_5_vl": "gmma.families.qwen2_5_vl:QWEN2_5_VL",
         "qwen3": "gmma.families.qwen:QWEN3",
+        "qwen3_5": "gmma.families.qwen3_5:QWEN3_5",
+        "qwen3_5_text": "gmma.families.qwen3_5:QWEN3_5_TEXT",
         "qwen3_vl": "gmma.families.qwen3_vl:QWEN3_VL",
     },
 )

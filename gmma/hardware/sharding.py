@@ -35,11 +35,13 @@ RULES: dict[str, str | None] = {
     "heads": "tensor",
     "kv_heads": "tensor",
     "vision_heads": "tensor",
+    "delta_heads": "tensor",
     "fused_heads": None,  # queries, keys and values side by side: a cut would part them
     "vocab": "tensor",
     "layers": None,
     "norm": None,
     "patch": None,
+    "taps": None,
     "pixels": None,
 }
 

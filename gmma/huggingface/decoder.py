@@ -1,13 +1,14 @@
 """Keys of config.json and tensor names that the decoders of Hugging Face directories share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from gmma.errors import UserError, gather
 from gmma.huggingface.keys import MOST, MOST_LAYERS, MOST_TOKENS, Section
-from gmma.huggingface.table import Row, stacked_row
+from gmma.huggingface.table import Layers, Row, stacked_row
 from gmma.models.decoder import NO_WINDOW, DecoderConfig
+from gmma.models.hybrid import runs_of
 from gmma.models.layers import ACTIVATIONS
 
 LOCAL, GLOBAL = "sliding_attention", "full_attention"
@@ -111,15 +112,33 @@ def windowed_layers(section: Section, layers: int, first: int) -> dict[str, Any]
 
 def decoder_rows(c: DecoderConfig) -> tuple[Row, ...]:
     """List the tensors of the decoder (part `text`) and its head (part `head`)."""
+    embedding = (c.vocab_size, c.width)
+    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
+    rows = [
+        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
+        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
+        head(path="params/embedding", alias=True)
+        if c.tied
+        else head(path="params/head/kernel", layout="linear"),
+    ]
+    if c.delta is None:
+        return (*rows, *attention_rows(c, "params/blocks/", c.layers))
+    runs, repeats = runs_of(c.delta.layers)
+    for run in runs:
+        layers = Layers((repeats, run.count), (c.layers // repeats, 1), run.first)
+        kind = delta_rows if run.delta else attention_rows
+        rows += kind(c, f"params/blocks/{run.name}/", layers)
+    return tuple(rows)
+
+
+def attention_rows(c: DecoderConfig, base: str, layers: int | Layers) -> list[Row]:
+    """List the tensors of a stack of layers with attention."""
     query, key = c.heads * c.head_size, c.kv_heads * c.head_size
     products = {  # ours: theirs, shape, whether there is a bias
-        "query": ("self_attn.q_proj", (query, c.width), c.qkv_bias),
+        "query": ("self_attn.q_proj", (query * (2 if c.out_gate else 1), c.width), c.qkv_bias),
         "key": ("self_attn.k_proj", (key, c.width), c.qkv_bias),
         "value": ("self_attn.v_proj", (key, c.width), c.qkv_bias),
         "out": ("self_attn.o_proj", (c.width, query), c.out_bias),
-        "mlp/gate": ("mlp.gate_proj", (c.mlp, c.width), False),
-        "mlp/up": ("mlp.up_proj", (c.mlp, c.width), False),
-        "mlp/down": ("mlp.down_proj", (c.width, c.mlp), False),
     }
     norms = {"attention_norm": ("input_layernorm", c.width)}
     if c.out_norms:
@@ -135,19 +154,52 @@ def decoder_rows(c: DecoderConfig) -> tuple[Row, ...]:
             "query_norm": ("self_attn.q_norm", c.head_size),
             "key_norm": ("self_attn.k_norm", c.head_size),
         }
-    layer = partial(stacked_row, "text", "params/blocks/", "layers.{layer}.", c.layers)
-    embedding = (c.vocab_size, c.width)
-    head = partial(Row, part="head", name="lm_head.weight", shape=embedding)
-    rows = [
-        Row(path="params/embedding", part="text", name="embed_tokens.weight", shape=embedding),
-        Row(path="params/final_norm/scale", part="text", name="norm.weight", shape=(c.width,)),
-        head(path="params/embedding", alias=True)
-        if c.tied
-        else head(path="params/head/kernel", layout="linear"),
-    ]
+    row = partial(stacked_row, "text", base, "layers.{layer}.", layers)
+    rows = mlp_rows(c, row)
     for ours, (theirs, shape, biased) in products.items():
-        rows.append(layer(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
+        rows.append(row(f"{ours}/kernel", f"{theirs}.weight", shape, "linear"))
         if biased:
-            rows.append(layer(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
-    rows += [layer(f"{ours}/scale", f"{t}.weight", (size,)) for ours, (t, size) in norms.items()]
-    return tuple(rows)
+            rows.append(row(f"{ours}/bias", f"{theirs}.bias", shape[:1]))
+    return [*rows, *(row(f"{o}/scale", f"{t}.weight", (size,)) for o, (t, size) in norms.items())]
+
+
+def mlp_rows(c: DecoderConfig, row: Callable[..., Row]) -> list[Row]:
+    """List the tensors of a stack's gated MLPs."""
+    shapes = {"gate": (c.mlp, c.width), "up": (c.mlp, c.width), "down": (c.width, c.mlp)}
+    return [
+        row(f"mlp/{name}/kernel", f"mlp.{name}_proj.weight", shape, "linear")
+        for name, shape in shapes.items()
+    ]
+
+
+def delta_rows(c: DecoderConfig, base: str, layers: int | Layers) -> list[Row]:
+    """List the tensors of a stack of layers with a state in place of keys (Gated DeltaNet)."""
+    d = c.delta
+    assert d is not None
+    mixed, values = d.heads * d.channels, d.heads * d.group * d.value_size
+    parts = (d.key_size, d.key_size, d.group * d.value_size)
+    row = partial(stacked_row, "text", base, "layers.{layer}.", layers)
+    products = {
+        "out_gate": ("in_proj_z", (values, c.width)),
+        "rate": ("in_proj_b", (d.heads * d.group, c.width)),
+        "decay": ("in_proj_a", (d.heads * d.group, c.width)),
+        "out": ("out_proj", (c.width, values)),
+    }
+    norms = {
+        "attention_norm": ("input_layernorm", c.width),
+        "mlp_norm": ("post_attention_layernorm", c.width),
+        "out_norm": ("linear_attn.norm", d.value_size),
+    }
+    vectors = {"decay_log": "linear_attn.A_log", "decay_bias": "linear_attn.dt_bias"}
+    qkv, taps = "linear_attn.in_proj_qkv.weight", "linear_attn.conv1d.weight"
+    return [
+        *mlp_rows(c, row),
+        row("qkv/kernel", qkv, (mixed, c.width), "linear", parts),
+        row("taps", taps, (mixed, 1, d.taps), "linear", parts),
+        *(
+            row(f"{o}/kernel", f"linear_attn.{t}.weight", s, "linear")
+            for o, (t, s) in products.items()
+        ),
+        *(row(f"{o}/scale", f"{t}.weight", (size,)) for o, (t, size) in norms.items()),
+        *(row(ours, theirs, (d.heads * d.group,)) for ours, theirs in vectors.items()),
+    ]

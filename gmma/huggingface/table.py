@@ -1,6 +1,7 @@
 """The name table: which tensor of a checkpoint is which of our parameters.
 
-A row maps one of our leaves to one tensor, or to one per layer where ours is stacked. Names are
+A row maps one of our leaves to one tensor, or to one per layer where ours is stacked; in a stack
+that repeats a pattern of layers, to one per layer of a kind. Names are
 relative to the parts of a model (`text`, `vision`, …), whose prefixes differ between versions of
 transformers; they are found in the checkpoint (`find_prefixes`) and kept for the way back.
 """
@@ -8,12 +9,33 @@ transformers; they are found in the checkpoint (`find_prefixes`) and kept for th
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise, product
 from typing import Literal
 
 from gmma.errors import UserError
 
 Layout = Literal["same", "linear"]
 Prefixes = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers that a leaf is stacked over: at index (i, …) number first + Σ step · i."""
+
+    shape: tuple[int, ...]  # of the stack, the leaf's first axes
+    steps: tuple[int, ...]
+    first: int = 0
+
+    def numbers(self) -> dict[tuple[int, ...], int]:
+        """Return the number of the layer at each index.
+
+        >>> Layers((2, 3), (4, 1)).numbers()[1, 2]
+        6
+        """
+        return {
+            index: self.first + sum(i * step for i, step in zip(index, self.steps, strict=True))
+            for index in product(*map(range, self.shape))
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +51,37 @@ class Row:
     name: str  # within the part; `{layer}` stands for the layer's number
     shape: tuple[int, ...]  # of one tensor, as transformers has it
     layout: Layout = "same"
-    layers: int | None = None  # our leaf is stacked over so many tensors
+    layers: int | Layers | None = None  # our leaf is stacked over so many tensors, or over these
     alias: bool = False  # a second name of a leaf; may be absent and is not written
+    # Sizes of what a head has along the first axis, query, key and values: transformers has all
+    # heads' queries, then all keys, then all values; ours stand head by head, so that a mesh can
+    # cut between heads. (): the same order.
+    head_parts: tuple[int, ...] = ()
+
+    @property
+    def numbers(self) -> dict[tuple[int, ...], int | None]:
+        """Number of the layer at each index of the stack; {(): None} where there is no stack."""
+        if self.layers is None:
+            return {(): None}
+        stack = Layers((self.layers,), (1,)) if isinstance(self.layers, int) else self.layers
+        return dict(stack.numbers())
+
+    @property
+    def runs(self) -> tuple[tuple[int, int, int], ...]:
+        """Pieces of the first axis that stay together: where in theirs, where in ours, how long.
+
+        >>> Row(path="", part="", name="", shape=(6,), head_parts=(1, 2)).runs
+        ((0, 0, 1), (1, 3, 1), (2, 1, 2), (4, 4, 2))
+        """
+        if not self.head_parts:
+            return ((0, 0, self.shape[0]),)
+        ends = tuple(accumulate(self.head_parts, initial=0))
+        heads = self.shape[0] // ends[-1]
+        return tuple(
+            (heads * begin + head * (end - begin), head * ends[-1] + begin, end - begin)
+            for begin, end in pairwise(ends)
+            for head in range(heads)
+        )
 
     @property
     def leaf_shape(self) -> tuple[int, ...]:
@@ -38,18 +89,21 @@ class Row:
         own = self.shape
         if self.layout == "linear":
             own = (math.prod(self.shape[1:]), self.shape[0])
-        return own if self.layers is None else (self.layers, *own)
+        if self.layers is None:
+            return own
+        return (*((self.layers,) if isinstance(self.layers, int) else self.layers.shape), *own)
 
 
 def stacked_row(
     part: str,
     base: str,
     their_base: str,
-    layers: int | None,
+    layers: int | Layers | None,
     path: str,
     name: str,
     shape: tuple[int, ...],
     layout: Layout = "same",
+    head_parts: tuple[int, ...] = (),
 ) -> Row:
     """Return a row of a stack of layers; of one module where `layers` is None."""
     return Row(
@@ -59,6 +113,7 @@ def stacked_row(
         shape=shape,
         layout=layout,
         layers=layers,
+        head_parts=head_parts,
     )
 
 
@@ -67,7 +122,7 @@ class Place:
     """The destination of one tensor of a checkpoint."""
 
     row: Row
-    layer: int | None
+    index: tuple[int, ...]  # in our leaf's stack; (): the leaf itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,18 +133,21 @@ class Table:
     markers: Prefixes  # per part, a name within it that no other part ends with
     prefixes: Prefixes  # what transformers 5 writes, for a model that was not imported
     modules: Prefixes  # of the modules in transformers' memory, which differ
+    # Beginnings of names that transformers does not read either: heads for guessing ahead.
+    ignored: tuple[str, ...] = ()
 
     def places(self, prefixes: Prefixes) -> dict[str, Place]:
         """Return every tensor name and where the tensor goes."""
         found: dict[str, Place] = {}
         for row in self.rows:
             name = prefixes[row.part] + row.name
-            if row.layers is None:
-                found[name] = Place(row=row, layer=None)
-            else:
-                for layer in range(row.layers):
-                    found[name.format(layer=layer)] = Place(row=row, layer=layer)
+            for index, layer in row.numbers.items():
+                found[name.format(layer=layer)] = Place(row=row, index=index)
         return found
+
+    def read_of(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+        """Leave out the tensors of a checkpoint that are not read."""
+        return {name: shape for name, shape in shapes.items() if not name.startswith(self.ignored)}
 
 
 def find_prefixes(table: Table, names: Iterable[str]) -> dict[str, str]:

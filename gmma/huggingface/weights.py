@@ -6,7 +6,7 @@ leaves are made on their devices, in their sharding and type, and pieces are wri
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from gmma.errors import UserError, gather
 from gmma.huggingface.keys import read_json_object
-from gmma.huggingface.table import Place
+from gmma.huggingface.table import Place, Row
 from gmma.types import Params, PyTree
 
 SINGLE = "model.safetensors"
@@ -136,8 +136,8 @@ def read_params(
     for path in files:
         with open_shard(path) as shard:
             for name in names_of(shard):
-                place = places[name]
-                if not place.row.alias:
+                place = places.get(name)  # None for a tensor that the table ignores
+                if place is not None and not place.row.alias:
                     read_tensor(shard.get_slice(name), place, leaves[place.row.path])
     return unflatten_dict({path: whole_leaf(leaf) for path, leaf in leaves.items()}, sep="/")
 
@@ -178,22 +178,28 @@ def whole_leaf(leaf: Leaf) -> jax.Array:
 def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
     """Write a tensor into its leaf, piece by piece along the tensor's first axis."""
     row, dtype = place.row, next(iter(leaf.parts.values())).array.dtype
+    stack = (1,) * len(place.index)
     at: tuple[int, ...]
-    for start, piece in pieces(tensor, row.shape):
+    for start, piece in pieces(tensor, row.shape, row.runs):
         own, at = piece, (start, *(0 for _ in row.shape[1:]))
         if row.layout == "linear":
             own, at = piece.reshape(piece.shape[0], -1).T, (0, start)
-        if place.layer is not None:
-            own, at = own[None], (place.layer, *at)
-        write_piece(leaf, own.astype(dtype), at)
+        write_piece(leaf, own.reshape(*stack, *own.shape).astype(dtype), (*place.index, *at))
 
 
-def pieces(tensor: Any, shape: tuple[int, ...]) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield the parts of a tensor along its first axis, each with its start."""
+def pieces(
+    tensor: Any, shape: tuple[int, ...], runs: Sequence[tuple[int, int, int]] | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the parts of a tensor along its first axis, each with its start in ours.
+
+    `runs` are those of `Row.runs`; None: one, the whole tensor as it is.
+    """
     row_bytes = 4 * math.prod(shape[1:])
     step = max(1, PIECE_BYTES // row_bytes)
-    for start in range(0, shape[0], step):
-        yield start, tensor[start : min(start + step, shape[0])]
+    for theirs, ours, count in runs or ((0, 0, shape[0]),):
+        for start in range(0, count, step):
+            end = min(start + step, count)
+            yield ours + start, tensor[theirs + start : theirs + end]
 
 
 def write_piece(leaf: Leaf, piece: np.ndarray, at: tuple[int, ...]) -> None:
@@ -269,8 +275,15 @@ def cut_shards(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
 def tensor_of(leaves: Mapping[str, jax.Array], place: Place, dtype: str | None) -> np.ndarray:
     """Return one tensor as transformers has it, on the host; in `dtype` where it is given."""
     leaf = leaves[place.row.path]
-    own = np.asarray(leaf if place.layer is None else leaf[place.layer])
+    own = np.asarray(leaf[place.index] if place.index else leaf)
     own = own if dtype is None else own.astype(jnp.dtype(dtype))
     if place.row.layout == "linear":
         own = own.T.reshape(place.row.shape)
-    return np.ascontiguousarray(own)
+    return np.ascontiguousarray(in_their_order(own, place.row))
+
+
+def in_their_order(array: np.ndarray, row: Row) -> np.ndarray:
+    """Put the first axis of an array, ours, into the order of the row's tensor."""
+    if not row.head_parts:
+        return array
+    return np.concatenate([array[ours : ours + count] for _, ours, count in row.runs])

@@ -15,17 +15,18 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from gmma.errors import UserError
+from gmma.models.cache import NodeStates
+from gmma.models.hybrid import HEADS, DeltaConfig, stack_periods, through_periods
 from gmma.models.layers import (
-    ACTIVATIONS,
     Attention,
     CachedKV,
-    GatedMLP,
     Linear,
     Remat,
     RMSNorm,
+    add_mlp,
     named,
     rotary_angles,
-    rotate,
+    rotate_part,
     stack_blocks,
     tree_attention,
     wide_head,
@@ -59,6 +60,8 @@ class DecoderConfig:
     qkv_bias: bool = False
     out_bias: bool = False  # of the product behind attention
     head_norms: bool = False  # RMSNorm of each query and key before they are rotated
+    out_gate: bool = False  # what a head has seen is multiplied by a sigmoid, beside its query
+    rotary_size: int | None = None  # of a head, how much is rotated, from its beginning; None: all
     out_norms: bool = False  # a norm behind attention and MLP too, before they are added
     norm_offset: float = 0.0  # norms multiply by offset + w
     epsilon: float = 1e-6  # of norms
@@ -67,6 +70,7 @@ class DecoderConfig:
     local_layers: tuple[bool, ...] = ()  # per layer, whether it sees a window only; (): none does
     window: int = NO_WINDOW  # tokens along the path that a local layer sees, its own included
     final_softcap: float | None = None  # c·tanh(logits / c)
+    delta: DeltaConfig | None = None  # layers that keep a state in place of keys (`hybrid.py`)
     vision: Any = None  # the config of an image tower, in families that have one
     image_token: int | None = None  # id of the placeholder
     dtype: DType = "float32"  # of activations
@@ -98,8 +102,9 @@ class DecoderBlock(nn.Module):
 
         def heads(name: str, count: int) -> Array:
             axes = ("embed", "heads" if name == "query" else "kv_heads")
-            out = Linear(count * c.head_size, axes, c.qkv_bias, dtype=dtype, name=name)(normed)
-            return out.reshape(*out.shape[:2], count, c.head_size)
+            size = c.head_size * (2 if name == "query" and c.out_gate else 1)
+            out = Linear(count * size, axes, c.qkv_bias, dtype=dtype, name=name)(normed)
+            return out.reshape(*out.shape[:2], count, size)
 
         window = None
         if local is not None:
@@ -109,17 +114,21 @@ class DecoderBlock(nn.Module):
                 angles = jnp.where(local, angles[0], angles[1])
         normed = norm("attention_norm", x)
         scale = c.head_size**-0.5 if c.query_scale is None else c.query_scale
-        query = norm("query_norm", heads("query", c.heads), c.head_norms)
-        query = rotate(query, angles) * scale
-        keys = rotate(norm("key_norm", heads("key", c.kv_heads), c.head_norms), angles)
+        query, gate = heads("query", c.heads), None
+        if c.out_gate:
+            query, gate = jnp.split(query, 2, axis=-1)
+        query = norm("query_norm", query, c.head_norms)
+        query = rotate_part(query, angles) * scale
+        keys = rotate_part(norm("key_norm", heads("key", c.kv_heads), c.head_norms), angles)
         values = heads("value", c.kv_heads)
         seen = tree_attention(
             query, keys, values, context, cached, attention=c.attention, window=window
         )
+        if gate is not None:
+            seen *= nn.sigmoid(gate)
         out = Linear(c.width, ("heads", "embed"), c.out_bias, dtype=dtype, name="out")
         x += norm("attention_out_norm", out(seen.reshape(*seen.shape[:2], -1)), c.out_norms)
-        mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=dtype, name="mlp")
-        x += norm("mlp_out_norm", mlp(norm("mlp_norm", x)), c.out_norms)
+        x = add_mlp(c, x)
         if deep is not None and layer is not None:
             own = jnp.where(layer < len(deep), deep[jnp.minimum(layer, len(deep) - 1)], 0)
             x = x.at[:, : own.shape[1]].add(own)
@@ -140,7 +149,10 @@ class Decoder(nn.Module):
             jnp.float32,
         )
         in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
-        self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
+        if c.delta is None:
+            self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
+        else:
+            self.blocks = stack_periods(c, DecoderBlock)
         self.final_norm = RMSNorm(c.epsilon, c.norm_offset)
         if not c.tied:
             self.head = wide_head(c.vocab_size, jnp.dtype(c.dtype))
@@ -158,9 +170,9 @@ class Decoder(nn.Module):
     ) -> Float[Array, "*kinds B S half"]:
         """Compute rotary angles of slots; [2 B S half] has those of local and of global layers."""
         del tokens, images
-        return rotary_angles(
-            context.slots.positions, self.config.head_size, self.config.rotary_base
-        )
+        c = self.config
+        size = c.head_size if c.rotary_size is None else c.rotary_size
+        return rotary_angles(context.slots.positions, size, c.rotary_base, c.dtype)
 
     def embed(self, tokens: Int[Array, "B S"]) -> Float[Array, "B S D"]:
         """Embed tokens; times √D, the factor rounded to the activations' type, where so asked."""
@@ -171,8 +183,13 @@ class Decoder(nn.Module):
         return x * jnp.asarray(c.width**0.5, c.dtype) if c.scaled_embedding else x
 
     def __call__(
-        self, tokens: Int[Array, "B S"], context: Context, images: PyTree, cached: Any
-    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array]]:
+        self,
+        tokens: Int[Array, "B S"],
+        context: Context,
+        images: PyTree,
+        cached: CachedKV | None,
+        states: NodeStates | None,
+    ) -> tuple[Float[Array, "B S D"], tuple[Array, Array], NodeStates | None]:
         c = self.config
         x, deep, layers = self.embed(tokens), None, None
         if images is not None and context.shape is not None:
@@ -190,8 +207,13 @@ class Decoder(nn.Module):
                 deep, layers = jnp.stack(placed), jnp.arange(c.layers)
         local = jnp.asarray(c.local_layers) if c.local_layers else None
         angles = self.angles(tokens, context, images)
-        x, kv = self.blocks(x, context, angles, local, cached, deep, layers)
-        return self.final_norm(x), kv
+        if c.delta is None:
+            x, kv = self.blocks(x, context, angles, local, cached, deep, layers)
+        else:
+            x, kv, states = through_periods(
+                self.blocks, c.delta, x, context, angles, cached, states
+            )
+        return self.final_norm(x), kv, states
 
     def unembed(self, hidden: Float[Array, "*rows D"]) -> Float[Array, "*rows V"]:
         """Compute logits in float32 or wider."""
@@ -232,6 +254,8 @@ def decoder_policy(
         shape=prompt_only(image_slots),
     )
     units = {"heads": c.heads, "kv_heads": c.kv_heads}
+    if c.delta is not None:
+        units[HEADS] = c.delta.heads
     return policy_of(
         module,
         c if config is None else config,
@@ -240,5 +264,5 @@ def decoder_policy(
         units=units if vision_heads is None else {**units, "vision_heads": vision_heads},
         image_groups=image_groups,
         rotary_shift=rotary_shift,
-        takes_rows=True,
+        takes_rows=c.delta is None,  # a state goes from level to level, not along a row
     )

@@ -135,10 +135,16 @@ class LayerNorm(nn.Module):
         return (normed * scale + bias).astype(x.dtype)
 
 
-def rotary_angles(positions: Int[Array, "B S"], size: int, base: float) -> Float[Array, "B S half"]:
-    """Compute θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians."""
-    frequency = base ** (-jnp.arange(0, size, 2, dtype=jnp.float32) / size)
-    angles = positions[..., None].astype(jnp.float32)
+def rotary_angles(
+    positions: Int[Array, "B S"], size: int, base: float, dtype: Any = np.float32
+) -> Float[Array, "B S half"]:
+    """Compute θ_i = position · base^(−2i/size), i < size/2 (Su et al. 2021), in radians.
+
+    In float32, or wider where the activations' `dtype` is.
+    """
+    wide = np.promote_types(dtype, np.float32)
+    frequency = base ** (-jnp.arange(0, size, 2, dtype=wide) / size)
+    angles = positions[..., None].astype(wide)
     return angles * along_last(frequency, angles)
 
 
@@ -149,6 +155,16 @@ def rotate(x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]) -> Floa
     first, second = jnp.split(x.astype(wide), 2, axis=-1)
     rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
     return rotated.astype(x.dtype)
+
+
+def rotate_part(
+    x: Float[Array, "B S N H"], angles: Float[Array, "B S half"]
+) -> Float[Array, "B S N H"]:
+    """Rotate as much of a head's beginning as there are angles for; the rest stays."""
+    size = 2 * angles.shape[-1]
+    if size == x.shape[-1]:
+        return rotate(x, angles)
+    return jnp.concatenate([rotate(x[..., :size], angles), x[..., size:]], axis=-1)
 
 
 def packed_attention_of(
@@ -222,3 +238,11 @@ class GatedMLP(nn.Module):
         up = linear("up", self.hidden, ("embed", "mlp"))(x)
         down = linear("down", x.shape[-1], ("mlp", "embed"))
         return down(self.activation(gate) * up)
+
+
+def add_mlp(c: Any, x: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    """Add the gated MLP of a decoder block to x, inside that block; `c` is a `DecoderConfig`."""
+    normed = RMSNorm(c.epsilon, c.norm_offset, name="mlp_norm")(x)
+    mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], dtype=jnp.dtype(c.dtype), name="mlp")
+    out = mlp(normed)
+    return x + (RMSNorm(c.epsilon, c.norm_offset, name="mlp_out_norm")(out) if c.out_norms else out)

@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Int
 
 from gmma.models.attention import Level, Slots
-from gmma.models.cache import TreeCache
+from gmma.models.cache import NewTokens, TreeCache
 from gmma.tree.layout import prompt_only
 from gmma.types import Params, PromptBatch, PyTree, TreeInputs, TreeShape, pytree, static_field
 
@@ -35,8 +35,9 @@ class Policy:
     units: Mapping[str, int]  # of an axis that is cut between units only: heads, not halves of one
     # (params, prompts) → hidden[B D] of each prompt's last token, cache holding the prompt's level
     prefill: Callable[[Params, PromptBatch], tuple[Array, TreeCache]]
-    # (params, tokens[B k m], positions[B k m], cache) → hidden[B k m D], keys and values to write
-    decode: Callable[[Params, Array, Array, TreeCache], tuple[Array, tuple[Array, Array]]]
+    # (params, tokens[B k m], positions[B k m], open bool[B k m], cache) → hidden[B k m D], what
+    # to write; of a node that is not open, whose token is none, neither is read
+    decode: Callable[[Params, Array, Array, Array, TreeCache], tuple[Array, NewTokens]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
     takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
@@ -81,11 +82,13 @@ def policy_of(
 ) -> Policy:
     """Close a family's module into a `Policy`.
 
-    `module(tokens, context, images, cached)` returns `hidden[B S D]` and the new keys and values
-    `[L B S N H]`, where `cached` is a tuple of (keys, values) per level; `module.unembed(hidden)`
-    returns logits. `sample` gives the shapes for `init`; its values do not matter. `units` counts
-    the heads of the axes that merge heads with their width, by logical name. `takes_rows` says that
-    the module reads `context.nodes`, where it is given, in place of `context.shape`.
+    `module(tokens, context, images, cached, states)` returns `hidden[B S D]`, the new keys and
+    values `[L B S N H]`, and the states behind the tokens, where `cached` is a tuple of (keys,
+    values) per level and `states` those of the deepest one, None in families that have none;
+    `module.unembed(hidden)` returns logits. `sample` gives the shapes for `init`; its values do not
+    matter. `units` counts the heads of the axes that merge heads with their width, by logical name.
+    `takes_rows` says that the module reads `context.nodes`, where it is given, in place of
+    `context.shape`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
@@ -97,7 +100,7 @@ def policy_of(
 
     def abstract_init(key: Array) -> PyTree:
         def everything(bound: Any, inputs: TreeInputs) -> Array:
-            hidden, _ = bound(inputs.tokens, packed_context(inputs), inputs.images, None)
+            hidden, *_ = bound(inputs.tokens, packed_context(inputs), inputs.images, None, None)
             return bound.unembed(hidden)
 
         return nn.init(everything, module)(key, sample)
@@ -110,32 +113,34 @@ def policy_of(
 
     def forward(params: Params, inputs: TreeInputs) -> Array:
         context = packed_context(inputs)
-        hidden, _ = module.apply(params, inputs.tokens, context, inputs.images, None)
+        hidden, *_ = module.apply(params, inputs.tokens, context, inputs.images, None, None)
         return hidden
 
     def prefill(params: Params, prompts: PromptBatch) -> tuple[Array, TreeCache]:
         inputs = prompt_inputs(prompts)
         context = packed_context(inputs)
-        hidden, kv = module.apply(params, inputs.tokens, context, inputs.images, None)
+        hidden, kv, states = module.apply(params, inputs.tokens, context, inputs.images, None, None)
         last = jnp.take_along_axis(hidden, (prompts.lengths - 1)[:, None, None], axis=1)[:, 0]
         keys, values = (x.swapaxes(2, 3)[:, :, None, None] for x in kv)  # [L B 1 1 N P H]
         root = Level(
             slots=jax.tree.map(lambda x: x[:, None, None], context.slots), keys=keys, values=values
         )
-        return last, TreeCache(levels=(root,), rotary_shift=context.rotary_shift)
+        return last, TreeCache(levels=(root,), rotary_shift=context.rotary_shift, states=states)
 
     def decode(
-        params: Params, tokens: Array, positions: Array, cache: TreeCache
-    ) -> tuple[Array, tuple[Array, Array]]:
+        params: Params, tokens: Array, positions: Array, open_nodes: Array, cache: TreeCache
+    ) -> tuple[Array, NewTokens]:
         nodes = tokens.shape
         rows = (nodes[0], nodes[1] * nodes[2])
-        slots = Slots(positions=positions.reshape(rows), valid=jnp.ones(rows, bool))
+        slots = Slots(positions=positions.reshape(rows), valid=open_nodes.reshape(rows))
         places = tuple(level.slots for level in cache.levels)
         context = Context(slots=slots, rotary_shift=cache.rotary_shift, cached=places, shape=None)
         cached = tuple((level.keys, level.values) for level in cache.levels)
-        hidden, (keys, values) = module.apply(params, tokens.reshape(rows), context, None, cached)
-        new = tuple(x.reshape(x.shape[0], *nodes, *x.shape[3:]) for x in (keys, values))
-        return hidden.reshape(*nodes, -1), (new[0], new[1])
+        hidden, kv, states = module.apply(
+            params, tokens.reshape(rows), context, None, cached, cache.states
+        )
+        keys, values = (x.reshape(x.shape[0], *nodes, *x.shape[3:]) for x in kv)
+        return hidden.reshape(*nodes, -1), NewTokens(keys=keys, values=values, states=states)
 
     def unembed(params: Params, hidden: Array) -> Array:
         logits: Array = module.apply(params, hidden, method="unembed")

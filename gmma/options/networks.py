@@ -39,8 +39,12 @@ class LoraConfig:
     # α: the adapter's share is α / rank, multiplied into `a` at the start (our choice), so that
     # exported adapters have α = rank.
     alpha: float = 16.0
-    # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`.
-    patterns: tuple[str, ...] = (r"blocks/(query|key|value|out)", r"blocks/mlp/(gate|up|down)")
+    # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`; in
+    # a stack of two kinds of layers `blocks/full/query`, `blocks/delta/qkv`.
+    patterns: tuple[str, ...] = (
+        r"blocks/(\w+/)?(query|key|value|qkv|out_gate|out)",
+        r"blocks/(\w+/)?mlp/(gate|up|down)",
+    )
 
     def __post_init__(self) -> None:
         if self.rank < 1:

@@ -76,6 +76,8 @@ class ProgramPlan:
     uncounted_kernels: int
     tokens: int  # sampled on the device, or packed and trained on
     bytes_per_token: float  # of the decoding loops; of the whole program where nothing is decoded
+    nodes: int  # whose states a rollout holds at a time, in layers that have no keys
+    node_bytes: int  # of one node's state; 0: every layer has keys
     buffers: tuple[Buffer, ...]
     advice: str | None
 
@@ -152,6 +154,8 @@ def plan_program(
         uncounted_kernels=cost.uncounted,
         tokens=facts.tokens,
         bytes_per_token=moved / facts.tokens,
+        nodes=facts.nodes,
+        node_bytes=facts.node_bytes,
         buffers=compiled.buffers,
         advice=None if fits else advise(facts, config, compiled, usable),
     )
@@ -258,6 +262,11 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
         for buffer in plan.buffers:
             print(f"  {gib(buffer.bytes)} GiB  {buffer.what}")
         print(f"  would make it smaller: {plan.advice}")
+    for plan in (plan for plan in plans if plan.node_bytes):
+        print(
+            f"{plan.program}: {gib(plan.nodes * plan.node_bytes)} GiB of it are states of "
+            f"{plan.nodes} answers, {plan.node_bytes / 2**20:.1f} MiB each, in place of keys"
+        )
     for plan in (plan for plan in plans if plan.uncounted_kernels):
         print(f"{plan.program}: {plan.uncounted_kernels} kernel runs that do not say their cost")
 

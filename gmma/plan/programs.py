@@ -51,6 +51,8 @@ class ProgramFacts:
     rows: int  # prompts at a time
     tokens: int  # that are sampled, or packed slots that are computed
     copy_bytes: int = 0  # of the parameters that a rollout gathers
+    nodes: int = 0  # that a rollout holds a state of at a time, in layers without keys
+    node_bytes: int = 0  # of one such state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,8 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         rows=trees,
         tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),
+        nodes=grown * shape.thoughts * shape.answers,
+        node_bytes=node_bytes(parts.policy.config),
     )
     packed = packed_shapes(parts, shape, batch)
     others = config.rl.step_minibatches - 1  # minibatches that wait on the devices
@@ -256,6 +260,15 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
 def copy_bytes(params: Params, dtype: str) -> int:
     """Return a whole copy of the parameters in the type of the activations."""
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
+
+
+def node_bytes(config: Any) -> int:
+    """Return the bytes of a node's state, 0 in families whose layers all have keys."""
+    delta = getattr(config, "delta", None)
+    if delta is None:
+        return 0
+    memory, tail = delta.state_numbers
+    return 4 * memory + jnp.dtype(config.dtype).itemsize * tail
 
 
 def scoring_parts(parts: Parts) -> Parts:

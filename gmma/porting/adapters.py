@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 
 from gmma.errors import UserError
 from gmma.huggingface.table import Row
+from gmma.huggingface.weights import in_their_order
 from gmma.porting.pretrained import Pretrained
 from gmma.types import Array
 
@@ -47,15 +48,13 @@ def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.n
             f"{row.path} is {row.name} in transformers, which peft cannot adapt; export the merged "
             "model instead"
         )
-    layers = range(row.layers or 1)
-    stacked = row.layers is not None
     found = {}
-    for layer in layers:
-        own = [np.asarray(x[layer] if stacked else x, np.float32) for x in (a, b)]
+    for index, layer in row.numbers.items():
+        down, up = (np.asarray(x[index] if index else x, np.float32).T for x in (a, b))
         name = prefix + row.name.format(layer=layer).removesuffix(".weight")
-        for kind, value in zip("AB", own, strict=True):
+        for kind, value in {"A": down, "B": in_their_order(up, row)}.items():
             key = f"base_model.model.{name}.lora_{kind}.weight"
-            found[key] = np.ascontiguousarray(value.T)
+            found[key] = np.ascontiguousarray(value)
     return found
 
 

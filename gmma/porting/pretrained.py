@@ -137,6 +137,7 @@ def has_own_head(directory: Path, family: Family, model: Any) -> bool:
     except UserError:
         return False
     table = family.table(model)
+    shapes = table.read_of(shapes)
     prefixes = find_prefixes(table, shapes)
     path = next(row.path for row in table.rows if row.alias)
     head, embedding = sorted(
@@ -194,6 +195,7 @@ def match_names(
 ) -> tuple[Source, dict[str, Place]]:
     """Return the destinations of a checkpoint's tensors. UserError listing what does not match."""
     table = described.family.table(described.policy.config)
+    shapes = table.read_of(shapes)
     prefixes = find_prefixes(table, shapes)
     places = table.places(prefixes)
     check_names(places, shapes, str(described.directory))

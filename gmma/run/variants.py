@@ -43,6 +43,9 @@ Backbone = Annotated[
         "qwen3_vl_2b",
         "qwen3_vl_4b",
         "qwen3_vl_8b",
+        "qwen3_5_0_8b",
+        "qwen3_5_2b",
+        "qwen3_5_4b",
     ],
     tyro.conf.arg(help="tiny starts from nothing; the others are read from models/"),
 ]
@@ -60,6 +63,9 @@ DIRECTORIES = {
     "qwen3_vl_2b": Path("models/Qwen3-VL-2B-Instruct"),
     "qwen3_vl_4b": Path("models/Qwen3-VL-4B-Instruct"),
     "qwen3_vl_8b": Path("models/Qwen3-VL-8B-Instruct"),
+    "qwen3_5_0_8b": Path("models/Qwen3.5-0.8B"),
+    "qwen3_5_2b": Path("models/Qwen3.5-2B"),
+    "qwen3_5_4b": Path("models/Qwen3.5-4B"),
 }
 UPDATES, UPDATE_PROMPTS = 500, 32  # of RL
 # Trees of 5,120 slots that a rollout grows at a time, where more fit beside the parameters than
@@ -71,6 +77,8 @@ ROLLOUT_TREES = {
     "qwen3_vl_4b": 64,
     "qwen3_vl_8b": 64,
 }
+# Templates that close an empty thought unless they are asked not to.
+THINKING = {"qwen3_5_0_8b": True, "qwen3_5_2b": True, "qwen3_5_4b": True}
 # Full fine-tuning takes smaller steps than adapters do: (SFT, RL).
 LEARNING_RATES = {"full": (1e-5, 1e-6), "lora": (1e-4, 1e-5)}
 
@@ -105,6 +113,7 @@ def ported_t4a4(
         task=task,
         model=PretrainedConfig(
             directory=DIRECTORIES[backbone],
+            thinking=THINKING.get(backbone),
             lora=LoraConfig(rank=16, alpha=32.0) if trained == "lora" else None,
         ),
         tree=tree,

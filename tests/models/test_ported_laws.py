@@ -25,8 +25,8 @@ SHAPES = (
 )
 SEEDS = os.environ.get("GMMA_LAW_SEEDS")  # sizes of each family that are tried
 # What is Llama's with other switches has one by default: one thought, then one answer.
-# Qwen3-VL's tower is what differs: one size of it.
-FEWER = {"qwen2": (1,), "qwen3": (2,), "qwen3_vl": (0,)}
+# Qwen3-VL's tower is what differs, and the layers of Qwen3.5: one size of each.
+FEWER = {"qwen2": (1,), "qwen3": (2,), "qwen3_vl": (0,), "qwen3_5": (0,)}
 
 
 def seeds_of(family: str) -> Sequence[int]:

@@ -82,9 +82,10 @@ def test_fork_equals_repeat() -> None:
         _, cache = policy.prefill(params, prompts)
         cache = open_level(cache, (2, 3), 4)
         positions = jnp.broadcast_to(prompts.lengths[:, None, None], tokens.shape)
-        first, kv = policy.decode(params, tokens, positions, cache)
-        cache = write_slot(cache, jnp.asarray(0, jnp.int32), positions, *kv)
-        second, _ = policy.decode(params, tokens, positions + 1, cache)
+        every = jnp.ones(tokens.shape, bool)
+        first, new = policy.decode(params, tokens, positions, every, cache)
+        cache = write_slot(cache, jnp.asarray(0, jnp.int32), positions, new)
+        second, _ = policy.decode(params, tokens, positions + 1, every, cache)
         return jnp.stack([first, second], axis=3)  # [B k m 2 D]
 
     repeated = jax.tree.map(lambda x: np.repeat(x, 6, axis=0), prompts)

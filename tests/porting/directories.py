@@ -133,6 +133,7 @@ WRITERS: dict[str, tuple[Callable[[Path], dict[str, int]], Callable[..., None]]]
     "gemma3": (write_gemma_tokenizer, gemma_config),
     "qwen2_5_vl": (write_qwen_tokenizer, qwen_config),
     "qwen3_vl": (write_qwen_tokenizer, qwen_config),
+    "qwen3_5": (write_qwen_tokenizer, qwen_config),
 }
 
 

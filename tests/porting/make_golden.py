@@ -1,10 +1,11 @@
 """Makes the golden directories: tiny random models and the logits that transformers gives them.
 
-    python -m tests.porting.make_golden        needs torch, transformers; see CONTRIBUTING.md
+    python -m tests.porting.make_golden [NAME…]     needs torch, transformers; see CONTRIBUTING.md
 
 Kept in the repository so that porting is tested where torch is not installed.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ QWEN = {
 QWEN3_VL = {
     **{"layers": 3, "heads": 2, "kv": 1, "head": 8, "width": 16, "sections": [2, 1, 1]},
     **{"deep": [0, 2], "side": 3, "tower": 3, "tower_width": 16, "patch": 4, "merge": 2},
+}
+QWEN3_5 = {
+    **{"layers": 4, "heads": 2, "kv": 1, "head": 16, "width": 16, "sections": [1, 1, 0]},
+    **{"linear": (2, 4, 6, 5), "side": 3, "tower": 2, "tower_width": 16, "patch": 4, "merge": 2},
 }
 SIZES = ([(30, 20)], [], [(24, 24), (17, 40)])
 
@@ -71,6 +76,12 @@ def make_qwen3_vl(directory: Path) -> None:
     make_of_cells(directory, theirs.qwen3_vl, QWEN3_VL, image_mean=half, image_std=half)
 
 
+def make_qwen3_5(directory: Path) -> None:
+    """A Qwen3.5 model."""
+    half = [0.5, 0.5, 0.5]
+    make_of_cells(directory, theirs.qwen3_5, QWEN3_5, image_mean=half, image_std=half)
+
+
 def make_of_cells(directory: Path, write: Any, options: dict[str, Any], **pixels: Any) -> None:
     """A model that sees images of any size."""
     rng = np.random.default_rng(1)
@@ -101,7 +112,12 @@ def make_of_cells(directory: Path, write: Any, options: dict[str, Any], **pixels
 
 if __name__ == "__main__":
     theirs.quiet()
-    makers = {"gemma3": make_gemma, "qwen2_5_vl": make_qwen, "qwen3_vl": make_qwen3_vl}
-    for name, make in makers.items():
+    makers = {
+        "gemma3": make_gemma,
+        "qwen2_5_vl": make_qwen,
+        "qwen3_vl": make_qwen3_vl,
+        "qwen3_5": make_qwen3_5,
+    }
+    for name in sys.argv[1:] or makers:
         (GOLDEN / name).mkdir(parents=True, exist_ok=True)
-        make(GOLDEN / name)
+        makers[name](GOLDEN / name)

@@ -36,7 +36,11 @@ from tests.porting import theirs
 from tests.porting.directories import write_gemma_tokenizer, write_qwen_tokenizer
 from tests.porting.test_tokenizers import prepared
 
-WRITERS = {"gemma3": write_gemma_tokenizer, "qwen2_5_vl": write_qwen_tokenizer}
+WRITERS = {
+    "gemma3": write_gemma_tokenizer,
+    "qwen2_5_vl": write_qwen_tokenizer,
+    "qwen3_5": write_qwen_tokenizer,
+}
 QUESTIONS = ("Where is the cup?", "  What is 7 + 5?\n", "Two\n\nlines  of it", "é 数 🙂?", "\t")
 ANY_QUESTION = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="<>▁"))
 over_families = pytest.mark.parametrize("family", WRITERS)
@@ -51,6 +55,7 @@ ASKED = {  # template: family, switch, what the prompt begins with, whether it o
     "qwen2_5_vl": ("qwen2_5_vl", None, "system\nYou are a helpful assistant.", False),
     "qwen3_vl": ("qwen3_vl", None, "user\n", False),
     "gemma3": ("gemma3", None, "user\n", False),
+    "qwen3_5": ("qwen3_5", None, "user\n", True),
 }
 over_published = pytest.mark.parametrize("name", ASKED)
 # As Qwen3's thinking models have it, and as models that think only where they are asked to.

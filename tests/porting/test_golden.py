@@ -23,7 +23,7 @@ from gmma.porting import (
 )
 
 GOLDEN = Path(__file__).parent / "golden"
-FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl")
+FAMILIES = ("gemma3", "qwen2_5_vl", "qwen3_vl", "qwen3_5")
 over_families = pytest.mark.parametrize("family", FAMILIES)
 
 

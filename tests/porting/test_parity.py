@@ -8,9 +8,12 @@ import jax
 import numpy as np
 import pytest
 
+from gmma.families.qwen2_5_vl.tower import QwenImages
 from gmma.models.lora import LoraConfig, add_adapters, merge_adapters
 from gmma.porting import load_pretrained, reference_logits, save_adapters, save_pretrained
-from gmma.porting.pretrained import Pretrained
+from gmma.porting.pretrained import Pretrained, image_example, plain_logits
+from gmma.tree.layout import prompt_only
+from gmma.types import TreeInputs
 from tests.porting import theirs
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
@@ -23,13 +26,15 @@ def _quiet() -> None:
     theirs.quiet()
 
 
-def require_close(ours: np.ndarray, reference: np.ndarray, lengths: np.ndarray) -> None:
+def require_close(
+    ours: np.ndarray, reference: np.ndarray, lengths: np.ndarray, bound: float = TOLERANCE
+) -> None:
     """Equal on every valid position, and not because all is zero."""
     valid = np.arange(ours.shape[1]) < lengths[:, None]
     assert np.abs(reference[valid]).max() > 0.5
     worst = np.abs(ours - reference)[valid].max()
     print(f"largest difference {worst:.1e} of {np.abs(reference[valid]).max():.1f}")
-    assert worst <= TOLERANCE
+    assert worst <= bound
 
 
 def greedy(pretrained: Pretrained, prompt: np.ndarray, slots: int) -> list[int]:
@@ -77,9 +82,14 @@ def test_gemma_images(options: dict, tmp_path: Path) -> None:
     [
         *((theirs.qwen, options) for options in theirs.QWENS),
         *((theirs.qwen3_vl, options) for options in theirs.QWEN3_VLS[:3]),
+        *((theirs.qwen3_5, options) for options in theirs.QWEN3_5S[:2]),
         *(
-            pytest.param(theirs.qwen3_vl, options, marks=pytest.mark.slow)
-            for options in theirs.QWEN3_VLS[3:]
+            pytest.param(write, options, marks=pytest.mark.slow)
+            for write, rest in (
+                (theirs.qwen3_vl, theirs.QWEN3_VLS[3:]),
+                (theirs.qwen3_5, theirs.QWEN3_5S[2:]),
+            )
+            for options in rest
         ),
     ],
 )
@@ -115,6 +125,72 @@ def test_qwen(write, options: dict, tmp_path: Path) -> None:
         theirs.logits(model, text, lengths),
         lengths,
     )
+
+
+FEW_QWEN3_5S = [
+    pytest.param(options, marks=[pytest.mark.slow] if number else [])
+    for number, options in enumerate(theirs.QWEN3_5S)
+]
+
+
+@pytest.mark.parametrize("options", FEW_QWEN3_5S)
+def test_qwen3_5_text(options: dict, tmp_path: Path) -> None:
+    """Rows of two chunks and a half, and of one token more than a chunk, as transformers cuts."""
+    rng = np.random.default_rng(8)
+    model = theirs.qwen3_5_text(tmp_path, options)
+    tokens, lengths = rng.integers(3, 80, (2, 161)), np.array([161, 65])
+    ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
+@pytest.mark.parametrize("options", FEW_QWEN3_5S)
+def test_qwen3_5_in_float64(options: dict, tmp_path: Path) -> None:
+    """An image, two, and none: 1e-9 where both compute everything in float64."""
+    rng = np.random.default_rng(9)
+    model = theirs.qwen3_5(tmp_path, options)
+    vision = model.config.vision_config
+    sides = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
+    theirs.qwen_processor(**sides).save_pretrained(tmp_path)
+    sizes = [[(100, 160)], [(57, 200), (84, 130)], []]
+    rows = [[theirs.picture(rng, *size) for size in row] for row in sizes]
+    with jax.enable_x64(True):
+        pretrained = load_pretrained(tmp_path, "float64")
+        arrays = pretrained.processor.to_arrays([image_example(row, 0) for row in rows])
+        grids, pixels = their_images(arrays, sides["merge_size"], vision.temporal_patch_size)
+        counts = [[int(grid.prod()) // sides["merge_size"] ** 2 for grid in row] for row in grids]
+        tokens, lengths = theirs.lay_out(rng, counts, theirs.QWEN_IMAGE)
+        positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+        inputs = TreeInputs(
+            tokens=tokens.astype(np.int32),
+            positions=positions,
+            valid=positions < lengths[:, None],
+            images=arrays,
+            shape=prompt_only(tokens.shape[1]),
+        )
+        ours = np.asarray(plain_logits(pretrained.policy, pretrained.params, inputs))
+    with theirs.in_float64(model) as wide:
+        reference = theirs.logits(
+            wide,
+            tokens,
+            lengths,
+            pixel_values=pixels,
+            image_grid_thw=np.concatenate([np.stack(row) for row in grids if row]),
+            mm_token_type_ids=(tokens == theirs.QWEN_IMAGE).astype(int),
+        )
+    assert ours.dtype == reference.dtype == np.float64
+    require_close(ours, reference, lengths, 1e-9)
+
+
+def their_images(arrays: QwenImages, merge: int, frames: int) -> tuple[list, np.ndarray]:
+    """Grids of a batch's images, a list a row, and their pixels as transformers lays them out."""
+    grids, patches = [], []
+    for image, place, pixels in zip(arrays.image, arrays.place, arrays.patches, strict=True):
+        numbers = range(1, image.max() + 1)
+        sides = [place[image == n].max(axis=0) + 1 for n in numbers]
+        grids.append([np.array([1, *side]) for side in sides])
+        still = pixels[image > 0].reshape((image > 0).sum(), 3, 1, -1)
+        patches.append(np.repeat(still, frames, axis=2).reshape(len(still), -1))
+    return grids, np.concatenate(patches)
 
 
 @pytest.mark.parametrize("options", theirs.LLAMAS)
@@ -162,6 +238,7 @@ def test_mistral(window: int | None, tmp_path: Path) -> None:
         (theirs.qwen2, theirs.QWEN2S[3]),
         (theirs.qwen3, theirs.QWEN3S[4]),
         (theirs.qwen3_vl, theirs.QWEN3_VLS[3]),
+        (theirs.qwen3_5, theirs.QWEN3_5S[6]),
     ],
 )
 def test_export_loads(write, options: dict, tmp_path: Path) -> None:
@@ -222,6 +299,11 @@ def test_a_head_of_its_own_beside_a_tied_config(write, options: dict, tmp_path: 
             theirs.qwen3_vl,
             theirs.QWEN3_VLS[1],
             ("blocks/key", "vision/blocks/mlp_in", "vision/(deep_mergers|merger)/in"),
+        ),
+        (
+            theirs.qwen3_5,
+            theirs.QWEN3_5S[1],
+            ("blocks/delta/(qkv|out_gate|rate|out)", "blocks/full/(query|out)", "vision/merger/in"),
         ),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 import gmma
+from gmma.errors import UserError
 from gmma.families import find_family
 from gmma.families.gemma3.checkpoint import gemma3_table, read_model_config
 from gmma.families.qwen.checkpoint import read_qwen2_config, read_qwen3_config
@@ -195,17 +196,25 @@ def test_every_name_of_a_real_model_is_mapped(name: str, config: dict, count: in
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("name", "count"),
-    [("Qwen3-VL-2B-Instruct", 625), ("Qwen3-VL-4B-Instruct", 713), ("Qwen3-VL-8B-Instruct", 750)],
+    [
+        ("Qwen3-VL-2B-Instruct", 625),
+        ("Qwen3-VL-4B-Instruct", 713),
+        ("Qwen3-VL-8B-Instruct", 750),
+        ("Qwen3.5-0.8B", 473),
+        ("Qwen3.5-2B", 617),
+        ("Qwen3.5-4B", 723),
+    ],
 )
-def test_every_name_of_qwen3_vl_is_mapped(name: str, count: int) -> None:
+def test_every_name_of_qwen3_is_mapped(name: str, count: int) -> None:
     """The names and shapes are those of transformers' own model; nothing is allocated."""
     theirs.quiet()
     import torch
-    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration
+    from transformers import AutoConfig, AutoModelForImageTextToText
 
     values = preset(name)
     with torch.device("meta"):
-        model = Qwen3VLForConditionalGeneration(Qwen3VLConfig(**values))
+        config = AutoConfig.for_model(**values)
+        model = AutoModelForImageTextToText.from_config(config)
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     family = find_family(values, "config.json")
     config = family.read_config(values, "config.json", "bfloat16")
@@ -219,7 +228,11 @@ def test_every_name_of_qwen3_vl_is_mapped(name: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [GEMMA_4B, GEMMA_1B, QWEN_3B, QWEN3_4B, QWEN2_7B, preset("Qwen3-VL-8B-Instruct")]
+    "values",
+    [
+        *(GEMMA_4B, GEMMA_1B, QWEN_3B, QWEN3_4B, QWEN2_7B),
+        *(preset(name) for name in ("Qwen3-VL-8B-Instruct", "Qwen3.5-4B")),
+    ],
 )
 def test_table_covers_every_leaf_of_real_sizes(values: dict) -> None:
     """The table's leaves are those of the network, with their shapes; nothing is allocated."""
@@ -232,6 +245,19 @@ def test_table_covers_every_leaf_of_real_sizes(values: dict) -> None:
     axes = flatten_dict(policy.logical_axes(), sep="/")
     assert axes.keys() == leaves.keys()
     assert all(len(axes[path]) == leaves[path].ndim for path in leaves)
+
+
+def test_what_guesses_ahead_is_not_read() -> None:
+    """Published Qwen3.5 files hold it, transformers ignores it; any other name is refused."""
+    values = preset("Qwen3.5-0.8B")
+    family = find_family(values, "config.json")
+    table = family.table(family.read_config(values, "config.json", "bfloat16"))
+    shapes = {name: place.row.shape for name, place in table.places(table.prefixes).items()}
+    more = shapes | {"mtp.fc.weight": (1024, 2048), "mtp.embed_tokens.weight": (8, 8)}
+    assert table.read_of(more) == shapes
+    assert find_prefixes(table, table.read_of(more)) == table.prefixes
+    with pytest.raises(UserError, match=r"1 unused: other\.weight"):
+        check_names(table.places(table.prefixes), table.read_of({**more, "other.weight": (1,)}), "")
 
 
 def test_real_configs_are_read() -> None:

@@ -1,7 +1,8 @@
 """Tiny random models written and run by transformers, to compare ours with."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,34 @@ QWEN3_VLS = [
     {"layers": 2, "heads": 4, "kv": 1, "head": 10, "sections": [1, 2, 2], "bias": True},
     {"layers": 3, "heads": 3, "kv": 3, "head": 8, "sections": [2, 1, 1], "patch": 8, "merge": 3},
     {"layers": 4, "heads": 8, "kv": 2, "head": 12, "sections": [1, 3, 2], "deep": [], "side": 1},
+]
+
+# Key heads, value heads and their sizes; kinds of layers: L(inear), F(ull). The last ones repeat no
+# pattern. Grids as with Qwen3-VL.
+QWEN3_5S = [
+    {"layers": 4, "heads": 2, "kv": 1, "head": 16, "sections": [1, 1, 0], "linear": (2, 4, 8, 6)},
+    {"layers": 8, "heads": 4, "kv": 2, "head": 24, "sections": [1, 1, 1], "tied": True, "side": 3},
+    {"kinds": "LFLF", "heads": 4, "kv": 4, "head": 32, "sections": [2, 1, 1], "taps": 3},
+    {"kinds": "FLLFLL", "heads": 2, "kv": 1, "head": 24, "sections": [1, 1, 1], "tower": 1},
+    {"kinds": "LF", "heads": 6, "kv": 3, "head": 12, "sections": [1, 1, 1], "partial": 0.5},
+    {"layers": 4, "heads": 4, "kv": 1, "head": 16, "sections": [1, 0, 1], "bias": True, "side": 1},
+    {
+        "kinds": "LFLLF",
+        "heads": 3,
+        "kv": 3,
+        "head": 8,
+        "sections": [1, 0, 0],
+        "linear": (3, 3, 4, 10),
+    },
+    {
+        "layers": 7,
+        "heads": 8,
+        "kv": 2,
+        "head": 8,
+        "sections": [2, 1, 1],
+        "partial": 1.0,
+        "merge": 3,
+    },
 ]
 
 LLAMA3 = {
@@ -270,6 +299,93 @@ def qwen3_vl(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
         tie_word_embeddings=o.get("tied", False),
     )
     return save_random(Qwen3VLForConditionalGeneration(config), directory, seed)
+
+
+def qwen3_5_text_keys(o: dict[str, Any]) -> dict[str, Any]:
+    """Keys of Qwen3_5TextConfig."""
+    key_heads, value_heads, key_size, value_size = o.get("linear", (2, 4, 6, 8))
+    kinds = {"L": "linear_attention", "F": "full_attention"}
+    keys = {
+        "vocab_size": VOCAB,
+        "hidden_size": o.get("width", 24),
+        "intermediate_size": 40,
+        "num_hidden_layers": o.get("layers", len(o.get("kinds", ""))),
+        "num_attention_heads": o["heads"],
+        "num_key_value_heads": o["kv"],
+        "head_dim": o["head"],
+        "max_position_embeddings": 512,
+        "attention_bias": o.get("bias", False),
+        "linear_conv_kernel_dim": o.get("taps", 4),
+        "linear_key_head_dim": key_size,
+        "linear_value_head_dim": value_size,
+        "linear_num_key_heads": key_heads,
+        "linear_num_value_heads": value_heads,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10_000.0,
+            "mrope_section": o["sections"],
+            "mrope_interleaved": True,
+            "partial_rotary_factor": o.get("partial", 0.25),
+        },
+        "tie_word_embeddings": o.get("tied", False),
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    }
+    if "kinds" in o:
+        keys["layer_types"] = [kinds[kind] for kind in o["kinds"]]
+    return keys
+
+
+def qwen3_5(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen3.5 with images."""
+    from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
+
+    o = {"tower": 3, "patch": 16, "merge": 2, "side": 5} | options
+    text = qwen3_5_text_keys(o)
+    vision = {
+        "depth": o["tower"],
+        "hidden_size": o.get("tower_width", 32),
+        "intermediate_size": 28,
+        "num_heads": 2,
+        "out_hidden_size": text["hidden_size"],
+        "patch_size": o["patch"],
+        "spatial_merge_size": o["merge"],
+        "num_position_embeddings": o["side"] ** 2,
+    }
+    config = Qwen3_5Config(
+        text_config=text,
+        vision_config=vision,
+        image_token_id=QWEN_IMAGE,
+        video_token_id=92,
+        vision_start_token_id=93,
+        vision_end_token_id=94,
+        tie_word_embeddings=o.get("tied", False),
+    )
+    return save_random(Qwen3_5ForConditionalGeneration(config), directory, seed)
+
+
+def qwen3_5_text(directory: Path, options: dict[str, Any], seed: int = 0) -> Any:
+    """A Qwen3.5 of text alone."""
+    from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig
+
+    config = Qwen3_5TextConfig(**qwen3_5_text_keys(options))
+    return save_random(Qwen3_5ForCausalLM(config), directory, seed)
+
+
+@contextmanager
+def in_float64(model: Any) -> Iterator[Any]:
+    """The same model in float64, also where transformers' code names float32 as the wider type."""
+    import torch
+
+    held = torch.float32, torch.float, torch.Tensor.float
+    torch.float32 = torch.float = torch.float64
+    torch.Tensor.float = torch.Tensor.double
+    try:
+        wide = type(model)(model.config)
+        wide.load_state_dict(model.state_dict())
+        yield wide.double().eval()
+    finally:
+        torch.float32, torch.float, torch.Tensor.float = held
 
 
 def qwen_text_keys(o: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from gmma.huggingface.tokenizers import fit_vocabulary
 from gmma.models.attention import Level, Slots
-from gmma.models.cache import TreeCache
+from gmma.models.cache import NewTokens, TreeCache
 from gmma.models.policy import Policy
 from gmma.rewards.service import RewardTerm, open_scorer
 from gmma.rollout import grow_tree
@@ -42,11 +42,11 @@ def scripted_policy(vocab_size: int) -> Policy:
         shift = jnp.zeros(batch, jnp.int32)
         return script[:, :1].astype(jnp.float32), TreeCache(levels=(level,), rotary_shift=shift)
 
-    def decode(script: Any, tokens: Any, positions: Any, cache: TreeCache) -> Any:
+    def decode(script: Any, tokens: Any, positions: Any, open_nodes: Any, cache: TreeCache) -> Any:
         row = jnp.arange(script.shape[0])[:, None, None]
         following = script[row, jnp.minimum(positions, script.shape[1] - 1)]
         nothing = jnp.zeros((1, *tokens.shape, 1, 1))
-        return following[..., None].astype(jnp.float32), (nothing, nothing)
+        return following[..., None].astype(jnp.float32), NewTokens(keys=nothing, values=nothing)
 
     def unembed(script: Any, hidden: Any) -> Any:
         chosen = jax.nn.one_hot(hidden[..., 0].astype(jnp.int32), vocab_size)

@@ -75,7 +75,8 @@ def answer_step(policy: Policy, shape: TreeShape, batch: int, dtype: Any) -> tup
         return open_level(cache, (shape.thoughts, shape.answers), shape.answer)
 
     def step(params: Params, tokens: Any, positions: Any, cache: TreeCache) -> Any:
-        hidden, new = policy.decode(params, tokens, positions, cache)
+        open_nodes = jnp.ones(tokens.shape, bool)
+        hidden, new = policy.decode(params, tokens, positions, open_nodes, cache)
         return policy.unembed(params, hidden), new
 
     cache = jax.eval_shape(grown, params, prompts_of(batch, shape.prompt))

@@ -3,13 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
-from gmma.families.qwen2_5_vl.tokenizer import read_qwen
+from gmma.families.qwen2_5_vl.tokenizer import QWEN_SPLIT, read_qwen
 from gmma.huggingface.tokenizers import WORDS, TokenizerFiles, directory_tokenizer
 from gmma.options.prompt import PromptConfig
 
 
 def qwen_text_tokenizer(
-    directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+    directory: Path,
+    thinking: bool | None = None,
+    words: PromptConfig = WORDS,
+    *,
+    split: str = QWEN_SPLIT,
 ) -> TokenizerFiles:
     """Read a directory's tokenizer from tokenizer.json, else from vocab.json and merges.txt.
 
@@ -22,5 +26,5 @@ def qwen_text_tokenizer(
         files,
         needed=turns,
         turn_end="<|im_end|>" if "<|im_end|>" in turns else None,
-        read=lambda place: files.read(place) or read_qwen(place),
+        read=lambda place: files.read(place) or read_qwen(place, split),
     )

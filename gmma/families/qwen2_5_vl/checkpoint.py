@@ -148,13 +148,17 @@ def rotary(
     base: float = 1e6,
     sections: tuple[int, ...] = (16, 24, 24),
     interleaved: bool = False,
+    also: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return the base and sections, from the old keys or the new one; defaults as given."""
+    """Return the base and sections, from the old keys or the new one; defaults as given.
+
+    `also` are keys beside them that the caller reads.
+    """
     found: dict[str, Any] = {}
     for name in ("rope_parameters", "rope_scaling"):
         own = section.section(name)
         kind = own.get("rope_type", own.get("type", "default"))
-        if kind not in ("default", "mrope") or set(own) - ROTARY_KEYS:
+        if kind not in ("default", "mrope") or set(own) - ROTARY_KEYS - set(also):
             raise section.refuse(name, "rope_type default (mrope of old) there")
         if own.get("mrope_interleaved", interleaved) is not interleaved:
             raise section.refuse(name, f"mrope_interleaved {str(interleaved).lower()} there")
@@ -170,7 +174,7 @@ def rotary(
     if sum(sections) != pairs:
         raise UserError(
             f"{section.where}: mrope_section {list(sections)} adds up to {sum(sections)}; it must "
-            f"add up to half the head size, {pairs}"
+            f"add up to {pairs}, the pairs of a head that are rotated"
         )
     rope = Section(values=found, where=f"{section.where}: rope_parameters")
     base = rope.number("rope_theta", section.number("rope_theta", base))

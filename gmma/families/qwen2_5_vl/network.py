@@ -6,6 +6,7 @@ longer side has cells, fewer than it has tokens, so what follows it is shifted (
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -108,10 +109,9 @@ def section_angles(
     positions: Int[Array, "3 B S"], config: QwenVLConfig
 ) -> Float[Array, "B S half"]:
     """Return rotary angles whose pairs turn with frame, row or column (`pair_axes`)."""
-    angles = jnp.stack(
-        [rotary_angles(axis, config.head_size, config.rotary_base) for axis in positions]
-    )
     axes = config.pair_axes
+    turn = partial(rotary_angles, size=2 * len(axes), base=config.rotary_base, dtype=config.dtype)
+    angles = jnp.stack([turn(axis) for axis in positions])
     return angles[axes, :, :, np.arange(len(axes))].transpose(1, 2, 0)
 
 

@@ -75,8 +75,11 @@ QWEN_CHAT = """
 """ + QWEN_TURNS.lstrip()
 
 
-def read_qwen(directory: Path) -> Tokenizer | None:
-    """Read tokenizer.json, else vocab.json with merges.txt, else a tiktoken file of byte pairs."""
+def read_qwen(directory: Path, split: str = QWEN_SPLIT) -> Tokenizer | None:
+    """Read tokenizer.json, else vocab.json with merges.txt, else a tiktoken file of byte pairs.
+
+    `split` says where a text is cut before its bytes are paired; a tokenizer.json says it itself.
+    """
     tiktoken = sorted(directory.glob("*.tiktoken"))
     if (directory / "tokenizer.json").is_file():
         library = read_library(directory / "tokenizer.json")
@@ -85,10 +88,10 @@ def read_qwen(directory: Path) -> Tokenizer | None:
         with copied_whole(f"{directory}: vocab.json and merges.txt"):
             lines = (directory / "merges.txt").read_text(encoding="utf-8").splitlines()
             merges = [tuple(line.split(" ")) for line in lines if line and line[:2] != "#v"]
-            library = byte_pairs(vocab, merges, added)  # type: ignore[arg-type]
+            library = byte_pairs(vocab, merges, added, split)  # type: ignore[arg-type]
     elif tiktoken:
         with copied_whole(str(tiktoken[0])):
-            library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {})
+            library = byte_pairs(*tiktoken_pairs(tiktoken[0]), {}, split)
     else:
         return None
     return library_tokenizer(library, byte_level_bytes, str.encode, pad="<|endoftext|>")
@@ -108,7 +111,10 @@ def copied_whole(files: str) -> Iterator[None]:
 
 
 def byte_pairs(
-    vocab: Mapping[str, int], merges: Iterable[tuple[str, str]], added: Mapping[int, AddedToken]
+    vocab: Mapping[str, int],
+    merges: Iterable[tuple[str, str]],
+    added: Mapping[int, AddedToken],
+    split: str = QWEN_SPLIT,
 ) -> Library:
     """Return Qwen's tokenizer from its vocabulary and merges.
 
@@ -116,9 +122,9 @@ def byte_pairs(
     """
     library = Library(BPE(vocab=dict(vocab), merges=list(merges)))
     library.normalizer = normalizers.NFC()
-    split = pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")
+    pieces = pre_tokenizers.Split(Regex(split), "isolated")
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    library.pre_tokenizer = pre_tokenizers.Sequence([split, bytes_only])
+    library.pre_tokenizer = pre_tokenizers.Sequence([pieces, bytes_only])
     library.decoder = decoders.ByteLevel()
     first = 1 + max(vocab.values(), default=-1)
     special = [AddedToken(name, special=True) for name in QWEN_SPECIAL]

@@ -129,7 +129,7 @@ class QwenTower(nn.Module):
         embed = Linear(c.width, ("pixels", "embed"), dtype=self.dtype, name="patch_embedding")
         x = embed(repeat_frames(images.patches, c)).reshape(batch, windows * slots, c.width)
         image = images.image.reshape(batch, -1)
-        angles = patch_angles(images.place.reshape(batch, -1, 2), c)
+        angles = patch_angles(images.place.reshape(batch, -1, 2), c, self.dtype)
         in_axes = (nn.broadcast, nn.broadcast, 0)
         blocks = stack_blocks(QwenVisionBlock, c.layers, self.remat, in_axes)
         x, _ = blocks(c, self.dtype, name="blocks")(x, image, angles, jnp.asarray(c.full_layers))
@@ -149,8 +149,10 @@ def repeat_frames(
     return frames.reshape(*patches.shape[:3], -1)
 
 
-def patch_angles(place: Int[Array, "B n 2"], config: CellTowerConfig) -> Float[Array, "B n half"]:
+def patch_angles(
+    place: Int[Array, "B n 2"], config: CellTowerConfig, dtype: Any
+) -> Float[Array, "B n half"]:
     """Return rotary angles: half of the pairs turn with the row, the others with the column."""
-    quarter = config.width // config.heads // 2
-    angles = [rotary_angles(place[..., axis], quarter, config.rotary_base) for axis in (0, 1)]
+    quarter, base = config.width // config.heads // 2, config.rotary_base
+    angles = [rotary_angles(place[..., axis], quarter, base, dtype) for axis in (0, 1)]
     return jnp.concatenate(angles, axis=-1)

@@ -61,13 +61,19 @@ def read_model_config(values: Mapping[str, Any], where: str, dtype: DType) -> Qw
 
 def read_vision_config(section: Section, width: int, decoder_layers: int) -> Qwen3VisionConfig:
     """Return the config of the image tower, for a decoder of so many layers of this width."""
+    sizes = read_tower(section, width)
+    deep = deep_layers(section, sizes["layers"], decoder_layers)
+    return Qwen3VisionConfig(**sizes, deep_layers=deep)
+
+
+def read_tower(section: Section, width: int) -> dict[str, Any]:
+    """Read all fields of a `Qwen3VisionConfig` but the layers of DeepStack."""
     sizes = tower_sizes(section, width, VISION_KEYS, VISION_DEFAULTS)
     places = section.size("num_position_embeddings", 2304)
     side = math.isqrt(places)
     if side**2 != places:
         raise section.refuse("num_position_embeddings", "squares of whole numbers there")
-    deep = deep_layers(section, sizes["layers"], decoder_layers)
-    return Qwen3VisionConfig(**sizes, table_side=side, deep_layers=deep)
+    return {**sizes, "table_side": side}
 
 
 def deep_layers(section: Section, layers: int, decoder_layers: int) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class Qwen3VLConfig(QwenVLConfig):
     @property
     def pair_axes(self) -> np.ndarray:
         """Axis that each rotary pair turns with: 0 1 2 0 1 2 …, then 0 where a section ends."""
-        axes = np.zeros(self.head_size // 2, np.int64)
+        axes = np.zeros(sum(self.rotary_sections), np.int64)
         for axis in (1, 2):
             axes[axis : 3 * self.rotary_sections[axis] : 3] = axis
         return axes

@@ -114,7 +114,7 @@ class Qwen3Tower(nn.Module):
         in_axes = (nn.broadcast, nn.broadcast, 0)
         blocks = stack_blocks(Qwen3VisionBlock, c.layers, self.remat, in_axes)
         (x, kept), _ = blocks(c, self.dtype, name="blocks")(
-            (x, kept), image, patch_angles(place, c), jnp.asarray(keep)
+            (x, kept), image, patch_angles(place, c, self.dtype), jnp.asarray(keep)
         )
         _, tokens = Merger(c, self.out_width, self.dtype, False, name="merger")(None, x)
         if not deep:
