@@ -20,11 +20,12 @@ Axes: N heads of queries and keys, each with G heads of values; sizes H of a key
 """
 
 from functools import partial, reduce
+from math import prod
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 CHUNK = 64  # tokens; fewer where a node has fewer slots
 # Products in float32 itself, not in bfloat16 as a TPU's matrix unit would by default: errors of a
@@ -65,24 +66,22 @@ def delta_chunks(
     chunk: int = CHUNK,
 ) -> tuple[Float[Array, "*rows s N G V"], Float[Array, "*rows N G H V"]]:
     """Apply the rule to s tokens per row, `chunk` at a time; the last memory beside their reads."""
-    slots, wide = keys.shape[-3], memory.dtype
-    if not slots:
-        return values.astype(wide), memory
-    size = min(chunk, slots)
-    cut = partial(in_chunks, axis=keys.ndim - 3, size=size)
+    rows, slots, wide = keys.shape[:-3], keys.shape[-3], memory.dtype
+    # One axis of rows: XLA on CPUs ends a process that transposes arrays of more than 8 axes.
+    memory = memory.reshape(prod(rows), *memory.shape[len(rows) :])
     query, keys, values, decay, rate = (
-        cut(x.astype(wide)) for x in (query, keys, values, decay, rate)
+        in_chunks(x.astype(wide).reshape(prod(rows), *x.shape[len(rows) :]), min(chunk, slots))
+        for x in (query, keys, values, decay, rate)
     )
-    through = jnp.moveaxis(jnp.cumsum(decay, axis=-3), -3, -1)  # G_i, [… c N G i]
-    rate = jnp.moveaxis(rate, -3, -1)
-    fading = pairwise_decay(through)
+    decay, rate = (jnp.moveaxis(x, -3, -1) for x in (decay, rate))  # [… c N G i]
+    through, between = jnp.cumsum(decay, axis=-1), pairwise_decay(decay)
+    fading = jnp.exp(between)
     alike = _product("...inh,...jnh->...nij", keys, keys)[..., None, :, :]
     inverse = unit_lower_inverse(jnp.tril(alike * fading * rate[..., None], -1))
     weighted = inverse * rate[..., None, :]
     free = _product("...ngij,...jngv->...ngiv", weighted, values)
     taught = _product("...ngij,...jnh->...ngih", weighted * jnp.exp(through)[..., None, :], keys)
-    whole = through[..., -1:]
-    closing = jnp.exp(whole - through)
+    whole, closing = through[..., -1:], jnp.exp(between[..., -1, :])
 
     def next_chunk(memory: Array, part: tuple[Array, ...]) -> tuple[Array, tuple[Array, Array]]:
         keys, free, taught, closing, whole = part
@@ -90,31 +89,35 @@ def delta_chunks(
         added = _product("...inh,...ngiv->...nghv", keys, written * closing[..., None])
         return memory * jnp.exp(whole)[..., None] + added, (memory, written)
 
-    axis = keys.ndim - 4  # of chunks
-    parts = tuple(jnp.moveaxis(x, axis, 0) for x in (keys, free, taught, closing, whole))
+    parts = tuple(x.swapaxes(0, 1) for x in (keys, free, taught, closing, whole))
     memory, found = jax.lax.scan(next_chunk, memory, parts)
-    before, written = (jnp.moveaxis(x, 0, axis) for x in found)
+    before, written = (x.swapaxes(0, 1) for x in found)
     read = _product("...inh,...nghv->...ngiv", query, before) * jnp.exp(through)[..., None]
     asked = _product("...inh,...jnh->...nij", query, keys)[..., None, :, :] * fading
     read += _product("...ngij,...ngjv->...ngiv", asked, written)
     read = jnp.moveaxis(read, -2, -4)  # slots before heads again
-    joined = read.reshape(*read.shape[:axis], -1, *read.shape[axis + 2 :])
-    return jax.lax.slice_in_dim(joined, 0, slots, axis=axis), memory
+    joined = read.reshape(len(read), -1, *read.shape[3:])[:, :slots]
+    return joined.reshape(*rows, *joined.shape[1:]), memory.reshape(*rows, *memory.shape[1:])
 
 
-def in_chunks(x: Array, axis: int, size: int) -> Array:
+def in_chunks(x: Shaped[Array, "R s *rest"], size: int) -> Shaped[Array, "R c i *rest"]:
     """Cut an axis of slots into chunks, the last one filled up with zeros."""
-    missing = -x.shape[axis] % size
-    x = jnp.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
-    return x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+    missing = -x.shape[1] % size
+    x = jnp.pad(x, [(0, missing if i == 1 else 0) for i in range(x.ndim)])
+    return x.reshape(len(x), -1, size, *x.shape[2:])
 
 
-def pairwise_decay(through: Float[Array, "*heads i"]) -> Float[Array, "*heads i j"]:
-    """Return e^(G_i − G_j) for j ≤ i, 0 for later j; never the exponential of a number above 0."""
-    size, heads = through.shape[-1], through.ndim - 1
-    past = np.tri(size, dtype=bool).reshape((1,) * heads + (size, size))
-    distance = through[..., :, None] - through[..., None, :]
-    return jnp.exp(jnp.where(past, distance, -jnp.inf))
+def pairwise_decay(decay: Float[Array, "*heads i"]) -> Float[Array, "*heads i j"]:
+    """Return the decays between two tokens, g_(j+1) + … + g_i for j ≤ i, and −∞ for later j.
+
+    Summed apart for each j: as a difference of two sums from the chunk's start it would have the
+    error of these, which after a few strong decays is larger than what is left.
+    """
+    size, heads = decay.shape[-1], decay.ndim - 1
+    behind = np.tri(size, k=-1, dtype=bool).reshape((1,) * heads + (size, size))
+    past = np.tri(size, dtype=bool).reshape(behind.shape)
+    between = jnp.cumsum(jnp.where(behind, decay[..., :, None], 0), axis=-2)
+    return jnp.where(past, between, -jnp.inf)
 
 
 @jax.custom_vjp

@@ -39,7 +39,6 @@ from gmma.models.layers import (
 )
 from gmma.models.placement import ROWS, gathered, place
 from gmma.models.policy import Context
-from gmma.tree.layout import join_levels
 from gmma.types import TreeShape, pytree
 
 HEADS = "delta_heads"  # logical name of an axis that is cut between key heads
@@ -111,6 +110,8 @@ def over_levels(
     states, reads = no_states(valid.shape[0], c, inputs.mixed.dtype), []
     places = (ROWS, None, None, HEADS, None, None, None)
     for parts, used in zip(levels, split_nodes(valid, shape), strict=True):
+        if not used.size:  # of a prompt alone
+            continue
         level = jax.tree.unflatten(jax.tree.structure(inputs), parts)
         states = branch(states, (used.shape[1], used.shape[2]))
         query, keys, values = convolve(level, states.tail, taps, c)
@@ -125,9 +126,8 @@ def over_levels(
         )
         ends = used.sum(axis=-1, dtype=jnp.int32)
         states = NodeStates(memory=memory, tail=tail_at(level.mixed, states.tail, ends))
-        reads.append(read)
-    prompt, thought, answer = reads
-    return join_levels(prompt[:, 0, 0], thought[:, :, 0], answer), states
+        reads.append(read.reshape(len(used), -1, *read.shape[4:]))
+    return jnp.concatenate(reads, axis=1), states
 
 
 def one_more(

@@ -55,10 +55,10 @@ AS_A_WHOLE = laws.assert_gradient_close_as_a_whole
 @functools.cache
 def exactly(family: str, seed: int) -> laws.Subject:
     """The network of `subject_of` with the same parameters, in float64."""
+    plain = subject_of(family, seed)
     with jax.enable_x64(True):
-        subject = subject_of(family, seed, dtype="float64")
-    params = jax.tree.map(lambda x: x.astype(np.float64), subject_of(family, seed).params)
-    return replace(subject, params=params)
+        subject = subject_of(family, seed, dtype="float64", epsilon=plain.policy.config.epsilon)
+    return replace(subject, params=jax.tree.map(lambda x: x.astype(np.float64), plain.params))
 
 
 def packed_equals_flat(
@@ -176,11 +176,11 @@ def test_a_sampled_placeholder_is_an_ordinary_token() -> None:
     assert groups.tolist() == [1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 0, 0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_5"])
 @laws.examples(3)
 @given(st.data())
 def test_ragged_rows_keep_the_laws(family: str, data: st.DataObject) -> None:
-    """L1 to L4 where the trainer computes in rows without gaps."""
+    """L1 to L4 where the trainer computes in rows without gaps; a state has no such rows."""
     subject, shape = laws.ragged(subject_of(family)), SHAPES[0]
     tree, other = (data.draw(laws.trees(subject, shape)) for _ in range(2))
     rng = data.draw(laws.generators())

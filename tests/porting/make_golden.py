@@ -29,6 +29,7 @@ QWEN3_VL = {
 QWEN3_5 = {
     **{"layers": 4, "heads": 2, "kv": 1, "head": 16, "width": 16, "sections": [1, 1, 0]},
     **{"linear": (2, 4, 6, 5), "side": 3, "tower": 2, "tower_width": 16, "patch": 4, "merge": 2},
+    **theirs.SMOOTH,
 }
 SIZES = ([(30, 20)], [], [(24, 24), (17, 40)])
 

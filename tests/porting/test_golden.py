@@ -214,9 +214,9 @@ def logits_with(pretrained: Pretrained, params: Any) -> np.ndarray:
 
 def test_adapters(pretrained: Pretrained) -> None:
     """They start without effect, then change the logits as the merged weights do."""
-    patterns = ("blocks/query", "blocks/mlp/down", "vision/blocks/out")
-    # XLA fuses the program of Qwen3-VL otherwise once there are adapters: its logits round anew.
-    rounding = 1e-5 if family_name(pretrained) == "qwen3_vl" else 0.0
+    patterns = ("blocks/(full/)?query", "blocks/(full/)?mlp/down", "vision/blocks/out")
+    # XLA fuses the programs of these otherwise once there are adapters: their logits round anew.
+    rounding = 1e-5 if family_name(pretrained) in ("qwen3_vl", "qwen3_5") else 0.0
     base = logits_with(pretrained, pretrained.params)
     start = add_adapters(pretrained.params, LoraConfig(patterns=patterns), jax.random.key(0))
     np.testing.assert_allclose(logits_with(pretrained, start), base, rtol=0, atol=rounding)
@@ -229,7 +229,9 @@ def test_adapters(pretrained: Pretrained) -> None:
 
 
 def test_adapter_patterns_must_match(pretrained: Pretrained) -> None:
-    with pytest.raises(UserError, match=r"'blocks/quarry' matches no linear layer; .*blocks/query"):
+    with pytest.raises(
+        UserError, match=r"'blocks/quarry' matches no linear layer; .*blocks/(full/)?query"
+    ):
         add_adapters(pretrained.params, LoraConfig(patterns=("blocks/quarry",)), jax.random.key(0))
 
 

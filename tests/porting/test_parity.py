@@ -145,9 +145,9 @@ def test_qwen3_5_text(options: dict, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("options", FEW_QWEN3_5S)
 def test_qwen3_5_in_float64(options: dict, tmp_path: Path) -> None:
-    """An image, two, and none: 1e-9 where both compute everything in float64."""
+    """An image, two, and none: 1e-9 where both compute everything in float64; the published ε."""
     rng = np.random.default_rng(9)
-    model = theirs.qwen3_5(tmp_path, options)
+    model = theirs.qwen3_5(tmp_path, options | {"epsilon": 1e-6})
     vision = model.config.vision_config
     sides = {"patch_size": vision.patch_size, "merge_size": vision.spatial_merge_size}
     theirs.qwen_processor(**sides).save_pretrained(tmp_path)
@@ -188,8 +188,10 @@ def their_images(arrays: QwenImages, merge: int, frames: int) -> tuple[list, np.
         numbers = range(1, image.max() + 1)
         sides = [place[image == n].max(axis=0) + 1 for n in numbers]
         grids.append([np.array([1, *side]) for side in sides])
-        still = pixels[image > 0].reshape((image > 0).sum(), 3, 1, -1)
-        patches.append(np.repeat(still, frames, axis=2).reshape(len(still), -1))
+        still = pixels[image > 0].reshape((image > 0).sum(), 3, 1, pixels.shape[-1] // 3)
+        patches.append(
+            np.repeat(still, frames, axis=2).reshape(len(still), frames * pixels.shape[-1])
+        )
     return grids, np.concatenate(patches)
 
 

@@ -57,31 +57,26 @@ QWEN3_VLS = [
 ]
 
 # Key heads, value heads and their sizes; kinds of layers: L(inear), F(ull). The last ones repeat no
-# pattern. Grids as with Qwen3-VL.
+# pattern. Grids as with Qwen3-VL. What a query reads of a memory of few numbers may be nearly zero
+# and is then divided by its own size: with the published ε rounding alone moves transformers' own
+# logits by 1e-3 between float32 and float64. So in float32 small heads have a larger one.
+SMOOTH = {"epsilon": 1e-2}
 QWEN3_5S = [
-    {"layers": 4, "heads": 2, "kv": 1, "head": 16, "sections": [1, 1, 0], "linear": (2, 4, 8, 6)},
-    {"layers": 8, "heads": 4, "kv": 2, "head": 24, "sections": [1, 1, 1], "tied": True, "side": 3},
-    {"kinds": "LFLF", "heads": 4, "kv": 4, "head": 32, "sections": [2, 1, 1], "taps": 3},
-    {"kinds": "FLLFLL", "heads": 2, "kv": 1, "head": 24, "sections": [1, 1, 1], "tower": 1},
-    {"kinds": "LF", "heads": 6, "kv": 3, "head": 12, "sections": [1, 1, 1], "partial": 0.5},
-    {"layers": 4, "heads": 4, "kv": 1, "head": 16, "sections": [1, 0, 1], "bias": True, "side": 1},
-    {
-        "kinds": "LFLLF",
-        "heads": 3,
-        "kv": 3,
-        "head": 8,
-        "sections": [1, 0, 0],
-        "linear": (3, 3, 4, 10),
-    },
-    {
-        "layers": 7,
-        "heads": 8,
-        "kv": 2,
-        "head": 8,
-        "sections": [2, 1, 1],
-        "partial": 1.0,
-        "merge": 3,
-    },
+    {"layers": 4, "heads": 2, "kv": 1, "head": 16, "sections": [1, 1, 0]}
+    | {"linear": (2, 4, 64, 64), "width": 64},
+    {"layers": 8, "heads": 4, "kv": 2, "head": 24, "sections": [1, 1, 1], "tied": True, "side": 3}
+    | SMOOTH,
+    {"kinds": "LFLF", "heads": 4, "kv": 4, "head": 32, "sections": [2, 1, 1], "taps": 3} | SMOOTH,
+    {"kinds": "FLLFLL", "heads": 2, "kv": 1, "head": 24, "sections": [1, 1, 1], "tower": 1}
+    | SMOOTH,
+    {"kinds": "LF", "heads": 6, "kv": 3, "head": 12, "sections": [1, 1, 1], "partial": 0.5}
+    | SMOOTH,
+    {"layers": 4, "heads": 4, "kv": 1, "head": 16, "sections": [1, 0, 1], "bias": True, "side": 1}
+    | SMOOTH,
+    {"kinds": "LFLLF", "heads": 3, "kv": 3, "head": 8, "sections": [1, 0, 0]}
+    | {"linear": (3, 3, 4, 10), **SMOOTH},
+    {"layers": 7, "heads": 8, "kv": 2, "head": 8, "sections": [2, 1, 1], "partial": 1.0, "merge": 3}
+    | SMOOTH,
 ]
 
 LLAMA3 = {
@@ -164,7 +159,9 @@ def save_random(model: Any, directory: Path, seed: int) -> Any:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if parameter.ndim < 2:
+            if name.endswith("A_log"):  # transformers draws it; a model's own start is not ours
+                parameter.copy_(noise)
+            elif parameter.ndim < 2:
                 parameter += 0.2 * noise
             elif "embed" in name or "lm_head" in name or "proj_weight" in name:
                 parameter.copy_(0.3 * noise)
@@ -315,6 +312,7 @@ def qwen3_5_text_keys(o: dict[str, Any]) -> dict[str, Any]:
         "head_dim": o["head"],
         "max_position_embeddings": 512,
         "attention_bias": o.get("bias", False),
+        "rms_norm_eps": o.get("epsilon", 1e-6),
         "linear_conv_kernel_dim": o.get("taps", 4),
         "linear_key_head_dim": key_size,
         "linear_value_head_dim": value_size,
