@@ -4,10 +4,16 @@
     gmma train experiments/trajectory.py --variant grpo
     gmma train experiments/trajectory.py --backbone qwen2_5_vl_3b --trained lora
 
+    python experiments/prepare/tiny_directory.py qwen3_5 models/tiny-qwen3_5
+    gmma train experiments/trajectory.py --on-scenes models/tiny-qwen3_5
+
 Tiny: a small model names where gripper and block are, then the path. Without the folder backgrounds
 are smooth noise. Hardware: two CPU cores. Run time and figures stand in `LOG.md`. The teacher is
 imprecise on purpose: its points stray, and one thought in seven goes to another block, so that RL
 has something to mend.
+
+A small model's directory takes the tiny family's place on the scenes, all of it trained: so are two
+families compared at one size (`docs/states.md`).
 
 Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
 `models/Qwen2.5-VL-3B-Instruct` (`gmma/run/variants.py` lists them), and the manifests of
@@ -16,6 +22,7 @@ planned for. Not run on real weights, so no figure is expected. The paper's sett
 ([?]): every number here is our choice.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from gmma.config import (
@@ -28,7 +35,10 @@ from gmma.config import (
     RLConfig,
     TreeConfig,
 )
+from gmma.errors import UserError
+from gmma.families.pretrained import PretrainedConfig
 from gmma.families.tiny.network import TinyConfig
+from gmma.options.prompt import PromptConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.run.variants import Backbone, Trained, Variant, as_variant, check_tiny, ported_t4a4
 from gmma.tasks.manifest import RecordsConfig
@@ -37,12 +47,19 @@ from gmma.tasks.trajectory_scenes import SceneConfig
 
 
 def experiment(
-    variant: Variant = "t4a4", backbone: Backbone = "tiny", trained: Trained = "full"
+    variant: Variant = "t4a4",
+    backbone: Backbone = "tiny",
+    trained: Trained = "full",
+    on_scenes: Path | None = None,
 ) -> ExperimentConfig:
     """A short warm start teaches the form of thought and answer; the paths come by RL."""
     if backbone == "tiny":
         check_tiny(trained)
         t4a4 = tiny_t4a4(f"trajectory_{variant}")
+        if on_scenes is not None:
+            t4a4 = small_t4a4(t4a4, on_scenes, f"{on_scenes.name}_trajectory_{variant}")
+    elif on_scenes is not None:
+        raise UserError("--on-scenes names a small model of its own; leave --backbone at tiny")
     else:
         t4a4 = ported_t4a4(
             backbone,
@@ -100,4 +117,28 @@ def tiny_t4a4(name: str) -> ExperimentConfig:
         ),
         evaluation=EvalConfig(examples=512),
         checkpoint=CheckpointConfig(every_steps=50),
+    )
+
+
+def small_t4a4(tiny: ExperimentConfig, directory: Path, name: str) -> ExperimentConfig:
+    """Train a small model of a ported family; its byte pairs need more slots than words do."""
+    return replace(
+        tiny,
+        name=name,
+        model=PretrainedConfig(
+            directory=directory, dtype="float32", remat="none", freeze_vision=False
+        ),
+        tree=replace(tiny.tree, prompt_tokens=56, thought_tokens=40, answer_tokens=56),
+        sft=PhaseConfig(
+            steps=200,
+            batch_prompts=32,
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=20, schedule="cosine"),
+        ),
+        rl=RLConfig(
+            steps=50,
+            batch_prompts=16,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=5),
+        ),
+        prompt=PromptConfig(form="Think, then answer."),
+        evaluation=EvalConfig(examples=256),
     )

@@ -3,8 +3,9 @@
     python experiments/prepare/tiny_directory.py qwen3_5 models/tiny-qwen3_5
     python experiments/prepare/tiny_directory.py qwen3_vl models/tiny-qwen3_vl
 
-`experiments/hybrid.py` compares the two. Both have the sizes below, the same tower and the same
-tokenizer, byte pairs of the scenes' own texts; in four layers Qwen3.5 has one of attention.
+`gmma train experiments/trajectory.py --on-scenes DIRECTORY` trains either. Both have the sizes
+below, the same tower and the same tokenizer, byte pairs of the scenes' own words. Of Qwen3.5's four
+layers one is of attention.
 """
 
 import argparse

@@ -76,7 +76,7 @@ class ProgramPlan:
     uncounted_kernels: int
     tokens: int  # sampled on the device, or packed and trained on
     bytes_per_token: float  # of the decoding loops; of the whole program where nothing is decoded
-    nodes: int  # whose states a rollout holds at a time, in layers that have no keys
+    nodes: int  # whose states a device holds at a time in a rollout, in layers that have no keys
     node_bytes: int  # of one node's state; 0: every layer has keys
     buffers: tuple[Buffer, ...]
     advice: str | None

@@ -51,7 +51,7 @@ class ProgramFacts:
     rows: int  # prompts at a time
     tokens: int  # that are sampled, or packed slots that are computed
     copy_bytes: int = 0  # of the parameters that a rollout gathers
-    nodes: int = 0  # that a rollout holds a state of at a time, in layers without keys
+    nodes: int = 0  # that a device's rollout holds a state of at a time, in layers without keys
     node_bytes: int = 0  # of one such state
 
 
@@ -220,7 +220,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         rows=trees,
         tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),
-        nodes=grown * shape.thoughts * shape.answers,
+        nodes=trees * shape.thoughts * shape.answers,
         node_bytes=node_bytes(parts.policy.config),
     )
     packed = packed_shapes(parts, shape, batch)

@@ -11,16 +11,15 @@ from gmma.families.qwen3_5.checkpoint import (
     read_model_config,
     read_text_config,
 )
-from gmma.families.qwen3_5.tokenizer import QWEN3_5_SPLIT, qwen3_5_tokenizer
+from gmma.families.qwen3_5.tokenizer import QWEN3_5_SPLIT, read_qwen3_5
 from gmma.families.qwen3_vl import QWEN3_VL
-from gmma.huggingface.tokenizers import asked_as_published
 
 QWEN3_5 = replace(  # Qwen3-VL's images, places and network, with other layers
     QWEN3_VL,
     name="qwen3_5",
     read_config=read_model_config,
     table=qwen3_5_table,
-    tokenizer=asked_as_published(qwen3_5_tokenizer),
+    tokenizer=read_qwen3_5,
 )
 QWEN3_5_TEXT = replace(
     LLAMA,

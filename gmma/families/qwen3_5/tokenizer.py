@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from gmma.families.qwen2_5_vl.tokenizer import QWEN_IMAGE, QWEN_TURNS, read_qwen
 from gmma.families.qwen3_vl.tokenizer import qwen3_vl_tokenizer
-from gmma.huggingface.chat import chat_template
-from gmma.huggingface.tokenizers import TokenizerFiles
+from gmma.huggingface.chat import chat_template, own_template
+from gmma.huggingface.tokenizers import WORDS, TokenizerFiles, asked_as_published
 from gmma.options.prompt import PromptConfig
 
 QWEN3_5_SPLIT = (  # letters keep their marks
@@ -31,3 +32,11 @@ def qwen3_5_tokenizer(words: PromptConfig) -> TokenizerFiles:
     return replace(
         files, template=template, chat=chat, read=partial(read_qwen, split=QWEN3_5_SPLIT)
     )
+
+
+def read_qwen3_5(
+    directory: Path, thinking: bool | None = None, words: PromptConfig = WORDS
+) -> TokenizerFiles:
+    """Read a directory's prompt; without a template the published one, which opens a thought."""
+    told = None if thinking and own_template(directory) is None else thinking
+    return asked_as_published(qwen3_5_tokenizer)(directory, told, words)
