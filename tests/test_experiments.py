@@ -56,7 +56,8 @@ def choices(annotation):
 def combinations():
     """(file, values) of every experiment that there is; tiny backbones have no adapters."""
     for path in EXPERIMENTS:
-        parameters = load_maker(path, "experiment", "a config").parameters
+        every = load_maker(path, "experiment", "a config").parameters
+        parameters = [p for p in every if hasattr(p.annotation, "__origin__")]  # others are paths
         names = [parameter.name for parameter in parameters]
         for values in itertools.product(*(choices(p.annotation) for p in parameters)):
             given = dict(zip(names, values, strict=True))
@@ -86,6 +87,14 @@ def name_of(path, variant, backbone="tiny", trained="full"):
     if backbone == "tiny":
         return f"{path.stem}_{variant}"
     return f"{backbone}_{path.stem}_{variant}_{trained}"
+
+
+def test_a_small_directory_takes_the_place_of_the_tiny_family(tmp_path):
+    path = ROOT / "experiments" / "trajectory.py"
+    small = load_experiment(path, on_scenes=tmp_path / "small")
+    assert (small.name, small.model.directory) == ("small_trajectory_t4a4", tmp_path / "small")
+    with pytest.raises(UserError, match="leave --backbone at tiny"):
+        load_experiment(path, on_scenes=tmp_path, backbone="qwen3_5_2b")
 
 
 def test_runs_have_different_names():

@@ -18,7 +18,7 @@ from gmma.types import pytree
 
 @pytree
 class NodeStates:
-    """What the tokens of a node leave to those behind it; a leading layer axis in a cache.
+    """State that a node's tokens leave to those behind it; a leading layer axis in a cache.
 
     N heads of keys, G heads of values to each, of sizes H and V; `hybrid.py` has the layers.
     """
@@ -43,7 +43,7 @@ class TreeCache:
 
 @pytree
 class NewTokens:
-    """What one new token per node adds to a cache: keys and values, and the states behind it."""
+    """Keys and values that one new token per node adds to a cache, and the states behind it."""
 
     keys: Float[Array, "L B k m N H"]
     values: Float[Array, "L B k m N H"]
