@@ -43,16 +43,20 @@ def delta_step(
 ) -> tuple[Float[Array, "*rows N G V"], Float[Array, "*rows N G H V"]]:
     """Apply the rule to one token per row; returns what its query reads, and the new memory.
 
-    Sums and no products of matrices: a row's vector would leave a matrix unit idle, and the
-    memory's own bytes are what a step costs.
+    The memory's bytes are what a step costs. So it is read once for both vectors that are asked of
+    it, and once to be written: with f = e^g and d = β·(v − f·Sᵀk),
+
+        o = f·Sᵀq + (k·q)·d        S ← f·S + k ⊗ d
+
+    Sums and no products of matrices: a row's vector would leave a matrix unit idle.
     """
     wide = memory.dtype
-    query, keys = (x.astype(wide)[..., None, :, None] for x in (query, keys))
-    faded = memory * jnp.exp(decay.astype(wide))[..., None, None]
-    held = jnp.sum(faded * keys, axis=-2)
-    change = rate.astype(wide)[..., None] * (values.astype(wide) - held)
-    written = faded + keys * change[..., None, :]
-    return jnp.sum(written * query, axis=-2), written
+    query, keys = (x.astype(wide)[..., None, :] for x in (query, keys))
+    kept = jnp.exp(decay.astype(wide))[..., None]
+    held, asked = (jnp.sum(memory * x[..., None], axis=-2) for x in (keys, query))
+    change = rate.astype(wide)[..., None] * (values.astype(wide) - kept * held)
+    read = kept * asked + jnp.sum(keys * query, axis=-1, keepdims=True) * change
+    return read, kept[..., None] * memory + keys[..., None] * change[..., None, :]
 
 
 def delta_chunks(

@@ -78,7 +78,7 @@ def no_states(batch: int, config: DeltaConfig, dtype: Any) -> NodeStates:
 
 @pytree
 class Inputs:
-    """Inputs of the rule, of a layer's tokens; a level of a tree has [B k m s] in place of [B S]."""
+    """Inputs of the rule, of a layer's tokens; a tree's level has [B k m s] in place of [B S]."""
 
     mixed: Float[Array, "*slots N X"]  # query, key, values of each head, before the convolution
     decay: Float[Array, "*slots N G"]  # logarithm, at most 0
