@@ -25,7 +25,12 @@ from gmma.tree.pack import pack_tree
 from gmma.types import Metrics, Params
 
 GROWTH = laws.Growth(TreeShape(13, 4, 3, thoughts=2, answers=2), SamplingConfig())
-POLICIES = {"gemma3": gemma3_policy, "qwen2_5_vl": qwen_policy, "qwen3_vl": qwen3_vl_policy}
+POLICIES = {
+    "gemma3": gemma3_policy,
+    "qwen2_5_vl": qwen_policy,
+    "qwen3_vl": qwen3_vl_policy,
+    "qwen3_5": qwen3_vl_policy,
+}
 # Softmax, norms and log-probs are made of these; activation functions are not.
 WIDE = {"exp", "log", "rsqrt", "reduce_max", "cumsum"}
 
@@ -79,7 +84,8 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
 
 
 @pytest.mark.parametrize(
-    "family", ["tiny", "gemma3", "qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow)]
+    "family",
+    ["tiny", "gemma3", "qwen2_5_vl", pytest.param("qwen3_vl", marks=pytest.mark.slow), "qwen3_5"],
 )
 def test_what_must_be_wide_is(family: str) -> None:
     """No norm, softmax or log-prob in bfloat16, and the gap to the sampler is a finite metric."""

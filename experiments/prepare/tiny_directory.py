@@ -27,28 +27,21 @@ WORDS = (
     "The gripper is at and the block is at <think> </think> <answer> </answer> red green blue "
     "yellow purple Move the gripper to the block. Answer with points of the path. [[0, 1], [2, 3]]"
 )
+ROTARY = {
+    "rope_type": "default",
+    "rope_theta": 10_000.0,
+    "mrope_section": [6, 5, 5],
+    "mrope_interleaved": True,
+}
 DECODERS: dict[str, dict[str, Any]] = {
-    "qwen3_vl": {
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
-            "mrope_section": [6, 5, 5],
-            "mrope_interleaved": True,
-        },
-    },
+    "qwen3_vl": {"rope_parameters": ROTARY},
     "qwen3_5": {
         "layer_types": ["linear_attention"] * 3 + ["full_attention"],
         "linear_num_key_heads": HEADS,
         "linear_num_value_heads": HEADS,
         "linear_key_head_dim": HEAD,
         "linear_value_head_dim": HEAD,
-        "rope_parameters": {
-            "rope_type": "default",
-            "rope_theta": 10_000.0,
-            "mrope_section": [6, 5, 5],
-            "mrope_interleaved": True,
-            "partial_rotary_factor": 1.0,
-        },
+        "rope_parameters": ROTARY | {"partial_rotary_factor": 1.0},
     },
 }
 

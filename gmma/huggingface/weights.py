@@ -125,7 +125,10 @@ def read_params(
     dtype_of: Callable[[str], str],
     shardings: PyTree | None,
 ) -> Params:
-    """Read our parameter tree from a checkpoint of checked names; `dtype_of` takes a path."""
+    """Read our parameter tree from a checkpoint of checked names; `dtype_of` takes a path.
+
+    A tensor without a place is one that the table ignores: the names were checked against it.
+    """
     rows = {place.row.path: place.row for place in places.values() if not place.row.alias}
     placed = {} if shardings is None else flatten_dict(shardings, sep="/")
     whole = SingleDeviceSharding(jax.devices()[0])
@@ -136,7 +139,7 @@ def read_params(
     for path in files:
         with open_shard(path) as shard:
             for name in names_of(shard):
-                place = places.get(name)  # None for a tensor that the table ignores
+                place = places.get(name)
                 if place is not None and not place.row.alias:
                     read_tensor(shard.get_slice(name), place, leaves[place.row.path])
     return unflatten_dict({path: whole_leaf(leaf) for path, leaf in leaves.items()}, sep="/")

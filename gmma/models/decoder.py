@@ -142,6 +142,11 @@ class Decoder(nn.Module):
 
     def setup(self) -> None:
         c = self.config
+        if c.delta is not None and any(c.local_layers):
+            raise UserError(
+                "a decoder with layers that keep a state (delta) has none with a window; leave "
+                "local_layers empty"
+            )
         self.embedding = self.param(
             "embedding",
             named(nn.initializers.normal(c.embedding_std), "vocab", "embed"),
@@ -198,6 +203,11 @@ class Decoder(nn.Module):
             prompt = in_prompt(context.nodes, context.shape, tokens.shape[1])
             features, *deeper = self.see(images)
             x = place_images(x, tokens, features, c.image_token, prompt)
+            if deeper and c.delta is not None:
+                raise UserError(
+                    "a decoder with layers that keep a state (delta) adds no further rows of image "
+                    "features (DeepStack); let the tower give one"
+                )
             if deeper:
                 nothing = jnp.zeros_like(x[:, :slots])
                 placed = [

@@ -195,27 +195,28 @@ class DeltaBlock(nn.Module):
         )
         axes, size = ("taps", HEADS), (d.taps, d.heads * d.channels)
         taps = self.param("taps", named(nn.initializers.lecun_normal(), *axes), size, jnp.float32)
-        taps = gathered(taps, axes).reshape(d.taps, d.heads, d.channels)
+        # Rounded as every weight is: the sampler holds it in the activations' type (law L2).
+        taps = gathered(taps.astype(dtype), axes).reshape(d.taps, d.heads, d.channels)
         valid = context.slots.valid
         if held is None:
             assert context.shape is not None
             read, states = over_levels(inputs, valid, taps, context.shape, d)
+            left = states if is_prompt(context.shape) else None
         else:
             at = partial(jax.lax.dynamic_index_in_dim, index=layer, keepdims=False)
             put = partial(jax.lax.dynamic_update_index_in_dim, index=layer, axis=0)
             read, states = one_more(inputs, valid, taps, jax.tree.map(at, held), d)
-            held = jax.tree.map(put, held, states)
+            held, left = jax.tree.map(put, held, states), None
         read = RMSNorm(c.epsilon, name="out_norm")(read).reshape(*x.shape[:2], d.heads, -1)
         gate = heads("out_gate", d.group * d.value_size).astype(wide)
         gated = (read * nn.silu(gate)).astype(dtype).reshape(*x.shape[:2], -1)
         x += Linear(c.width, (HEADS, "embed"), dtype=dtype, name="out")(gated)
-        left = states if held is None and is_prompt(context.shape) else None
         return (add_mlp(c, x), held), left
 
 
-def is_prompt(shape: TreeShape | None) -> bool:
+def is_prompt(shape: TreeShape) -> bool:
     """Return whether a packed tree is a prompt alone, whose states a rollout goes on from."""
-    return shape is not None and shape.thought == 0 and shape.answer == 0
+    return shape.thought == 0 and shape.answer == 0
 
 
 def first_decays(key: Array, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -40,7 +40,8 @@ class LoraConfig:
     # exported adapters have α = rank.
     alpha: float = 16.0
     # Regular expressions that match a whole path, such as `blocks/query` or `vision/blocks/out`; in
-    # a stack of two kinds of layers `blocks/full/query`, `blocks/delta/qkv`.
+    # a stack of two kinds of layers `blocks/full/query`, `blocks/delta/qkv`. The default leaves out
+    # `rate` and `decay`: with an output a head they are hardly larger than their adapters.
     patterns: tuple[str, ...] = (
         r"blocks/(\w+/)?(query|key|value|qkv|out_gate|out)",
         r"blocks/(\w+/)?mlp/(gate|up|down)",

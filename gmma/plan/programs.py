@@ -211,6 +211,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
     reference_bytes = local_bytes(params) if needs_reference(parts) else 0
     layout = decode_layout(config.rollout_params, mesh, grown)
     trees = NamedSharding(mesh, layout.prompts).shard_shape((grown,))[0]
+    tensor = mesh.shape["tensor"] if config.rollout_params == "sharded" else 1
     number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
     yield Planned(
         name="rollout",
@@ -221,7 +222,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),
         nodes=trees * shape.thoughts * shape.answers,
-        node_bytes=node_bytes(parts.policy.config),
+        node_bytes=node_bytes(parts.policy.config, tensor),
     )
     packed = packed_shapes(parts, shape, batch)
     others = config.rl.step_minibatches - 1  # minibatches that wait on the devices
@@ -262,13 +263,17 @@ def copy_bytes(params: Params, dtype: str) -> int:
     return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
 
 
-def node_bytes(config: Any) -> int:
-    """Return the bytes of a node's state, 0 in families whose layers all have keys."""
+def node_bytes(config: Any, tensor: int = 1) -> int:
+    """Return the bytes of a node's state on a device, 0 in families whose layers all have keys.
+
+    Heads are cut over `tensor` devices where it divides them.
+    """
     delta = getattr(config, "delta", None)
     if delta is None:
         return 0
     memory, tail = delta.state_numbers
-    return 4 * memory + jnp.dtype(config.dtype).itemsize * tail
+    whole = 4 * memory + jnp.dtype(config.dtype).itemsize * tail
+    return whole if delta.heads % tensor else whole // tensor
 
 
 def scoring_parts(parts: Parts) -> Parts:

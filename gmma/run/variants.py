@@ -78,7 +78,7 @@ ROLLOUT_TREES = {
     "qwen3_vl_8b": 64,
 }
 # Templates that close an empty thought unless they are asked not to.
-THINKING = {"qwen3_5_0_8b": True, "qwen3_5_2b": True, "qwen3_5_4b": True}
+THINKING = {"qwen3_5_0_8b": True, "qwen3_5_2b": True}
 # Full fine-tuning takes smaller steps than adapters do: (SFT, RL).
 LEARNING_RATES = {"full": (1e-5, 1e-6), "lora": (1e-4, 1e-5)}
 

@@ -176,7 +176,17 @@ def test_a_sampled_placeholder_is_an_ordinary_token() -> None:
     assert groups.tolist() == [1, 1, 1, 1, 0, 2, 2, 2, 2, 0, 0, 0]
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "qwen3_5"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ragged_rows_are_for_layers_with_keys(family: str) -> None:
+    """A state goes from level to level, not along a row: it is refused by name."""
+    policy = subject_of(family).policy
+    assert policy.takes_rows == (getattr(policy.config, "delta", None) is None)
+
+
+WITH_ROWS = [family for family in FAMILIES if family != "qwen3_5"]
+
+
+@pytest.mark.parametrize("family", WITH_ROWS)
 @laws.examples(3)
 @given(st.data())
 def test_ragged_rows_keep_the_laws(family: str, data: st.DataObject) -> None:

@@ -175,6 +175,33 @@ def test_configs_that_no_qwen3_vl_has(
 
 
 @pytest.mark.parametrize(
+    ("section", "keys", "message"),
+    [
+        ("text_config", {"layer_types": ["linear_attention"] * 4}, "one full_attention or more"),
+        ("text_config", {"layer_types": ["full_attention"] * 3}, "gmma implements 4 entries there"),
+        (
+            "text_config",
+            {"linear_num_value_heads": 3},
+            "= 3 is no multiple of linear_num_key_heads",
+        ),
+        ("text_config", {"attn_output_gate": False}, "attn_output_gate = False"),
+        ("text_config", {"rope_parameters": {"partial_rotary_factor": 0}}, "factor = 0 with heads"),
+        ("text_config", {"rope_parameters": {"partial_rotary_factor": "x"}}, "factor = 'x' with"),
+        ("text_config", {"rope_scaling": {"partial_rotary_factor": 2}}, "factor = 2 with heads"),
+        ("vision_config", {"deepstack_visual_indexes": [0]}, r"deepstack_visual_indexes = \[0\]"),
+    ],
+)
+def test_configs_that_no_qwen3_5_has(
+    tmp_path: Path, section: str, keys: dict[str, Any], message: str
+) -> None:
+    for path in (GOLDEN / "qwen3_5").glob("*.json"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    edit(tmp_path / "config.json", lambda config: config[section].update(keys))
+    with pytest.raises(UserError, match=message):
+        describe_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"image_mean": 0.5}, "image_mean = 0.5; it must be three numbers"),

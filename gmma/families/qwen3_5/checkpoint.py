@@ -120,7 +120,7 @@ def read_text(section: Section, sections: tuple[int, ...] | None) -> dict[str, A
 
 def rotary_size(section: Section, head_size: int) -> int:
     """Return how much of a head is rotated."""
-    rope = section.section("rope_parameters")
+    rope = {**section.section("rope_parameters"), **section.section("rope_scaling")}
     factor = rope.get(PARTIAL, section.get(PARTIAL, 0.25))
     number = type(factor) in (int, float) and 0 < factor <= 1
     rotated = int(head_size * factor) if number else 0
@@ -143,7 +143,7 @@ def read_delta(section: Section, layers: int) -> DeltaConfig | None:
     )
     listed = isinstance(kinds, list | tuple) and all(kind in (LINEAR, GLOBAL) for kind in kinds)
     if not listed or len(kinds) != layers or GLOBAL not in kinds:
-        rule = f"{layers} entries, each {LINEAR} or {GLOBAL} and at least one of these, there"
+        rule = f"{layers} entries there, each {LINEAR} or {GLOBAL}, and one {GLOBAL} or more"
         raise UserError(f"{section.where}: layer_types = {kinds!r}; gmma implements {rule}")
     heads = section.size("linear_num_key_heads", 16)
     values = section.size("linear_num_value_heads", 32)
