@@ -71,7 +71,7 @@ def delta_chunks(
 ) -> tuple[Float[Array, "*rows s N G V"], Float[Array, "*rows N G H V"]]:
     """Apply the rule to s tokens per row, `chunk` at a time; the last memory beside their reads."""
     rows, slots, wide = keys.shape[:-3], keys.shape[-3], memory.dtype
-    # One axis of rows: XLA on CPUs ends a process that transposes arrays of more than 8 axes.
+    # One axis of rows: on CPUs XLA's transposes of arrays with more than 8 axes end the process.
     memory = memory.reshape(prod(rows), *memory.shape[len(rows) :])
     query, keys, values, decay, rate = (
         in_chunks(x.astype(wide).reshape(prod(rows), *x.shape[len(rows) :]), min(chunk, slots))
