@@ -270,9 +270,18 @@ class Period(nn.Module):
     ) -> tuple[tuple[Array, NodeStates | None], tuple[Any, Any]]:
         c, keys, left, seen = self.config, [], [], 0
         states_before = number * sum(run.count for run in self.runs if run.delta)
+        decoding = carry[1] is not None
+
+        def unrolled(run: Run) -> int:
+            # A loop within a loop has its weights copied for it, once a turn of the outer one: in
+            # decoding, where weights are most of what is read, that would double and treble them.
+            return run.count if decoding else 1
+
         for run in self.runs:
             if run.delta:
-                blocks = stack_blocks(DeltaBlock, run.count, c.remat, (nn.broadcast, 0))
+                blocks = stack_blocks(
+                    DeltaBlock, run.count, c.remat, (nn.broadcast, 0), unroll=unrolled(run)
+                )
                 layers = states_before + jnp.arange(run.count)
                 carry, states = blocks(c, name=run.name)(carry, context, layers)
                 left.append(states)
@@ -280,7 +289,7 @@ class Period(nn.Module):
                 continue
             own = jax.tree.map(lambda x, at=seen, n=run.count: x[at : at + n], cached)
             in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
-            blocks = stack_blocks(self.attention, run.count, c.remat, in_axes)
+            blocks = stack_blocks(self.attention, run.count, c.remat, in_axes, unroll=unrolled(run))
             x, kv = blocks(c, name=run.name)(carry[0], context, angles, None, own, None, None)
             carry, seen = (x, carry[1]), seen + run.count
             keys.append(kv)

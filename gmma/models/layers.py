@@ -31,8 +31,12 @@ REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
 }
 
 
-def stack_blocks(block: type[nn.Module], layers: int, remat: Remat, in_axes: Any = 0) -> Any:
+def stack_blocks(
+    block: type[nn.Module], layers: int, remat: Remat, in_axes: Any = 0, *, unroll: int = 1
+) -> Any:
     """Stack `layers` blocks under scan, their parameters along a leading axis.
+
+    `unroll` of them make one turn of the loop.
 
     `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs;
     `dots`: the products with weights, so that attention and what is elementwise are computed again;
@@ -46,6 +50,7 @@ def stack_blocks(block: type[nn.Module], layers: int, remat: Remat, in_axes: Any
         split_rngs={"params": True},
         in_axes=in_axes,
         length=layers,
+        unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
 
