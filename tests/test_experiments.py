@@ -171,7 +171,11 @@ def test_every_experiment_has_the_shapes_of_a_run(path, given, tiny_models, tmp_
     rewards = jax.ShapeDtypeStruct(rollout.finished.shape, np.float32)
     counted = jax.ShapeDtypeStruct(rollout.finished.shape, bool)
     credit = jax.eval_shape(programs.credit, rewards, counted)
-    packed = jax.eval_shape(programs.pack, prompts, rollout, credit)
+    kept = config.rl.trained_prompts  # fewer than were grown, with dynamic sampling
+    trees = jax.eval_shape(
+        lambda *grown: jax.tree.map(lambda x: x[:kept], grown), prompts, rollout, credit
+    )
+    packed = jax.eval_shape(programs.pack, *trees)
     assert packed.advantages.shape == (config.rl.trained_prompts, shape.packed)
     packed = jax.eval_shape(programs.deal, packed)[-1]
     assert packed.advantages.shape == (config.rl.batch_prompts, shape.packed)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmma.models.cache import open_level
+from gmma.plan.programs import node_bytes
 from gmma.tree import TreeShape
 from gmma.types import Params, PromptBatch
 
@@ -64,6 +65,21 @@ def test_the_order_of_siblings_does_not_matter(data: st.DataObject) -> None:
     thoughts = rng.permutation(SHAPE.thoughts)
     answers = np.stack([rng.permutation(SHAPE.answers) for _ in range(SHAPE.thoughts)])
     laws.check_symmetry(subject, tree, thoughts, answers)
+
+
+def test_the_bytes_of_a_state_are_those_of_its_arrays() -> None:
+    """What `gmma plan` prints; heads are cut over devices where these divide them."""
+    subject = subject_of("qwen3_5")
+    prompts = laws.random_prompts(
+        subject, np.random.default_rng(0), np.array([11, 11], np.int32), SHAPE.prompt
+    )
+    states = jax.eval_shape(subject.policy.prefill, subject.params, prompts)[1].states
+    held = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(states))
+    config, heads = subject.policy.config, subject.policy.config.delta.heads
+    assert node_bytes(config) == held // laws.BATCH
+    assert node_bytes(config, heads) == held // laws.BATCH // heads
+    assert node_bytes(config, heads + 1) == held // laws.BATCH
+    assert node_bytes(subject_of("qwen3").policy.config) == 0
 
 
 def test_a_state_is_that_at_the_true_end_and_branches_by_copies() -> None:
