@@ -59,18 +59,17 @@ class Row:
     head_parts: tuple[int, ...] = ()
 
     @property
-    def numbers(self) -> dict[tuple[int, ...], int | None]:
-        """Number of the layer at each index of the stack; {(): None} where there is no stack."""
+    def stack(self) -> Layers:
+        """Layers of our leaf; without a stack it is one, at index ()."""
         if self.layers is None:
-            return {(): None}
-        stack = Layers((self.layers,), (1,)) if isinstance(self.layers, int) else self.layers
-        return dict(stack.numbers())
+            return Layers((), ())
+        return Layers((self.layers,), (1,)) if isinstance(self.layers, int) else self.layers
 
     @property
-    def runs(self) -> tuple[tuple[int, int, int], ...]:
+    def spans(self) -> tuple[tuple[int, int, int], ...]:
         """Pieces of the first axis that stay together: where in theirs, where in ours, how long.
 
-        >>> Row(path="", part="", name="", shape=(6,), head_parts=(1, 2)).runs
+        >>> Row(path="", part="", name="", shape=(6,), head_parts=(1, 2)).spans
         ((0, 0, 1), (1, 3, 1), (2, 1, 2), (4, 4, 2))
         """
         if not self.head_parts:
@@ -89,9 +88,7 @@ class Row:
         own = self.shape
         if self.layout == "linear":
             own = (math.prod(self.shape[1:]), self.shape[0])
-        if self.layers is None:
-            return own
-        return (*((self.layers,) if isinstance(self.layers, int) else self.layers.shape), *own)
+        return (*self.stack.shape, *own)
 
 
 def stacked_row(
@@ -141,7 +138,7 @@ class Table:
         found: dict[str, Place] = {}
         for row in self.rows:
             name = prefixes[row.part] + row.name
-            for index, layer in row.numbers.items():
+            for index, layer in row.stack.numbers().items():
                 found[name.format(layer=layer)] = Place(row=row, index=index)
         return found
 

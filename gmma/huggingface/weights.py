@@ -183,7 +183,7 @@ def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
     row, dtype = place.row, next(iter(leaf.parts.values())).array.dtype
     stack = (1,) * len(place.index)
     at: tuple[int, ...]
-    for start, piece in pieces(tensor, row.shape, row.runs):
+    for start, piece in pieces(tensor, row.shape, row.spans):
         own, at = piece, (start, *(0 for _ in row.shape[1:]))
         if row.layout == "linear":
             own, at = piece.reshape(piece.shape[0], -1).T, (0, start)
@@ -191,15 +191,15 @@ def read_tensor(tensor: Any, place: Place, leaf: Leaf) -> None:
 
 
 def pieces(
-    tensor: Any, shape: tuple[int, ...], runs: Sequence[tuple[int, int, int]] | None = None
+    tensor: Any, shape: tuple[int, ...], spans: Sequence[tuple[int, int, int]] | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield the parts of a tensor along its first axis, each with its start in ours.
 
-    `runs` are those of `Row.runs`; None: one, the whole tensor as it is.
+    `spans` are those of `Row.spans`; None: one, the whole tensor as it is.
     """
     row_bytes = 4 * math.prod(shape[1:])
     step = max(1, PIECE_BYTES // row_bytes)
-    for theirs, ours, count in runs or ((0, 0, shape[0]),):
+    for theirs, ours, count in spans or ((0, 0, shape[0]),):
         for start in range(0, count, step):
             end = min(start + step, count)
             yield ours + start, tensor[theirs + start : theirs + end]
@@ -289,4 +289,4 @@ def in_their_order(array: np.ndarray, row: Row) -> np.ndarray:
     """Put the first axis of an array, ours, into the order of the row's tensor."""
     if not row.head_parts:
         return array
-    return np.concatenate([array[ours : ours + count] for _, ours, count in row.runs])
+    return np.concatenate([array[ours : ours + count] for _, ours, count in row.spans])

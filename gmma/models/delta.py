@@ -6,7 +6,7 @@ decay g ≤ 0 and rate β fades the memory, and moves what it holds at k towards
     S ← e^g·S        S ← S + k ⊗ β·(v − Sᵀk)        o = Sᵀq
 
 A token with g = 0 and β = 0 writes nothing: so padding leaves a node's memory as it is at the
-node's true end. `delta_step` is the rule as it stands. `delta_chunks` computes the same for C
+node's true end. `delta_step` is the rule for one token. `delta_chunks` computes the same for C
 tokens at a time, as matrix products. With G_i the sum of the decays up to token i of a chunk:
 
     X        = (1 + L)⁻¹·(β·v − β·e^G·(k·S))      L_ij = β_i·(k_i·k_j)·e^(G_i − G_j),  j < i

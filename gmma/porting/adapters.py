@@ -49,7 +49,7 @@ def adapter_tensors(row: Row, prefix: str, a: Array, b: Array) -> dict[str, np.n
             "model instead"
         )
     found = {}
-    for index, layer in row.numbers.items():
+    for index, layer in row.stack.numbers().items():
         down, up = (np.asarray(x[index] if index else x, np.float32).T for x in (a, b))
         name = prefix + row.name.format(layer=layer).removesuffix(".weight")
         for kind, value in {"A": down, "B": in_their_order(up, row)}.items():
