@@ -3,6 +3,7 @@
     gmma train experiments/NAME.py [--field value …]     SFT warm start, then RL
     gmma sweep experiments/NAME.py --workers 2           many runs, resumable; tables and plots
     gmma variance [RUN_DIR]                              of the thought advantage, against K and M
+    gmma advise RUN_DIR                                  which K and M a second is best spent on
     gmma eval RUN_DIR [--tasks all]                      greedy and sampled, with 95 % intervals
     gmma sample RUN_DIR                                  grow, print and draw one tree
     gmma report RUN_DIR                                  a run or a sweep as one HTML page
@@ -67,6 +68,17 @@ def command_variance(arguments: Sequence[str]) -> None:
     from gmma.variance.command import variance_command
 
     variance_command(given)
+
+
+def command_advise(arguments: Sequence[str]) -> None:
+    """Predict what a second buys with each K and M."""
+    from gmma.options.arguments import AdviseArguments
+    from gmma.options.parsing import parse
+
+    given = parse(AdviseArguments, arguments, prog="gmma advise")
+    from gmma.advise.command import advise_command
+
+    advise_command(given)
 
 
 def command_eval(arguments: Sequence[str]) -> None:
@@ -205,6 +217,7 @@ COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
     "train": command_train,
     "sweep": command_sweep,
     "variance": command_variance,
+    "advise": command_advise,
     "eval": command_eval,
     "sample": command_sample,
     "report": command_report,

@@ -24,7 +24,7 @@ FLOORS = (
     ("run",),
     ("train", "bench", "plan"),
     ("commands",),
-    ("sweep", "variance"),
+    ("sweep", "variance", "advise"),
     ("report",),
     ("cli",),
     ("__main__",),

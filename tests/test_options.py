@@ -40,7 +40,7 @@ print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 
 def test_help_imports_nothing_heavy():
     lines = [[], *([name] for name in COMMANDS), *(["port", verb] for verb in VERBS)]
-    assert len(COMMANDS) == 11
+    assert len(COMMANDS) == 12
     done = subprocess.run(
         [sys.executable, "-c", HELP], input=json.dumps(lines), capture_output=True, text=True
     )

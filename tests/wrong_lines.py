@@ -92,6 +92,7 @@ COMMANDS = (
     "train",
     "sweep",
     "variance",
+    "advise",
     "eval",
     "sample",
     "report",
@@ -333,6 +334,22 @@ def wrong_variance(rng, home):
     if rng.random() < 0.5:
         return rng.choice(numbers)
     return [wrong_run(rng, home), *rng.choice([[], ["--pool", "1"], ["--examples", "0"]])]
+
+
+def wrong_advise(rng, home):
+    options = [
+        ["--thoughts", rng.choice(["0", "1", *NO_INT])],
+        ["--answers", rng.choice(["0", "-1", *NO_INT])],
+        ["--answers"],
+        ["--pool", rng.choice(["1", "8", *NO_INT])],
+        ["--examples", "0"],
+        ["--repeats", rng.choice(["0", *NO_INT])],
+        ["--split", rng.choice(NO_CHOICE)],
+        ["--topology", rng.choice(["v5e", "v9:1x1", "v5e:0x4", ""])],
+        ["--output", rng.choice([str(home), str(home / "file/x"), "a\nb", "x" * 300])],
+        [rng.choice(NO_FLAG)],
+    ]
+    return wrong_of_run(rng, home, options)
 
 
 def wrong_report(rng, home):

@@ -268,6 +268,35 @@ class VarianceArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AdviseArguments:
+    """Predict what a second buys with each K and M, from a run's policy."""
+
+    run_dir: tyro.conf.Positional[RunPath]  # a run, or a pilot of a few steps, whose policy answers
+    step: int | None = None  # of the checkpoint; None: the newest
+    split: str = "train"  # train, validation or test
+    examples: int = 64  # prompts that are measured
+    thoughts: tuple[int, ...] = (4, 8, 16)  # every K
+    answers: tuple[int, ...] = (1, 2, 4, 8)  # every M
+    pool: int = 16  # answers to each thought that are sampled; more than any M
+    repeats: int = 3  # steps of each timed shape; the median counts
+    topology: str | None = None  # a slice whose seconds are planned; None: the devices at hand
+    seed: int = 0
+    launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
+        default_factory=LaunchOverride
+    )
+    output: RunPath | None = None  # JSON with every figure; None: RUN_DIR/advice.json
+
+    def __post_init__(self) -> None:
+        check_split(self.split)
+        for name, least in (("thoughts", 2), ("answers", 1)):
+            values = getattr(self, name)
+            require(min(values, default=0) >= least, name, values, f"numbers of {least} or more")
+        for name in ("examples", "repeats"):
+            require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        require(self.pool >= 2, "pool", self.pool, "2 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReportArguments:
     """Write a run or a sweep as one HTML page that opens from disk."""
 

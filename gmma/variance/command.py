@@ -18,7 +18,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from gmma.commands import load_run, placed, use_compilation_cache
-from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.files import RunPath, check_output, write_whole
 from gmma.intervals import mean_interval
@@ -26,10 +25,9 @@ from gmma.options.arguments import Law, VarianceArguments
 from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table
 from gmma.records.diagnostics import thought_noise
-from gmma.run.assembly import assemble, run_scorer, score_batch
-from gmma.run.evaluate import grow_examples
+from gmma.run.assembly import assemble
 from gmma.run.feed import read_examples
-from gmma.run.programs import make_grow
+from gmma.run.reward_pool import sample_pool, scored_prompts
 from gmma.run.state import load_params
 from gmma.run.summary import format_interval
 from gmma.theory import thought_advantage_variance
@@ -37,7 +35,6 @@ from gmma.variance.plot import plot_variance
 from gmma.variance.simulation import resampled, simulated_variance, variance_between_parts
 
 SPREAD = (0.2, 0.8)  # of evenly spaced means
-UNHURRIED_SECONDS = 1e9  # a limit of a step that nothing reaches
 
 
 def variance_command(given: VarianceArguments) -> None:
@@ -118,43 +115,6 @@ def given_curve(given: VarianceArguments) -> dict[str, Any]:
     }
 
 
-def reward_pool(
-    given: VarianceArguments, config: ExperimentConfig, run_dir: RunPath
-) -> Float[np.ndarray, "B K n"]:
-    """Rewards of so many answers to each of K fixed thoughts of held-out prompts.
-
-    One rollout with M = `pool`: a thought is sampled once and branches into all its answers. NaN
-    where an answer could not be scored.
-    """
-    parts = assemble(config)
-    params = load_params(parts, run_dir, given.step)
-    examples = read_examples(parts, given.split, given.examples)
-    shape = replace(
-        config.tree.shape, answers=given.pool, thoughts=given.thoughts or config.tree.thoughts
-    )
-    grow = make_grow(parts, shape, config.sampling, given.seed)
-    rows = parts.mesh.size * max(1, 8 // parts.mesh.size)
-    found = []
-    # Scoring a pool may take longer than a training step; each answer still has its own limit.
-    unhurried = replace(config, rewards=replace(config.rewards, step_seconds=UNHURRIED_SECONDS))
-    with run_scorer(unhurried) as scorer:
-        for place, start in enumerate(range(0, len(examples), rows)):
-            part = examples[start : start + rows]
-            full = part + [part[-1]] * (rows - len(part))  # one static shape
-            rollout = grow_examples(parts, grow, params, full, place)
-            scores = score_batch(parts, scorer, full, rollout, config.rl.steps).scores
-            found.append(scores.rewards[: len(part)])
-    return np.concatenate(found)
-
-
-def scored_prompts(pool: Float[np.ndarray, "B K n"]) -> Float[np.ndarray, "b K n"]:
-    """Keep the prompts with all their answers scored."""
-    scored = pool[np.isfinite(pool).all(axis=(1, 2))]
-    if not len(scored):
-        raise UserError(f"none of {len(pool)} prompts has all its {pool.shape[2]} answers scored")
-    return scored
-
-
 def thoughts_differ(pool: Float[np.ndarray, "B K n"]) -> Bool[np.ndarray, "B"]:
     """Return the prompts whose thoughts are not all worth the same in the pool."""
     return np.ptp(pool.mean(axis=2), axis=1) > 1e-6
@@ -179,7 +139,15 @@ def measured_curve(given: VarianceArguments, run_dir: RunPath) -> dict[str, Any]
     """
     config = placed(load_run(run_dir), given.launch)
     use_compilation_cache(config)
-    sampled = reward_pool(given, config, run_dir)
+    parts = assemble(config)
+    sampled = sample_pool(
+        parts,
+        load_params(parts, run_dir, given.step),
+        read_examples(parts, given.split, given.examples),
+        thoughts=given.thoughts or config.tree.thoughts,
+        answers=given.pool,
+        seed=given.seed,
+    ).rewards
     pool = scored_prompts(sampled)
     live = live_prompts(pool)
     means, variances = (jnp.asarray(x) for x in (live.mean(axis=2), live.var(axis=2)))

@@ -1,0 +1,1 @@
+"""`gmma advise`: which K and M a second is best spent on, from one run's policy."""
