@@ -26,13 +26,35 @@ def keep_top_k(logits: Float[Array, "V"], k: int) -> Float[Array, "V"]:
 def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
     """Rule out the tail beyond the fewest largest logits whose probability reaches p.
 
-    A token stays in if the probability of those above it is below p, so the likeliest always does.
+    A token stays in if the probability of those above it is below p, so the likeliest always does;
+    ties with the last that stays in stay in, too. The last is found by bisection over what a float
+    can be, a pass over the logits for each of its bits: a sort of a large vocabulary takes longer,
+    and a TPU's compiler minutes.
     """
-    order = jnp.argsort(-logits)
-    probability = jax.nn.softmax(logits[order])
-    above = jnp.cumsum(probability) - probability
-    kept = jnp.zeros(logits.shape, bool).at[order].set(above < p)
-    return jnp.where(kept, logits, -jnp.inf)
+    probability, rank = jax.nn.softmax(logits), ranks(logits)
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        out, kept = bounds  # ranks: the first is known to be ruled out, the second to stay in
+        middle = (out & kept) + ((out ^ kept) >> 1)  # their mean, which does not overflow
+        stays = jnp.where(rank > middle, probability, 0).sum() < p
+        return jnp.where(stays, out, middle), jnp.where(stays, middle, kept)
+
+    bits = jnp.iinfo(rank.dtype).bits
+    _, last = jax.lax.fori_loop(0, bits, halve, (rank.min() - 1, rank.max()))
+    return jnp.where(rank < last, -jnp.inf, logits)
+
+
+def ranks(values: Float[Array, "*s"]) -> Int[Array, "*s"]:
+    """Return integers in the order of floats, as wide as they are; of a NaN any.
+
+    >>> import jax.numpy as jnp
+    >>> jnp.argsort(ranks(jnp.array([0.5, -jnp.inf, 2.0, -3.0]))).tolist()
+    [1, 3, 0, 2]
+    """
+    width = jnp.finfo(values.dtype).bits
+    one_zero = jnp.where(values == 0, 0, values)  # −0 is equal to 0
+    bits = jax.lax.bitcast_convert_type(one_zero, jnp.dtype(f"int{width}"))
+    return bits ^ ((bits >> (width - 1)) & jnp.iinfo(bits.dtype).max)
 
 
 def sample_token(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.sampling import GREEDY, SamplingConfig, sample_token
+from gmma.sampling import GREEDY, SamplingConfig, keep_top_p, sample_token
 
 VOCAB, DRAWS = 8, 2000
 CONFIGS = (
@@ -66,6 +66,35 @@ def test_support_frequency_and_logprob(
     frequency = np.bincount(tokens, minlength=VOCAB) / DRAWS
     assert (np.abs(frequency - kept) <= 5 * np.sqrt(kept * (1 - kept) / DRAWS) + 1e-9).all()
     np.testing.assert_allclose(logprobs, np.log(whole)[tokens], rtol=1e-4, atol=1e-5)
+
+
+@functools.cache
+def cut(p: float) -> Callable[..., Any]:
+    return laws.compiled(functools.partial(keep_top_p, p=p))
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.3, 0.9, 0.999])
+@laws.examples(10)
+@given(laws.generators(), st.floats(0.01, 30), st.integers(0, 500), st.booleans())
+def test_the_nucleus_is_what_a_sort_finds(
+    p: float, rng: np.random.Generator, scale: float, ruled_out: int, tied: bool
+) -> None:
+    """Of a thousand logits, some ruled out and some equal, in any spread: by mass above a token.
+
+    Where that is p but for rounding either is right.
+    """
+    logits = rng.normal(scale=scale, size=1000)
+    logits = (np.round(logits) if tied else logits).astype(np.float32)
+    logits[rng.permutation(1000)[:ruled_out]] = -np.inf
+    mass = np.exp(logits.astype(float) - logits.max())
+    mass /= mass.sum()
+    above = np.asarray([mass[logits > own].sum() for own in logits])
+    kept = np.asarray(cut(p)(logits))
+    sure = np.abs(above - p) > 1e-5
+    stays = np.isfinite(logits) & (above < p)
+    np.testing.assert_array_equal(np.isfinite(kept)[sure], stays[sure])
+    np.testing.assert_array_equal(kept[stays & sure], logits[stays & sure])
+    assert np.isfinite(kept[logits.argmax()])
 
 
 def test_greedy_takes_the_first_of_equal_logits() -> None:
