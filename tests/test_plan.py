@@ -24,16 +24,11 @@ from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
 from gmma.plan import command
 from gmma.plan.chips import chip_of
-from gmma.plan.command import (
-    ProgramPlan,
-    cost_plans,
-    plan_experiment,
-    plan_program,
-    plan_slice,
-    with_preset,
-)
+from gmma.plan.command import cost_plans, plan_experiment, plan_slice, with_preset
 from gmma.plan.cost import price_of_each
+from gmma.plan.judge import ProgramPlan, plan_program
 from gmma.plan.programs import Planned, plan_parts, plan_programs
+from gmma.plan.serial import Serial
 from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 from gmma.porting.pretrained import describe_pretrained
 from gmma.run.experiments import load_experiment
@@ -149,8 +144,9 @@ def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramP
     return ProgramPlan(
         program=program, compile_seconds=0, argument_bytes=0, output_bytes=0, temporary_bytes=0,
         resident_bytes=0, need_bytes=0, usable_bytes=1, fits=fits, flops=0, hbm_traffic_bytes=0,
-        sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, uncounted_kernels=0, tokens=1,
-        bytes_per_token=0, nodes=0, node_bytes=0, buffers=(), advice=None,
+        sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, serial=Serial(large=seconds),
+        of_peak=0.5, tokens_per_second=1, uncounted_kernels=0, rows=2, tokens=1, bytes_per_token=0,
+        nodes=0, node_bytes=0, buffers=(), advice=None,
     )  # fmt: skip
 
 
@@ -188,6 +184,10 @@ def test_costs_are_seconds_times_chips_times_price(
     assert "at 1.2 a chip-hour, 8 chips" in printed
     assert "at 1.2 a chip-hour, 4 chips" in printed
     assert "24.48" in printed
+    assert "a step of RL, one instruction after another: 9 s: rollout 67%, update 33%" in printed
+    assert (
+        "rollout: 8 rows a weight read while thoughts grow, 32 while answers do; on v5e" in printed
+    )
     kept = json.loads((tmp_path / "plan.json").read_text())["costs"]
     assert [kept[on][-1]["cost"] for on in kept] == pytest.approx([24.48, 12.24])
 

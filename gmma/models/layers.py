@@ -1,6 +1,7 @@
 """Small Linen modules that every family shares."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,11 @@ def stack_blocks(
         unroll=unroll,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
+
+
+def taken_scope(times: int, of: int) -> AbstractContextManager[Any]:
+    """Say of a conditional within that its condition holds so often, for `gmma plan` to count."""
+    return jax.named_scope(f"taken_{times}_of_{of}")
 
 
 def named(init: Initializer, *axes: str) -> Initializer:

@@ -4,6 +4,9 @@ XLA's own analysis counts the body of a loop once. Here a body counts as often a
 trip count that the compiler wrote down, or by the largest integer that the loop's condition
 compares with, which is the worst case of a loop that may leave early.
 
+A branch counts as often as it runs where the program says so (`gmma/models/layers.py`,
+`taken_scope`), and else the dearest does.
+
     FLOPs        of matrix products and convolutions, a multiplication and an addition each
     bytes        between main memory and the core: operands and results of every scheduled
                  instruction; of what is only sliced, the slice; of what is updated in place, the
@@ -11,6 +14,7 @@ compares with, which is the worst case of a loop that may leave early.
     collectives  bytes that a chip sends, by kind, in rings
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -28,6 +32,7 @@ HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 # Operations that name a buffer and move nothing of it, or whose bodies are counted instead.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
+TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\b")  # a scope around a conditional
 SLICES = ("dynamic-slice", "slice", "gather")
 ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -106,13 +111,13 @@ class Cost:
             uncounted=self.uncounted + other.uncounted,
         )
 
-    def times(self, count: int) -> "Cost":
-        """Return the cost of `count` runs."""
+    def times(self, count: float) -> "Cost":
+        """Return the cost of `count` runs, which may be a share of one."""
         return Cost(
             flops=self.flops * count,
             bytes=self.bytes * count,
             sent={kind: size * count for kind, size in self.sent.items()},
-            uncounted=self.uncounted * count,
+            uncounted=math.ceil(self.uncounted * count),
         )
 
 
@@ -232,7 +237,12 @@ class HloProgram:
             once += self.cost_of(instruction.called("condition"))
             return once.times(self.trip_count(instruction))
         if operation == "conditional":
-            return max(map(self.cost_of, branches(instruction)), key=lambda c: (c.flops, c.bytes))
+            costs = [self.cost_of(name) for name in branches(instruction)]
+            share = self.share_taken(instruction)
+            if share is None:
+                return max(costs, key=lambda cost: (cost.flops, cost.bytes))
+            otherwise, taken = costs
+            return taken.times(share) + otherwise.times(1 - share)
         if operation == "call":
             return self.cost_of(instruction.called("to_apply"))
         if operation == "async-start":
@@ -254,6 +264,13 @@ class HloProgram:
             return int(known[1])
         bounds = list(self.constants(loop.called("condition")))
         return max(bounds, default=1)
+
+    def share_taken(self, conditional: Instruction) -> float | None:
+        """Return how often its condition holds, a share, where the program says so."""
+        inner = (i for name in branches(conditional) for i in self.computations[name].values())
+        said = (TAKEN.search(i.label) for i in (conditional, *inner))
+        found = next((match for match in said if match), None)
+        return int(found[1]) / int(found[2]) if found and len(branches(conditional)) == 2 else None
 
     def constants(self, name: str) -> Iterator[int]:
         """Yield the integers of a computation and of those it calls."""
@@ -384,11 +401,11 @@ def parameter(body: Computation, place: int) -> str:
 
 
 def branches(instruction: Instruction) -> list[str]:
-    """Return the computations that a conditional chooses from."""
+    """Return the computations that a conditional chooses from, that of false first."""
     listed = re.search(r"branch_computations=\{([^}]*)\}", instruction.attributes)
     if listed:
         return NAME.findall(listed[1])
-    return [instruction.called("true_computation"), instruction.called("false_computation")]
+    return [instruction.called("false_computation"), instruction.called("true_computation")]
 
 
 def stated_cost(instruction: Instruction) -> Cost | None:

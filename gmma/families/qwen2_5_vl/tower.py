@@ -23,6 +23,7 @@ from gmma.models.layers import (
     rotary_angles,
     rotate,
     stack_blocks,
+    taken_scope,
 )
 from gmma.models.vision import image_attention
 from gmma.types import Array, pytree
@@ -107,7 +108,8 @@ class QwenVisionBlock(nn.Module):
             cut = [a.reshape(-1, c.window_patches, *a.shape[2:]) for a in arrays]
             return image_attention(*cut).reshape(query.shape)
 
-        seen = jax.lax.cond(full, image_attention, in_windows, query, keys, values, image)
+        with taken_scope(sum(c.full_layers), c.layers):
+            seen = jax.lax.cond(full, image_attention, in_windows, query, keys, values, image)
         out = Linear(c.width, ("vision_heads", "embed"), True, dtype=self.dtype, name="out")
         x += out(seen.reshape(x.shape))
         mlp = GatedMLP(c.mlp, ACTIVATIONS[c.activation], True, dtype=self.dtype, name="mlp")

@@ -1,0 +1,133 @@
+"""Judge one compiled program on one slice: whether it fits, how long it takes, what would help."""
+
+from dataclasses import dataclass
+
+from gmma.config import ExperimentConfig
+from gmma.plan.chips import GIB, Chip
+from gmma.plan.hlo import Cost
+from gmma.plan.programs import ProgramFacts
+from gmma.plan.serial import SMALL_SECONDS, Serial, serial_estimate
+from gmma.plan.tpu_compiler import Buffer, Compiled, Slice
+from gmma.rollout import ANSWERS, THOUGHTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgramPlan:
+    """One program on one slice; bytes and costs are per device."""
+
+    program: str
+    compile_seconds: float
+    argument_bytes: int
+    output_bytes: int
+    temporary_bytes: int
+    resident_bytes: int  # of the run, beside the program
+    need_bytes: int  # all of these
+    usable_bytes: int
+    fits: bool
+    flops: float
+    hbm_traffic_bytes: float
+    sent_bytes: dict[str, float]  # by kind of collective
+    bound_seconds: dict[str, float]  # by what bounds
+    serial: Serial  # seconds of one instruction after another
+    of_peak: float  # FLOPs a serial second ÷ the chip's peak
+    tokens_per_second: float  # a chip, by serial seconds
+    uncounted_kernels: int
+    rows: int  # prompts at a time, on a device
+    tokens: int  # sampled on the device, or packed and trained on
+    bytes_per_token: float  # of the decoding loops; of the whole program where nothing is decoded
+    nodes: int  # whose states a device holds at a time in a rollout, in layers that have no keys
+    node_bytes: int  # of one node's state; 0: every layer has keys
+    buffers: tuple[Buffer, ...]
+    advice: str | None
+
+    @property
+    def spare(self) -> float:
+        """Share of the usable memory that is left."""
+        return 1 - self.need_bytes / self.usable_bytes
+
+    @property
+    def bound(self) -> tuple[str, float]:
+        """Return the name and the seconds of the largest lower bound on a step's time."""
+        return max(self.bound_seconds.items(), key=lambda item: item[1])
+
+
+def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
+    """Return the seconds that a device of the chip takes at least, by each of its three limits."""
+    return {
+        "compute": cost.flops / chip.peak_flops * devices_per_chip,
+        "HBM": cost.bytes / chip.hbm_bytes * devices_per_chip,
+        "ICI": sum(cost.sent.values()) / chip.ici_bytes * devices_per_chip,
+    }
+
+
+def plan_program(
+    facts: ProgramFacts, compiled: Compiled, config: ExperimentConfig, on: Slice
+) -> ProgramPlan:
+    """Judge one program."""
+    cost, per_chip = compiled.program.cost, on.devices_per_chip
+    serial = serial_estimate(compiled.program, on.chip, per_chip)
+    length = max(serial.seconds, SMALL_SECONDS)  # of a program that computes nothing
+    need = compiled.total_bytes + facts.resident_bytes
+    usable = int(on.chip.program_gib * GIB / on.devices_per_chip)
+    fits = compiled.fits_alone and need <= usable
+    decoding = compiled.program.loops_named((THOUGHTS, ANSWERS))
+    moved = decoding.bytes if facts.name == "rollout" else cost.bytes
+    return ProgramPlan(
+        program=facts.name,
+        compile_seconds=round(compiled.seconds, 1),
+        argument_bytes=compiled.argument_bytes,
+        output_bytes=compiled.output_bytes,
+        temporary_bytes=compiled.temporary_bytes,
+        resident_bytes=facts.resident_bytes,
+        need_bytes=need,
+        usable_bytes=usable,
+        fits=fits,
+        flops=cost.flops,
+        hbm_traffic_bytes=cost.bytes,
+        sent_bytes=dict(cost.sent),
+        bound_seconds=bounds(cost, on.chip, per_chip),
+        serial=serial,
+        of_peak=cost.flops * per_chip / on.chip.peak_flops / length,
+        tokens_per_second=facts.tokens * per_chip / length,
+        uncounted_kernels=cost.uncounted,
+        rows=facts.rows,
+        tokens=facts.tokens,
+        bytes_per_token=moved / facts.tokens,
+        nodes=facts.nodes,
+        node_bytes=facts.node_bytes,
+        buffers=compiled.buffers,
+        advice=None if fits else advise(facts, config, compiled, usable),
+    )
+
+
+def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, usable: int) -> str:
+    """Return the next change that makes a program smaller, the cheapest in time first."""
+    rows = facts.rows
+    if facts.name == "rollout":
+        copy = facts.copy_bytes
+        if config.rollout_params == "gathered" and copy > usable // 3:
+            return (
+                f"rollout_params = sharded with mesh.tensor = 2 or more: the whole copy of the "
+                f"parameters on each device takes {copy / GIB:.1f} GiB"
+            )
+        if rows > 1:
+            field = "batch_prompts" if config.rl.rollout_prompts is None else "rollout_prompts"
+            return f"a smaller rl.{field}: each device grows {rows} trees at a time"
+        return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
+    phase = "sft" if facts.name == "sft" else "rl"
+    settings = getattr(config, phase)
+    if facts.resident_bytes + compiled.argument_bytes > 0.8 * usable:
+        held = (facts.resident_bytes + compiled.argument_bytes) / GIB
+        return (
+            f"parameters and optimiser alone take {held:.1f} GiB a device: more devices along "
+            "mesh.fsdp, or adapters (model.lora)"
+        )
+    if facts.name != "scoring" and rows > 1:
+        return f"{phase}.microbatches = {settings.microbatches * rows}: a row of a device at a time"
+    if getattr(config.model, "remat", "none") != "full" and facts.name != "scoring":
+        return "model.remat = full: a layer keeps only its input for the backward pass"
+    if config.logprob_chunk_slots is None or config.logprob_chunk_slots > 128:
+        return "logprob_chunk_slots = 128: logits of fewer slots at a time"
+    if rows > 1:
+        return f"a smaller {phase}.batch_prompts: each device holds {rows} rows at a time"
+    return "a larger mesh.tensor: the activations of one row are cut too"

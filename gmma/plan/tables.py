@@ -1,0 +1,125 @@
+"""Print what `gmma plan` found: tables of memory, work, seconds and cost, and a few lines."""
+
+from collections.abc import Sequence
+
+from gmma.config import ExperimentConfig
+from gmma.plan.chips import GIB, Chip
+from gmma.plan.cost import Spent, needed_programs
+from gmma.plan.judge import ProgramPlan
+from gmma.plan.serial import SMALL_SECONDS
+from gmma.records.console import print_table
+
+
+def gib(size: float) -> str:
+    """Convert bytes to GiB."""
+    return f"{size / GIB:.2f}"
+
+
+def memory_row(plan: ProgramPlan) -> list[str]:
+    """Return one line of the table of memory."""
+    verdict = "fits" if plan.fits else "does not fit"
+    parts = (plan.argument_bytes, plan.output_bytes, plan.temporary_bytes, plan.resident_bytes)
+    return [
+        plan.program,
+        *map(gib, parts),
+        gib(plan.need_bytes),
+        gib(plan.usable_bytes),
+        f"{plan.spare:.0%}",
+        verdict,
+    ]
+
+
+def work_row(plan: ProgramPlan) -> list[str]:
+    """Return one line of the table of work and time."""
+    limit, seconds = plan.bound
+    kinds = ", ".join(
+        f"{kind} {gib(size)}" for kind, size in sorted(plan.sent_bytes.items()) if size > 2**20
+    )
+    return [
+        plan.program,
+        f"{plan.flops / 1e12:.4g}",
+        f"{plan.hbm_traffic_bytes / GIB:.4g}",
+        kinds or "under 0.01",
+        f"{seconds:.3f}",
+        limit,
+        f"{plan.bytes_per_token / 2**20:.3g}",
+        f"{plan.compile_seconds:.0f}",
+    ]
+
+
+def serial_row(plan: ProgramPlan) -> list[str]:
+    """Return one line of the table of serial seconds."""
+    serial = plan.serial
+    return [
+        plan.program,
+        f"{serial.large:.3f}",
+        f"{serial.small:.3f}",
+        f"{serial.waiting:.3f}",
+        f"{serial.seconds:.3f}",
+        f"{serial.small_ops:,.0f}",
+        f"{plan.of_peak:.1%}",
+        f"{plan.tokens_per_second:,.0f}",
+    ]
+
+
+def print_plans(title: str, plans: list[ProgramPlan]) -> None:
+    """Print three tables, and what to do about programs that do not fit."""
+    header = ["GiB a device", "arguments", "outputs", "temporaries", "beside it", "needs"]
+    print_table(title, [*header, "usable", "spare", ""], [memory_row(plan) for plan in plans])
+    header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]
+    print_table(title, [*header, "seconds"], [work_row(plan) for plan in plans])
+    header = ["s, one after another", "large", "small", "waiting", "sum", "small ops", "of peak"]
+    print_table(title, [*header, "tokens/s"], [serial_row(plan) for plan in plans])
+    for plan in (plan for plan in plans if not plan.fits):
+        print(f"{plan.program} does not fit. Largest buffers:")
+        for buffer in plan.buffers:
+            print(f"  {gib(buffer.bytes)} GiB  {buffer.what}")
+        print(f"  would make it smaller: {plan.advice}")
+    for plan in (plan for plan in plans if plan.node_bytes):
+        print(
+            f"{plan.program}: {gib(plan.nodes * plan.node_bytes)} GiB of it are states of "
+            f"{plan.nodes} answers, {plan.node_bytes / 2**20:.1f} MiB each, in place of keys"
+        )
+    for plan in (plan for plan in plans if plan.uncounted_kernels):
+        print(f"{plan.program}: {plan.uncounted_kernels} kernel runs that do not say their cost")
+
+
+def step_words(config: ExperimentConfig, plans: Sequence[ProgramPlan]) -> str | None:
+    """Say what a step of RL takes by serial seconds, and the share of each program; None: unknown.
+
+    All its programs must have been planned.
+    """
+    times = needed_programs(config).get("RL", {})
+    seconds = {plan.program: plan.serial.seconds for plan in plans}
+    if not times or not times.keys() <= seconds.keys():
+        return None
+    spent = {program: count * seconds[program] for program, count in times.items()}
+    whole = max(sum(spent.values()), SMALL_SECONDS)
+    shares = ", ".join(f"{program} {part / whole:.0%}" for program, part in spent.items())
+    return f"a step of RL, one instruction after another: {whole:.3g} s: {shares}"
+
+
+def row_words(config: ExperimentConfig, plans: Sequence[ProgramPlan], chip: Chip) -> str | None:
+    """Say how many rows a weight is read for in decoding, beside what it takes to be worth it."""
+    trees = next((plan.rows for plan in plans if plan.program == "rollout"), None)
+    if trees is None:
+        return None
+    thoughts, answers = config.tree.thoughts, config.tree.answers
+    enough = chip.peak_flops / chip.hbm_bytes  # of bfloat16: two FLOPs a row, two bytes a weight
+    return (
+        f"rollout: {trees * thoughts} rows a weight read while thoughts grow, "
+        f"{trees * thoughts * answers} while answers do; on {chip.name} reading takes longer than "
+        f"computing below {enough:.0f}"
+    )
+
+
+def print_costs(
+    title: str, costs: Sequence[Spent], reasons: Sequence[str], price: float, chips: int
+) -> None:
+    """Print the table of costs, and what is not in it."""
+    header = [f"at {price:g} a chip-hour, {chips} chips", "s ≥", "chip-hours ≥", "cost ≥"]
+    rows = [[c.what, f"{c.seconds:,.3f}", f"{c.chip_hours:,.4g}", f"{c.cost:,.4g}"] for c in costs]
+    if rows:
+        print_table(title, header, rows)
+    if reasons:
+        print(f"no cost of the whole run: {', '.join(reasons)}")
