@@ -145,3 +145,23 @@ def test_a_kernel_is_taken_at_its_word() -> None:
     kernel = parse_line(line)
     assert kernel
     assert stated_cost(kernel) == Cost(flops=640, bytes=99)
+
+
+def test_splash_counts_the_blocks_that_its_mask_leaves() -> None:
+    """In the compiler's words, a line broken by the kernel's metadata: two rows of four heads, six
+    blocks of 256 by 256, heads of 128 numbers; three products for the gradient of queries."""
+    text = """HloModule m
+ENTRY %main (m: s8[1,3,3], q: bf16[2,4,768,128]) -> bf16[2,4,768,128] {
+  %m = s8[1,3,3]{2,1,0} parameter(0)
+  %q = bf16[2,4,768,128]{3,2,1,0} parameter(1)
+  %k = bf16[2,2,768,128]{3,2,1,0} constant(0)
+  ROOT %splash_mha_dq_segmented.1 = bf16[2,4,768,128]{3,2,1,0} custom-call(%m, %q, %k), \
+custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
+"xprof_metadata":"{}"
+}}, metadata={op_name="jit(f)/transpose(jvp(visits_6_blocks_of_256))/pallas_call"}
+}
+"""
+    cost = HloProgram(text).cost
+    assert cost.flops == 3 * 2 * (2 * 4) * 6 * 256**2 * 128
+    assert cost.uncounted == 0
+    assert HloProgram(text.replace("visits", "sees")).cost.uncounted == 1

@@ -19,7 +19,7 @@ In ragged rows the tree is data too, and `ragged_splash` gives the kernel its ma
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from math import prod
 from types import ModuleType
 from typing import Any
@@ -76,7 +76,9 @@ def splash_attention(
         batch, _, key_heads, group, size = query.shape
         flat = query.reshape(batch, length, key_heads * group, size)
         kernel = tree_kernel(mask, key_heads * group, softcap, interpret)
-        out = jax.vmap(partial(attend_row, kernel))(flat, keys, values, codes, hidden)
+        scope = f"visits_{visited_blocks(mask, block)}_blocks_of_{block}"  # `gmma plan` counts them
+        with jax.named_scope(scope):
+            out = jax.vmap(partial(attend_row, kernel))(flat, keys, values, codes, hidden)
         return out.reshape(query.shape)
 
     hidden = jnp.where(slots.valid, 0, 1)  # a query is of segment 0 whatever it holds
@@ -365,6 +367,13 @@ def tree_kernel(
         attn_logits_soft_cap=softcap,
         interpret=interpret,
     )
+
+
+@cache
+def visited_blocks(mask: PathMask, block: int) -> int:
+    """Count the blocks that the kernel visits: those with a slot that a query of the block sees."""
+    rows = (mask[start : start + block, :] for start in range(0, mask.slots, block))
+    return sum(int(row.any(axis=0).reshape(-1, block).any(axis=1).sum()) for row in rows)
 
 
 def with_codes(

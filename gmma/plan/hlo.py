@@ -33,6 +33,9 @@ HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\b")  # a scope around a conditional
+# Splash attention's kernels, and the scope around one
+SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
+VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -156,7 +159,7 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
     """Parse a module into computations by name, and the entry's name."""
     computations: dict[str, Computation] = {}
     name = entry = ""
-    for line in text.splitlines():
+    for line in whole_lines(text):
         if head := HEAD.match(line):
             name = head[2]
             computations[name] = {}
@@ -166,6 +169,18 @@ def parse(text: str) -> tuple[dict[str, Computation], str]:
                 add_element(computations[name], operand)
             computations[name][instruction.name] = instruction
     return computations, entry
+
+
+def whole_lines(text: str) -> Iterator[str]:
+    """Yield the lines of a module; one that a kernel's metadata breaks, in one piece."""
+    parts: list[str] = []
+    for line in text.splitlines():
+        begins = line.startswith((" ", "%", "ENTRY", "HloModule")) or line in ("", "}")
+        if begins and parts:
+            yield "".join(parts)
+            parts = []
+        parts.append(line)
+    yield "".join(parts)
 
 
 def add_element(inside: Computation, operand: str) -> None:
@@ -250,11 +265,12 @@ class HloProgram:
         if operation == "custom-call" and (stated := stated_cost(instruction)):
             return stated
         is_kernel = operation == "custom-call" and "tpu_custom_call" in instruction.attributes
+        flops = self.flops(instruction, inside)
         return Cost(
-            flops=self.flops(instruction, inside),
+            flops=flops,
             bytes=self.moved(instruction, inside),
             sent=self.sent(instruction, inside),
-            uncounted=int(is_kernel),
+            uncounted=int(is_kernel and not flops),
         )
 
     def trip_count(self, loop: Instruction) -> int:
@@ -292,6 +308,8 @@ class HloProgram:
             case "convolution":
                 given = [inside[name].shapes[0] for name in instruction.operands]
                 return convolution_flops(instruction, given[0], given[1])
+            case "custom-call":
+                return splash_flops(instruction, inside)
         return 0.0
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
@@ -415,6 +433,29 @@ def stated_cost(instruction: Instruction) -> Cost | None:
         return None
     said = {key: float(value) for key, value in re.findall(r'"(\w+)":"?(-?\d+)', found[1])}
     return Cost(flops=said.get("flops", 0.0), bytes=said.get("bytes_accessed", 0.0))
+
+
+def splash_flops(instruction: Instruction, inside: Computation) -> float:
+    """Count the FLOPs of splash attention's products in the blocks that its mask does not hide.
+
+        2 · products · rows · heads · blocks · side² · head size
+
+    Two products forward, three for the gradient of queries and four for that of keys and values.
+    How many blocks of which side a kernel visits is said by a scope around it (`splash.py`); 0 of
+    any other kernel, and where the mask is data.
+    """
+    kernel, visited = SPLASH.match(instruction.name), VISITED.search(instruction.label)
+    if not kernel or not visited:
+        return 0.0
+    query = next(
+        shape
+        for name in instruction.operands
+        for shape in inside[name].shapes
+        if len(shape.dims) >= 3 and shape.kind in ("bf16", "f32", "f16")
+    )
+    *heads, _, size = query.dims
+    blocks, side = int(visited[1]), int(visited[2])
+    return 2.0 * SPLASH_PRODUCTS[kernel[1]] * prod(heads) * blocks * side**2 * size
 
 
 def group_size(attributes: str) -> int:

@@ -19,7 +19,14 @@ from gmma.errors import UserError
 from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.models.attention import Slots, packed_attention, ragged_attention
 from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
-from gmma.models.splash import PathMask, block_size, ragged_splash, splash_attention
+from gmma.models.splash import (
+    PathMask,
+    block_size,
+    ragged_splash,
+    splash_attention,
+    tree_kernel,
+    visited_blocks,
+)
 from gmma.tree import TreeShape, attention_mask
 from gmma.tree.layout import node_of_slot
 from gmma.tree.rows import packed_slots
@@ -207,6 +214,16 @@ def test_the_static_mask_is_the_trees(shape: TreeShape) -> None:
 def test_blocks_waste_at_most_an_eighth() -> None:
     blocks = {slots: block_size(slots) for slots in (40, 300, 500, 640, 700, 5120, 5200)}
     assert blocks == {40: 128, 300: 128, 500: 512, 640: 128, 700: 256, 5120: 512, 5200: 512}
+
+
+@pytest.mark.parametrize("images", [False, True])
+@pytest.mark.parametrize("shape", [TreeShape(300, 64, 16, 4, 4), TreeShape(40, 200, 9, 3, 1)])
+def test_visited_blocks_are_those_of_the_kernel(shape: TreeShape, images: bool) -> None:
+    block = block_size(shape.packed)
+    mask = PathMask(shape, -(-shape.packed // block) * block, images=images)
+    kernel = tree_kernel(mask, 2, None, True)
+    assert visited_blocks(mask, block) == np.count_nonzero(kernel.fwd_mask_info.block_mask)
+    assert visited_blocks(mask, block) == np.count_nonzero(kernel.dkv_mask_info.block_mask)
 
 
 @laws.examples(2)
