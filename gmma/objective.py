@@ -63,7 +63,8 @@ def token_logprobs(
     exist at a time, forward and backward. Prompt slots are 0. Gradients flow through entropies only
     with `train_entropy`.
     """
-    find = partial(slot_logprobs, policy, params, temperature=temperature, chunk_slots=chunk_slots)
+    head = policy.head(params)  # where it can be, gathered once for all chunks
+    find = partial(slot_logprobs, policy, head, temperature=temperature, chunk_slots=chunk_slots)
     inputs, shape = packed.inputs, packed.inputs.shape
     if packed.row_slots is None:
         before, tokens = (x[:, shape.prompt :] for x in (packed.predecessor, inputs.tokens))

@@ -28,8 +28,7 @@ def keep_top_p(logits: Float[Array, "V"], p: float) -> Float[Array, "V"]:
 
     A token stays in if the probability of those above it is below p, so the likeliest always does;
     ties with the last that stays in stay in, too. The last is found by bisection over what a float
-    can be, a pass over the logits for each of its bits: a sort of a large vocabulary takes longer,
-    and a TPU's compiler minutes.
+    can be, a pass over the logits for each of its bits: a sort of a large vocabulary takes longer.
     """
     probability, rank = jax.nn.softmax(logits), ranks(logits)
 

@@ -97,13 +97,35 @@ def test_a_collective_waits_unless_something_runs_beside_it():
 
 
 def test_a_copy_beside_others_takes_the_memory_s_time_alone():
+    """Its source is among its results again, and not written; of a slice the slice counts."""
     copied = (
         "%c = (f32[4,4]{1,0:S(1)}, f32[4,4]{1,0}, u32[]{:S(2)}) copy-start(%a)",
         "ROOT %d = f32[4,4]{1,0:S(1)} copy-done(%c)",
     )
-    found = estimate(*copied, chip=CHIPS["v5e"])
-    assert found.small_ops == 0
-    assert 0 < found.seconds < SMALL_SECONDS
+    found = estimate(*copied)
+    assert (found.small_ops, found.seconds) == (0, 16 * 4)
+    sliced = (
+        "%c = (f32[1,4]{1,0:S(1)}, f32[4,4]{1,0}, u32[]{:S(2)}) slice-start(%a), slice={[0:1]}",
+        "ROOT %d = f32[1,4]{1,0:S(1)} slice-done(%c)",
+    )
+    assert estimate(*sliced).seconds == 4 * 4
+
+
+def test_what_ends_a_collective_or_makes_room_moves_nothing():
+    made = 'ROOT %b = f32[64,64]{1,0} custom-call(), custom_call_target="AllocateBuffer"'
+    assert estimate(made).seconds == 0
+    ended = "ROOT %async-collective-done.3 = f32[4,4]{1,0} fusion(%a), kind=kCustom, calls=%half"
+    assert estimate(ended).seconds == 0
+
+
+def test_a_share_is_that_of_the_nearest_conditional():
+    """One without a scope of its own, within a branch that has one, takes the dearest."""
+    near = "jit(f)/taken_1_of_4/cond/branch_1_fun/taken_3_of_8/cond/branch_0_fun/neg"
+    far = "jit(f)/taken_1_of_4/cond/branch_1_fun/cond/branch_0_fun/neg"
+    line = "ROOT %w = f32[4,4]{1,0} conditional(%s, %a, %a), branch_computations={%half, %whole}"
+    for label, share in ((near, 3 / 8), (far, 1.0)):
+        text = HEAD.replace("jit(f)/taken_3_of_8/cond/branch_0_fun/neg", label) + f"  {line}\n}}\n"
+        assert HloProgram(text).cost.flops == share * 2 * 4**3
 
 
 def test_jax_s_own_conditional_says_how_often_it_is_taken():

@@ -46,7 +46,7 @@ def print_advice(table: Sequence[Advice], own: str, topology: str | None) -> Non
 
     def to_noise(tree: Advice) -> str:
         pairs = [(tree.signal_to_noise[name], of_unit) for name, of_unit in by_name]
-        return "/".join(f"{own / of_unit:.2g}" if of_unit > 0 else "-" for own, of_unit in pairs)
+        return "/".join(f"{of / of_unit:.2g}" if of_unit > 0 else "-" for of, of_unit in pairs)
 
     rows = [
         [

@@ -151,7 +151,12 @@ def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
 
         return placed
 
-    return replace(policy, forward=within(policy.forward), unembed=within(policy.unembed))
+    return replace(
+        policy,
+        forward=within(policy.forward),
+        unembed=within(policy.unembed),
+        head=within(policy.head),
+    )
 
 
 class DecodeLayout(NamedTuple):

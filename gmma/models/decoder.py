@@ -12,12 +12,14 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxtyping import Array, Bool, Float, Int
 
 from gmma.errors import UserError
 from gmma.models.cache import NodeStates
 from gmma.models.hybrid import HEADS, DeltaConfig, stack_periods, through_periods
 from gmma.models.layers import (
+    UNTIED_AXES,
     Attention,
     CachedKV,
     Linear,
@@ -37,9 +39,11 @@ from gmma.models.vision import place_images
 from gmma.options.networks import DType as DType
 from gmma.tree.layout import prompt_only
 from gmma.tree.rows import in_prompt
-from gmma.types import PyTree, TreeInputs
+from gmma.types import Params, PyTree, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
+EMBEDDING, HEAD = "params/embedding", "params/head/kernel"
+TIED_AXES = ("vocab", "embed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +153,7 @@ class Decoder(nn.Module):
             )
         self.embedding = self.param(
             "embedding",
-            named(nn.initializers.normal(c.embedding_std), "vocab", "embed"),
+            named(nn.initializers.normal(c.embedding_std), *TIED_AXES),
             (c.vocab_size, c.width),
             jnp.float32,
         )
@@ -230,7 +234,7 @@ class Decoder(nn.Module):
         c = self.config
         if c.tied:
             wide = np.promote_types(hidden.dtype, np.float32)
-            kernel = gathered(self.embedding.astype(hidden.dtype), ("vocab", "embed"))
+            kernel = gathered(self.embedding.astype(hidden.dtype), TIED_AXES)
             logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
         else:
             logits = self.head(hidden)
@@ -263,6 +267,17 @@ def decoder_policy(
         images=images,
         shape=prompt_only(image_slots),
     )
+
+    def head(params: Params) -> Params:
+        flat = flatten_dict(params, sep="/")
+        path, axes = (EMBEDDING, TIED_AXES) if c.tied else (HEAD, UNTIED_AXES)
+        kernel = flat.get(path)
+        # One that is cast stays: the gradients of its products then add up in its own, wider type,
+        # and no whole copy in that type lies beside them.
+        if kernel is None or kernel.dtype != jnp.dtype(c.dtype):
+            return params
+        return unflatten_dict({**flat, path: gathered(kernel, axes)}, sep="/")
+
     units = {"heads": c.heads, "kv_heads": c.kv_heads}
     if c.delta is not None:
         units[HEADS] = c.delta.heads
@@ -274,5 +289,6 @@ def decoder_policy(
         units=units if vision_heads is None else {**units, "vision_heads": vision_heads},
         image_groups=image_groups,
         rotary_shift=rotary_shift,
+        head=head,
         takes_rows=c.delta is None,  # a state goes from level to level, not along a row
     )

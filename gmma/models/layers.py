@@ -25,6 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "silu": nn.silu,
     "relu": nn.relu,
 }
+UNTIED_AXES = ("embed", "vocab")  # of a head's kernel that is not the embedding
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
     "full": jax.checkpoint_policies.nothing_saveable,
@@ -105,7 +106,7 @@ class Linear(nn.Module):
 def wide_head(vocab_size: int, dtype: Any) -> Linear:
     """Make the untied head: logits in float32 or wider, never rounded to the activations' type."""
     wide = np.promote_types(dtype, np.float32)
-    return Linear(vocab_size, ("embed", "vocab"), dtype=dtype, out_dtype=wide)
+    return Linear(vocab_size, UNTIED_AXES, dtype=dtype, out_dtype=wide)
 
 
 class RMSNorm(nn.Module):

@@ -40,6 +40,9 @@ class Policy:
     decode: Callable[[Params, Array, Array, Array, TreeCache], tuple[Array, NewTokens]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
+    # params → the same for `unembed` alone: what it reads without a cast is gathered, once for all
+    # of its calls
+    head: Callable[[Params], Params] = lambda params: params
     takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
 
 
@@ -78,6 +81,7 @@ def policy_of(
     units: Mapping[str, int],
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+    head: Callable[[Params], Params] = lambda params: params,
     takes_rows: bool = False,
 ) -> Policy:
     """Close a family's module into a `Policy`.
@@ -156,6 +160,7 @@ def policy_of(
         decode=decode,
         forward=forward,
         unembed=unembed,
+        head=head,
         takes_rows=takes_rows,
     )
 

@@ -125,7 +125,8 @@ def prompts_words(rl: RLConfig) -> str:
 def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     """Return a plan as JSON values."""
     limit, seconds = plan.bound
-    return {**asdict(plan), "spare": plan.spare, "bound_by": limit, "seconds_at_least": seconds}
+    found = {"spare": plan.spare, "bound_by": limit, "seconds_at_least": seconds}
+    return {**asdict(plan), **found, "serial_seconds": plan.serial.seconds}
 
 
 def plan_experiment(
@@ -165,7 +166,8 @@ def plan_experiment(
         title = f"{label}, {prompts_words(config.rl)} on {topology}"
         print_plans(title, plans)
         for words in (step_words(config, plans), row_words(config, plans, chip_of(topology))):
-            print(words or "", end="\n" if words else "")
+            if words is not None:
+                print(words)
         record["slices"][topology] = [plan_record(plan) for plan in plans]
         if price is not None:
             chips = count_chips(topology)

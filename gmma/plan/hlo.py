@@ -14,7 +14,6 @@ A branch counts as often as it runs where the program says so (`gmma/models/laye
     collectives  bytes that a chip sends, by kind, in rings
 """
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -32,7 +31,8 @@ HEAD = re.compile(r"^(ENTRY )?%([\w.\-]+) .*\{$")
 # Operations that name a buffer and move nothing of it, or whose bodies are counted instead.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota", "after-all"}
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
-TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\b")  # a scope around a conditional
+# A scope directly around a conditional, in its label and in those of its branches' lines
+TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
 # Splash attention's kernels, and the scope around one
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
@@ -104,7 +104,7 @@ class Cost:
     flops: float = 0.0
     bytes: float = 0.0
     sent: Mapping[str, float] = field(default_factory=dict)  # bytes by kind of collective
-    uncounted: int = 0  # kernels that do not state their cost
+    uncounted: float = 0  # runs of kernels that do not state their cost
 
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
@@ -120,7 +120,7 @@ class Cost:
             flops=self.flops * count,
             bytes=self.bytes * count,
             sent={kind: size * count for kind, size in self.sent.items()},
-            uncounted=math.ceil(self.uncounted * count),
+            uncounted=self.uncounted * count,
         )
 
 
@@ -283,10 +283,12 @@ class HloProgram:
 
     def share_taken(self, conditional: Instruction) -> float | None:
         """Return how often its condition holds, a share, where the program says so."""
+        if len(branches(conditional)) != 2:
+            return None
         inner = (i for name in branches(conditional) for i in self.computations[name].values())
-        said = (TAKEN.search(i.label) for i in (conditional, *inner))
-        found = next((match for match in said if match), None)
-        return int(found[1]) / int(found[2]) if found and len(branches(conditional)) == 2 else None
+        lines = (conditional, *(i for i in inner if i.operation != "conditional"))
+        found = next((match for i in lines if (match := TAKEN.search(i.label))), None)
+        return int(found[1]) / int(found[2]) if found else None
 
     def constants(self, name: str) -> Iterator[int]:
         """Yield the integers of a computation and of those it calls."""
@@ -336,7 +338,7 @@ class HloProgram:
 
     def moved(self, instruction: Instruction, inside: Computation) -> float:
         """Return the bytes to and from main memory."""
-        if instruction.operation in FREE or instruction.operation.endswith("-done"):
+        if moves_nothing(instruction):
             return 0.0
         reads = (
             self.read(instruction, place, inside[name].shapes)
@@ -350,8 +352,10 @@ class HloProgram:
         whole = sum(shape.bytes for shape in shapes if not shape.in_core)
         if not whole:
             return 0.0
-        if user.operation in SLICES:
-            return min(whole, sum(shape.bytes for shape in user.shapes)) if place == 0 else whole
+        if user.operation.removesuffix("-start") in SLICES:
+            return (
+                min(whole, sum(shape.bytes for shape in new_shapes(user))) if place == 0 else whole
+            )
         if user.operation in ("dynamic-update-slice", "scatter") and place == 0:
             return 0.0
         if user.operation != "fusion":
@@ -389,7 +393,7 @@ class HloProgram:
             parts = list(self.updates(instruction, inside))
         if len(parts) != len(instruction.shapes):
             parts = [shape.bytes for shape in instruction.shapes]
-        pairs = zip(instruction.shapes, parts, strict=True)
+        pairs = zip(new_shapes(instruction), parts, strict=False)
         return sum(part for shape, part in pairs if not shape.in_core)
 
     def updates(self, instruction: Instruction, inside: Computation) -> Iterator[float]:
@@ -409,6 +413,22 @@ class HloProgram:
                 yield from self.updates(inside[instruction.operands[0]], inside)
             case _:
                 yield from (shape.bytes for shape in instruction.shapes)
+
+
+def moves_nothing(instruction: Instruction) -> bool:
+    """Return whether an instruction names buffers alone, or ends what another began."""
+    operation = instruction.operation
+    ends = operation.endswith("-done") or instruction.name.startswith(ASYNC_DONE)
+    return operation in FREE or ends or '"AllocateBuffer"' in instruction.attributes
+
+
+def new_shapes(instruction: Instruction) -> tuple[Shape, ...]:
+    """Return the results that are not an operand under another name: the first ones.
+
+    What starts a copy or a slice gives the destination, the source again, and a number.
+    """
+    starts = instruction.operation in ("copy-start", *(f"{name}-start" for name in SLICES))
+    return instruction.shapes[:1] if starts else instruction.shapes
 
 
 def parameter(body: Computation, place: int) -> str:

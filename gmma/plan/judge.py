@@ -31,7 +31,7 @@ class ProgramPlan:
     serial: Serial  # seconds of one instruction after another
     of_peak: float  # FLOPs a serial second ÷ the chip's peak
     tokens_per_second: float  # a chip, by serial seconds
-    uncounted_kernels: int
+    uncounted_kernels: float  # runs
     rows: int  # prompts at a time, on a device
     tokens: int  # sampled on the device, or packed and trained on
     bytes_per_token: float  # of the decoding loops; of the whole program where nothing is decoded

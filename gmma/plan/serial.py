@@ -6,11 +6,12 @@ over the runs of scheduled instructions i, and of collectives c that nothing run
 of `gmma plan` is the largest of three totals instead, as if all three overlapped for the whole
 program. The truth is above both where instructions stay below their roofline, and below this where
 the compiler hides one behind another. 1.2 µs are what libtpu's cost model gives the smallest
-fusions ([I]: about 1,830 cycles); what computes with single numbers alone is free.
+fusions ([I]: about 1,830 cycles); they stand for a collective's latency, too. Outside fusions, what
+computes with single numbers alone is free.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import prod
 
@@ -19,11 +20,11 @@ from gmma.plan.hlo import (
     ASYNC,
     ASYNC_DONE,
     COLLECTIVES,
-    FREE,
     Computation,
     HloProgram,
     Instruction,
     branches,
+    moves_nothing,
     stated_cost,
 )
 
@@ -74,8 +75,8 @@ def serial_estimate(program: HloProgram, chip: Chip, devices_per_chip: int = 1) 
                 return of_branches(program, instruction, of_computation)
             case "call":
                 return of_computation(instruction.called("to_apply"))
-            case "async-start":
-                return of_computation(instruction.called("calls"))
+            case "async-start":  # what it sends runs beside other work
+                return replace(of_computation(instruction.called("calls")), waiting=0.0)
             case _:
                 return own_seconds(program, instruction, inside, chip, devices_per_chip)
 
@@ -103,11 +104,15 @@ def own_seconds(
 ) -> Serial:
     """Estimate one instruction that calls no other computation but as a fusion."""
     operation = instruction.operation
-    if operation in FREE or operation.endswith("-done") or is_scalar(instruction, inside):
+    if moves_nothing(instruction):
         return Serial()
     waits = sum(program.sent(instruction, inside).values()) / chip.ici_bytes * devices_per_chip
     if operation.removesuffix("-start") in COLLECTIVES:
-        return Serial() if operation.endswith("-start") else Serial(waiting=waits)
+        return (
+            Serial() if operation.endswith("-start") else Serial(waiting=max(waits, SMALL_SECONDS))
+        )
+    if is_scalar(instruction, inside):
+        return Serial()
     if is_beside(instruction):
         waits = 0.0
     stated = stated_cost(instruction) if operation == "custom-call" else None

@@ -81,7 +81,9 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
             f"{plan.nodes} answers, {plan.node_bytes / 2**20:.1f} MiB each, in place of keys"
         )
     for plan in (plan for plan in plans if plan.uncounted_kernels):
-        print(f"{plan.program}: {plan.uncounted_kernels} kernel runs that do not say their cost")
+        print(
+            f"{plan.program}: {plan.uncounted_kernels:.0f} kernel runs that do not say their cost"
+        )
 
 
 def step_words(config: ExperimentConfig, plans: Sequence[ProgramPlan]) -> str | None:
