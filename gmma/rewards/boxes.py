@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from gmma.answers.boxes import Box, parse_box, read_gold_box
 from gmma.answers.reading import Number, Size, check_reading
+from gmma.errors import UserError
 
 
 def box_iou(a: Sequence[Number], b: Sequence[Number]) -> float:
@@ -36,20 +37,32 @@ def box_iou_reward(
     answer: Sequence[object],
     image_size: Sequence[Size] = (),
     reading: str = "lenient",
+    at_least: float = 0.0,
     **columns: Sequence,
 ) -> list[float | None]:
     """Return the IoU of the one predicted box with the one true box, in [0, 1].
+
+    With `at_least` above 0 it is a success or none: 1 where the IoU is that large, else 0. UserError
+    for a number outside 0 … 1.
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
     (`gmma.answers.boxes.parse_box`, in the given reading) is 0, a wrong answer; a reference that
     cannot be read is None. `image_size` is `[w, h]` in that frame, which is thousandths without it.
     """
     how = check_reading(reading)
+    if not 0 <= at_least <= 1:
+        raise UserError(
+            f"at_least = {at_least}; it must be an IoU within 0 … 1 (0: the IoU itself)"
+        )
     sizes = image_size or [None] * len(answers)
+
+    def judged(iou: float) -> float:
+        return float(iou >= at_least) if at_least else iou
+
     return [
         None
         if (truth := read_gold_box(gold)) is None
-        else _score_box(parse_box(text, how, size), truth)
+        else judged(_score_box(parse_box(text, how, size), truth))
         for text, gold, size in zip(answers, answer, sizes, strict=True)
     ]
 

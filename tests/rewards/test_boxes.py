@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 
 from gmma.answers.boxes import parse_box
+from gmma.errors import UserError
 from gmma.rewards import REWARDS
-from gmma.rewards.boxes import box_iou
+from gmma.rewards.boxes import box_iou, box_iou_reward
 
 coordinate = st.floats(-1e6, 1e6)
 boxes = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
@@ -124,3 +125,21 @@ def test_format_reward_is_half_thought_half_answer():
         finished=[True, False, True, False],
     )
     assert values == [1.0, 0.5, 0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("at_least", "expected"),
+    [(0.0, [1.0, 0.6, 0.0]), (0.6, [1.0, 1.0, 0.0]), (0.7, [1.0, 0.0, 0.0])],
+)
+def test_an_overlap_can_be_a_success_or_none(at_least, expected):
+    """Boxes of eight by eight, the second two off along x: 48 of 80."""
+    answers = ["[0, 0, 8, 8]", "[2, 0, 10, 8]", "no box"]
+    truth = [[0, 0, 8, 8]] * 3
+    found = box_iou_reward(answers, thoughts=[""] * 3, answer=truth, at_least=at_least)
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("at_least", [-0.1, 1.5, float("nan")])
+def test_a_bound_that_no_overlap_has_is_refused(at_least):
+    with pytest.raises(UserError, match="must be an IoU within 0"):
+        box_iou_reward(["[0, 0, 8, 8]"], thoughts=[""], answer=[[0, 0, 8, 8]], at_least=at_least)
