@@ -42,8 +42,8 @@ def box_iou_reward(
 ) -> list[float | None]:
     """Return the IoU of the one predicted box with the one true box, in [0, 1].
 
-    With `at_least` above 0 it is a success or none: 1 where the IoU is that large, else 0. UserError
-    for a number outside 0 … 1.
+    With `at_least` above 0 it is a success or none: 1 where the IoU is that large, else 0.
+    UserError for a number outside 0 … 1.
 
     Both boxes are in the frame of the column `answer`: `[x1, y1, x2, y2]`. Text that is not one box
     (`gmma.answers.boxes.parse_box`, in the given reading) is 0, a wrong answer; a reference that
