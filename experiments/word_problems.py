@@ -58,7 +58,7 @@ def experiment(variant: Variant = "t4a4") -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=4, schedule="cosine"),
         ),
         rl=RLConfig(
-            steps=40,
+            steps=56,
             batch_prompts=8,
             rollout_prompts=16,
             minibatches=1,
