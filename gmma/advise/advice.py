@@ -72,7 +72,8 @@ def predict(
         return sampled[shape][1]
 
     gains = {shape: float(gain) for shape, gain in step_gains(found, own, scores, live).items()}
-    drawn = step_gains(*resample_with(found, scores, own), live)
+    credits, measured = resample(found, scores, RESAMPLES)
+    drawn = step_gains(credits, own, measured, live)
     best = max(gains, key=lambda shape: gains[shape] / seconds[shape])
     kept = drawn[best] > 0
     if gains[best] <= 0 or kept.mean() < 1 - 2 * SURE:
@@ -108,11 +109,3 @@ def predict(
         )
 
     return sorted(map(advice, found), key=lambda tree: -tree.second_gain)
-
-
-def resample_with(
-    found: Mapping[Shape, TreeCredit], scores: Scores, own: Shape
-) -> tuple[dict[Shape, TreeCredit], Shape, Scores]:
-    """Resample prompts and gradients, in the order of `step_gains`' arguments."""
-    credits, drawn = resample(found, scores, RESAMPLES)
-    return credits, own, drawn

@@ -108,9 +108,8 @@ def own_seconds(
         return Serial()
     waits = sum(program.sent(instruction, inside).values()) / chip.ici_bytes * devices_per_chip
     if operation.removesuffix("-start") in COLLECTIVES:
-        return (
-            Serial() if operation.endswith("-start") else Serial(waiting=max(waits, SMALL_SECONDS))
-        )
+        beside = operation.endswith("-start")
+        return Serial() if beside else Serial(waiting=max(waits, SMALL_SECONDS))
     if is_scalar(instruction, inside):
         return Serial()
     if is_beside(instruction):
