@@ -1,15 +1,20 @@
-"""GSM8K: the tiny family on its short problems, or a ported backbone on all of them.
+"""GSM8K: the tiny family on its short problems, or a ported backbone on all of them. Or sums.
 
     gmma train experiments/math.py
     gmma train experiments/math.py --variant grpo
     gmma train experiments/math.py --sft.steps 5 --rl.steps 5   # 3 busy minutes
     gmma train experiments/math.py --backbone qwen2_5_vl_3b --trained lora
+    gmma train experiments/math.py --problems sums
 
-Records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-school-math in `data/gsm8k/`, or
-any that `--task.train-path` and `--task.test-path` name.
+GSM8K's records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-school-math in
+`data/gsm8k/`, or any that `--task.train-path` and `--task.test-path` name.
 
 Tiny: two CPU cores. Run time and figure of the whole run: not run yet. A network of this size that
 starts from nothing does not learn to reckon, so expect an accuracy near 0: it shows the line.
+
+Sums, tiny: eight numbers of one digit are added step by step, as a teacher shows it who is off by
+one in a fifth of the steps. A thought is 14 times as long as its answer and decides it, and the
+reward is 0 or 1.
 
 Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
 `models/Qwen2.5-VL-3B-Instruct` (`gmma/run/variants.py` lists them). `docs/tpu.md` has the slices
@@ -18,6 +23,9 @@ are not known ([?]): every number here is our choice.
 """
 
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
 
 from gmma.config import (
     CheckpointConfig,
@@ -28,18 +36,32 @@ from gmma.config import (
     RewardConfig,
     RLConfig,
     TreeConfig,
+    require,
 )
 from gmma.families.tiny.network import TinyConfig
 from gmma.rewards.terms import RewardTerm
 from gmma.run.variants import Backbone, Trained, Variant, as_variant, check_tiny, ported_t4a4
 from gmma.tasks.mathematics import MathConfig
+from gmma.tasks.sums import SumsConfig
+
+Problems = Annotated[
+    Literal["gsm8k", "sums"],
+    tyro.conf.arg(help="gsm8k: word problems, from files. sums: drawn, for the tiny family alone"),
+]
 
 
 def experiment(
-    variant: Variant = "t4a4", backbone: Backbone = "tiny", trained: Trained = "full"
+    variant: Variant = "t4a4",
+    backbone: Backbone = "tiny",
+    trained: Trained = "full",
+    problems: Problems = "gsm8k",
 ) -> ExperimentConfig:
     """The records' own solutions are the thoughts of the warm start."""
-    if backbone == "tiny":
+    if problems == "sums":
+        check_tiny(trained)
+        require(backbone == "tiny", "backbone", backbone, "tiny with problems sums")
+        t4a4 = sums_t4a4(f"sums_{variant}")
+    elif backbone == "tiny":
         check_tiny(trained)
         t4a4 = tiny_t4a4(f"math_{variant}")
     else:
@@ -87,5 +109,31 @@ def tiny_t4a4(name: str) -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=160, batch_prompts=32),
+        checkpoint=CheckpointConfig(every_steps=50),
+    )
+
+
+def sums_t4a4(name: str) -> ExperimentConfig:
+    """Choose sizes for sums; nothing but the result is rewarded."""
+    return ExperimentConfig(
+        name=name,
+        task=SumsConfig(),
+        model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256, images=0),
+        tree=TreeConfig(
+            thoughts=4, answers=4, prompt_tokens=16, thought_tokens=44, answer_tokens=3
+        ),
+        rewards=RewardConfig(terms=(RewardTerm("math", weight=1.0),)),
+        sft=PhaseConfig(
+            steps=600,
+            batch_prompts=64,
+            optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
+        ),
+        rl=RLConfig(
+            steps=100,
+            batch_prompts=32,
+            microbatches=4,
+            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
+        ),
+        evaluation=EvalConfig(examples=512),
         checkpoint=CheckpointConfig(every_steps=50),
     )

@@ -504,4 +504,5 @@ def plan_command(line: Line[PlanArguments]) -> None:
         programs=given.program or PROGRAMS,
         until_memory=given.until_memory,
         prices=given.price,
+        advise=given.advise,
     )

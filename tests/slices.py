@@ -10,6 +10,8 @@ import pytest
 from jax.experimental import topologies
 from jax.experimental.compilation_cache import compilation_cache
 
+from gmma.plan.judge import ProgramPlan
+from gmma.plan.serial import Serial
 from gmma.plan.tpu_compiler import NO_TPU_HERE
 
 ABSENT = importlib.util.find_spec("libtpu") is None
@@ -18,6 +20,17 @@ ABSENT = importlib.util.find_spec("libtpu") is None
 def needs_libtpu(test: Any) -> Any:
     """Marks a test that compiles for TPU slices."""
     return pytest.mark.tpu(pytest.mark.skipif(ABSENT, reason="needs libtpu (gmma[tpu])")(test))
+
+
+def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramPlan:
+    """A plan of which only the time, and whether it fits, says anything."""
+    return ProgramPlan(
+        program=program, compile_seconds=0, argument_bytes=0, output_bytes=0, temporary_bytes=0,
+        resident_bytes=0, need_bytes=0, usable_bytes=1, fits=fits, flops=0, hbm_traffic_bytes=0,
+        sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, serial=Serial(large=seconds),
+        of_peak=0.5, tokens_per_second=1, uncounted_kernels=0, rows=2, tokens=1, bytes_per_token=0,
+        nodes=0, node_bytes=0, buffers=(), advice=None,
+    )  # fmt: skip
 
 
 @contextlib.contextmanager

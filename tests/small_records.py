@@ -12,6 +12,7 @@ from gmma.tasks.manifest import RecordsConfig
 from gmma.tasks.manipulation.dataset import ManipulationConfig
 from gmma.tasks.mathematics import MathConfig
 from gmma.tasks.mixture import MixtureConfig
+from gmma.tasks.sums import SumsConfig
 from gmma.tasks.trajectory import TrajectoryConfig
 from gmma.tasks.visual import VisualConfig
 from gmma.tasks.vqa import VqaConfig
@@ -33,6 +34,11 @@ def _(task: DigitsConfig, folder):
 @on_few_records.register
 def _(task: ManipulationConfig, folder):
     return replace(task, train_scenes=5, validation_scenes=5, test_scenes=5)
+
+
+@on_few_records.register
+def _(task: SumsConfig, folder):
+    return replace(task, train_problems=64, validation_problems=4, test_problems=4)
 
 
 @on_few_records.register

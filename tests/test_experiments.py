@@ -54,14 +54,17 @@ def choices(annotation):
 
 
 def combinations():
-    """(file, values) of every experiment that there is; tiny backbones have no adapters."""
+    """(file, values) of every experiment that there is: only what a backbone can be asked for."""
     for path in EXPERIMENTS:
         every = load_maker(path, "experiment", "a config").parameters
         parameters = [p for p in every if hasattr(p.annotation, "__origin__")]  # others are paths
         names = [parameter.name for parameter in parameters]
         for values in itertools.product(*(choices(p.annotation) for p in parameters)):
             given = dict(zip(names, values, strict=True))
-            if (given.get("backbone"), given.get("trained")) != ("tiny", "lora"):
+            tiny = given.get("backbone") == "tiny"
+            if (tiny and given["trained"] == "full") or (
+                not tiny and given.get("problems") != "sums"
+            ):
                 yield pytest.param(path, given, id="-".join((path.stem, *values)))
 
 
@@ -82,10 +85,11 @@ def tiny_models(tmp_path_factory):
     return lambda name: written(DIRECTORIES[name])
 
 
-def name_of(path, variant, backbone="tiny", trained="full"):
+def name_of(path, variant, backbone="tiny", trained="full", scene="sparse", problems="gsm8k"):
     """What the run of an experiment is called."""
     if backbone == "tiny":
-        return f"{path.stem}_{variant}"
+        kind = "sums" if problems == "sums" else path.stem
+        return f"{kind}_crowded_{variant}" if scene == "crowded" else f"{kind}_{variant}"
     return f"{backbone}_{path.stem}_{variant}_{trained}"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from slices import needs_libtpu
+from slices import made_up_plan, needs_libtpu
 from tiny_run import TINY
 
 import gmma
@@ -28,7 +28,6 @@ from gmma.plan.command import cost_plans, plan_experiment, plan_slice, with_pres
 from gmma.plan.cost import price_of_each
 from gmma.plan.judge import ProgramPlan, plan_program
 from gmma.plan.programs import Planned, plan_parts, plan_programs
-from gmma.plan.serial import Serial
 from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
 from gmma.porting.pretrained import describe_pretrained
 from gmma.run.experiments import load_experiment
@@ -137,17 +136,6 @@ def test_a_model_that_is_not_here_is_planned_with_its_preset(tmp_path: Path) -> 
         with_preset(other)
     tiny = load_experiment(path)
     assert with_preset(tiny) == (tiny, None)
-
-
-def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramPlan:
-    """A plan of which only the time, and whether it fits, says anything."""
-    return ProgramPlan(
-        program=program, compile_seconds=0, argument_bytes=0, output_bytes=0, temporary_bytes=0,
-        resident_bytes=0, need_bytes=0, usable_bytes=1, fits=fits, flops=0, hbm_traffic_bytes=0,
-        sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, serial=Serial(large=seconds),
-        of_peak=0.5, tokens_per_second=1, uncounted_kernels=0, rows=2, tokens=1, bytes_per_token=0,
-        nodes=0, node_bytes=0, buffers=(), advice=None,
-    )  # fmt: skip
 
 
 def test_costs_are_seconds_times_chips_times_price(

@@ -55,11 +55,17 @@ class PlanOptions:
     # End each compilation when memory has been assigned: the same tables in a fraction of the time,
     # and machine code that nobody has tried to write
     until_memory: bool = False
+    # Search meshes, prompts of a rollout, microbatches and what is computed again for the fastest
+    # step of RL that fits; prints it as a command line. Compilations end as with until_memory
+    advise: bool = False
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.program) - set(PROGRAMS))
         if unknown:
             raise UserError(f"no program {unknown[0]!r}; choose from {', '.join(PROGRAMS)}")
+        if self.advise and (self.program or self.price):
+            taken = "--program" if self.program else "--price"
+            raise UserError(f"--advise and {taken} exclude each other: it plans whole steps of RL")
 
 
 @dataclass(frozen=True, kw_only=True)

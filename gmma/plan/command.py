@@ -8,9 +8,10 @@ memory decides whether the program fits; what its text says of work, traffic and
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ from gmma.named import import_path, module_command
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import chip_of
 from gmma.plan.cost import ASSUMPTION, Spent, needed_programs, price_of_each, spend
+from gmma.plan.fastest import Tried, as_options, search, with_sft
 from gmma.plan.judge import ProgramPlan, plan_program
 from gmma.plan.programs import ProgramFacts, plan_parts
-from gmma.plan.tables import print_costs, print_plans, row_words, step_words
+from gmma.plan.tables import print_choices, print_costs, print_plans, row_words, step_words
 from gmma.plan.tpu_compiler import count_chips, open_slice, read_dump, wait_for_dump
 from gmma.plan.worker import FACTS
 from gmma.porting.pretrained import CONFIG
@@ -129,6 +131,47 @@ def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     return {**asdict(plan), **found, "serial_seconds": plan.serial.seconds}
 
 
+def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
+    """Print what makes a step of RL fastest on a slice; return every figure as JSON values.
+
+    Raises UserError for an experiment that has no RL.
+    """
+    if not config.rl.steps:
+        raise UserError("--advise with rl.steps = 0: it is about the steps of RL; give them")
+    on = open_slice(topology)
+
+    def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
+        (plan,) = plan_slice(config, topology, [name], until_memory=True)
+        print(f"{topology} {name}: {plan.compile_seconds:.0f} s", file=sys.stderr, flush=True)
+        return plan
+
+    choices, tried = search(config, on, compiled)
+    shape = config.tree.shape
+    print_choices(f"{config.name} {shape.label} on {topology}", choices, tried)
+    best = with_sft(config, choices, compiled)
+    if best is None:
+        print(nothing_fits(topology, tried))
+    else:
+        print(f"the fastest that fits, SFT too: add\n    {as_options(best.changes)}")
+    return {
+        "tried": [{"changes": one.changes, **plan_record(one.plan)} for one in tried],
+        "choices": [asdict(one) for one in choices],
+        "best": best and asdict(best),
+    }
+
+
+def nothing_fits(topology: str, tried: Sequence[Tried]) -> str:
+    """Say that nothing fits, and what would make the smallest program smaller that does not."""
+    least = min((one.plan for one in tried if not one.plan.fits), key=lambda plan: plan.need_bytes)
+    return f"nothing that was tried fits {topology}; {least.program}: {least.advice}"
+
+
+def save(record: Mapping[str, Any], output: Path | None) -> None:
+    """Write what is known so far, so that a later slice that fails loses nothing."""
+    if output is not None:
+        write_whole(output, json.dumps(record, indent=1))
+
+
 def plan_experiment(
     config: ExperimentConfig,
     topologies: Sequence[str],
@@ -137,10 +180,12 @@ def plan_experiment(
     programs: Sequence[str] = PROGRAMS,
     until_memory: bool = False,
     prices: Sequence[float] = (),
+    advise: bool = False,
 ) -> None:
     """Plan programs for every slice, print the tables, and write them where asked.
 
-    `prices` are those of a chip-hour, one for all slices or one for each.
+    `prices` are those of a chip-hour, one for all slices or one for each. `advise` searches
+    settings in place of planning the experiment's own.
     """
     priced = price_of_each(prices, topologies)
     config, said = with_preset(config)
@@ -158,6 +203,10 @@ def plan_experiment(
         "slices": {},
     }
     for topology, price in zip(topologies, priced, strict=True):
+        if advise:
+            record["slices"][topology] = advise_slice(config, topology)
+            save(record, output)
+            continue
         plans = []
         for plan in plan_slice(config, topology, programs, until_memory=until_memory):
             print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
@@ -174,8 +223,7 @@ def plan_experiment(
             costs, reasons = cost_plans(config, plans, chips, price)
             print_costs(title, costs, reasons, price, chips)
             record.setdefault("costs", {})[topology] = [asdict(spent) for spent in costs]
-        if output is not None:
-            write_whole(output, json.dumps(record, indent=1))
+        save(record, output)
     for assumption in (*ASSUMPTIONS, *([ASSUMPTION] if prices else [])):
         print(f"* {assumption}")
     if output is not None:

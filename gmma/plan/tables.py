@@ -1,13 +1,16 @@
-"""Print what `gmma plan` found: tables of memory, work, seconds and cost, and a few lines."""
+"""Print what `gmma plan` found: memory, work, seconds, cost, and what is fastest."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from gmma.config import ExperimentConfig
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.cost import Spent, needed_programs
+from gmma.plan.fastest import Choice, Tried, as_options
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.serial import SMALL_SECONDS
 from gmma.records.console import print_table
+
+BEST = 5  # choices that are shown
 
 
 def gib(size: float) -> str:
@@ -96,9 +99,8 @@ def step_words(config: ExperimentConfig, plans: Sequence[ProgramPlan]) -> str | 
     if not times or not times.keys() <= seconds.keys():
         return None
     spent = {program: count * seconds[program] for program, count in times.items()}
-    whole = max(sum(spent.values()), SMALL_SECONDS)
-    shares = ", ".join(f"{program} {part / whole:.0%}" for program, part in spent.items())
-    return f"a step of RL, one instruction after another: {whole:.3g} s: {shares}"
+    whole = sum(spent.values())
+    return f"a step of RL, one instruction after another: {whole:.3g} s: {shares_of(spent)}"
 
 
 def row_words(config: ExperimentConfig, plans: Sequence[ProgramPlan], chip: Chip) -> str | None:
@@ -113,6 +115,38 @@ def row_words(config: ExperimentConfig, plans: Sequence[ProgramPlan], chip: Chip
         f"{trees * thoughts * answers} while answers do; on {chip.name} reading takes longer than "
         f"computing below {enough:.0f}"
     )
+
+
+def print_choices(title: str, choices: Sequence[Choice], tried: Sequence[Tried]) -> None:
+    """Print every program that was compiled, then the fastest steps whose programs all fit."""
+    header = ["tried", "settings", "needs GiB", "usable", "s, one after another"]
+    rows = [
+        [
+            one.plan.program,
+            as_options(one.changes),
+            gib(one.plan.need_bytes),
+            gib(one.plan.usable_bytes),
+            f"{one.plan.serial.seconds:.3f}" if one.plan.fits else "does not fit",
+        ]
+        for one in tried
+    ]
+    print_table(title, header, rows)
+    header = ["s for an update's prompts", "settings", "shares"]
+    rows = [
+        [f"{one.seconds:.3f}", as_options(one.changes), shares_of(one.shares)] for one in choices
+    ]
+    if rows:
+        print_table(f"{title}, the fastest", header, rows[:BEST])
+
+
+def shares_of(seconds: Mapping[str, float]) -> str:
+    """Spell the share of each program in a step.
+
+    >>> shares_of({"rollout": 3.0, "update": 1.0})
+    'rollout 75%, update 25%'
+    """
+    whole = max(sum(seconds.values()), SMALL_SECONDS)
+    return ", ".join(f"{program} {part / whole:.0%}" for program, part in seconds.items())
 
 
 def print_costs(

@@ -45,7 +45,8 @@ def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) ->
     Looks at the user's own terms and at the weighted sum. gmma's own terms may well be constant
     here, such as the form of answers that all have it.
     """
-    shown = [demonstrated(parts, example) for example in examples]
+    rng = np.random.default_rng(0)  # one for all: a teacher that errs does not err alike in each
+    shown = [demonstrated(parts, example, rng) for example in examples]
     tasks = dict.fromkeys(example.columns.get("task") for example in examples)
     slots = parts.config.tree.thought_tokens + parts.config.tree.answer_tokens
     found: list[str] = []
@@ -59,11 +60,11 @@ def trial_warnings(parts: Parts, scorer: Scorer, examples: Sequence[Example]) ->
     return list(dict.fromkeys(found))
 
 
-def demonstrated(parts: Parts, example: Example) -> Demonstration:
+def demonstrated(parts: Parts, example: Example, rng: np.random.Generator) -> Demonstration:
     """Return the answer that SFT would show for an example, or else its truth as text."""
     shown = None
     if parts.task.demonstrate is not None:
-        shown = parts.task.demonstrate(parts.config.task, example, np.random.default_rng(0))
+        shown = parts.task.demonstrate(parts.config.task, example, rng)
     truth = str(example.columns.get("answer", ""))
     return shown or Demonstration(thought="", answer=truth)
 

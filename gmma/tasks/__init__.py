@@ -20,6 +20,7 @@ TASKS: "Named[Task[Any]]" = Named(
         "math": "gmma.tasks.mathematics:MATH",
         "mixture": "gmma.tasks.mixture:MIXTURE",
         "ocr_vqa": "gmma.tasks.ocr_vqa:OCR_VQA",
+        "sums": "gmma.tasks.sums:SUMS",
         "trajectory": "gmma.tasks.trajectory:TRAJECTORY",
         "vqa": "gmma.tasks.vqa:VQA",
     },

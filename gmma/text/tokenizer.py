@@ -166,9 +166,6 @@ def train_free_text_sentencepiece(
 ) -> None:
     """Train for text of any kind: what no piece spells is spelt by its UTF-8 bytes.
 
-    Then decode(encode(text)) == text for any Unicode. Pieces stay within words, and every digit is
-    a token of its own, as arithmetic wants it.
-
     So decode(encode(text)) == text for any Unicode. Pieces stay within words, and every digit is a
     token of its own, as arithmetic wants it.
     """
