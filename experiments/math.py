@@ -58,8 +58,8 @@ def experiment(
 ) -> ExperimentConfig:
     """The records' own solutions are the thoughts of the warm start."""
     if problems == "sums":
-        check_tiny(trained)
         require(backbone == "tiny", "backbone", backbone, "tiny with problems sums")
+        check_tiny(trained)
         t4a4 = sums_t4a4(f"sums_{variant}")
     elif backbone == "tiny":
         check_tiny(trained)

@@ -5,8 +5,7 @@
 
 Crowded scenes (`digits.py`): answers to one thought differ more than thoughts do. Sums (`math.py`):
 an answer says what its thought came to. Trees, every credit rule on T4A4, and a high rate without
-clipping, so that gradients may spike. Every number is our choice. `docs/results.md` has what came
-out.
+clipping, so that gradients may spike. Every number is our choice. Not run yet.
 """
 
 from dataclasses import replace

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,20 @@ from tiny_run import TINY
 from gmma.cli import command_plan
 from gmma.config import ExperimentConfig, MeshConfig, options_to_json, with_launch
 from gmma.errors import UserError
-from gmma.plan import command, fastest
+from gmma.plan import command
 from gmma.plan.chips import chip_of
 from gmma.plan.command import advise_slice, plan_slice
-from gmma.plan.fastest import LARGEST_ROLLOUT, REMATS, combine, search, try_growing, with_changes
+from gmma.plan.fastest import (
+    LARGEST_ROLLOUT,
+    REMATS,
+    Changes,
+    find_own,
+    meshes,
+    parts_on,
+    search,
+    with_changes,
+    with_steps,
+)
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.tpu_compiler import Slice, open_slice
 from gmma.run.experiments import load_experiment
@@ -27,135 +37,247 @@ from gmma.run.experiments import load_experiment
 HERE = Slice(
     topology="v5e:2x4", chip=chip_of("v5e:2x4"), devices=jax.devices()[:8], devices_per_chip=1
 )
-Compiled = Callable[[ExperimentConfig, str], ProgramPlan]
+Compiled = Callable[[ExperimentConfig, str], ProgramPlan | None]
+SIZES = [2**power for power in range(LARGEST_ROLLOUT.bit_length())]
 
 
-def made_up_compiler(seed: int, usable: int) -> tuple[Compiled, list[str]]:
-    """Programs of random seconds, which grow with what one device holds at a time."""
-    rng, known, asked = np.random.default_rng(seed), dict[str, ProgramPlan](), list[str]()
-    held = {"none": 3, "dots": 2, "full": 1}
+@pytest.fixture(scope="module", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The dataset of the tiny job is built once, in a folder of these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("fastest"))
+        yield
+
+
+def job(**rl: Any) -> ExperimentConfig:
+    """The tiny job with 16 prompts, parameters cut over eight devices."""
+    config = load_experiment(TINY)
+    config = replace(
+        config,
+        rl=replace(config.rl, **{"batch_prompts": 16} | rl),
+        sft=replace(config.sft, batch_prompts=64),
+        model=replace(config.model, heads=4, kv_heads=2),
+    )
+    return with_launch(config, mesh=MeshConfig(data=1, fsdp=8))
+
+
+def quiet(words: str) -> None:
+    """Says nothing."""
+
+
+def need_of(config: ExperimentConfig, name: str) -> tuple[float, float]:
+    """What a program takes of a device, and of it minibatches that wait; in made-up units."""
+    mesh, rl = config.launch.mesh, config.rl
+    shards = mesh.data * mesh.fsdp
+    held = {"none": 3, "dots": 2, "full": 1}[config.model.remat]
+    waiting = 1.5 * (rl.step_minibatches - 1) * rl.batch_prompts / shards
+    everywhere = config.rollout_params == "gathered" and rl.grown_prompts % 8 == 0
+    trees = rl.grown_prompts / (8 if everywhere else shards)
+    copy = 4 if config.rollout_params == "gathered" else 4 / mesh.tensor
+    need = {
+        "rollout": trees + copy,
+        "scoring": 1 + waiting,
+        "update": held * rl.batch_prompts / shards / rl.microbatches + waiting,
+        "sft": held * config.sft.batch_prompts / shards / config.sft.microbatches,
+    }
+    return need[name], 0.0 if name in ("rollout", "sft") else waiting
+
+
+def made_up_compiler(seed: int, usable: float) -> tuple[Compiled, list[str]]:
+    """Programs of random seconds, each with the need above; what waits changes no seconds."""
+    known, asked = dict[str, float](), list[str]()
+    rng = np.random.default_rng(seed)
 
     def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
-        mesh = config.launch.mesh
-        shards = mesh.data * mesh.fsdp
-        need = {
-            "rollout": config.rl.grown_prompts / shards
-            + 4 * (config.rollout_params == "gathered") / mesh.tensor,
-            "update": held[config.model.remat]
-            * config.rl.batch_prompts
-            / shards
-            / config.rl.microbatches,
-            "sft": held[config.model.remat]
-            * config.sft.batch_prompts
-            / shards
-            / config.sft.microbatches,
-            "scoring": 1,
+        mesh, rl = config.launch.mesh, config.rl
+        own = {
+            "rollout": (rl.grown_prompts, config.rollout_params),
+            "update": (rl.microbatches, config.model.remat),
+            "scoring": (),
+            "sft": (config.sft.microbatches, config.model.remat),
         }[name]
-        key = json.dumps([name, options_to_json(config)])
+        key = json.dumps([name, mesh.data, mesh.fsdp, mesh.tensor, *own])
         asked.append(key)
-        if key not in known:
-            plan = made_up_plan(name, float(rng.uniform(1, 2)), fits=need <= usable)
-            known[key] = replace(plan, need_bytes=int(10 * need), usable_bytes=10 * usable)
-        return known[key]
+        need, waiting = (round(1000 * part) for part in need_of(config, name))
+        plan = made_up_plan(
+            name, known.setdefault(key, float(rng.uniform(1, 2))), fits=need <= 1000 * usable
+        )
+        return replace(
+            plan,
+            fits_alone=need - waiting <= 1000 * usable,
+            need_bytes=need,
+            waiting_bytes=waiting,
+            usable_bytes=round(1000 * usable),
+            advice="fewer of them",
+        )
 
     return compiled, asked
 
 
-def every_choice(config: ExperimentConfig, compiled: Compiled) -> dict[float, list[str]]:
-    """Seconds of each combination that fits, by brute force."""
-    found: dict[float, list[str]] = {}
-    sizes = [2**power for power in range(LARGEST_ROLLOUT.bit_length())]
+def every_choice(config: ExperimentConfig, compiled: Compiled) -> dict[str, float]:
+    """Seconds of each combination that fits: all its programs under all of its settings."""
+    found: dict[str, float] = {}
     layouts = ("gathered", "sharded")
-    for tensor, size, layout, remat in itertools.product((1, 2, 4, 8), sizes, layouts, REMATS):
+    for tensor, size, layout, remat in itertools.product((1, 2), SIZES, layouts, REMATS):
         if layout == "sharded" and tensor == 1:
             continue
         rows = config.rl.batch_prompts // (8 // tensor)
         for count in (n for n in range(1, rows + 1) if rows % n == 0):
-            mesh = {"mesh.data": 1, "mesh.fsdp": 8 // tensor, "mesh.tensor": tensor}
-            rollout = {"rl.rollout_prompts": size * config.rl.batch_prompts}
-            rollout |= {"rollout_params": layout}
-            update = {"rl.microbatches": count, "model.remat": remat}
-            whole = with_changes(config, {**mesh, "rl.microbatches": 1, "sft.microbatches": 1})
-            plans = [
-                compiled(with_changes(whole, rollout), "rollout"),
-                compiled(with_changes(whole, update), "update"),
-                *([compiled(whole, "scoring")] if size > 1 else []),
-            ]
-            if all(plan.fits for plan in plans):
-                first, *others = (plan.serial.seconds for plan in plans)
-                seconds = first / size + sum(others)
-                found.setdefault(seconds, []).append(json.dumps({**mesh, **rollout, **update}))
+            changes = {"mesh.data": 1, "mesh.fsdp": 8 // tensor, "mesh.tensor": tensor}
+            changes |= {"rl.rollout_prompts": size * config.rl.batch_prompts}
+            changes |= {"rollout_params": layout}
+            changes |= {"rl.microbatches": count, "model.remat": remat}
+            whole = with_changes(config, {**changes, "sft.microbatches": 1})
+            names = ("rollout", "update", *(("scoring",) if size > 1 else ()))
+            plans = [compiled(whole, name) for name in names]
+            if all(plan is not None and plan.fits for plan in plans):
+                first, *others = (plan.serial.seconds for plan in plans if plan is not None)
+                found[json.dumps(changes)] = first / size + sum(others)
     return found
 
 
-@pytest.mark.parametrize(("seed", "usable"), [(0, 4), (1, 6), (2, 40)])
-def test_the_choice_is_the_fastest_of_all(seed: int, usable: int, monkeypatch: Any) -> None:
+@pytest.mark.parametrize(("seed", "usable"), [(0, 6), (1, 8), (2, 13), (3, 40)])
+def test_the_choice_is_the_fastest_of_all(seed: int, usable: int) -> None:
     """On eight devices, whatever the seconds are, where memory grows as it does."""
-    monkeypatch.setattr(fastest, "held_bytes", lambda config, mesh: 0)
-    config = load_experiment(TINY)
-    config = replace(
-        config,
-        rl=replace(config.rl, batch_prompts=16),
-        sft=replace(config.sft, batch_prompts=16),
-    )
-    config = with_launch(config, mesh=MeshConfig(data=1, fsdp=8))
+    config = job()
     compiled, asked = made_up_compiler(seed, usable)
-    choices, tried = search(config, HERE, compiled)
+    choices, tried = search(config, HERE, compiled, quiet)
     assert len(set(asked)) == len(asked)  # each program once
     best = every_choice(config, compiled)
-    assert len(choices) == sum(map(len, best.values()))
-    assert choices[0].seconds == pytest.approx(min(best))
-    assert json.dumps(dict(choices[0].changes)) in best[min(best)]
-    assert [one.seconds for one in choices] == sorted(one.seconds for one in choices)
-    assert sum(not one.plan.fits for one in tried) <= 4 * (2 + len(REMATS))  # one a list
+    assert best
+    found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
+    assert found == pytest.approx(best)
+    assert [one.seconds for one in choices] == sorted(found.values())
+    lists = 1 + 2 + 2 * len(REMATS)  # rollouts on two meshes, one of them in both layouts; updates
+    assert sum(not one.plan.fits_alone for one in tried) <= lists
 
 
-def test_what_holds_no_parameters_is_not_compiled(
+def test_what_waits_decides_between_rollouts() -> None:
+    """An update that has no room beside eight minibatches may have it beside fewer."""
+    compiled, _ = made_up_compiler(0, 8)
+    choices, tried = search(job(), HERE, compiled, quiet)
+    fitting = {
+        (choice.changes["rl.microbatches"], choice.changes["model.remat"]): set[int]()
+        for choice in choices
+    }
+    for choice in choices:
+        settings = (choice.changes["rl.microbatches"], choice.changes["model.remat"])
+        fitting[settings].add(choice.changes["rl.rollout_prompts"])
+    assert len(set(map(len, fitting.values()))) > 1
+    assert any(one.plan.fits_alone and not one.plan.fits for one in tried)
+
+
+def changed_fields(config: ExperimentConfig) -> set[str]:
+    """The fields that the choices of a search name."""
+    choices, _ = search(config, HERE, made_up_compiler(0, 40)[0], quiet)
+    assert choices
+    return {name for choice in choices for name in choice.changes}
+
+
+def test_settings_that_go_together_alone_are_searched() -> None:
+    """With minibatches given, with dynamic sampling, and with a loss that microbatches change."""
+    assert "rl.minibatches" not in changed_fields(job())
+    assert "rl.minibatches" in changed_fields(job(rollout_prompts=64, minibatches=4))
+    sampled = job(rollout_prompts=64, minibatches=2, dynamic_sampling=True)
+    choices, _ = search(sampled, HERE, made_up_compiler(0, 40)[0], quiet)
+    assert {choice.changes["rl.rollout_prompts"] for choice in choices} == {64}
+    config = job(microbatches=2)
+    bnpo = replace(config, objective=replace(config.objective, loss_type="bnpo"))
+    choices, _ = search(bnpo, HERE, made_up_compiler(0, 40)[0], quiet)
+    assert {choice.changes["rl.microbatches"] for choice in choices} == {2}
+
+
+def test_a_mesh_is_left_out_before_anything_is_compiled(monkeypatch: Any) -> None:
+    """What `gmma train` refuses, what has no room for parameters, what cuts key-value heads."""
+    said: list[str] = []
+    compiled, asked = made_up_compiler(0, 40)
+    search(job(), HERE, compiled, said.append)
+    heads = "--mesh.data 1 --mesh.fsdp 2 --mesh.tensor 4 is left out: 2 key-value heads cannot be"
+    assert any(words.startswith(heads) for words in said)
+    own = with_launch(job(), mesh=MeshConfig(data=1, fsdp=2, tensor=4))
+    assert any("--mesh.tensor 4" in words and "GiB" in words for words in told_of(own))
+    uneven = replace(job(), evaluation=replace(job().evaluation, batch_prompts=4))
+    assert any(
+        "evaluation.batch_prompts = 4 is not divisible" in words for words in told_of(uneven)
+    )
+    unused = replace(job(), sft=replace(job().sft, steps=0, batch_prompts=3))
+    assert not any("sft.batch_prompts" in words for words in told_of(unused))
+    small = replace(HERE, chip=replace(HERE.chip, program_gib=1e-6))
+    asked.clear()
+    assert search(job(), small, compiled, said.append) == ([], [])
+    assert not asked
+    assert any("parameters and optimiser take" in words for words in said)
+
+
+def told_of(config: ExperimentConfig) -> list[str]:
+    """What a search says."""
+    said: list[str] = []
+    search(config, HERE, made_up_compiler(0, 40)[0], said.append)
+    return said
+
+
+def test_the_run_stays_as_long() -> None:
+    """In updates, as nearly as whole steps can."""
+    config = job(steps=9)
+    assert with_steps(config, {"rl.rollout_prompts": 64}) == {
+        "rl.rollout_prompts": 64, "rl.steps": 3
+    }  # fmt: skip
+    assert with_steps(config, {"rl.microbatches": 2}) == {"rl.microbatches": 2}
+
+
+@pytest.mark.parametrize("usable", [6, 2, 0.5])
+def test_the_line_says_what_to_add(
+    usable: float, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SFT gets as few microbatches as it fits with; where nothing fits, it says what would."""
+    monkeypatch.setattr(command, "open_slice", lambda topology: HERE)
+    config, (compiled, _) = job(), made_up_compiler(0, usable)
+    monkeypatch.setattr(command, "plan_slice", lambda c, t, names, **_: [compiled(c, names[0])])
+    record = advise_slice(config, "v5e:2x4")
+    said = capsys.readouterr().out
+    if usable < 6:
+        assert record["best"] is None
+        assert "no settings that were tried fit v5e:2x4 with all programs" in said
+        assert "GiB, does not fit; fewer of them" in said
+        return
+    line = said.splitlines()[-1].split()
+    found = dict(zip(line[::2], line[1::2], strict=True))
+    best = record["best"]["changes"]
+    assert found["--rl.rollout-prompts"] == str(best["rl.rollout_prompts"])
+    chosen = with_changes(config, best)
+    for name in ("rollout", "scoring", "update", "sft"):
+        assert need_of(chosen, name)[0] <= usable
+    more = with_changes(chosen, {"sft.microbatches": max(1, best["sft.microbatches"] // 2)})
+    assert best["sft.microbatches"] == 1 or need_of(more, "sft")[0] > usable
+    assert any(one["program"] == "sft" for one in record["tried"])
+
+
+def test_a_compiler_that_fails_ends_nothing(
     monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A mesh is left out by arithmetic alone, and the line says what it would have to hold."""
-    monkeypatch.setattr(fastest, "held_bytes", lambda config, mesh: 2**40)
-    compiled, asked = made_up_compiler(0, 1)
-    config = with_launch(load_experiment(TINY), mesh=MeshConfig(data=8))
-    assert search(config, HERE, compiled) == ([], [])
-    assert not asked
-    assert "parameters and optimiser take 1024.0 GiB" in capsys.readouterr().out
-
-
-def test_the_line_says_what_to_add(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """SFT gets as few microbatches as it fits with; where nothing fits, it says what would."""
-    monkeypatch.setattr(fastest, "held_bytes", lambda config, mesh: 0)
+    """Its candidate is left out, and what it said is told."""
     monkeypatch.setattr(command, "open_slice", lambda topology: HERE)
-    config = with_launch(load_experiment(TINY), mesh=MeshConfig(data=1, fsdp=8))
-    config = replace(
-        config,
-        rl=replace(config.rl, batch_prompts=16),
-        sft=replace(config.sft, batch_prompts=64),
-    )
-    for usable in (6, 1):
-        compiled, _ = made_up_compiler(0, usable)
-        monkeypatch.setattr(
-            command,
-            "plan_slice",
-            lambda c, t, names, compiled=compiled, **_: [compiled(c, names[0])],
-        )
-        if usable > 1:
-            record = advise_slice(config, "v5e:2x4")
-            said = capsys.readouterr().out.splitlines()
-            line = said[said.index("the fastest that fits, SFT too: add") + 1].split()
-            found = dict(zip(line[::2], line[1::2], strict=True))
-            best = record["best"]["changes"]
-            assert found["--rl.rollout-prompts"] == str(best["rl.rollout_prompts"])
-            chosen = with_changes(config, best)
-            assert compiled(chosen, "sft").fits
-            fewer = {"sft.microbatches": max(1, best["sft.microbatches"] // 2)}
-            assert (
-                best["sft.microbatches"] == 1
-                or not compiled(with_changes(chosen, fewer), "sft").fits
-            )
-        else:
-            assert advise_slice(config, "v5e:2x4")["best"] is None
-            assert "nothing that was tried fits v5e:2x4; rollout: None" in capsys.readouterr().out
+    compiled, _ = made_up_compiler(0, 40)
+
+    def plan(config: ExperimentConfig, topology: str, names: list[str], **_: Any) -> list[Any]:
+        if names == ["update"] and config.model.remat == "dots":
+            raise UserError("the compilation ended with code 134")
+        return [compiled(config, names[0])]
+
+    monkeypatch.setattr(command, "plan_slice", plan)
+    record = advise_slice(job(), "v5e:2x4")
+    assert {one["changes"]["model.remat"] for one in record["choices"]} == {"none", "full"}
+    assert "update is left out: the compilation ended with code 134" in capsys.readouterr().err
+
+
+def test_the_experiments_own_settings_are_among_the_choices() -> None:
+    config = job(microbatches=2)
+    choices, _ = search(config, HERE, made_up_compiler(0, 40)[0], quiet)
+    own = find_own(config, HERE, choices)
+    assert own is not None
+    assert own.changes["rl.rollout_prompts"] == 16
+    assert own.changes["rl.microbatches"] == 2
+    assert find_own(config, HERE, []) is None
 
 
 def test_advice_is_about_whole_steps_of_rl() -> None:
@@ -167,10 +289,24 @@ def test_advice_is_about_whole_steps_of_rl() -> None:
 
 
 @needs_libtpu
-def test_on_a_chip_it_is_the_fastest_of_every_program_there_is(tmp_path: Path) -> None:
-    """Each rollout and each update compiled for one chip, what was left out too."""
-    config = load_experiment(TINY)
-    config = with_launch(config, mesh=MeshConfig(), data_dir=tmp_path)
+def test_a_mesh_that_the_links_do_not_take_is_left_out(tmp_path: Path) -> None:
+    """Two devices of a layer are half a side of 4 × 4 chips."""
+    on, refused = open_slice("v5e:4x4"), 0
+    config = with_launch(job(), mesh=MeshConfig(data=1, fsdp=16), data_dir=tmp_path)
+    config = replace(config, evaluation=replace(config.evaluation, batch_prompts=16))
+    for sizes in meshes(config, 16):
+        try:
+            parts_on(with_changes(config, sizes), on, own=(1, 16, 1))
+        except UserError as error:
+            refused += "cannot be laid on the links of these 16 devices" in str(error)
+    assert refused > 0
+
+
+@needs_libtpu
+def test_on_a_chip_every_program_of_the_best_fits_and_takes_these_seconds(tmp_path: Path) -> None:
+    """Compiled once more under all of its settings, as those of the slowest are; and the best is
+    the fastest of all pairs of a rollout and an update, compiled under both."""
+    config = with_launch(job(batch_prompts=4), mesh=MeshConfig(), data_dir=tmp_path)
     known: dict[str, ProgramPlan] = {}
 
     def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
@@ -179,23 +315,18 @@ def test_on_a_chip_it_is_the_fastest_of_every_program_there_is(tmp_path: Path) -
             (known[key],) = plan_slice(config, "v5e:1x1", [name], until_memory=True)
         return known[key]
 
-    on = open_slice("v5e:1x1")
-    choices, tried = search(config, on, compiled)
-    (mesh,) = fastest.meshes(config, 1)
-    whole = with_changes(config, {**mesh, "rl.microbatches": 1, "sft.microbatches": 1})
-    rows = config.rl.batch_prompts
-    lists = [
-        ("rollout", {"rl.rollout_prompts": n * rows, "rollout_params": "gathered"})
-        for n in range(1, LARGEST_ROLLOUT + 1)
-        if n & (n - 1) == 0
-    ]
-    lists += [
-        ("update", {"rl.microbatches": n, "model.remat": remat})
-        for remat in REMATS
-        for n in range(1, rows + 1)
-        if rows % n == 0
-    ]
-    every = [one for name, c in lists for one in try_growing(whole, name, iter([[c]]), compiled)]
-    every.append(fastest.Tried(changes={}, plan=compiled(whole, "scoring")))
-    assert len(every) == len(tried)
-    assert choices[0].seconds == min(one.seconds for one in combine(whole, every))
+    def seconds_of(changes: Changes) -> float:
+        whole = with_changes(config, changes)
+        count = whole.rl.step_minibatches
+        names = ("rollout", "update", *(("scoring",) if count > 1 else ()))
+        plans = {name: compiled(whole, name) for name in names}
+        assert all(plan.fits for plan in plans.values())
+        return sum(p.serial.seconds / (count if n == "rollout" else 1) for n, p in plans.items())
+
+    choices, tried = search(config, open_slice("v5e:1x1"), compiled, quiet)
+    assert all(one.plan.fits for one in tried)
+    assert len(choices) == len(SIZES) * len(REMATS) * 3
+    for choice in (choices[0], choices[-1]):
+        assert seconds_of(choice.changes) == pytest.approx(choice.seconds, rel=0.02)
+    rivals = [c for c in choices if c.changes["model.remat"] == "none"][:4]
+    assert min(map(seconds_of, (one.changes for one in rivals))) >= 0.98 * choices[0].seconds

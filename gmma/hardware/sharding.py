@@ -59,7 +59,13 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
-    return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+    try:
+        return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+    except NotImplementedError as error:  # an axis would be a part of a side of the slice's torus
+        raise UserError(
+            f"mesh (data, fsdp, tensor) = {sizes} cannot be laid on the links of these "
+            f"{len(devices)} devices ({error}); choose sizes that are products of the slice's sides"
+        ) from error
 
 
 def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:

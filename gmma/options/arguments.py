@@ -55,8 +55,8 @@ class PlanOptions:
     # End each compilation when memory has been assigned: the same tables in a fraction of the time,
     # and machine code that nobody has tried to write
     until_memory: bool = False
-    # Search meshes, prompts of a rollout, microbatches and what is computed again for the fastest
-    # step of RL that fits; prints it as a command line. Compilations end as with until_memory
+    # Search meshes, prompts of a rollout, microbatches and rematerialisation (model.remat) for the
+    # fastest step of RL that fits, and print it as options. Compilations end as with until_memory
     advise: bool = False
 
     def __post_init__(self) -> None:

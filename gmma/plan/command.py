@@ -25,7 +25,15 @@ from gmma.named import import_path, module_command
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import chip_of
 from gmma.plan.cost import ASSUMPTION, Spent, needed_programs, price_of_each, spend
-from gmma.plan.fastest import Tried, as_options, search, with_sft
+from gmma.plan.fastest import (
+    Tried,
+    as_options,
+    find_own,
+    fit_words,
+    search,
+    with_sft,
+    with_steps,
+)
 from gmma.plan.judge import ProgramPlan, plan_program
 from gmma.plan.programs import ProgramFacts, plan_parts
 from gmma.plan.tables import print_choices, print_costs, print_plans, row_words, step_words
@@ -140,19 +148,28 @@ def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
         raise UserError("--advise with rl.steps = 0: it is about the steps of RL; give them")
     on = open_slice(topology)
 
-    def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
-        (plan,) = plan_slice(config, topology, [name], until_memory=True)
-        print(f"{topology} {name}: {plan.compile_seconds:.0f} s", file=sys.stderr, flush=True)
+    def compiled(config: ExperimentConfig, name: str) -> ProgramPlan | None:
+        try:
+            (plan,) = plan_slice(config, topology, [name], until_memory=True)
+        except UserError as error:
+            tell(f"{name} is left out: {error}")
+            return None
         return plan
 
-    choices, tried = search(config, on, compiled)
-    shape = config.tree.shape
-    print_choices(f"{config.name} {shape.label} on {topology}", choices, tried)
-    best = with_sft(config, choices, compiled)
+    choices, tried = search(config, on, compiled, tell)
+    best, of_sft = with_sft(config, choices, compiled, tell)
+    tried += of_sft
+    print_choices(f"{config.name} {config.tree.shape.label} on {topology}", choices, tried)
     if best is None:
         print(nothing_fits(topology, tried))
     else:
-        print(f"the fastest that fits, SFT too: add\n    {as_options(best.changes)}")
+        own = find_own(config, on, choices)
+        of_own = "which do not fit" if own is None else f"{own.seconds:.3f} s"
+        print(
+            f"the fastest that fits: {best.seconds:.3f} s for the {config.rl.batch_prompts} "
+            f"prompts of an update (the experiment's own settings: {of_own}); add\n"
+            f"    {as_options(with_steps(config, best.changes))}"
+        )
     return {
         "tried": [{"changes": one.changes, **plan_record(one.plan)} for one in tried],
         "choices": [asdict(one) for one in choices],
@@ -160,10 +177,22 @@ def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
     }
 
 
+def tell(words: str) -> None:
+    """Say what a search has done, beside the tables."""
+    print(words, file=sys.stderr, flush=True)
+
+
 def nothing_fits(topology: str, tried: Sequence[Tried]) -> str:
-    """Say that nothing fits, and what would make the smallest program smaller that does not."""
-    least = min((one.plan for one in tried if not one.plan.fits), key=lambda plan: plan.need_bytes)
-    return f"nothing that was tried fits {topology}; {least.program}: {least.advice}"
+    """Say that nothing fits, and of the program that is nearest to it what would help."""
+    large = [one for one in tried if not one.plan.fits]
+    if not large:
+        return f"nothing could be tried on {topology}: the lines above say why"
+    least = min(large, key=lambda one: one.plan.need_bytes / one.plan.usable_bytes)
+    return (
+        f"no settings that were tried fit {topology} with all programs. Nearest to it is "
+        f"{least.plan.program} {as_options(least.changes)}: {fit_words(least.plan)}; "
+        f"{least.plan.advice}"
+    )
 
 
 def save(record: Mapping[str, Any], output: Path | None) -> None:

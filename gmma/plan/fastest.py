@@ -1,37 +1,48 @@
 """Search the settings under which a step of RL is fastest on a slice: `gmma plan --advise`.
 
-A step costs, for each minibatch of `batch_prompts` trees,
+The seconds of `batch_prompts` trees are
 
-    seconds = rollout / minibatches + epochs · update + scoring, where the step scores
+    rollout / minibatches + scoring + epochs · update
 
-each by the serial estimate (`serial.py`). Tried are meshes, prompts of a rollout, where it holds
-its parameters, microbatches of an update, and what the backward pass computes again. None of them
-changes a gradient, but that a larger rollout makes its later minibatches older. The programs are
-independent but for the mesh, so each is compiled once for each of its own settings.
+each by the serial estimate (`serial.py`); nothing is scored where a step has one update and β = 0.
+Searched are meshes, prompts of a rollout, where it holds its parameters, microbatches of an update,
+and rematerialisation. No gradient is changed by them, but that a larger rollout makes its later
+minibatches older. Programs share the mesh, and an update leaves room for the minibatches that wait:
+so each program is compiled once for each of its own settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
+from functools import partial
 from typing import Any
 
-from jax.sharding import Mesh
+from jax.sharding import NamedSharding
 
 from gmma.config import ExperimentConfig
 from gmma.errors import UserError
-from gmma.hardware.sharding import batch_shards, check_batch, make_mesh, mesh_sizes
+from gmma.hardware.hosts import check_hosts
+from gmma.hardware.sharding import (
+    batch_shards,
+    check_batch,
+    decode_layout,
+    make_mesh,
+    mesh_sizes,
+)
 from gmma.plan.chips import GIB
 from gmma.plan.cost import needed_programs
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.programs import plan_parts
 from gmma.plan.tpu_compiler import Slice, local_bytes
+from gmma.run.assembly import Parts
 from gmma.run.programs import make_rl_trainer
 from gmma.sweep.arms import changed
 
-LARGEST_ROLLOUT = 8  # minibatches of a rollout at most, where the experiment does not say more
+LARGEST_ROLLOUT = 8  # minibatches of a rollout, beside the experiment's own number
 REMATS = ("none", "dots", "full")  # from the least work to the least memory
 Changes = Mapping[str, Any]  # fields as the command line names them
-Compile = Callable[[ExperimentConfig, str], ProgramPlan]  # of a program by its name
+# A program of an experiment by its name; None: the compiler failed, and said why
+Compile = Callable[[ExperimentConfig, str], ProgramPlan | None]
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +64,47 @@ class Choice:
 
 def with_changes(config: ExperimentConfig, changes: Changes) -> ExperimentConfig:
     """Lay changes over an experiment. UserError where they do not go together."""
-    launch = {name: value for name, value in changes.items() if name.startswith("mesh.")}
-    others = {name: value for name, value in changes.items() if name not in launch}
-    return changed(config, {**others, **{f"launch.{k}": v for k, v in launch.items()}})
+    launch = {f"launch.{k}": v for k, v in changes.items() if k.startswith("mesh.")}
+    others = {name: value for name, value in changes.items() if not name.startswith("mesh.")}
+    return changed(config, {**launch, **others})
+
+
+def search(
+    config: ExperimentConfig, on: Slice, compiled: Compile, say: Say = print
+) -> tuple[list[Choice], list[Tried]]:
+    """Return every choice that fits, the fastest first, and every program that was compiled.
+
+    `say` is told what is left out and why, and what came of each compilation.
+    """
+    choices: list[Choice] = []
+    tried: list[Tried] = []
+    for sizes in meshes(config, len(on.devices)):
+        # Microbatches are searched below; those of the experiment may not divide a mesh's rows.
+        free = {"rl.microbatches": 1} if may_cut(config) else {}
+        # An SFT that is not run says nothing about a mesh.
+        free |= {} if config.sft.steps else {"sft.batch_prompts": config.rl.batch_prompts}
+        whole = with_changes(config, {**sizes, **free, "sft.microbatches": 1})
+        try:
+            parts = parts_on(whole, on, own=mesh_sizes(config.launch.mesh, len(on.devices)))
+        except UserError as error:
+            say(f"{as_options(sizes)} is left out: {error}")
+            continue
+
+        found = search_mesh(parts, compiled, partial(say_of, say, as_options(sizes)))
+        tried += [replace(one, changes={**sizes, **one.changes}) for one in found]
+        choices += [replace(one, changes={**sizes, **one.changes}) for one in combine(whole, found)]
+    return sorted(choices, key=lambda choice: choice.seconds), tried
+
+
+def say_of(say: Say, place: str, words: str) -> None:
+    """Say words of a place."""
+    say(f"{place}: {words}")
 
 
 def meshes(config: ExperimentConfig, devices: int) -> list[Changes]:
-    """Return the meshes to try: the experiment's own, then parameters cut over all devices.
+    """Return the experiment's own mesh, and parameters cut over all devices.
 
-    With 1, 2, 4 … of them within a layer, as far as its key heads can be dealt out.
+    Of these, 1, 2, 4 … are within a layer.
     """
     own = mesh_sizes(config.launch.mesh, devices)
     tensors = [2**power for power in range(devices.bit_length()) if devices % 2**power == 0]
@@ -70,134 +113,197 @@ def meshes(config: ExperimentConfig, devices: int) -> list[Changes]:
     return [dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), one, strict=True)) for one in found]
 
 
-def rollouts(config: ExperimentConfig, mesh: Mesh) -> Iterator[list[Changes]]:
-    """Yield settings of a rollout in lists, each from its smallest to its largest program.
+def parts_on(config: ExperimentConfig, on: Slice, own: tuple[int, ...] | None) -> Parts:
+    """Return a run's parts on a mesh.
+
+    UserError where `gmma train` refuses it, where parameters and optimiser alone do not fit, and
+    where key-value heads cannot be dealt out, unless the mesh is the experiment's own.
+    """
+    mesh = make_mesh(config.launch.mesh, list(on.devices))
+    check_hosts(mesh.devices)
+    check_batch(mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
+    parts = plan_parts(config, mesh)
+    heads, tensor = parts.policy.config.kv_heads, mesh.shape["tensor"]
+    if heads % tensor and own != mesh.devices.shape:
+        raise UserError(f"{heads} key-value heads cannot be dealt out to {tensor} devices")
+    state = make_rl_trainer(parts).abstract
+    held = local_bytes((state.params, state.frozen, state.opt_state))
+    usable = on.chip.program_gib * GIB / on.devices_per_chip
+    if held > usable:
+        raise UserError(
+            f"parameters and optimiser take {held / GIB:.2f} of {usable / GIB:.2f} GiB a device"
+        )
+    return parts
+
+
+def may_cut(config: ExperimentConfig) -> bool:
+    """Return whether microbatches leave the loss as it is: `bnpo` divides by a microbatch's own."""
+    return config.objective.loss_type != "bnpo"
+
+
+def rollouts(parts: Parts) -> Iterator[list[Changes]]:
+    """Yield settings of a rollout in lists, each from the fewest trees a device to the most.
 
     Dynamic sampling ties the size of a rollout to what a step learns from, so it is left alone.
     """
-    rl = config.rl
+    rl, mesh = parts.config.rl, parts.mesh
     held = rl.grown_prompts // rl.batch_prompts
     sizes = [2**power for power in range(LARGEST_ROLLOUT.bit_length())]
     counts = [held] if rl.dynamic_sampling else sorted({held, *sizes})
-    layouts = ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",)
-    for layout in layouts:
-        yield [
-            {"rl.rollout_prompts": count * rl.batch_prompts, "rollout_params": layout}
-            for count in counts
+    whole = {} if rl.dynamic_sampling or rl.minibatches is None else {"rl.minibatches": None}
+
+    def trees(changes: Changes) -> int:
+        prompts = changes["rl.rollout_prompts"]
+        layout = decode_layout(changes["rollout_params"], mesh, prompts)
+        return NamedSharding(mesh, layout.prompts).shard_shape((prompts,))[0]
+
+    for layout in ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",):
+        found: list[Changes] = [
+            {"rl.rollout_prompts": n * rl.batch_prompts, **whole, "rollout_params": layout}
+            for n in counts
         ]
+        yield sorted(found, key=trees)
 
 
-def updates(config: ExperimentConfig, mesh: Mesh) -> Iterator[list[Changes]]:
-    """Yield settings of an update in lists, each from its smallest to its largest program."""
-    rows = config.rl.batch_prompts // batch_shards(mesh)
+def updates(parts: Parts) -> Iterator[list[Changes]]:
+    """Yield settings of an update in lists, each from the fewest rows at a time to the most."""
+    rl = parts.config.rl
+    rows = rl.batch_prompts // batch_shards(parts.mesh)
+    counts = [n for n in range(rows, 0, -1) if rows % n == 0]
     for remat in REMATS:
         yield [
-            {"rl.microbatches": count, "model.remat": remat}
-            for count in range(rows, 0, -1)
-            if rows % count == 0
+            {"rl.microbatches": n, "model.remat": remat}
+            for n in (counts if may_cut(parts.config) else [rl.microbatches])
         ]
+
+
+def search_mesh(parts: Parts, compiled: Compile, say: Say) -> list[Tried]:
+    """Compile the programs of a step of RL on one mesh, under every setting that may fit."""
+    config = parts.config
+    found = [*try_growing(config, "rollout", rollouts(parts), compiled, say)]
+    grown = [one for one in found if one.plan.fits]
+    if not grown:
+        return found
+    # With the most minibatches that may wait; `combine` reckons with fewer.
+    most = max(grown, key=lambda one: one.changes["rl.rollout_prompts"])
+    config = with_changes(config, most.changes)
+    found += try_growing(config, "scoring", iter([[{}]]), compiled, say)
+    found += try_growing(config, "update", updates(parts), compiled, say)
+    return found
 
 
 def try_growing(
-    config: ExperimentConfig, name: str, lists: Iterator[list[Changes]], compiled: Compile
+    config: ExperimentConfig,
+    name: str,
+    lists: Iterator[list[Changes]],
+    compiled: Compile,
+    say: Say,
 ) -> Iterator[Tried]:
-    """Compile each list until a program does not fit, for those behind it are larger."""
+    """Compile each list until a program is too large, for those behind it are larger."""
     for settings in lists:
         for changes in settings:
-            tried = Tried(changes=changes, plan=compiled(with_changes(config, changes), name))
-            yield tried
-            if not tried.plan.fits:
+            plan = compiled(with_changes(config, changes), name)
+            if plan is None:
+                continue
+            say(f"{name} {as_options(changes)}: {fit_words(plan)}")
+            yield Tried(changes=changes, plan=plan)
+            if not fits_beside(plan, 0):
                 break
 
 
-def held_bytes(config: ExperimentConfig, mesh: Mesh) -> int:
-    """Return the bytes a device that parameters and the optimiser's state take by themselves."""
-    state = make_rl_trainer(plan_parts(config, mesh)).abstract
-    return local_bytes((state.params, state.frozen, state.opt_state))
-
-
-def search(
-    config: ExperimentConfig, on: Slice, compiled: Compile, say: Callable[[str], None] = print
-) -> tuple[list[Choice], list[Tried]]:
-    """Return every choice that fits, the fastest first, and every program that was tried."""
-    usable = on.chip.program_gib * GIB / on.devices_per_chip
-    choices: list[Choice] = []
-    tried: list[Tried] = []
-    for sizes in meshes(config, len(on.devices)):
-        own = with_changes(config, sizes)
-        mesh = make_mesh(own.launch.mesh, list(on.devices))
-        try:
-            check_batch(mesh, "rl.batch_prompts", config.rl.batch_prompts)
-            check_batch(mesh, "sft.batch_prompts", config.sft.batch_prompts)
-        except UserError as error:
-            say(f"{as_options(sizes)} left out: {error}")
-            continue
-        # Microbatches are tried below; those of the experiment may not divide a mesh's rows.
-        whole = with_changes(own, {"rl.microbatches": 1, "sft.microbatches": 1})
-        if (held := held_bytes(whole, mesh)) > usable:
-            say(f"{as_options(sizes)} left out: parameters and optimiser take {held / GIB:.1f} GiB")
-            continue
-        found = search_mesh(whole, mesh, compiled)
-        tried += [replace(one, changes={**sizes, **one.changes}) for one in found]
-        choices += [replace(one, changes={**sizes, **one.changes}) for one in combine(whole, found)]
-    return sorted(choices, key=lambda choice: choice.seconds), tried
-
-
-def search_mesh(config: ExperimentConfig, mesh: Mesh, compiled: Compile) -> list[Tried]:
-    """Compile the programs of a step of RL on one mesh, under every setting that may fit."""
-    found = [*try_growing(config, "rollout", rollouts(config, mesh), compiled)]
-    if any(one.plan.fits for one in found):
-        found += try_growing(config, "update", updates(config, mesh), compiled)
-        found.append(Tried(changes={}, plan=compiled(config, "scoring")))
-    return found
+def fits_beside(plan: ProgramPlan, waiting_bytes: int) -> bool:
+    """Return whether a program fits where so many bytes of minibatches wait in place of its own."""
+    need = plan.need_bytes - plan.waiting_bytes + waiting_bytes
+    return plan.fits_alone and need <= plan.usable_bytes
 
 
 def combine(config: ExperimentConfig, tried: Sequence[Tried]) -> Iterator[Choice]:
     """Yield every rollout with every update, where both fit, and scoring where a step needs it."""
-    fitting = [one for one in tried if one.plan.fits]
-    scoring = [one.plan for one in fitting if one.plan.program == "scoring"]
-    for rollout in (one for one in fitting if one.plan.program == "rollout"):
-        for update in (one for one in fitting if one.plan.program == "update"):
+    by_name = {
+        name: [one for one in tried if one.plan.program == name]
+        for name in ("rollout", "scoring", "update")
+    }
+    grown = [one for one in by_name["rollout"] if one.plan.fits]
+    most = max((minibatches_of(config, one.changes) for one in grown), default=1)
+    for rollout in grown:
+        count = minibatches_of(config, rollout.changes)
+        for update in by_name["update"]:
             changes = {**rollout.changes, **update.changes}
-            step = with_changes(config, changes)
-            times = needed_programs(step)["RL"]
-            plans = {plan.program: plan for plan in (rollout.plan, update.plan, *scoring)}
+            times = needed_programs(with_changes(config, changes))["RL"]
+            plans = {one.plan.program: one.plan for one in (*by_name["scoring"], rollout, update)}
             if not times.keys() <= plans.keys():
                 continue
-            shares = {
-                name: count * plans[name].serial.seconds / step.rl.step_minibatches
-                for name, count in times.items()
-            }
-            yield Choice(changes=changes, seconds=sum(shares.values()), shares=shares)
+            others = [plans[name] for name in times if name != "rollout"]
+            # A minibatch less waits for each that a rollout has less.
+            if all(
+                fits_beside(plan, plan.waiting_bytes * (count - 1) // max(most - 1, 1))
+                for plan in others
+            ):
+                shares = {
+                    name: runs * plans[name].serial.seconds / count for name, runs in times.items()
+                }
+                yield Choice(changes=changes, seconds=sum(shares.values()), shares=shares)
+
+
+def minibatches_of(config: ExperimentConfig, changes: Changes) -> int:
+    """Return the minibatches of a step under some changes."""
+    return with_changes(config, changes).rl.step_minibatches
 
 
 def with_sft(
-    config: ExperimentConfig, choices: Sequence[Choice], compiled: Compile
-) -> Choice | None:
-    """Return the first choice under which SFT fits too, in as few microbatches as that takes."""
+    config: ExperimentConfig, choices: Sequence[Choice], compiled: Compile, say: Say = print
+) -> tuple[Choice | None, list[Tried]]:
+    """Return the first choice under which SFT fits too, in as few microbatches as that takes.
+
+    None where it fits with none, and the programs that were compiled for it.
+    """
     if not config.sft.steps:
-        return choices[0] if choices else None
-    known: dict[tuple[Any, ...], int | None] = {}
+        return (choices[0] if choices else None), []
+    tried: list[Tried] = []
+    known: dict[tuple[Any, ...], Changes | None] = {}
     for choice in choices:
         shared = {k: v for k, v in choice.changes.items() if k.startswith(("mesh", "model"))}
         place = tuple(shared.values())
         if place not in known:
-            known[place] = sft_microbatches(with_changes(config, choice.changes), shared, compiled)
-        if (count := known[place]) is not None:
-            return replace(choice, changes={**choice.changes, "sft.microbatches": count})
-    return None
+            rows = config.sft.batch_prompts // (shared["mesh.data"] * shared["mesh.fsdp"])
+            counts = [{"sft.microbatches": n} for n in range(1, rows + 1) if rows % n == 0]
+            own = with_changes(config, choice.changes)
+            known[place] = None
+            for count in counts:
+                (*found,) = try_growing(own, "sft", iter([[count]]), compiled, say)
+                tried += [replace(one, changes={**shared, **count}) for one in found]
+                if found and found[0].plan.fits:
+                    known[place] = count
+                    break
+        if (fitting := known[place]) is not None:
+            return replace(choice, changes={**choice.changes, **fitting}), tried
+    return None, tried
 
 
-def sft_microbatches(config: ExperimentConfig, shared: Changes, compiled: Compile) -> int | None:
-    """Return the fewest microbatches with which a step of SFT fits; None: it fits with none."""
-    shards = prod(v for k, v in shared.items() if k in ("mesh.data", "mesh.fsdp"))
-    rows, left = divmod(config.sft.batch_prompts, shards)
-    for count in range(1, rows + 1):
-        if not left and rows % count == 0:
-            plan = compiled(with_changes(config, {"sft.microbatches": count}), "sft")
-            if plan.fits:
-                return count
-    return None
+def with_steps(config: ExperimentConfig, changes: Changes) -> Changes:
+    """Add the steps of RL that make as many updates as the experiment's own, or a few more."""
+    own, new = config.rl.step_minibatches, minibatches_of(config, changes)
+    return {**changes, "rl.steps": -(-config.rl.steps * own // new)} if own != new else changes
+
+
+def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> Choice | None:
+    """Return the choice that is the experiment as it stands; None where that does not fit."""
+
+    def settings(one: ExperimentConfig) -> tuple[Any, ...]:
+        sizes = mesh_sizes(one.launch.mesh, len(on.devices))
+        rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
+        return sizes, rl, one.rollout_params, getattr(one.model, "remat", None)
+
+    wanted = settings(config)
+    same = (c for c in choices if settings(with_changes(config, c.changes)) == wanted)
+    return next(same, None)
+
+
+def fit_words(plan: ProgramPlan) -> str:
+    """Say what a program needs of what there is, and its seconds."""
+    need, usable = plan.need_bytes / GIB, plan.usable_bytes / GIB
+    verdict = f"{plan.serial.seconds:.3f} s" if plan.fits else "does not fit"
+    return f"{need:.2f} of {usable:.2f} GiB, {verdict}"
 
 
 def as_options(changes: Changes) -> str:

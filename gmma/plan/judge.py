@@ -21,9 +21,11 @@ class ProgramPlan:
     output_bytes: int
     temporary_bytes: int
     resident_bytes: int  # of the run, beside the program
+    waiting_bytes: int  # of these, minibatches that wait for their update
     need_bytes: int  # all of these
     usable_bytes: int
-    fits: bool
+    fits_alone: bool  # the compiler found room for it
+    fits: bool  # and for what is resident beside it
     flops: float
     hbm_traffic_bytes: float
     sent_bytes: dict[str, float]  # by kind of collective
@@ -79,8 +81,10 @@ def plan_program(
         output_bytes=compiled.output_bytes,
         temporary_bytes=compiled.temporary_bytes,
         resident_bytes=facts.resident_bytes,
+        waiting_bytes=facts.waiting_bytes,
         need_bytes=need,
         usable_bytes=usable,
+        fits_alone=compiled.fits_alone,
         fits=fits,
         flops=cost.flops,
         hbm_traffic_bytes=cost.bytes,

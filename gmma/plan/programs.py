@@ -50,6 +50,7 @@ class ProgramFacts:
     resident_bytes: int  # of the run, beside the program's arguments
     rows: int  # prompts at a time
     tokens: int  # that are sampled, or packed slots that are computed
+    waiting_bytes: int = 0  # of what is resident, minibatches that wait for their update
     copy_bytes: int = 0  # of the parameters that a rollout gathers
     nodes: int = 0  # that a device's rollout holds a state of at a time, in layers without keys
     node_bytes: int = 0  # of one such state
@@ -234,6 +235,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         arguments=(rl.abstract, reference, packed),
         # Of the state, only the parameters are read.
         resident_bytes=held + others * local_bytes(packed),
+        waiting_bytes=others * local_bytes(packed),
         rows=batch // shards,
         tokens=batch // shards * shape.packed,
     )
@@ -244,6 +246,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         jitted=rl.update,
         arguments=(rl.abstract, packed),
         resident_bytes=reference_bytes + others * local_bytes(packed),
+        waiting_bytes=others * local_bytes(packed),
         rows=batch // shards // config.rl.microbatches,
         tokens=batch // shards * shape.packed,
     )

@@ -137,6 +137,8 @@ def print_choices(title: str, choices: Sequence[Choice], tried: Sequence[Tried])
     ]
     if rows:
         print_table(f"{title}, the fastest", header, rows[:BEST])
+    if uncounted := sum(one.plan.uncounted_kernels > 0 for one in tried):
+        print(f"{uncounted} programs have kernels that do not say their cost, and seem faster")
 
 
 def shares_of(seconds: Mapping[str, float]) -> str:

@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gmma.errors import UserError
-from gmma.tasks.sums import LARGEST, SUMS, SumsConfig, build, demonstrate, metrics, source
+from gmma.tasks.sums import (
+    LARGEST,
+    SUMS,
+    SumsConfig,
+    build,
+    demonstrate,
+    draw_problem,
+    metrics,
+    source,
+)
 from gmma.text.prompt import answer_text, prompt_text, thought_text
 from gmma.text.tokenizer import load_sentencepiece
 from gmma.types import Example
@@ -41,6 +50,19 @@ def test_records_are_what_they_say(built):
             assert set(terms) <= set(range(1, LARGEST + 1))
             assert record.columns == {"answer": str(sum(terms)), "terms": terms}
             assert record.images == ()
+
+
+@pytest.mark.parametrize("terms", [2, 8])
+def test_no_sum_is_in_two_splits(terms):
+    """Also where there are as few as 81 of them."""
+    config = replace(FEW, terms=terms)
+    drawn = {
+        split: {tuple(draw_problem(config, split, index)["terms"]) for index in range(500)}
+        for split in ("train", "validation", "test")
+    }
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        assert not drawn[one] & drawn[other]
+    assert min(map(len, drawn.values())) > (4 if terms == 2 else 490)
 
 
 @given(
