@@ -20,6 +20,7 @@ from scipy import stats
 from gmma.config import ExperimentConfig, HostsConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.hardware.preemption import CODE_PREEMPTED, Preempted
+from gmma.options.changes import changed
 from gmma.records.resuming import save_config
 from gmma.run.evaluate import Evaluation, save_evaluation
 from gmma.run.feed import demonstration_seed
@@ -32,7 +33,6 @@ from gmma.sweep.arms import (
     Sweep,
     arm,
     chain,
-    changed,
     product,
     sweep_runs,
     trees,

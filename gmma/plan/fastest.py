@@ -28,6 +28,7 @@ from gmma.hardware.sharding import (
     make_mesh,
     mesh_sizes,
 )
+from gmma.options.changes import changed
 from gmma.plan.chips import GIB
 from gmma.plan.cost import needed_programs
 from gmma.plan.judge import ProgramPlan
@@ -35,7 +36,6 @@ from gmma.plan.programs import plan_parts
 from gmma.plan.tpu_compiler import Slice, local_bytes
 from gmma.run.assembly import Parts
 from gmma.run.programs import make_rl_trainer
-from gmma.sweep.arms import changed
 
 LARGEST_ROLLOUT = 8  # minibatches of a rollout, beside the experiment's own number
 REMATS = ("none", "dots", "full")  # from the least work to the least memory

@@ -12,17 +12,16 @@ from the same SFT, which is trained once, and read the same prompts in the same 
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gmma.config import ExperimentConfig, ObjectiveConfig, config_to_json, of_its_types, require
 from gmma.errors import UserError
 from gmma.files import RunPath, check_name, read_json
+from gmma.options.changes import changed
 from gmma.records.resuming import CONFIG_FILE
 from gmma.run.summary import evaluation_path
 
-T = TypeVar("T")
 START = "start"
 SET_BY_THE_SWEEP = {"name", "seed", "launch.runs_dir", "init_from"}  # of every run
 SWEEP_FILE = "sweep.json"  # in the sweep's directory: every figure that is shown of it
@@ -153,32 +152,6 @@ class Sweep:
     def seeds_of(self, arm: Arm) -> tuple[int, ...]:
         """Return the seeds of an arm."""
         return self.seeds if arm.seeds is None else arm.seeds
-
-
-def changed(config: T, changes: Mapping[str, Any], prefix: str = "") -> T:
-    """Return a frozen dataclass with some fields, named by dotted paths, replaced all at once.
-
-    Raises UserError for a field that there is not.
-
-    >>> from gmma.config import TreeConfig
-    >>> changed(TreeConfig(), {"answers": 8}).answers
-    8
-    """
-    own: dict[str, Any] = {}
-    deeper: dict[str, dict[str, Any]] = {}
-    known = [field.name for field in fields(config)] if is_dataclass(config) else []
-    for path, value in changes.items():
-        head, _, rest = path.partition(".")
-        if head not in known:
-            near = get_close_matches(head, known, n=1) or known[:8]
-            raise UserError(f"no field {prefix + head} to change; there is {', '.join(near)}")
-        if rest:
-            deeper.setdefault(head, {})[rest] = value
-        else:
-            own[head] = value
-    for head, inner in deeper.items():
-        own[head] = changed(own.get(head, getattr(config, head)), inner, f"{prefix}{head}.")
-    return replace(config, **own)  # type: ignore[type-var]
 
 
 @dataclass(frozen=True, kw_only=True)

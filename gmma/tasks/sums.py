@@ -41,7 +41,7 @@ _CORPUS_PROBLEMS = 1024
 
 @dataclass(frozen=True, kw_only=True)
 class SumsConfig(TaskConfig):
-    """How many numbers, how many problems, and how often a demonstration adds wrongly."""
+    """Numbers of a sum, problems of each split, and how often a demonstration adds wrongly."""
 
     name: Literal["sums"] = "sums"  # which task this is
     terms: int = 8  # numbers in a sum
