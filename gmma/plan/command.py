@@ -20,7 +20,7 @@ from gmma.config import ExperimentConfig, RLConfig, job_to_json
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
-from gmma.hardware.sharding import make_mesh
+from gmma.hardware.sharding import check_batch, make_mesh
 from gmma.named import import_path, module_command
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import chip_of
@@ -28,6 +28,7 @@ from gmma.plan.cost import ASSUMPTION, Spent, needed_programs, price_of_each, sp
 from gmma.plan.fastest import (
     Tried,
     as_options,
+    find_obstacle,
     find_own,
     fit_words,
     search,
@@ -92,7 +93,10 @@ def plan_slice(
 ) -> Iterator[ProgramPlan]:
     """Compile these programs of an experiment for one slice, each in a process of its own."""
     on = open_slice(topology)
-    plan_parts(config, make_mesh(config.launch.mesh, list(on.devices)))  # what the user got wrong
+    mesh = make_mesh(config.launch.mesh, list(on.devices))
+    if "sft" in names:
+        check_batch(mesh, "sft.batch_prompts", config.sft.batch_prompts, config.sft.microbatches)
+    plan_parts(config, mesh)  # what the user got wrong
     for name in names:
         with tempfile.TemporaryDirectory() as home:
             source, dump = Path(home) / "config.json", Path(home) / "dump"
@@ -152,23 +156,26 @@ def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
         try:
             (plan,) = plan_slice(config, topology, [name], until_memory=True)
         except UserError as error:
-            tell(f"{name} is left out: {error}")
+            tell(str(error))
             return None
         return plan
 
     choices, tried = search(config, on, compiled, tell)
     best, of_sft = with_sft(config, choices, compiled, tell)
     tried += of_sft
+    if not tried:
+        raise UserError(f"nothing could be tried on {topology}; the lines above say why")
     print_choices(f"{config.name} {config.tree.shape.label} on {topology}", choices, tried)
     if best is None:
         print(nothing_fits(topology, tried))
     else:
+        best = replace(best, changes=with_steps(config, best.changes))
         own = find_own(config, on, choices)
-        of_own = "which do not fit" if own is None else f"{own.seconds:.3f} s"
+        of_own = "not among what fits" if own is None else f"{own.seconds:.3f} s"
         print(
             f"the fastest that fits: {best.seconds:.3f} s for the {config.rl.batch_prompts} "
             f"prompts of an update (the experiment's own settings: {of_own}); add\n"
-            f"    {as_options(with_steps(config, best.changes))}"
+            f"    {as_options(best.changes)}"
         )
     return {
         "tried": [{"changes": one.changes, **plan_record(one.plan)} for one in tried],
@@ -183,15 +190,14 @@ def tell(words: str) -> None:
 
 
 def nothing_fits(topology: str, tried: Sequence[Tried]) -> str:
-    """Say that nothing fits, and of the program that is nearest to it what would help."""
-    large = [one for one in tried if not one.plan.fits]
-    if not large:
-        return f"nothing could be tried on {topology}: the lines above say why"
-    least = min(large, key=lambda one: one.plan.need_bytes / one.plan.usable_bytes)
+    """Say that nothing fits, and of the program that is in the way what would help."""
+    none = f"no settings that were tried fit {topology} with all programs"
+    obstacle = find_obstacle(tried)
+    if obstacle is None:
+        return f"{none}: each fits by itself, but not beside minibatches that wait, or not with SFT"
     return (
-        f"no settings that were tried fit {topology} with all programs. Nearest to it is "
-        f"{least.plan.program} {as_options(least.changes)}: {fit_words(least.plan)}; "
-        f"{least.plan.advice}"
+        f"{none}. In the way is {obstacle.plan.program}, at best {as_options(obstacle.changes)}: "
+        f"{fit_words(obstacle.plan)}; {obstacle.plan.advice}"
     )
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 
-from gmma.config import ExperimentConfig
+from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import (
@@ -81,15 +81,18 @@ def search(
     for sizes in meshes(config, len(on.devices)):
         # Microbatches are searched below; those of the experiment may not divide a mesh's rows.
         free = {"rl.microbatches": 1} if may_cut(config) else {}
-        # An SFT that is not run says nothing about a mesh.
-        free |= {} if config.sft.steps else {"sft.batch_prompts": config.rl.batch_prompts}
         whole = with_changes(config, {**sizes, **free, "sft.microbatches": 1})
         try:
-            parts = parts_on(whole, on, own=mesh_sizes(config.launch.mesh, len(on.devices)))
+            mesh = check_mesh(whole, on)
         except UserError as error:
             say(f"{as_options(sizes)} is left out: {error}")
             continue
-
+        parts = plan_parts(whole, mesh)
+        if (
+            fault := find_fault(parts, on, mesh_sizes(config.launch.mesh, len(on.devices)))
+        ) is not None:
+            say(f"{as_options(sizes)} is left out: {fault}")
+            continue
         found = search_mesh(parts, compiled, partial(say_of, say, as_options(sizes)))
         tried += [replace(one, changes={**sizes, **one.changes}) for one in found]
         choices += [replace(one, changes={**sizes, **one.changes}) for one in combine(whole, found)]
@@ -113,27 +116,31 @@ def meshes(config: ExperimentConfig, devices: int) -> list[Changes]:
     return [dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), one, strict=True)) for one in found]
 
 
-def parts_on(config: ExperimentConfig, on: Slice, own: tuple[int, ...] | None) -> Parts:
-    """Return a run's parts on a mesh.
-
-    UserError where `gmma train` refuses it, where parameters and optimiser alone do not fit, and
-    where key-value heads cannot be dealt out, unless the mesh is the experiment's own.
-    """
+def check_mesh(config: ExperimentConfig, on: Slice) -> Mesh:
+    """Return an experiment's mesh. UserError where `gmma train` refuses it."""
     mesh = make_mesh(config.launch.mesh, list(on.devices))
     check_hosts(mesh.devices)
     check_batch(mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
-    parts = plan_parts(config, mesh)
-    heads, tensor = parts.policy.config.kv_heads, mesh.shape["tensor"]
-    if heads % tensor and own != mesh.devices.shape:
-        raise UserError(f"{heads} key-value heads cannot be dealt out to {tensor} devices")
+    for name, phase in (("sft", config.sft), ("rl", config.rl)):
+        if phase.steps:
+            check_batch(mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+    return mesh
+
+
+def find_fault(parts: Parts, on: Slice, own: tuple[int, ...] | None) -> str | None:
+    """Say why a mesh is of no use, by arithmetic; None: it may be.
+
+    Key-value heads must be dealt out evenly, unless the mesh is the experiment's own.
+    """
+    heads, tensor = parts.policy.config.kv_heads, parts.mesh.shape["tensor"]
+    if heads % tensor and own != parts.mesh.devices.shape:
+        return f"{heads} key-value heads cannot be dealt out to {tensor} devices"
     state = make_rl_trainer(parts).abstract
     held = local_bytes((state.params, state.frozen, state.opt_state))
     usable = on.chip.program_gib * GIB / on.devices_per_chip
-    if held > usable:
-        raise UserError(
-            f"parameters and optimiser take {held / GIB:.2f} of {usable / GIB:.2f} GiB a device"
-        )
-    return parts
+    if held <= usable:
+        return None
+    return f"parameters and optimiser take {held / GIB:.2f} of {usable / GIB:.2f} GiB a device"
 
 
 def may_cut(config: ExperimentConfig) -> bool:
@@ -184,12 +191,35 @@ def search_mesh(parts: Parts, compiled: Compile, say: Say) -> list[Tried]:
     grown = [one for one in found if one.plan.fits]
     if not grown:
         return found
+    found += scorings(config, grown, compiled, say)
     # With the most minibatches that may wait; `combine` reckons with fewer.
-    most = max(grown, key=lambda one: one.changes["rl.rollout_prompts"])
-    config = with_changes(config, most.changes)
-    found += try_growing(config, "scoring", iter([[{}]]), compiled, say)
+    config = with_changes(config, max(grown, key=prompts_of).changes)
     found += try_growing(config, "update", updates(parts), compiled, say)
     return found
+
+
+def prompts_of(rollout: Tried) -> int:
+    """Return the prompts of a rollout."""
+    count: int = rollout.changes["rl.rollout_prompts"]
+    return count
+
+
+def scorings(
+    config: ExperimentConfig, grown: Sequence[Tried], compiled: Compile, say: Say
+) -> Iterator[Tried]:
+    """Compile the scoring of the smallest and of the largest rollout, where these score.
+
+    They are one program unless the first scores the reference alone, for its only update.
+    """
+    known: set[bool] = set()
+    for rollout in (max(grown, key=prompts_of), min(grown, key=prompts_of)):
+        own = with_changes(config, rollout.changes)
+        several = updates_per_step(own) > 1
+        if "scoring" in needed_programs(own)["RL"] and several not in known:
+            known.add(several)
+            changes = {"rl.rollout_prompts": prompts_of(rollout)}
+            for one in try_growing(own, "scoring", iter([[changes]]), compiled, say):
+                yield replace(one, changes=rollout.changes)
 
 
 def try_growing(
@@ -204,6 +234,7 @@ def try_growing(
         for changes in settings:
             plan = compiled(with_changes(config, changes), name)
             if plan is None:
+                say(f"{name} {as_options(changes)} is left out")
                 continue
             say(f"{name} {as_options(changes)}: {fit_words(plan)}")
             yield Tried(changes=changes, plan=plan)
@@ -219,26 +250,29 @@ def fits_beside(plan: ProgramPlan, waiting_bytes: int) -> bool:
 
 def combine(config: ExperimentConfig, tried: Sequence[Tried]) -> Iterator[Choice]:
     """Yield every rollout with every update, where both fit, and scoring where a step needs it."""
-    by_name = {
-        name: [one for one in tried if one.plan.program == name]
-        for name in ("rollout", "scoring", "update")
-    }
-    grown = [one for one in by_name["rollout"] if one.plan.fits]
+
+    def of(name: str) -> list[Tried]:
+        return [one for one in tried if one.plan.program == name]
+
+    def updates_of(changes: Changes) -> int:
+        return updates_per_step(with_changes(config, changes))
+
+    grown = [one for one in of("rollout") if one.plan.fits]
     most = max((minibatches_of(config, one.changes) for one in grown), default=1)
     for rollout in grown:
-        count = minibatches_of(config, rollout.changes)
-        for update in by_name["update"]:
+        count, several = minibatches_of(config, rollout.changes), updates_of(rollout.changes) > 1
+        scoring = [one for one in of("scoring") if (updates_of(one.changes) > 1) == several]
+        for update in of("update"):
             changes = {**rollout.changes, **update.changes}
             times = needed_programs(with_changes(config, changes))["RL"]
-            plans = {one.plan.program: one.plan for one in (*by_name["scoring"], rollout, update)}
+            plans = {one.plan.program: one.plan for one in (*scoring, rollout, update)}
             if not times.keys() <= plans.keys():
                 continue
-            others = [plans[name] for name in times if name != "rollout"]
             # A minibatch less waits for each that a rollout has less.
-            if all(
-                fits_beside(plan, plan.waiting_bytes * (count - 1) // max(most - 1, 1))
-                for plan in others
-            ):
+            beside = {
+                name: plans[name].waiting_bytes * (count - 1) // max(most - 1, 1) for name in times
+            }
+            if all(fits_beside(plans[name], waiting) for name, waiting in beside.items()):
                 shares = {
                     name: runs * plans[name].serial.seconds / count for name, runs in times.items()
                 }
@@ -287,23 +321,52 @@ def with_steps(config: ExperimentConfig, changes: Changes) -> Changes:
 
 
 def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> Choice | None:
-    """Return the choice that is the experiment as it stands; None where that does not fit."""
+    """Return the choice that is the experiment as it stands; None where it is not among them."""
 
     def settings(one: ExperimentConfig) -> tuple[Any, ...]:
         sizes = mesh_sizes(one.launch.mesh, len(on.devices))
         rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
-        return sizes, rl, one.rollout_params, getattr(one.model, "remat", None)
+        cut = one.rollout_params if sizes is not None and sizes[-1] > 1 else "gathered"
+        return sizes, rl, cut, getattr(one.model, "remat", None)
 
     wanted = settings(config)
     same = (c for c in choices if settings(with_changes(config, c.changes)) == wanted)
     return next(same, None)
 
 
+def find_obstacle(tried: Sequence[Tried]) -> Tried | None:
+    """Return what is nearest to fitting of a program that fits under no settings of its mesh.
+
+    None where on some mesh every program fits by itself.
+    """
+    found = []
+    for sizes in {mesh_of(one): None for one in tried}:
+        for name in ("rollout", "scoring", "update", "sft"):
+            own = [one for one in tried if mesh_of(one) == sizes and one.plan.program == name]
+            if own and not any(fits_beside(one.plan, 0) for one in own):
+                found.append(min(own, key=need_alone))
+                break
+        else:
+            return None
+    return min(found, key=need_alone, default=None)
+
+
+def mesh_of(one: Tried) -> tuple[Any, ...]:
+    """Return the mesh that a program was compiled for."""
+    return tuple(value for name, value in one.changes.items() if name.startswith("mesh."))
+
+
+def need_alone(one: Tried) -> int:
+    """Return the bytes that a program needs with no minibatch that waits."""
+    return one.plan.need_bytes - one.plan.waiting_bytes
+
+
 def fit_words(plan: ProgramPlan) -> str:
     """Say what a program needs of what there is, and its seconds."""
-    need, usable = plan.need_bytes / GIB, plan.usable_bytes / GIB
-    verdict = f"{plan.serial.seconds:.3f} s" if plan.fits else "does not fit"
-    return f"{need:.2f} of {usable:.2f} GiB, {verdict}"
+    need = (plan.need_bytes - plan.waiting_bytes) / GIB
+    waiting = f" and {plan.waiting_bytes / GIB:.2f} that wait" if plan.waiting_bytes else ""
+    verdict = f"{plan.serial.seconds:.3f} s" if fits_beside(plan, 0) else "does not fit"
+    return f"{need:.2f}{waiting} of {plan.usable_bytes / GIB:.2f} GiB, {verdict}"
 
 
 def as_options(changes: Changes) -> str:

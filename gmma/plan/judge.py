@@ -120,11 +120,14 @@ def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, us
         return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
     phase = "sft" if facts.name == "sft" else "rl"
     settings = getattr(config, phase)
-    if facts.resident_bytes + compiled.argument_bytes > 0.8 * usable:
-        held = (facts.resident_bytes + compiled.argument_bytes) / GIB
+    if compiled.total_bytes + facts.resident_bytes - facts.waiting_bytes <= usable:
+        waiting = facts.waiting_bytes / GIB
+        return f"a smaller rl.rollout_prompts: minibatches that wait take {waiting:.1f} GiB"
+    held = facts.resident_bytes - facts.waiting_bytes + compiled.argument_bytes
+    if held > 0.8 * usable:
         return (
-            f"parameters and optimiser alone take {held:.1f} GiB a device: more devices along "
-            "mesh.fsdp, or adapters (model.lora)"
+            f"parameters and optimiser alone take {held / GIB:.1f} GiB a device: more devices "
+            "along mesh.fsdp, or adapters (model.lora)"
         )
     if facts.name != "scoring" and rows > 1:
         return f"{phase}.microbatches = {settings.microbatches * rows}: a row of a device at a time"

@@ -71,7 +71,8 @@ def plan_parts(config: ExperimentConfig, mesh: Mesh) -> Parts:
     the entries of a table and no shape. The tiny family's comes with the task's dataset.
     """
     for name, phase in (("sft", config.sft), ("rl", config.rl)):
-        check_batch(mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
+        if phase.steps:
+            check_batch(mesh, f"{name}.batch_prompts", phase.batch_prompts, phase.microbatches)
     model = config.model
     if not isinstance(model, PretrainedConfig):
         return replace(assemble(with_launch(config, mesh=MeshConfig())), config=config, mesh=mesh)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from gmma.config import ExperimentConfig
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.cost import Spent, needed_programs
-from gmma.plan.fastest import Choice, Tried, as_options
+from gmma.plan.fastest import Choice, Tried, as_options, fits_beside, need_alone
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.serial import SMALL_SECONDS
 from gmma.records.console import print_table
@@ -119,14 +119,15 @@ def row_words(config: ExperimentConfig, plans: Sequence[ProgramPlan], chip: Chip
 
 def print_choices(title: str, choices: Sequence[Choice], tried: Sequence[Tried]) -> None:
     """Print every program that was compiled, then the fastest steps whose programs all fit."""
-    header = ["tried", "settings", "needs GiB", "usable", "s, one after another"]
+    header = ["tried", "settings", "needs GiB", "waiting", "usable", "s, one after another"]
     rows = [
         [
             one.plan.program,
             as_options(one.changes),
-            gib(one.plan.need_bytes),
+            gib(need_alone(one)),
+            gib(one.plan.waiting_bytes),
             gib(one.plan.usable_bytes),
-            f"{one.plan.serial.seconds:.3f}" if one.plan.fits else "does not fit",
+            f"{one.plan.serial.seconds:.3f}" if fits_beside(one.plan, 0) else "does not fit",
         ]
         for one in tried
     ]

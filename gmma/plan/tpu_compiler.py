@@ -139,7 +139,10 @@ def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
     """Read what the compiler wrote about the last program in a dump."""
 
     def text_of(ending: str) -> str:
-        return max(dump.glob(f"*{ending}")).read_text()
+        found = max(dump.glob(f"*{ending}"), default=None)
+        if found is None:
+            raise UserError(f"the compiler ended without a file *{ending}; its message is above")
+        return found.read_text()
 
     program = HloProgram(text_of(".after_optimizations.txt"))
     report = text_of("-memory-usage-report.txt")
