@@ -12,8 +12,8 @@ GSM8K's records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-schoo
 Tiny: two CPU cores. Run time and figure of the whole run: not run yet. A network of this size that
 starts from nothing does not learn to reckon, so expect an accuracy near 0: it shows the line.
 
-Sums, tiny: eight numbers of one digit are added step by step, as a teacher shows it who is off by
-one in a fifth of the steps. A thought is 14 times as long as its answer and decides it, and the
+Sums, tiny: five numbers of one digit are added step by step, as a teacher shows it who is off by
+one in a third of the steps. A thought is eight times as long as its answer and decides it, and the
 reward is 0 or 1.
 
 Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
@@ -120,7 +120,7 @@ def sums_t4a4(name: str) -> ExperimentConfig:
         task=SumsConfig(),
         model=TinyConfig(layers=3, width=128, heads=4, kv_heads=2, head_size=32, mlp=256, images=0),
         tree=TreeConfig(
-            thoughts=4, answers=4, prompt_tokens=16, thought_tokens=44, answer_tokens=3
+            thoughts=4, answers=4, prompt_tokens=10, thought_tokens=26, answer_tokens=3
         ),
         rewards=RewardConfig(terms=(RewardTerm("math", weight=1.0),)),
         sft=PhaseConfig(
@@ -129,10 +129,10 @@ def sums_t4a4(name: str) -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=RLConfig(
-            steps=100,
+            steps=150,
             batch_prompts=32,
             microbatches=4,
-            optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
+            optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),
         checkpoint=CheckpointConfig(every_steps=50),

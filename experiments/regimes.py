@@ -20,7 +20,7 @@ from gmma.sweep.arms import Sweep, arm, chain, product, trees, with_seeds
 
 Job = Annotated[
     Literal["crowded", "sums"],
-    tyro.conf.arg(help="crowded: scenes of six to nine digits. sums: eight numbers, step by step"),
+    tyro.conf.arg(help="crowded: scenes of six to nine digits. sums: numbers added step by step"),
 ]
 JOBS = {"crowded": ("digits.py", {"scene": "crowded"}), "sums": ("math.py", {"problems": "sums"})}
 GRPO = "GRPO, 16 samples"

@@ -44,12 +44,12 @@ class SumsConfig(TaskConfig):
     """Numbers of a sum, problems of each split, and how often a demonstration adds wrongly."""
 
     name: Literal["sums"] = "sums"  # which task this is
-    terms: int = 8  # numbers in a sum
+    terms: int = 5  # numbers in a sum
     train_problems: int = 16384  # problems drawn for training
     validation_problems: int = 512  # problems drawn for evaluation during training
     test_problems: int = 512  # problems drawn for evaluation after it
     seed: int = 0  # of the problems
-    step_error_rate: float = 0.2  # share of a demonstration's steps whose result is off by 1;
+    step_error_rate: float = 0.35  # share of a demonstration's steps whose result is off by 1;
     # what follows, the answer too, goes on from there
     vocab_size: int = 256  # upper bound of the SentencePiece vocabulary
 
