@@ -18,18 +18,16 @@ from gmma.cli import command_plan
 from gmma.config import (
     ExperimentConfig,
     MeshConfig,
-    options_to_json,
     updates_per_step,
     with_launch,
 )
 from gmma.errors import UserError
-from gmma.plan import command, fastest
+from gmma.plan import command
 from gmma.plan.chips import chip_of
-from gmma.plan.command import advise_slice, plan_slice
+from gmma.plan.command import advise_slice
 from gmma.plan.fastest import (
     LARGEST_ROLLOUT,
     REMATS,
-    Changes,
     Tried,
     check_mesh,
     find_obstacle,
@@ -356,34 +354,3 @@ def test_a_mesh_that_the_links_or_the_hosts_do_not_take_is_refused() -> None:
             said.append(str(error))
     assert any("cannot be laid on the links of these 16 devices" in words for words in said)
     assert any("spreads a row of the batch over" in words for words in said)
-
-
-@needs_libtpu
-def test_on_a_chip_the_best_is_the_fastest_of_all_pairs(monkeypatch: Any) -> None:
-    """Of a rollout and an update, each compiled under all settings of both."""
-    monkeypatch.setattr(fastest, "LARGEST_ROLLOUT", 2)
-    monkeypatch.setattr(fastest, "REMATS", ("none", "full"))
-    config = with_launch(job(batch_prompts=2), mesh=MeshConfig())
-    known: dict[str, ProgramPlan] = {}
-
-    def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
-        key = json.dumps([name, options_to_json(config)])
-        if key not in known:
-            (known[key],) = plan_slice(config, "v5e:1x1", [name], until_memory=True)
-        return known[key]
-
-    def seconds_of(changes: Changes) -> float:
-        whole = with_changes(config, {**changes, "sft.microbatches": 1})
-        count = whole.rl.step_minibatches
-        names = ("rollout", "update", *(("scoring",) if count > 1 else ()))
-        plans = {name: compiled(whole, name) for name in names}
-        assert all(plan.fits for plan in plans.values())
-        return sum(p.serial.seconds / (count if n == "rollout" else 1) for n, p in plans.items())
-
-    choices, tried = search(config, open_slice("v5e:1x1"), compiled, quiet)
-    assert all(one.plan.fits for one in tried)
-    assert len(choices) == 2 * 2 * 2
-    every = {id(choice): seconds_of(choice.changes) for choice in choices}
-    for choice in choices:
-        assert every[id(choice)] == pytest.approx(choice.seconds, rel=0.02)
-    assert choices[0].seconds <= 1.02 * min(every.values())
