@@ -5,7 +5,7 @@
     gmma train experiments/digits.py --scene crowded
 
 Crowded: six to nine digits, every one named with its place, so that a thought is five times as long
-as its answer; and a box is right or wrong, which answers to one thought are both.
+as its answer; and a box is right or wrong, which answers to one thought are both. Not trained yet.
 """
 
 from dataclasses import replace

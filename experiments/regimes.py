@@ -28,7 +28,7 @@ STEEP = "rate × 10, no clipping"
 
 
 def sweep(job: Job = "crowded") -> Sweep:
-    """Trees with 3 or 5 seeds, credit rules with 3, and three of the trees under a high rate."""
+    """Trees with 3 or 5 seeds, credit rules with 3, and the main arms under a high rate."""
     base = short(job)
     grpo = arm(GRPO, tree__thoughts=16, tree__answers=1, objective__algorithm="grpo")
     main = with_seeds(chain(trees("T4A4", "T4A1", "T16A1"), grpo), 5)
@@ -55,12 +55,12 @@ def sweep(job: Job = "crowded") -> Sweep:
 
 
 def short(job: Job) -> ExperimentConfig:
-    """Return a job with a validation every 20 steps."""
+    """Return a job with a validation every 25 steps."""
     file, values = JOBS[job]
     base = load_experiment(Path(__file__).parent / file, **values)
     return replace(
         base,
-        evaluation=replace(base.evaluation, every_steps=20),
+        evaluation=replace(base.evaluation, every_steps=25),
         checkpoint=CheckpointConfig(every_steps=100, keep_last=1),
         samples_every_steps=50,
     )

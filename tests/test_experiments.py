@@ -24,6 +24,7 @@ from gmma.run.experiments import load_experiment, load_maker
 from gmma.run.feed import read_batches, read_demonstrations, read_prompts
 from gmma.run.lines import resolve
 from gmma.run.programs import make_programs, make_rl_trainer, make_sft_trainer
+from gmma.sweep.arms import sweep_runs
 from gmma.tasks.mathematics import MathConfig
 from gmma.types import Advantages
 from gmma.update import join_params
@@ -105,6 +106,26 @@ def test_runs_have_different_names():
     names = {load_experiment(path, **given).name for path, given in (c.values for c in ALL)}
     assert len(names) == len(ALL)
     assert len(EXPERIMENTS) < 13
+
+
+def sweeps():
+    """(file, values) of every sweep that there is."""
+    for path in sorted((ROOT / "experiments").glob("*.py")):
+        if "def sweep(" in path.read_text():
+            parameters = load_maker(path, "sweep", "a Sweep").parameters
+            names = [parameter.name for parameter in parameters]
+            for values in itertools.product(*(choices(p.annotation) for p in parameters)):
+                given = dict(zip(names, values, strict=True))
+                yield pytest.param(path, given, id="-".join((path.stem, *values)))
+
+
+@pytest.mark.parametrize(("path", "given"), list(sweeps()))
+def test_every_sweep_makes_its_runs(path, given):
+    """Its arms are held against each other at equal budgets, and have names of their own."""
+    sweep = load_maker(path, "sweep", "a Sweep")(**given)
+    runs = sweep_runs(sweep)
+    assert len(runs) > len(sweep.arms)
+    assert len({run.config.name for run in runs}) == len(runs)
 
 
 @pytest.mark.parametrize(("path", "given"), BASELINES)

@@ -11,6 +11,7 @@ the thought came to. Text alone, drawn and not read. Each number is one token.
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,12 +32,12 @@ from gmma.tasks.storage import (
     read_split,
 )
 from gmma.tasks.task import Demonstration, ExampleSource, Task
-from gmma.text.prompt import TAGS, answer_text, prompt_text, thought_text
+from gmma.tasks.vocabulary import corpus_texts
+from gmma.text.prompt import TAGS
 from gmma.text.tokenizer import train_sentencepiece
 from gmma.types import Example
 
 LARGEST = 9  # of the numbers that are added; the least is 1
-_CORPUS_PROBLEMS = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,16 +115,9 @@ def build(config: SumsConfig, data_dir: Path) -> None:
     if not path.exists():
         results = map(str, range(LARGEST * config.terms + config.terms))  # of wrong sums too
         pieces = [*TAGS, *results, " + ", " = ", "; "]
-        train_sentencepiece(_corpus(config), path, vocab_size=config.vocab_size, pieces=pieces)
-
-
-def _corpus(config: SumsConfig) -> Iterator[str]:
-    right = replace(config, step_error_rate=0.0)
-    for index in range(min(config.train_problems, _CORPUS_PROBLEMS)):
-        example = _read_example(draw_problem(config, "train", index))
-        shown = demonstrate(right, example, np.random.default_rng(0))
-        yield prompt_text(example.question)
-        yield thought_text(shown.thought) + answer_text(shown.answer)
+        right = replace(config, step_error_rate=0.0)
+        corpus = corpus_texts(source(config, data_dir, "train"), partial(demonstrate, right))
+        train_sentencepiece(corpus, path, vocab_size=config.vocab_size, pieces=pieces)
 
 
 def _read_example(record: Mapping[str, Any]) -> Example:
