@@ -135,19 +135,26 @@ FEW_QWEN3_5S = [
 
 @pytest.mark.parametrize("options", FEW_QWEN3_5S)
 def test_qwen3_5_text(options: dict, tmp_path: Path) -> None:
-    """Rows of two chunks and a half, and of one token more than a chunk, as transformers cuts.
-
-    Ours in float32 against theirs in float64. With the published ε and a processor without AVX
-    transformers' own float32 logits are 1.4e-4 from its float64 ones, and ours 0.5e-4.
-    """
+    """Rows of two chunks and a half, and of one token more than a chunk, as transformers cuts."""
     rng = np.random.default_rng(8)
     model = theirs.qwen3_5_text(tmp_path, options)
     tokens, lengths = rng.integers(3, 80, (2, 161)), np.array([161, 65])
     ours = reference_logits(load_pretrained(tmp_path), tokens, lengths=lengths)
+    require_close(ours, theirs.logits(model, tokens, lengths), lengths)
+
+
+@pytest.mark.parametrize("options", FEW_QWEN3_5S)
+def test_qwen3_5_text_in_float64(options: dict, tmp_path: Path) -> None:
+    """The same rows with the published ε: 1e-9 where both compute everything in float64."""
+    rng = np.random.default_rng(8)
+    model = theirs.qwen3_5_text(tmp_path, options | {"epsilon": 1e-6})
+    tokens, lengths = rng.integers(3, 80, (2, 161)), np.array([161, 65])
+    with jax.enable_x64(True):
+        ours = wide_logits(load_pretrained(tmp_path, "float64"), tokens, lengths)
     with theirs.in_float64(model) as wide:
         reference = theirs.logits(wide, tokens, lengths)
-    assert (ours.dtype, reference.dtype) == (np.float32, np.float64)
-    require_close(ours, reference, lengths)
+    assert ours.dtype == reference.dtype == np.float64
+    require_close(ours, reference, lengths, 1e-9)
 
 
 @pytest.mark.parametrize("options", FEW_QWEN3_5S)
@@ -166,15 +173,7 @@ def test_qwen3_5_in_float64(options: dict, tmp_path: Path) -> None:
         grids, pixels = their_images(arrays, sides["merge_size"], vision.temporal_patch_size)
         counts = [[int(grid.prod()) // sides["merge_size"] ** 2 for grid in row] for row in grids]
         tokens, lengths = theirs.lay_out(rng, counts, theirs.QWEN_IMAGE)
-        positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
-        inputs = TreeInputs(
-            tokens=tokens.astype(np.int32),
-            positions=positions,
-            valid=positions < lengths[:, None],
-            images=arrays,
-            shape=prompt_only(tokens.shape[1]),
-        )
-        ours = np.asarray(plain_logits(pretrained.policy, pretrained.params, inputs))
+        ours = wide_logits(pretrained, tokens, lengths, arrays)
     with theirs.in_float64(model) as wide:
         reference = theirs.logits(
             wide,
@@ -186,6 +185,24 @@ def test_qwen3_5_in_float64(options: dict, tmp_path: Path) -> None:
         )
     assert ours.dtype == reference.dtype == np.float64
     require_close(ours, reference, lengths, 1e-9)
+
+
+def wide_logits(
+    pretrained: Pretrained,
+    tokens: np.ndarray,
+    lengths: np.ndarray,
+    arrays: QwenImages | None = None,
+) -> np.ndarray:
+    """Logits in the type of the parameters, where `reference_logits` gives float32."""
+    positions = np.broadcast_to(np.arange(tokens.shape[1], dtype=np.int32), tokens.shape)
+    inputs = TreeInputs(
+        tokens=tokens.astype(np.int32),
+        positions=positions,
+        valid=positions < lengths[:, None],
+        images=arrays,
+        shape=prompt_only(tokens.shape[1]),
+    )
+    return np.asarray(plain_logits(pretrained.policy, pretrained.params, inputs))
 
 
 def their_images(arrays: QwenImages, merge: int, frames: int) -> tuple[list, np.ndarray]:

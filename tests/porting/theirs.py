@@ -57,13 +57,14 @@ QWEN3_VLS = [
 ]
 
 # Key heads, value heads and their sizes; kinds of layers: L(inear), F(ull). The last ones repeat no
-# pattern. Grids as with Qwen3-VL. What a query reads of a memory of few numbers may be nearly zero
-# and is then divided by its own size: with the published ε rounding alone moves transformers' own
-# logits by 1e-3 between float32 and float64. So in float32 small heads have a larger one.
+# pattern. Grids as with Qwen3-VL. What a query reads of a random memory may be nearly zero and is
+# then divided by its own size: with the published ε rounding alone moves transformers' own logits
+# by 1e-3 between float32 and float64, and by 1.4e-4 where heads are as large as the first ones. So
+# in float32 all have a larger one; the published one is held in float64.
 SMOOTH = {"epsilon": 1e-2}
 QWEN3_5S = [
     {"layers": 4, "heads": 2, "kv": 1, "head": 16, "sections": [1, 1, 0]}
-    | {"linear": (2, 4, 64, 64), "width": 64},
+    | {"linear": (2, 4, 64, 64), "width": 64, **SMOOTH},
     {"layers": 8, "heads": 4, "kv": 2, "head": 24, "sections": [1, 1, 1], "tied": True, "side": 3}
     | SMOOTH,
     {"kinds": "LFLF", "heads": 4, "kv": 4, "head": 32, "sections": [2, 1, 1], "taps": 3} | SMOOTH,
