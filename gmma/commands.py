@@ -43,6 +43,7 @@ from gmma.options.checks import SPLITS
 from gmma.options.launch import LaunchOverride, MeshOverride
 from gmma.options.parsing import split_experiment
 from gmma.plan.command import plan_experiment
+from gmma.plan.lengths import length_model
 from gmma.records.checkpoint import find_step
 from gmma.records.console import print_table, say
 from gmma.records.resuming import CONFIG_FILE, LAUNCH_FILE
@@ -490,7 +491,8 @@ def plan_command(line: Line[PlanArguments]) -> None:
 
     `--json FILE` writes every figure; `--program NAME`, again for a further one, plans these alone;
     `--until-memory` ends each compilation when memory has been assigned: the same tables in a
-    fraction of the time, and machine code that nobody has tried to write.
+    fraction of the time, and machine code that nobody has tried to write. `--mean-lengths THOUGHT
+    ANSWER` plans for texts that are so long, and not for full slots.
     """
     given = line.given.own
     if given.json is not None:
@@ -505,4 +507,5 @@ def plan_command(line: Line[PlanArguments]) -> None:
         until_memory=given.until_memory,
         prices=given.price,
         advise=given.advise,
+        lengths=length_model(given.mean_lengths, given.length_spread),
     )

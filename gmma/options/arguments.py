@@ -55,6 +55,11 @@ class PlanOptions:
     # End each compilation when memory has been assigned: the same tables in a fraction of the time,
     # and machine code that nobody has tried to write
     until_memory: bool = False
+    # mean tokens of a thought and of an answer, of which the plan then reckons: the turns of a
+    # rollout, the rows of an update where they are ragged, and what of them is useful. None: all
+    # slots are filled
+    mean_lengths: tuple[float, float] | None = None
+    length_spread: float = 0.5  # of lognormal lengths: σ of their logarithm
     # Search meshes, prompts of a rollout, microbatches and rematerialisation (model.remat) for the
     # fastest step of RL that fits, and print it as options. Compilations end as with until_memory
     advise: bool = False

@@ -36,12 +36,14 @@ from gmma.plan.fastest import (
     with_steps,
 )
 from gmma.plan.judge import ProgramPlan, plan_program
+from gmma.plan.lengths import LengthModel, expect
 from gmma.plan.programs import ProgramFacts, plan_parts
 from gmma.plan.tables import print_choices, print_costs, print_plans, row_words, step_words
 from gmma.plan.tpu_compiler import count_chips, open_slice, read_dump, wait_for_dump
 from gmma.plan.worker import FACTS
 from gmma.porting.pretrained import CONFIG
 from gmma.remote.copies import here
+from gmma.run.programs import check_packing
 
 PRESETS = Path(__file__).parents[1] / "presets"
 ASSUMPTIONS = (
@@ -58,7 +60,13 @@ ASSUMPTIONS = (
 )
 STATIC_ROWS = (
     "packing = ragged: planned with static rows, every slot filled, which is what a batch of full "
-    "trees takes; a shorter row takes less."
+    "trees takes; a shorter row takes less. --mean-lengths plans one."
+)
+OF_LENGTHS = (
+    "Lengths are lognormal, each node's its own, with these means before they are cut to their "
+    "slots and σ = {spread:g}; prompts fill theirs. A loop of a rollout ends with the longest row "
+    "of all devices. Ragged rows are those of the median batch; their kernel visits as much as in "
+    "a few drawn trees. Useful are slots that hold a token."
 )
 
 
@@ -89,26 +97,44 @@ def with_preset(config: ExperimentConfig) -> tuple[ExperimentConfig, str | None]
 
 
 def plan_slice(
-    config: ExperimentConfig, topology: str, names: Sequence[str], *, until_memory: bool
+    config: ExperimentConfig,
+    topology: str,
+    names: Sequence[str],
+    *,
+    until_memory: bool,
+    lengths: LengthModel | None = None,
 ) -> Iterator[ProgramPlan]:
-    """Compile these programs of an experiment for one slice, each in a process of its own."""
+    """Compile these programs of an experiment for one slice, each in a process of its own.
+
+    Without `lengths` every slot is filled.
+    """
     on = open_slice(topology)
     mesh = make_mesh(config.launch.mesh, list(on.devices))
     if "sft" in names:
         check_batch(mesh, "sft.batch_prompts", config.sft.batch_prompts, config.sft.microbatches)
-    plan_parts(config, mesh)  # what the user got wrong
+    check_packing(config.packing, plan_parts(config, mesh).policy)  # what the user got wrong
+    static = replace(config, packing="static")  # of ragged rows, the worker is told the slots
     for name in names:
+        expected = expect(config, name, lengths)
         with tempfile.TemporaryDirectory() as home:
             source, dump = Path(home) / "config.json", Path(home) / "dump"
-            source.write_text(json.dumps(job_to_json(config)))
+            source.write_text(json.dumps(job_to_json(static)))
             dump.mkdir()
             started = time.monotonic()
-            command = module_command("gmma.plan.worker", str(source), topology, name, str(dump))
+            told = (str(source), topology, name, str(dump), str(expected.row_slots or 0))
+            command = module_command("gmma.plan.worker", *told)
             environment = {**os.environ, "PYTHONPATH": import_path()}
             process = subprocess.Popen(command, env=environment)
             fits = wait_for_dump(process, dump, until_memory=until_memory)
-            compiled = read_dump(dump, fits_alone=fits, seconds=time.monotonic() - started)
-            yield plan_program(ProgramFacts(**read_json(dump / FACTS)), compiled, config, on)
+            compiled = read_dump(
+                dump,
+                fits_alone=fits,
+                seconds=time.monotonic() - started,
+                turns=expected.turns,
+                row_blocks=expected.row_blocks,
+            )
+            facts = ProgramFacts(**read_json(dump / FACTS))
+            yield plan_program(facts, compiled, config, on, expected)
 
 
 def cost_plans(
@@ -143,7 +169,9 @@ def plan_record(plan: ProgramPlan) -> dict[str, Any]:
     return {**asdict(plan), **found, "serial_seconds": plan.serial.seconds}
 
 
-def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
+def advise_slice(
+    config: ExperimentConfig, topology: str, lengths: LengthModel | None = None
+) -> dict[str, Any]:
     """Print what makes a step of RL fastest on a slice; return every figure as JSON values.
 
     Raises UserError for an experiment that has no RL.
@@ -154,7 +182,7 @@ def advise_slice(config: ExperimentConfig, topology: str) -> dict[str, Any]:
 
     def compiled(config: ExperimentConfig, name: str) -> ProgramPlan | None:
         try:
-            (plan,) = plan_slice(config, topology, [name], until_memory=True)
+            (plan,) = plan_slice(config, topology, [name], until_memory=True, lengths=lengths)
         except UserError as error:
             tell(str(error))
             return None
@@ -216,34 +244,37 @@ def plan_experiment(
     until_memory: bool = False,
     prices: Sequence[float] = (),
     advise: bool = False,
+    lengths: LengthModel | None = None,
 ) -> None:
     """Plan programs for every slice, print the tables, and write them where asked.
 
     `prices` are those of a chip-hour, one for all slices or one for each. `advise` searches
-    settings in place of planning the experiment's own.
+    settings in place of planning the experiment's own. Without `lengths` every slot is filled.
     """
     priced = price_of_each(prices, topologies)
     config, said = with_preset(config)
     if said is not None:
         print(said)
-    if config.packing == "ragged":
+    if config.packing == "ragged" and lengths is None:
         print(STATIC_ROWS)
-    config = replace(config, packing="static")
+        config = replace(config, packing="static")
     shape = config.tree.shape
     record: dict[str, Any] = {
         "experiment": config.name,
         "shape": asdict(shape),
         "rollout_prompts": config.rl.grown_prompts,
         "update_prompts": config.rl.batch_prompts,
+        "lengths": lengths and asdict(lengths),
         "slices": {},
     }
     for topology, price in zip(topologies, priced, strict=True):
         if advise:
-            record["slices"][topology] = advise_slice(config, topology)
+            record["slices"][topology] = advise_slice(config, topology, lengths)
             save(record, output)
             continue
         plans = []
-        for plan in plan_slice(config, topology, programs, until_memory=until_memory):
+        planned = plan_slice(config, topology, programs, until_memory=until_memory, lengths=lengths)
+        for plan in planned:
             print(f"{topology} {plan.program}: {plan.compile_seconds:.0f} s", flush=True)
             plans.append(plan)
         label = f"{config.name} {shape.label}, P/T/A {shape.prompt}/{shape.thought}/{shape.answer}"
@@ -259,7 +290,9 @@ def plan_experiment(
             print_costs(title, costs, reasons, price, chips)
             record.setdefault("costs", {})[topology] = [asdict(spent) for spent in costs]
         save(record, output)
-    for assumption in (*ASSUMPTIONS, *([ASSUMPTION] if prices else [])):
+    assumed = [*ASSUMPTIONS, *([ASSUMPTION] if prices else [])]
+    assumed += [OF_LENGTHS.format(spread=lengths.spread)] if lengths is not None else []
+    for assumption in assumed:
         print(f"* {assumption}")
     if output is not None:
         print(f"every figure: {output}")

@@ -218,8 +218,15 @@ def elements(text: str) -> list[str]:
 class HloProgram:
     """A parsed program; costs of computations are kept, since loops share them."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(
+        self,
+        text: str,
+        turns: Mapping[str, float] | None = None,
+        row_blocks: tuple[float, int] | None = None,
+    ) -> None:
         self.computations, self.entry = parse(text)
+        self.turns = turns or {}  # of loops that may leave early, by the scope around each
+        self.row_blocks = row_blocks  # of a kernel whose mask is data: how many blocks, their side
         self._costs: dict[str, Cost] = {}
 
     @property
@@ -273,11 +280,14 @@ class HloProgram:
             uncounted=int(is_kernel and not flops),
         )
 
-    def trip_count(self, loop: Instruction) -> int:
-        """Return an upper bound on how often the body runs."""
+    def trip_count(self, loop: Instruction) -> float:
+        """Return how often the body runs: where a loop may leave early, as told, or at most."""
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
+        *_, scope, _ = ("", "", *loop.label.split("/"))
+        if scope in self.turns:
+            return self.turns[scope]
         bounds = list(self.constants(loop.called("condition")))
         return max(bounds, default=1)
 
@@ -311,7 +321,7 @@ class HloProgram:
                 given = [inside[name].shapes[0] for name in instruction.operands]
                 return convolution_flops(instruction, given[0], given[1])
             case "custom-call":
-                return splash_flops(instruction, inside)
+                return splash_flops(instruction, inside, self.row_blocks)
         return 0.0
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
@@ -455,17 +465,23 @@ def stated_cost(instruction: Instruction) -> Cost | None:
     return Cost(flops=said.get("flops", 0.0), bytes=said.get("bytes_accessed", 0.0))
 
 
-def splash_flops(instruction: Instruction, inside: Computation) -> float:
+def splash_flops(
+    instruction: Instruction, inside: Computation, row_blocks: tuple[float, int] | None = None
+) -> float:
     """Count the FLOPs of splash attention's products in the blocks that its mask does not hide.
 
         2 · products · rows · heads · blocks · side² · head size
 
     Two products forward, three for the gradient of queries and four for that of keys and values.
-    How many blocks of which side a kernel visits is said by a scope around it (`splash.py`); 0 of
-    any other kernel, and where the mask is data.
+    How many blocks of which side a kernel visits is said by a scope around it (`splash.py`), and by
+    `row_blocks` where its mask is data; 0 of any other kernel.
     """
-    kernel, visited = SPLASH.match(instruction.name), VISITED.search(instruction.label)
-    if not kernel or not visited:
+    kernel = SPLASH.match(instruction.name) or SPLASH.search(
+        instruction.label
+    )  # in a loop over rows
+    visited = VISITED.search(instruction.label)
+    blocks, side = (int(visited[1]), int(visited[2])) if visited else row_blocks or (0, 0)
+    if not kernel or not blocks or "tpu_custom_call" not in instruction.attributes:
         return 0.0
     query = next(
         shape
@@ -474,7 +490,6 @@ def splash_flops(instruction: Instruction, inside: Computation) -> float:
         if len(shape.dims) >= 3 and shape.kind in ("bf16", "f32", "f16")
     )
     *heads, _, size = query.dims
-    blocks, side = int(visited[1]), int(visited[2])
     return 2.0 * SPLASH_PRODUCTS[kernel[1]] * prod(heads) * blocks * side**2 * size
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from gmma.config import ExperimentConfig
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.hlo import Cost
+from gmma.plan.lengths import FULL_TREES, Expected
 from gmma.plan.programs import ProgramFacts
 from gmma.plan.serial import SMALL_SECONDS, Serial, serial_estimate
 from gmma.plan.tpu_compiler import Buffer, Compiled, Slice
@@ -32,7 +33,8 @@ class ProgramPlan:
     bound_seconds: dict[str, float]  # by what bounds
     serial: Serial  # seconds of one instruction after another
     of_peak: float  # FLOPs a serial second ÷ the chip's peak
-    tokens_per_second: float  # a chip, by serial seconds
+    expected: Expected  # of the lengths of trees
+    tokens_per_second: float  # a chip, by serial seconds; none for slots without a token
     uncounted_kernels: float  # runs
     rows: int  # prompts at a time, on a device
     tokens: int  # sampled on the device, or packed and trained on
@@ -63,9 +65,13 @@ def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
 
 
 def plan_program(
-    facts: ProgramFacts, compiled: Compiled, config: ExperimentConfig, on: Slice
+    facts: ProgramFacts,
+    compiled: Compiled,
+    config: ExperimentConfig,
+    on: Slice,
+    expected: Expected = FULL_TREES,
 ) -> ProgramPlan:
-    """Judge one program."""
+    """Judge one program, which meets trees of the lengths that are expected."""
     cost, per_chip = compiled.program.cost, on.devices_per_chip
     serial = serial_estimate(compiled.program, on.chip, per_chip)
     length = max(serial.seconds, SMALL_SECONDS)  # of a program that computes nothing
@@ -92,7 +98,8 @@ def plan_program(
         bound_seconds=bounds(cost, on.chip, per_chip),
         serial=serial,
         of_peak=cost.flops * per_chip / on.chip.peak_flops / length,
-        tokens_per_second=facts.tokens * per_chip / length,
+        expected=expected,
+        tokens_per_second=facts.tokens * expected.useful * per_chip / length,
         uncounted_kernels=cost.uncounted,
         rows=facts.rows,
         tokens=facts.tokens,

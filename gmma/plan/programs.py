@@ -184,11 +184,13 @@ def place_shapes(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTre
     )
 
 
-def packed_shapes(parts: Parts, shape: TreeShape, batch: int) -> PackedTree:
-    """Return the shapes of a packed batch, in place."""
+def packed_shapes(
+    parts: Parts, shape: TreeShape, batch: int, row_slots: int | None = None
+) -> PackedTree:
+    """Return the shapes of a packed batch, in place; computed in rows of so many slots."""
     prompts = prompt_shapes(parts, batch)
     packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
-    return place_shapes(packed, parts.mesh)
+    return replace(place_shapes(packed, parts.mesh), row_slots=row_slots)
 
 
 def kept_bytes(parts: Parts) -> int:
@@ -201,8 +203,11 @@ def kept_bytes(parts: Parts) -> int:
     return local_bytes(place_shapes(kept, parts.mesh))
 
 
-def plan_programs(parts: Parts) -> Iterator[Planned]:
-    """Yield the four programs of an experiment."""
+def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planned]:
+    """Yield the four programs of an experiment, those of packed trees in rows of so many slots.
+
+    None: in all slots of the packed layout.
+    """
     config, mesh = parts.config, parts.mesh
     shards = batch_shards(mesh)
     rl, sft, shape = make_rl_trainer(parts), make_sft_trainer(parts), config.tree.shape
@@ -226,7 +231,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         nodes=trees * shape.thoughts * shape.answers,
         node_bytes=node_bytes(parts.policy.config, tensor),
     )
-    packed = packed_shapes(parts, shape, batch)
+    packed = packed_shapes(parts, shape, batch, row_slots)
     others = config.rl.step_minibatches - 1  # minibatches that wait on the devices
     scores = updates_per_step(config) > 1 or config.objective.beta > 0
     scoring = make_baselines(parts if scores else scoring_parts(parts))
@@ -238,7 +243,7 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         resident_bytes=held + others * local_bytes(packed),
         waiting_bytes=others * local_bytes(packed),
         rows=batch // shards,
-        tokens=batch // shards * shape.packed,
+        tokens=batch // shards * (row_slots or shape.packed),
     )
     if scores:
         packed = place_shapes(jax.eval_shape(scoring, rl.abstract, reference, packed), mesh)
@@ -249,16 +254,16 @@ def plan_programs(parts: Parts) -> Iterator[Planned]:
         resident_bytes=reference_bytes + others * local_bytes(packed),
         waiting_bytes=others * local_bytes(packed),
         rows=batch // shards // config.rl.microbatches,
-        tokens=batch // shards * shape.packed,
+        tokens=batch // shards * (row_slots or shape.packed),
     )
     chain = replace(shape, thoughts=1, answers=1)
     yield Planned(
         name="sft",
         jitted=sft.update,
-        arguments=(sft.abstract, packed_shapes(parts, chain, config.sft.batch_prompts)),
+        arguments=(sft.abstract, packed_shapes(parts, chain, config.sft.batch_prompts, row_slots)),
         resident_bytes=0,
         rows=config.sft.batch_prompts // shards // config.sft.microbatches,
-        tokens=config.sft.batch_prompts // shards * chain.packed,
+        tokens=config.sft.batch_prompts // shards * (row_slots or chain.packed),
     )
 
 

@@ -7,6 +7,7 @@ from gmma.plan.chips import GIB, Chip
 from gmma.plan.cost import Spent, needed_programs
 from gmma.plan.fastest import Choice, Tried, as_options, fits_beside, need_alone
 from gmma.plan.judge import ProgramPlan
+from gmma.plan.lengths import FULL_TREES, Expected
 from gmma.plan.serial import SMALL_SECONDS
 from gmma.records.console import print_table
 
@@ -61,6 +62,7 @@ def serial_row(plan: ProgramPlan) -> list[str]:
         f"{serial.seconds:.3f}",
         f"{serial.small_ops:,.0f}",
         f"{plan.of_peak:.1%}",
+        f"{plan.of_peak * plan.expected.useful:.1%}",
         f"{plan.tokens_per_second:,.0f}",
     ]
 
@@ -72,7 +74,9 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
     header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]
     print_table(title, [*header, "seconds"], [work_row(plan) for plan in plans])
     header = ["s, one after another", "large", "small", "waiting", "sum", "small ops", "of peak"]
-    print_table(title, [*header, "tokens/s"], [serial_row(plan) for plan in plans])
+    print_table(title, [*header, "useful", "tokens/s"], [serial_row(plan) for plan in plans])
+    for plan in (plan for plan in plans if plan.expected is not FULL_TREES):
+        print(f"{plan.program}: {expected_words(plan.expected)}")
     for plan in (plan for plan in plans if not plan.fits):
         print(f"{plan.program} does not fit. Largest buffers:")
         for buffer in plan.buffers:
@@ -89,6 +93,21 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
         )
 
 
+def expected_words(expected: Expected) -> str:
+    """Say what trees of the given lengths make of a program.
+
+    >>> expected_words(Expected(useful=0.75, row_slots=384, row_share=0.98))
+    'rows of 384 slots, which 98% of batches fit into; 75% of the slots hold a token'
+    """
+    parts = [f"{name} ends after {turns:.0f} tokens" for name, turns in expected.turns.items()]
+    if expected.row_slots is not None:
+        share = f"{expected.row_share:.0%}"
+        parts.append(f"rows of {expected.row_slots} slots, which {share} of batches fit into")
+    return (
+        f"{', '.join(parts)}; " * bool(parts) + f"{expected.useful:.0%} of the slots hold a token"
+    )
+
+
 def step_words(config: ExperimentConfig, plans: Sequence[ProgramPlan]) -> str | None:
     """Say what a step of RL takes by serial seconds, and the share of each program; None: unknown.
 
@@ -100,7 +119,12 @@ def step_words(config: ExperimentConfig, plans: Sequence[ProgramPlan]) -> str | 
         return None
     spent = {program: count * seconds[program] for program, count in times.items()}
     whole = sum(spent.values())
-    return f"a step of RL, one instruction after another: {whole:.3g} s: {shares_of(spent)}"
+    words = f"a step of RL, one instruction after another: {whole:.3g} s"
+    if (minibatches := config.rl.step_minibatches) > 1:
+        words += (
+            f", {whole / minibatches:.3g} s for the {config.rl.batch_prompts} prompts of an update"
+        )
+    return f"{words}: {shares_of(spent)}"
 
 
 def row_words(config: ExperimentConfig, plans: Sequence[ProgramPlan], chip: Chip) -> str | None:

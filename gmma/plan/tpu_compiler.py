@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -135,8 +135,15 @@ def wait_for_dump(process: subprocess.Popen[bytes], dump: Path, *, until_memory:
     return code == 0
 
 
-def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
-    """Read what the compiler wrote about the last program in a dump."""
+def read_dump(
+    dump: Path,
+    *,
+    fits_alone: bool,
+    seconds: float,
+    turns: Mapping[str, float] | None = None,
+    row_blocks: tuple[float, int] | None = None,
+) -> Compiled:
+    """Read what the compiler wrote about the last program in a dump; counts as `HloProgram` has."""
 
     def text_of(ending: str) -> str:
         found = max(dump.glob(f"*{ending}"), default=None)
@@ -144,7 +151,7 @@ def read_dump(dump: Path, *, fits_alone: bool, seconds: float) -> Compiled:
             raise UserError(f"the compiler ended without a file *{ending}; its message is above")
         return found.read_text()
 
-    program = HloProgram(text_of(".after_optimizations.txt"))
+    program = HloProgram(text_of(".after_optimizations.txt"), turns, row_blocks)
     report = text_of("-memory-usage-report.txt")
     total = re.search(r"Memory Space: default.*\nTotal bytes: (\d+)", report)
     assert total, report[:200]

@@ -1,7 +1,8 @@
-"""One compilation in a process of its own: `python -m gmma.plan.worker CONFIG TOPOLOGY NAME DUMP`.
+"""One compilation in a process of its own: `python -m gmma.plan.worker` with five arguments.
 
-Writes what is known of the program to DUMP/facts.json, and the compiler's files beside it. Exit
-code 3 says that the program does not fit.
+CONFIG TOPOLOGY NAME DUMP R: writes what is known of the program to DUMP/facts.json, and the
+compiler's files beside it. R are the slots of a ragged row, 0 for static ones. Exit code 3 says
+that the program does not fit.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ FACTS = "facts.json"
 
 def main() -> None:
     """Compile the program of that name."""
-    source, topology, name, dump = sys.argv[1:]
+    source, topology, name, dump, slots = sys.argv[1:]
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no TPU, and must take none
     jax.config.update("jax_enable_compilation_cache", False)  # nothing here can be read back
     config = config_from_json(read_json(Path(source)), Path(source))
     devices = list(open_slice(topology).devices)
     parts = plan_parts(config, make_mesh(config.launch.mesh, devices))
-    planned = next(p for p in plan_programs(parts) if p.name == name)
+    planned = next(p for p in plan_programs(parts, int(slots) or None) if p.name == name)
     facts = {field.name: getattr(planned, field.name) for field in dataclasses.fields(ProgramFacts)}
     (Path(dump) / FACTS).write_text(json.dumps(facts))
     fits = compile_program(planned.jitted, planned.arguments, Path(dump))

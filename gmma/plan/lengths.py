@@ -1,0 +1,139 @@
+"""How long thoughts and answers are, as a plan supposes it: `gmma plan --mean-lengths 200 40`.
+
+    length = min(slots, max(1, round(mean · exp(σ z − σ²/2))))      z standard normal, σ the spread
+
+Each node's is drawn alone; prompts fill their slots. A loop of a rollout runs until the longest row
+of all devices has ended. An update's rows are those of the median batch, whose longest tree decides
+(`gmma/tree/rows.py`). A model of ours: no data are in it, and lengths of one tree, which
+are alike in truth, are independent here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import jax.numpy as jnp
+import numpy as np
+
+from gmma.config import ExperimentConfig
+from gmma.models.splash import block_size, padded_mask
+from gmma.options.checks import require
+from gmma.rollout import ANSWERS, THOUGHTS
+from gmma.tree.rows import NO_NODE, on_path, row_choices, row_slots
+from gmma.types import TreeShape
+
+BATCHES, KERNEL_ROWS = 256, 8  # that are drawn, and of which the mask is made
+
+
+@dataclass(frozen=True, kw_only=True)
+class LengthModel:
+    """Mean lengths in tokens before they are cut to their slots, and the spread σ of their log."""
+
+    thought: float
+    answer: float
+    spread: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name, least in (("thought", 1), ("answer", 1), ("spread", 0)):
+            value = getattr(self, name)
+            require(least <= value < np.inf, f"mean_lengths: {name}", value, f"{least} or more")
+
+
+def length_model(means: tuple[float, float] | None, spread: float) -> LengthModel | None:
+    """Return the model of lengths that two means give, None without them."""
+    if means is None:
+        return None
+    thought, answer = means
+    return LengthModel(thought=thought, answer=answer, spread=spread)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a program meets of given lengths; without them, trees that are full."""
+
+    useful: float = 1.0  # share of the computed slots that hold a token
+    turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's loops, by their names
+    row_slots: int | None = None  # None: static rows
+    row_share: float = 1.0  # of the batches fit into rows of these slots
+    row_blocks: tuple[float, int] | None = None  # that a kernel visits of a row, and their side
+
+
+FULL_TREES = Expected()
+
+
+def expect(config: ExperimentConfig, name: str, lengths: LengthModel | None) -> Expected:
+    """Return what the program of that name meets, over 256 batches with a seed of their own."""
+    if lengths is None:
+        return FULL_TREES
+    shape, prompts = config.tree.shape, config.rl.batch_prompts
+    if name == "rollout":
+        return expect_rollout(shape, config.rl.grown_prompts, lengths)
+    if name == "sft":
+        shape, prompts = replace(shape, thoughts=1, answers=1), config.sft.batch_prompts
+    choices = row_choices(shape.packed, config.row_lengths) if config.packing == "ragged" else ()
+    return expect_update(shape, prompts, lengths, choices)
+
+
+def expect_rollout(shape: TreeShape, prompts: int, lengths: LengthModel) -> Expected:
+    """Return the turns of the two loops and the share of their slots that hold tokens."""
+    thoughts, answers = draw_lengths(shape, prompts, lengths)
+    slots = shape.thoughts * shape.thought + shape.thoughts * shape.answers * shape.answer
+    return Expected(
+        useful=float((thoughts.sum((1, 2)) + answers.sum((1, 2, 3))).mean() / (prompts * slots)),
+        turns={
+            THOUGHTS: float(thoughts.max((1, 2)).mean()),
+            ANSWERS: float(answers.max((1, 2, 3)).mean()),
+        },
+    )
+
+
+def expect_update(
+    shape: TreeShape, prompts: int, lengths: LengthModel, choices: tuple[int, ...]
+) -> Expected:
+    """Return the rows of the median batch, and the share of their slots that hold tokens."""
+    thoughts, answers = draw_lengths(shape, prompts, lengths)
+    tokens = shape.prompt + thoughts.sum(2) + answers.sum((2, 3))
+    slots = row_slots(int(np.median(tokens.max(1))), choices)
+    inside = tokens.max(1) <= (slots or shape.packed)
+    found = Expected(
+        useful=float(tokens[inside].mean() / (slots or shape.packed)),
+        row_slots=slots,
+        row_share=float(inside.mean()),
+    )
+    if slots is None:
+        return found
+    rows = [
+        visited_blocks(shape, own, leaves, slots)
+        for own, leaves in zip(thoughts[inside][:, 0], answers[inside][:, 0], strict=True)
+    ][:KERNEL_ROWS]
+    return replace(found, row_blocks=(float(np.mean(rows)), block_size(slots)))
+
+
+def draw_lengths(
+    shape: TreeShape, prompts: int, lengths: LengthModel
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw lengths of thoughts `[batches B K]` and of answers `[batches B K M]`."""
+    random = np.random.default_rng(0)
+
+    def draw(mean: float, slots: int, *nodes: int) -> np.ndarray:
+        log = lengths.spread * random.standard_normal((BATCHES, prompts, *nodes))
+        whole = np.rint(mean * np.exp(log - lengths.spread**2 / 2)).astype(int)
+        return np.minimum(np.maximum(whole, 1), slots)
+
+    thoughts = draw(lengths.thought, shape.thought, shape.thoughts)
+    return thoughts, draw(lengths.answer, shape.answer, shape.thoughts, shape.answers)
+
+
+def visited_blocks(shape: TreeShape, thoughts: np.ndarray, answers: np.ndarray, slots: int) -> int:
+    """Count the blocks that the kernel of a ragged row visits; windows and images are left out.
+
+    `thoughts[K]` and `answers[K M]` are lengths; the prompt fills its slots.
+    """
+    sizes = np.concatenate([[shape.prompt], thoughts, answers.reshape(-1)])
+    held = np.repeat(np.arange(sizes.size), sizes)
+    nodes = jnp.pad(held, (0, slots - held.size), constant_values=NO_NODE)[None]
+    before = jnp.tril(jnp.ones((1, slots, slots), bool)) & (nodes != NO_NODE)[:, None]
+    seen = on_path(nodes, nodes, shape) & before
+    side = block_size(slots)
+    mask = np.asarray(padded_mask(seen, side))[0]
+    count = mask.shape[0] // side
+    return int(mask.reshape(count, side, count, side).any((1, 3)).sum())
