@@ -77,7 +77,7 @@ def need_of(config: ExperimentConfig, name: str) -> tuple[float, float]:
     """What a program takes of a device, and of it minibatches that wait; in made-up units."""
     mesh, rl = config.launch.mesh, config.rl
     shards = mesh.data * mesh.fsdp
-    held = {"none": 3, "dots": 2, "full": 1}[config.model.remat]
+    held = 3 - REMATS.index(config.model.remat) / 2
     waiting = 1.5 * (rl.step_minibatches - 1) * rl.batch_prompts / shards
     everywhere = config.rollout_params == "gathered" and rl.grown_prompts % 8 == 0
     trees = rl.grown_prompts / (8 if everywhere else shards)
@@ -309,7 +309,7 @@ def test_a_compiler_that_fails_ends_nothing(
 
     monkeypatch.setattr(command, "plan_slice", plan)
     record = advise_slice(job(), "v5e:2x4")
-    assert {one["changes"]["model.remat"] for one in record["choices"]} == {"none", "full"}
+    assert {one["changes"]["model.remat"] for one in record["choices"]} == {*REMATS} - {"dots"}
     said = capsys.readouterr().err
     assert "the compilation ended with code 134" in said
     assert "--mesh.tensor 1: update --rl.microbatches 2 --model.remat dots is left out" in said

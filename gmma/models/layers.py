@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from gmma.models.attention import Level, decode_attention, packed_attention, ragged_attention
@@ -27,9 +28,12 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
 }
 UNTIED_AXES = ("embed", "vocab")  # of a head's kernel that is not the embedding
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+OF_ATTENTION = ("query", "key", "value", "qkv", "rate", "decay", "out_gate", "out")  # `Linear`s
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "dots_except_up": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION, "gate", "down"),
+    "dots_except_mlp": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION),
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 
 
@@ -42,7 +46,9 @@ def stack_blocks(
 
     `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs;
     `dots`: the products with weights, so that attention and what is elementwise are computed again;
-    `full`: the layer's input alone.
+    `dots_except_up` and `dots_except_mlp`: these but for one of the MLP's two wide ones, or for all
+    of the MLP's (as MaxText's `save_dot_except_mlp`); `full`: the layer's input alone. In an image
+    tower, the third and fourth keep what carries the names of a decoder's products.
     """
     if remat != "none":  # scan keeps the two computations apart: no barrier against merging them
         block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
@@ -100,7 +106,7 @@ class Linear(nn.Module):
             down: Array = self.get_variable("lora", "a")
             up: Array = self.get_variable("lora", "b")
             y += ((x @ down.astype(self.dtype)) @ up.astype(self.dtype)).astype(y.dtype)
-        return by_rows(y, self.axes[1])
+        return checkpoint_name(by_rows(y, self.axes[1]), self.name or "")
 
 
 def wide_head(vocab_size: int, dtype: Any) -> Linear:

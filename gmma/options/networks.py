@@ -9,7 +9,7 @@ from gmma.errors import UserError
 # Attention of packed trees: by levels, or by a TPU kernel; `auto` takes the kernel on TPUs.
 # `splash_interpreted` is the kernel as plain operations, on any device, for tests.
 Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
-Remat = Literal["none", "full", "dots"]
+Remat = Literal["none", "dots", "dots_except_up", "dots_except_mlp", "full"]
 DType = Literal["float32", "bfloat16", "float64"]
 
 

@@ -14,7 +14,7 @@ so each program is compiled once for each of its own settings.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 from jax.sharding import Mesh, NamedSharding
 
@@ -29,6 +29,7 @@ from gmma.hardware.sharding import (
     mesh_sizes,
 )
 from gmma.options.changes import changed
+from gmma.options.networks import Remat
 from gmma.plan.chips import GIB
 from gmma.plan.cost import needed_programs
 from gmma.plan.judge import ProgramPlan
@@ -38,7 +39,7 @@ from gmma.run.assembly import Parts
 from gmma.run.programs import make_rl_trainer
 
 LARGEST_ROLLOUT = 8  # minibatches of a rollout, beside the experiment's own number
-REMATS = ("none", "dots", "full")  # from the least work to the least memory
+REMATS: tuple[Remat, ...] = get_args(Remat)  # from the least work to the least memory
 Changes = Mapping[str, Any]  # fields as the command line names them
 # A program of an experiment by its name; None: the compiler failed, and said why
 Compile = Callable[[ExperimentConfig, str], ProgramPlan | None]

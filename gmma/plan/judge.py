@@ -1,8 +1,10 @@
 """Judge one compiled program on one slice: whether it fits, how long it takes, what would help."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 from gmma.config import ExperimentConfig
+from gmma.options.networks import Remat
 from gmma.plan.chips import GIB, Chip
 from gmma.plan.hlo import Cost
 from gmma.plan.lengths import FULL_TREES, Expected
@@ -138,8 +140,10 @@ def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, us
         )
     if facts.name != "scoring" and rows > 1:
         return f"{phase}.microbatches = {settings.microbatches * rows}: a row of a device at a time"
-    if getattr(config.model, "remat", "none") != "full" and facts.name != "scoring":
-        return "model.remat = full: a layer keeps only its input for the backward pass"
+    remat = getattr(config.model, "remat", "none")
+    if remat != "full" and facts.name != "scoring":
+        less = get_args(Remat)[get_args(Remat).index(remat) + 1]
+        return f"model.remat = {less}: a layer keeps less for the backward pass"
     if config.logprob_chunk_slots is None or config.logprob_chunk_slots > 128:
         return "logprob_chunk_slots = 128: logits of fewer slots at a time"
     if rows > 1:
