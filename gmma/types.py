@@ -130,8 +130,16 @@ class Example:
 
 
 @pytree
+class SeenImages:
+    """Images that a tower has seen: what the decoder reads of them, in place of their pixels."""
+
+    features: tuple[Float[Array, "B F D"], ...]  # the image tokens, then what else a family adds
+    images: PyTree  # the family's own, without their pixels
+
+
+@pytree
 class PromptBatch:
-    """Tokenised prompts; `images` is the family's own pytree, batch axis first."""
+    """Tokenised prompts; `images` is the family's own pytree, or seen ones; batch axis first."""
 
     tokens: Int[Array, "B P"]
     lengths: Int[Array, "B"]

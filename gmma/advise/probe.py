@@ -67,8 +67,9 @@ def grow_trees(probe: Probe, state: TrainState, number: int) -> GrownTrees:
     """Grow the trees of a rollout; their rewards are 0."""
     mesh, config = probe.parts.mesh, probe.parts.config
     prompts = put_batch(read_prompts(probe.parts, probe.examples), mesh)
-    numbered = put_whole(np.uint32(number), mesh)
-    rollout = probe.programs.grow(whole_params(state), prompts, numbered)
+    params, numbered = whole_params(state), put_whole(np.uint32(number), mesh)
+    prompts = probe.programs.see(params, prompts)
+    rollout = probe.programs.grow(params, prompts, numbered)
     leaves = (config.rl.grown_prompts, config.tree.thoughts, config.tree.answers)
     rewards, counted = put_batch((np.zeros(leaves, np.float32), np.ones(leaves, bool)), mesh)
     trees = GrownTrees(prompts=prompts, rollout=rollout, rewards=rewards, counted=counted)

@@ -162,6 +162,7 @@ def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
         forward=within(policy.forward),
         unembed=within(policy.unembed),
         head=within(policy.head),
+        see=None if policy.see is None else within(policy.see),
     )
 
 

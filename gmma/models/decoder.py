@@ -34,12 +34,19 @@ from gmma.models.layers import (
     wide_head,
 )
 from gmma.models.placement import by_rows, gathered
-from gmma.models.policy import Context, Policy, no_image_groups, no_rotary_shift, policy_of
+from gmma.models.policy import (
+    Context,
+    Policy,
+    no_image_groups,
+    no_rotary_shift,
+    own_images,
+    policy_of,
+)
 from gmma.models.vision import place_images
 from gmma.options.networks import DType as DType
 from gmma.tree.layout import prompt_only
 from gmma.tree.rows import in_prompt
-from gmma.types import Params, PyTree, TreeInputs
+from gmma.types import Params, PyTree, SeenImages, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
 EMBEDDING, HEAD = "params/embedding", "params/head/kernel"
@@ -205,7 +212,8 @@ class Decoder(nn.Module):
             assert c.image_token is not None
             slots = context.shape.prompt
             prompt = in_prompt(context.nodes, context.shape, tokens.shape[1])
-            features, *deeper = self.see(images)
+            seen = images.features if isinstance(images, SeenImages) else self.see(images)
+            features, *deeper = seen
             x = place_images(x, tokens, features, c.image_token, prompt)
             if deeper and c.delta is not None:
                 raise UserError(
@@ -220,7 +228,7 @@ class Decoder(nn.Module):
                 ]
                 deep, layers = jnp.stack(placed), jnp.arange(c.layers)
         local = jnp.asarray(c.local_layers) if c.local_layers else None
-        angles = self.angles(tokens, context, images)
+        angles = self.angles(tokens, context, own_images(images))
         if c.delta is None:
             x, kv = self.blocks(x, context, angles, local, cached, deep, layers)
         else:
@@ -251,12 +259,15 @@ def decoder_policy(
     vision_heads: int | None = None,
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
+    tower: tuple[str, ...] = (),
+    without_pixels: Callable[[PyTree], PyTree] | None = None,
     config: Any = None,
 ) -> Policy:
     """Close a family's decoder into a `Policy`.
 
     `images` are those of one row, `image_slots` their tokens: shapes for `init`, whose values do
-    not matter. `vision_heads` counts the heads of a tower whose products are cut between them.
+    not matter. `tower` names the modules of `see`, and `without_pixels` empties images that these
+    have seen. `vision_heads` counts the heads of a tower whose products are cut between them.
     `config` is what the policy shows as its config, the decoder's own by default.
     """
     c = module.config
@@ -290,5 +301,7 @@ def decoder_policy(
         image_groups=image_groups,
         rotary_shift=rotary_shift,
         head=head,
+        tower=tower,
+        without_pixels=without_pixels,
         takes_rows=c.delta is None,  # a state goes from level to level, not along a row
     )

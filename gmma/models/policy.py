@@ -17,7 +17,16 @@ from jaxtyping import Array, Int
 from gmma.models.attention import Level, Slots
 from gmma.models.cache import NewTokens, TreeCache
 from gmma.tree.layout import prompt_only
-from gmma.types import Params, PromptBatch, PyTree, TreeInputs, TreeShape, pytree, static_field
+from gmma.types import (
+    Params,
+    PromptBatch,
+    PyTree,
+    SeenImages,
+    TreeInputs,
+    TreeShape,
+    pytree,
+    static_field,
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)  # compared by identity: programs are cached by it
@@ -43,6 +52,9 @@ class Policy:
     # params → the same for `unembed` alone: what it reads without a cast is gathered, once for all
     # of its calls
     head: Callable[[Params], Params] = lambda params: params
+    # (params, images) → the same, seen, for `prefill` and `forward`; None: always with their pixels
+    see: Callable[[Params, PyTree], SeenImages] | None = None
+    tower: tuple[str, ...] = ()  # the modules whose parameters `see` reads
     takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
 
 
@@ -82,6 +94,8 @@ def policy_of(
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
     head: Callable[[Params], Params] = lambda params: params,
+    tower: tuple[str, ...] = (),
+    without_pixels: Callable[[PyTree], PyTree] | None = None,
     takes_rows: bool = False,
 ) -> Policy:
     """Close a family's module into a `Policy`.
@@ -91,13 +105,16 @@ def policy_of(
     values) per level and `states` those of the deepest one, None in families that have none;
     `module.unembed(hidden)` returns logits. `sample` gives the shapes for `init`; its values do not
     matter. `units` counts the heads of the axes that merge heads with their width, by logical name.
-    `takes_rows` says that the module reads `context.nodes`, where it is given, in place of
-    `context.shape`.
+    `module.see(images)` returns the features of images, from the parameters of its modules `tower`;
+    what else reads images can do so `without_pixels`, where that is given. `takes_rows` says that
+    the module reads `context.nodes`, where it is given, in place of `context.shape`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
-        slots = Slots(positions=inputs.positions, valid=inputs.valid, image=image_groups(inputs))
-        shift = rotary_shift(inputs.images, inputs.tokens.shape[0])
+        images = own_images(inputs.images)
+        groups = image_groups(replace(inputs, images=images))
+        slots = Slots(positions=inputs.positions, valid=inputs.valid, image=groups)
+        shift = rotary_shift(images, inputs.tokens.shape[0])
         return Context(
             slots=slots, rotary_shift=shift, cached=None, nodes=inputs.nodes, shape=inputs.shape
         )
@@ -150,6 +167,11 @@ def policy_of(
         logits: Array = module.apply(params, hidden, method="unembed")
         return logits
 
+    def see(params: Params, images: PyTree) -> SeenImages:
+        assert without_pixels is not None
+        features = module.apply(params, images, method="see")
+        return SeenImages(features=tuple(features), images=without_pixels(images))
+
     return Policy(
         config=config,
         vocab_size=vocab_size,
@@ -161,8 +183,15 @@ def policy_of(
         forward=forward,
         unembed=unembed,
         head=head,
+        see=None if without_pixels is None else see,
+        tower=tower,
         takes_rows=takes_rows,
     )
+
+
+def own_images(images: PyTree) -> PyTree:
+    """Return a family's own images, also where they have been seen."""
+    return images.images if isinstance(images, SeenImages) else images
 
 
 def stored_as(policy: Policy, dtype_of: Callable[[str], str]) -> Policy:

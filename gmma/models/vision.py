@@ -45,6 +45,11 @@ def image_attention(
     return out.swapaxes(0, 1).reshape(query.shape)
 
 
+def no_pixels(images: Float[Array, "B I *pixels"]) -> Float[Array, "B 0 *pixels"]:
+    """Empty images that are pixels alone, and have been seen."""
+    return images[:, :0]
+
+
 def patches(images: Float[Array, "B I H W C"], size: int) -> Float[Array, "B I patch pixels"]:
     """Cut images into square patches of `size` pixels, row by row, each flattened."""
     batch, count, height, width, channels = images.shape

@@ -28,10 +28,12 @@ from gmma.porting.pretrained import describe_pretrained
 from gmma.run.assembly import Parts, assemble
 from gmma.run.backbone import is_trained, pretrained_policy
 from gmma.run.programs import (
+    keeps_features,
     make_baselines,
     make_grow,
     make_pack,
     make_rl_trainer,
+    make_see,
     make_sft_trainer,
     needs_reference,
 )
@@ -184,22 +186,42 @@ def place_shapes(tree: PyTree, mesh: Mesh, spec: PartitionSpec = BATCH) -> PyTre
     )
 
 
+def seen_shapes(parts: Parts, params: Params, batch: int) -> PromptBatch:
+    """Return the shapes of so many prompts as a step of RL reads them."""
+    return jax.eval_shape(make_see(parts), params, prompt_shapes(parts, batch))
+
+
+def make_first_look(parts: Parts) -> Callable[..., Any]:
+    """Make the two programs that a rollout begins with, as one: images are seen, trees grown."""
+    see = make_see(parts)
+    grow = make_grow(parts, parts.config.tree.shape, parts.config.sampling, parts.config.seed)
+
+    def look_and_grow(params: Params, prompts: PromptBatch, number: Any) -> Any:
+        seen = see(params, prompts)
+        return grow(params, seen, number), seen.images
+
+    return jax.jit(look_and_grow) if keeps_features(parts) else grow
+
+
 def packed_shapes(
-    parts: Parts, shape: TreeShape, batch: int, row_slots: int | None = None
+    parts: Parts,
+    shape: TreeShape,
+    prompts: PromptBatch,
+    row_slots: int | None = None,
 ) -> PackedTree:
-    """Return the shapes of a packed batch, in place; computed in rows of so many slots."""
-    prompts = prompt_shapes(parts, batch)
+    """Return the shapes of packed prompts, in place; computed in rows of so many slots."""
+    batch = prompts.tokens.shape[0]
     packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
     return replace(place_shapes(packed, parts.mesh), row_slots=row_slots)
 
 
-def kept_bytes(parts: Parts) -> int:
+def kept_bytes(parts: Parts, params: Params) -> int:
     """Return what dynamic sampling keeps on a device while a further rollout grows: its trees."""
     rl = parts.config.rl
     if not rl.dynamic_sampling or rl.max_rollouts == 1:
         return 0
     rollout, _ = rollout_shapes(parts.config.tree.shape, rl.trained_prompts)
-    kept = (prompt_shapes(parts, rl.trained_prompts), rollout)
+    kept = (seen_shapes(parts, params, rl.trained_prompts), rollout)
     return local_bytes(place_shapes(kept, parts.mesh))
 
 
@@ -222,16 +244,16 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
     number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
     yield Planned(
         name="rollout",
-        jitted=make_grow(parts, shape, config.sampling, config.seed),
+        jitted=make_first_look(parts),
         arguments=(params, place_shapes(prompt_shapes(parts, grown), mesh), number),
-        resident_bytes=held + reference_bytes + kept_bytes(parts),
+        resident_bytes=held + reference_bytes + kept_bytes(parts, params),
         rows=trees,
         tokens=trees * (shape.packed - shape.prompt),
         copy_bytes=copy_bytes(params, parts.policy.config.dtype),
         nodes=trees * shape.thoughts * shape.answers,
         node_bytes=node_bytes(parts.policy.config, tensor),
     )
-    packed = packed_shapes(parts, shape, batch, row_slots)
+    packed = packed_shapes(parts, shape, seen_shapes(parts, params, batch), row_slots)
     others = config.rl.step_minibatches - 1  # minibatches that wait on the devices
     scores = updates_per_step(config) > 1 or config.objective.beta > 0
     scoring = make_baselines(parts if scores else scoring_parts(parts))
@@ -257,10 +279,11 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
         tokens=batch // shards * (row_slots or shape.packed),
     )
     chain = replace(shape, thoughts=1, answers=1)
+    shown = prompt_shapes(parts, config.sft.batch_prompts)
     yield Planned(
         name="sft",
         jitted=sft.update,
-        arguments=(sft.abstract, packed_shapes(parts, chain, config.sft.batch_prompts, row_slots)),
+        arguments=(sft.abstract, packed_shapes(parts, chain, shown, row_slots)),
         resident_bytes=0,
         rows=config.sft.batch_prompts // shards // config.sft.microbatches,
         tokens=config.sft.batch_prompts // shards * (row_slots or chain.packed),

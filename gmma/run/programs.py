@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Bool, Float, Int, UInt
 
@@ -59,6 +60,7 @@ from gmma.update import (
 )
 
 Grow = Callable[[Params, PromptBatch, Any], TreeRollout]
+See = Callable[[Params, PromptBatch], PromptBatch]
 Pack = Callable[[PromptBatch, TreeRollout, Advantages], PackedTree]
 
 
@@ -70,6 +72,33 @@ class GrownTrees:
     rollout: TreeRollout
     rewards: Float[Array, "B K M"]
     counted: Bool[Array, "B K M"]
+
+
+def keeps_features(parts: Parts) -> bool:
+    """Return whether what the image tower makes of a prompt stays the same through a step of RL.
+
+    It does where none of the parameters that it reads are trained.
+    """
+    policy = parts.policy
+    paths = flatten_dict(parts_params(parts), sep="/")
+    own = [path for path in paths if path.split("/")[1] in policy.tower]
+    return policy.see is not None and not any(parts.trained(path) for path in own)
+
+
+def make_see(parts: Parts) -> See:
+    """Make (params, prompts) → the same prompts, their images seen where the tower is frozen.
+
+    Rollout, scoring and every update of a step then read the features, and no tower runs in them.
+    """
+    see = placed_policy(parts.policy, parts.mesh).see
+    if see is None or not keeps_features(parts):
+        return lambda _params, prompts: prompts
+
+    def seen(params: Params, prompts: PromptBatch) -> PromptBatch:
+        return replace(prompts, images=see(params, prompts.images))
+
+    program = jax.jit(seen, out_shardings=NamedSharding(parts.mesh, BATCH))
+    return lambda params, prompts: prompts if prompts.images is None else program(params, prompts)
 
 
 def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
@@ -297,6 +326,7 @@ def needs_reference(parts: Parts) -> bool:
 class Programs:
     """The compiled programs that a step calls between its batch and its update."""
 
+    see: See  # of images, what a step of RL then reads
     grow: Grow
     place: Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]  # of dynamic sampling
     credit: Callable[[Array, Array], Advantages]
@@ -310,6 +340,7 @@ def make_programs(parts: Parts) -> Programs:
     """Make the programs of a run; nothing is compiled before the first call."""
     config, minibatches = parts.config, parts.config.rl.step_minibatches
     return Programs(
+        see=make_see(parts),
         grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
         place=make_place(parts),
         credit=make_credit(parts, minibatches),

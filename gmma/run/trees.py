@@ -120,6 +120,7 @@ def grow_trees(
     """Grow a tree for each prompt of a batch, and score its answers; so many steps are done."""
     started = time.monotonic()
     prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
+    prompts = programs.see(params, prompts)
     rollout = programs.grow(params, prompts, put_whole(np.uint32(batch.number), parts.mesh))
     held = fetch_rows(rollout, parts.mesh)
     grown = time.monotonic()

@@ -17,7 +17,7 @@ from gmma.families.gemma3.tower import SiglipConfig, SiglipTower
 from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
 from gmma.models.layers import Linear, RMSNorm, rotary_angles
 from gmma.models.policy import Context, Policy
-from gmma.models.vision import image_runs
+from gmma.models.vision import image_runs, no_pixels
 from gmma.types import PyTree, TreeInputs
 
 
@@ -110,6 +110,8 @@ def gemma3_policy(config: Gemma3Config) -> Policy:
         image_slots=config.image_tokens if config.vision else 1,
         vision_heads=config.vision.heads if config.vision else None,
         image_groups=image_groups,
+        tower=("vision", "projector"),
+        without_pixels=no_pixels,
     )
 
 

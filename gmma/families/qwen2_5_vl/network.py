@@ -5,7 +5,7 @@ positions: frame, row and column. Text has all three equal. An image takes as ma
 longer side has cells, fewer than it has tokens, so what follows it is shifted (`rotary_shift`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import jax
@@ -120,6 +120,11 @@ def rotary_shift(images: QwenImages | None, batch: int) -> Int[Array, "B"]:
     return jnp.zeros(batch, jnp.int32) if images is None else jnp.asarray(images.shift)
 
 
+def without_patches(images: QwenImages) -> QwenImages:
+    """Empty images that have been seen: where they stand remains."""
+    return replace(images, patches=images.patches[..., :0])
+
+
 def empty_images(config: CellTowerConfig, batch: int, windows: int) -> QwenImages:
     """Return the images of rows that have none, at the shapes of a bucket."""
     slots = config.window_patches
@@ -144,4 +149,6 @@ def qwen_policy(config: QwenConfig) -> Policy:
         image_slots=config.vision.window_cells**2,
         vision_heads=config.vision.heads,
         rotary_shift=rotary_shift,
+        tower=("vision",),
+        without_pixels=without_patches,
     )

@@ -17,6 +17,7 @@ from gmma.families.qwen2_5_vl.network import (
     QwenVLDecoder,
     empty_images,
     rotary_shift,
+    without_patches,
 )
 from gmma.families.qwen2_5_vl.tower import QwenImages
 from gmma.families.qwen3_vl.tower import Qwen3Tower, Qwen3VisionConfig
@@ -63,4 +64,6 @@ def qwen3_vl_policy(config: Qwen3VLConfig) -> Policy:
         images=jax.tree.map(jnp.asarray, empty_images(config.vision, 1, 1)),
         vision_heads=config.vision.heads,
         rotary_shift=rotary_shift,
+        tower=("vision",),
+        without_pixels=without_patches,
     )

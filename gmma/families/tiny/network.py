@@ -13,7 +13,7 @@ from gmma.families.tiny.config import TinyConfig as TinyConfig
 from gmma.models.decoder import Decoder, DecoderConfig, decoder_policy
 from gmma.models.layers import Linear, RMSNorm, named
 from gmma.models.policy import Policy
-from gmma.models.vision import patches
+from gmma.models.vision import no_pixels, patches
 
 
 class Stem(nn.Module):
@@ -74,6 +74,8 @@ def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Pol
         TinyDecoder(decoder, config),
         images=empty_images(config, 1) if config.images else None,
         image_slots=config.image_tokens,
+        tower=("stem", "place"),
+        without_pixels=no_pixels,
         config=config,
     )
 
