@@ -24,6 +24,7 @@ from gmma.options.launch import HostsConfig as HostsConfig
 from gmma.options.launch import LaunchConfig as LaunchConfig
 from gmma.options.launch import MeshConfig as MeshConfig
 from gmma.options.launch import WandbConfig as WandbConfig
+from gmma.options.networks import RolloutWeights
 from gmma.options.prompt import PromptConfig
 from gmma.options.resuming import ChangesNoNumber, EndOfPhase
 from gmma.options.sampling import SamplingConfig
@@ -424,6 +425,10 @@ class ExperimentConfig:
     # Where a rollout's parameters lie: `gathered` puts a whole copy in the activations' type on
     # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
     rollout_params: ChangesNoNumber[RolloutLayout] = "gathered"
+    # What a rollout reads: `exact`; `merged`, adapters added to their kernels; `int8`, kernels in 8
+    # bits besides. The last two sample from another policy than is trained: they need
+    # objective.importance_cap
+    rollout_weights: RolloutWeights = "exact"
     # Logits of so many slots exist at a time; None: all
     logprob_chunk_slots: ChangesNoNumber[int | None] = None
     # How an update lays out its trees. `static`: every node in slots of its own, empty ones too;
@@ -444,6 +449,16 @@ class ExperimentConfig:
             self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0"
         )
         require(self.row_lengths >= 2, "row_lengths", self.row_lengths, "2 or more")
+        if self.rollout_weights != "exact" and self.objective.importance_cap is None:
+            raise UserError(
+                f"rollout_weights = {self.rollout_weights} samples from another policy than is "
+                "trained; set objective.importance_cap, to 2 for example, which corrects for it"
+            )
+        if self.rollout_weights == "merged" and getattr(self.model, "lora", None) is None:
+            raise UserError(
+                "rollout_weights = merged, but the model has no adapters; set model.lora, or leave "
+                "rollout_weights at exact"
+            )
         if self.objective.algorithm == "grpo" and self.tree.answers != 1:
             raise UserError(
                 f"objective.algorithm = grpo with tree.answers = {self.tree.answers}: GRPO has one "

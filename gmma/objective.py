@@ -46,6 +46,8 @@ class LossTerms(TokenTerms):
     clipped_low: Bool[Array, "B S"]
     clipped_high: Bool[Array, "B S"]
     sampler_gap: Float[Array, "B S"]  # |log-prob of the trainer − log-prob of the sampler|
+    correction: Float[Array, "B S"] | None  # what the surrogate is multiplied by; None: by nothing
+    capped: Bool[Array, "B S"] | None  # the correction is the cap
 
 
 def token_logprobs(
@@ -220,9 +222,12 @@ def loss_terms(
     ratio = importance_ratio(logprobs, old, packed, config)
     low, high = config.epsilon, config.upper_epsilon
     surrogate = ask_surrogate(ratio, packed.advantages, logprobs, config)
+    correction = capped = None
     if config.importance_cap is not None:
         mismatch = jnp.exp(jnp.where(packed.trained, old - packed.sampler_logprobs, 0))
-        surrogate *= jnp.minimum(mismatch, config.importance_cap)
+        correction = jnp.minimum(mismatch, config.importance_cap)
+        capped = mismatch > config.importance_cap
+        surrogate *= correction
     kl = jnp.zeros_like(logprobs)
     if packed.reference_logprobs is not None:
         reference = jnp.where(packed.trained, packed.reference_logprobs, logprobs)
@@ -237,6 +242,8 @@ def loss_terms(
         clipped_low=(ratio < 1 - low) & (packed.advantages < 0),
         clipped_high=(ratio > 1 + high) & (packed.advantages > 0),
         sampler_gap=jnp.abs(old - packed.sampler_logprobs),
+        correction=correction,
+        capped=capped,
     )
 
 
@@ -292,6 +299,9 @@ def segment_metrics(terms: TokenTerms, packed: PackedTree) -> Metrics:
             "clip_ratio/region_mean": terms.clipped_low | terms.clipped_high,
             "sampling/sampling_logp_difference/mean": terms.sampler_gap,
         }
+        if terms.correction is not None and terms.capped is not None:
+            values["sampling/importance_sampling_ratio/mean"] = terms.correction
+            values["sampling/importance_sampling_ratio/capped"] = terms.capped
         if packed.old_logprobs is not None:
             moved = jnp.where(packed.trained, terms.logprobs - packed.old_logprobs, 0)
             values["ppo_kl"] = jnp.expm1(moved) - moved

@@ -27,6 +27,7 @@ from gmma.errors import UserError
 from gmma.models.mesh_axes import ALL_AXES, BATCH_AXES
 from gmma.models.placement import ROWS, placing
 from gmma.models.policy import Policy
+from gmma.models.rounded import SCALES
 from gmma.types import Array, Params, PyTree
 
 RULES: dict[str, str | None] = {
@@ -193,21 +194,25 @@ def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayo
 def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
     """Cast the parameters as a decoding step reads them; they still lie where they did.
 
-    All but those of norms, which are computed wide, get the type of the activations.
+    All but those of norms, which are computed wide, and of 8 bits get the type of the activations.
 
     What is gathered afterwards is then half of the masters' size, and the same numbers, since every
     layer would cast after the gathering.
     """
     dtype = jnp.dtype(policy.config.dtype)
+    scales = {name: held for name, held in params.items() if name == SCALES}
+    params = {name: held for name, held in params.items() if name != SCALES}
     named, flat = (flatten_dict(tree, sep="/") for tree in (policy.logical_axes(), params))
     places = flatten_dict(param_shardings(policy, params, mesh), sep="/")
-    cast = {
-        path: leaf
-        if "norm" in named[path]
-        else jax.lax.with_sharding_constraint(leaf.astype(dtype), places[path])
-        for path, leaf in flat.items()
-    }
-    return unflatten_dict(cast, sep="/")
+
+    def cast(path: str, leaf: Array) -> Array:
+        if "norm" in named[path]:
+            return leaf
+        leaf = leaf if leaf.dtype == jnp.int8 else leaf.astype(dtype)
+        return jax.lax.with_sharding_constraint(leaf, places[path])
+
+    held = {path: cast(path, leaf) for path, leaf in flat.items()}
+    return unflatten_dict(held, sep="/") | scales
 
 
 def put_batch(tree: PyTree, mesh: Mesh) -> PyTree:

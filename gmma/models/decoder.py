@@ -26,6 +26,7 @@ from gmma.models.layers import (
     Remat,
     RMSNorm,
     add_mlp,
+    along_last,
     named,
     rotary_angles,
     rotate_part,
@@ -42,6 +43,7 @@ from gmma.models.policy import (
     own_images,
     policy_of,
 )
+from gmma.models.rounded import EMBEDDING, HEAD, SCALES
 from gmma.models.vision import place_images
 from gmma.options.networks import DType as DType
 from gmma.tree.layout import prompt_only
@@ -49,7 +51,6 @@ from gmma.tree.rows import in_prompt
 from gmma.types import Params, PyTree, SeenImages, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
-EMBEDDING, HEAD = "params/embedding", "params/head/kernel"
 TIED_AXES = ("vocab", "embed")
 
 
@@ -195,7 +196,11 @@ class Decoder(nn.Module):
         c = self.config
         if c.image_token is not None and c.image_token >= c.vocab_size:
             tokens = jnp.where(tokens < c.vocab_size, tokens, 0)  # a placeholder has no row
-        x = by_rows(jnp.take(self.embedding, tokens, axis=0).astype(c.dtype))
+        x = jnp.take(self.embedding, tokens, axis=0)
+        if self.has_variable(SCALES, EMBEDDING):
+            scale: Array = self.get_variable(SCALES, EMBEDDING)
+            x = x.astype(jnp.float32) * jnp.take(scale, tokens, axis=0)[..., None]
+        x = by_rows(x.astype(c.dtype))
         return x * jnp.asarray(c.width**0.5, c.dtype) if c.scaled_embedding else x
 
     def __call__(
@@ -244,6 +249,9 @@ class Decoder(nn.Module):
             wide = np.promote_types(hidden.dtype, np.float32)
             kernel = gathered(self.embedding.astype(hidden.dtype), TIED_AXES)
             logits = jnp.einsum("...d,vd->...v", hidden, kernel, preferred_element_type=wide)
+            if self.has_variable(SCALES, EMBEDDING):
+                scale: Array = self.get_variable(SCALES, EMBEDDING)
+                logits *= along_last(scale, logits)
         else:
             logits = self.head(hidden)
         if c.final_softcap is not None:
@@ -282,6 +290,7 @@ def decoder_policy(
     def head(params: Params) -> Params:
         flat = flatten_dict(params, sep="/")
         path, axes = (EMBEDDING, TIED_AXES) if c.tied else (HEAD, UNTIED_AXES)
+        path = f"params/{path}"
         kernel = flat.get(path)
         # One that is cast stays: the gradients of its products then add up in its own, wider type,
         # and no whole copy in that type lies beside them.

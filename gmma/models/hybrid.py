@@ -39,6 +39,7 @@ from gmma.models.layers import (
 )
 from gmma.models.placement import ROWS, gathered, place
 from gmma.models.policy import Context
+from gmma.models.rounded import SCALES
 from gmma.types import TreeShape, pytree
 
 HEADS = "delta_heads"  # logical name of an axis that is cut between key heads
@@ -305,7 +306,7 @@ def stack_periods(config: Any, attention: type[nn.Module]) -> nn.Module:
     runs, repeats = runs_of(config.delta.layers)
     periods: Any = nn.scan(
         Period,
-        variable_axes={"params": 0, "lora": 0},
+        variable_axes={"params": 0, "lora": 0, SCALES: 0},
         split_rngs={"params": True},
         in_axes=(0, nn.broadcast, nn.broadcast, 0),
         length=repeats,

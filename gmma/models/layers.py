@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int
 from gmma.models.attention import Level, decode_attention, packed_attention, ragged_attention
 from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context
+from gmma.models.rounded import SCALES
 from gmma.models.splash import on_tpu, ragged_splash, splash_attention
 from gmma.options.networks import Attention as Attention
 from gmma.options.networks import Remat as Remat
@@ -54,7 +55,7 @@ def stack_blocks(
         block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
     return nn.scan(
         block,
-        variable_axes={"params": 0, "lora": 0},
+        variable_axes={"params": 0, "lora": 0, SCALES: 0},
         split_rngs={"params": True},
         in_axes=in_axes,
         length=layers,
@@ -82,7 +83,8 @@ def along_last(vector: Float[Array, "D"], like: Array) -> Array:
 class Linear(nn.Module):
     """`x·W (+ b)`, with the low-rank term `(x·a)·b` where the collection `lora` holds one.
 
-    `axes` are the logical names of W's axes, input first.
+    W is q ⊙ s where the collection `scales` holds an s for it (`rounded.py`). `axes` are the
+    logical names of W's axes, input first.
     """
 
     features: int
@@ -98,14 +100,20 @@ class Linear(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], self.features), jnp.float32)
         x = x.astype(self.dtype)
         kernel = gathered(kernel.astype(self.dtype), self.axes)
-        y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
+        if self.has_variable(SCALES, "kernel"):
+            scale: Array = self.get_variable(SCALES, "kernel")
+            wide = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
+            y = (wide * along_last(scale, wide)).astype(self.out_dtype or self.dtype)
+        else:
+            y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         if self.use_bias:
             bias_init = named(nn.initializers.zeros, self.axes[1])
             y += along_last(self.param("bias", bias_init, (self.features,), jnp.float32), y)
         if self.has_variable("lora", "a"):
             down: Array = self.get_variable("lora", "a")
             up: Array = self.get_variable("lora", "b")
-            y += ((x @ down.astype(self.dtype)) @ up.astype(self.dtype)).astype(y.dtype)
+            down = gathered(down.astype(self.dtype), (self.axes[0], None))
+            y += ((x @ down) @ up.astype(self.dtype)).astype(y.dtype)
         return checkpoint_name(by_rows(y, self.axes[1]), self.name or "")
 
 

@@ -33,7 +33,7 @@ def place(x: Array, axes: Sequence[str | None]) -> Array:
     return x if placer is None else placer(x, axes)
 
 
-def gathered(kernel: Array, axes: Sequence[str]) -> Array:
+def gathered(kernel: Array, axes: Sequence[str | None]) -> Array:
     """Gather a parameter along its `embed` axis, as a product reads it."""
     return place(kernel, [None if name == "embed" else name for name in axes])
 

@@ -11,6 +11,9 @@ from gmma.errors import UserError
 Attention = Literal["auto", "dense", "splash", "splash_interpreted"]
 Remat = Literal["none", "dots", "dots_except_up", "dots_except_mlp", "full"]
 DType = Literal["float32", "bfloat16", "float64"]
+# What a rollout reads: the trainer's own numbers; adapters merged into the weights they belong to,
+# in the activations' type; or these rounded to 8 bits
+RolloutWeights = Literal["exact", "merged", "int8"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,6 +37,7 @@ TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/con
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
+RENAMING = ("bitcast", "copy")  # within a fusion
 ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
@@ -387,12 +388,15 @@ class HloProgram:
         return total
 
     def renames(self, user: Instruction, place: int) -> bool:
-        """Return whether a result is the operand at `place` under another shape."""
+        """Return whether a result is the operand at `place` under another shape or layout.
+
+        A copy within a fusion is none in memory.
+        """
         if user.operation != "fusion":
-            return user.operation == "bitcast"
+            return user.operation in RENAMING
         body = self.computations[user.called("calls")]
         at = next(i for i in body.values() if i.root)
-        while at.operation == "bitcast" and at.operands[0] in body:
+        while at.operation in RENAMING and at.operands[0] in body:
             at = body[at.operands[0]]
         return at.operation == "parameter" and at.inside == str(place)
 

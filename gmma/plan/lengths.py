@@ -1,4 +1,4 @@
-"""How long thoughts and answers are, as a plan supposes it: `gmma plan --mean-lengths 200 40`.
+"""Lengths of thoughts and answers as a plan supposes them: `gmma plan --mean-lengths 200 40`.
 
     length = min(slots, max(1, round(mean · exp(σ z − σ²/2))))      z standard normal, σ the spread
 
@@ -48,7 +48,7 @@ def length_model(means: tuple[float, float] | None, spread: float) -> LengthMode
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What a program meets of given lengths; without them, trees that are full."""
+    """Properties of the trees of a program; as they stand, those of full ones."""
 
     useful: float = 1.0  # share of the computed slots that hold a token
     turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's loops, by their names

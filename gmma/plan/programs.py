@@ -23,6 +23,8 @@ from gmma.families.tiny.network import TinyConfig, empty_images
 from gmma.hardware.sharding import BATCH, REPLICATED, batch_shards, check_batch, decode_layout
 from gmma.images.processor import no_image_processor
 from gmma.models.policy import Policy
+from gmma.models.rounded import lighter
+from gmma.options.networks import RolloutWeights
 from gmma.plan.tpu_compiler import local_bytes
 from gmma.porting.pretrained import describe_pretrained
 from gmma.run.assembly import Parts, assemble
@@ -30,9 +32,9 @@ from gmma.run.backbone import is_trained, pretrained_policy
 from gmma.run.programs import (
     keeps_features,
     make_baselines,
-    make_grow,
     make_pack,
     make_rl_trainer,
+    make_rollout,
     make_see,
     make_sft_trainer,
     needs_reference,
@@ -194,7 +196,7 @@ def seen_shapes(parts: Parts, params: Params, batch: int) -> PromptBatch:
 def make_first_look(parts: Parts) -> Callable[..., Any]:
     """Make the two programs that a rollout begins with, as one: images are seen, trees grown."""
     see = make_see(parts)
-    grow = make_grow(parts, parts.config.tree.shape, parts.config.sampling, parts.config.seed)
+    grow = make_rollout(parts)
 
     def look_and_grow(params: Params, prompts: PromptBatch, number: Any) -> Any:
         seen = see(params, prompts)
@@ -249,7 +251,7 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
         resident_bytes=held + reference_bytes + kept_bytes(parts, params),
         rows=trees,
         tokens=trees * (shape.packed - shape.prompt),
-        copy_bytes=copy_bytes(params, parts.policy.config.dtype),
+        copy_bytes=copy_bytes(params, parts.policy.config.dtype, config.rollout_weights),
         nodes=trees * shape.thoughts * shape.answers,
         node_bytes=node_bytes(parts.policy.config, tensor),
     )
@@ -290,9 +292,12 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
     )
 
 
-def copy_bytes(params: Params, dtype: str) -> int:
-    """Return a whole copy of the parameters in the type of the activations."""
-    return sum(prod(leaf.shape) for leaf in jax.tree.leaves(params)) * jnp.dtype(dtype).itemsize
+def copy_bytes(params: Params, dtype: str, weights: RolloutWeights) -> int:
+    """Return a whole copy of the parameters as a rollout reads them."""
+    held = jax.eval_shape(partial(lighter, weights=weights), params)
+    widths = {jnp.dtype(jnp.int8): 1}
+    whole = jnp.dtype(dtype).itemsize
+    return sum(prod(x.shape) * widths.get(x.dtype, whole) for x in jax.tree.leaves(held))
 
 
 def node_bytes(config: Any, tensor: int = 1) -> int:

@@ -31,7 +31,9 @@ from gmma.hardware.sharding import (
 )
 from gmma.models.lora import without_adapters
 from gmma.models.policy import Policy
+from gmma.models.rounded import lighter
 from gmma.objective import imitation_loss, policy_loss, token_logprobs
+from gmma.options.networks import RolloutWeights
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.sampling import SamplingConfig
@@ -101,15 +103,21 @@ def make_see(parts: Parts) -> See:
     return lambda params, prompts: prompts if prompts.images is None else program(params, prompts)
 
 
-def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: int) -> Grow:
+def make_grow(
+    parts: Parts,
+    shape: TreeShape,
+    sampling: SamplingConfig,
+    seed: int,
+    weights: RolloutWeights = "exact",
+) -> Grow:
     """Make (params, prompts, number) → rollout; the number is that of the rollout.
 
     Each device, or each group of devices that shares the parameters, grows the trees of its own
     prompts.
 
     The key of a rollout is the root key folded with its number, the key of a prompt is that folded
-    with its row in the whole batch. Parameters are cast to the activations' type and then gathered,
-    as `rollout_params` says.
+    with its row in the whole batch. Parameters become `weights`, are cast to the activations' type
+    and then gathered, as `rollout_params` says.
     """
     mesh, policy = parts.mesh, parts.policy
     grow_part = partial(grow_rows, policy, shape=shape, sampling=sampling, stops=parts.stops)
@@ -126,9 +134,16 @@ def make_grow(parts: Parts, shape: TreeShape, sampling: SamplingConfig, seed: in
             axis_names=set(layout.manual),
             check_vma=False,
         )
-        return grow_shards(decode_params(policy, params, mesh), prompts, keys)
+        held = decode_params(policy, lighter(params, weights), mesh)
+        return grow_shards(held, prompts, keys)
 
     return jax.jit(grow, out_shardings=NamedSharding(mesh, BATCH))
+
+
+def make_rollout(parts: Parts) -> Grow:
+    """Make the rollout of a run's steps."""
+    config = parts.config
+    return make_grow(parts, config.tree.shape, config.sampling, config.seed, config.rollout_weights)
 
 
 def make_place(parts: Parts) -> Callable[[GrownTrees | None, GrownTrees, Array], GrownTrees]:
@@ -338,10 +353,10 @@ class Programs:
 
 def make_programs(parts: Parts) -> Programs:
     """Make the programs of a run; nothing is compiled before the first call."""
-    config, minibatches = parts.config, parts.config.rl.step_minibatches
+    minibatches = parts.config.rl.step_minibatches
     return Programs(
         see=make_see(parts),
-        grow=make_grow(parts, config.tree.shape, config.sampling, config.seed),
+        grow=make_rollout(parts),
         place=make_place(parts),
         credit=make_credit(parts, minibatches),
         pack=make_pack(parts),

@@ -119,6 +119,7 @@ def check_grid(config: ExperimentConfig) -> None:
         "rl.rollout_prompts": (rl.grown_prompts, rl.batch_prompts),
         "rl.dynamic_sampling": (rl.dynamic_sampling, False),
         "packing": (config.packing, "static"),
+        "rollout_weights": (config.rollout_weights, "exact"),
     }
     for name, (value, wanted) in unfit.items():
         if value != wanted:
