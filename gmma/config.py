@@ -432,10 +432,10 @@ class ExperimentConfig:
     # Logits of so many slots exist at a time; None: all
     logprob_chunk_slots: ChangesNoNumber[int | None] = None
     # How an update lays out its trees. `static`: every node in slots of its own, empty ones too;
-    # `ragged`: the tokens alone, in rows as long as the batch's longest tree needs
+    # `ragged`: the tokens alone, in rows as long as a microbatch's longest tree needs
     packing: ChangesNoNumber[Packing] = "static"
-    # Lengths that a row may have, of equal parts of the static one, that one too. Each is a
-    # compilation, all in a phase's first step
+    # Lengths that a row may have, of equal parts of the static one, that one too. Each is compiled,
+    # in a phase's first step
     row_lengths: ChangesNoNumber[int] = 6
 
     def __post_init__(self) -> None:

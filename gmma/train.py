@@ -151,8 +151,7 @@ def rl_step(
     del trees  # with their images: an update reads its minibatch alone
     minibatches = []
     while dealt:  # nothing holds one without its log-probs any longer
-        packed = programs.lay_out(dealt.popleft())
-        minibatches.append(programs.baselines(state, reference, packed))
+        minibatches.append(programs.baselines(state, reference, dealt.popleft()))
     updates = []
     for _ in range(parts.config.objective.num_iterations):
         for packed in minibatches:
@@ -178,7 +177,7 @@ def sft_step(
     )
     shown, no_credit = put_batch((shown, no_credit), parts.mesh)
     prompts = put_batch(read_prompts(parts, batch.examples), parts.mesh)
-    packed = run.programs.lay_out(run.programs.pack(prompts, shown, no_credit))
+    packed = run.programs.pack(prompts, shown, no_credit)
     state, metrics = trainer.update(state, packed)
     return StepResult(state=state, metrics=(metrics,), seconds={})
 

@@ -12,6 +12,7 @@ from jaxtyping import Array
 from gmma.config import ObjectiveConfig, OptimizerConfig
 from gmma.objective import TokenTerms, segment_metrics, segment_peaks, token_weights
 from gmma.records.diagnostics import gradient_powers
+from gmma.tree.rows import in_shortest_rows
 from gmma.types import Metric, Metrics, PackedTree, Params, PyTree, TrainState
 
 PartMetrics = tuple[Metrics, dict[str, Array]]  # what sums up over microbatches, and maxima
@@ -26,11 +27,13 @@ def train_step(
     weights: Callable[[PackedTree], Array],
     optimizer: optax.GradientTransformation,
     microbatches: int = 1,
+    row_lengths: int | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Take one optimiser update from one packed batch, accumulated over equal microbatches.
 
     The weights of the tokens are fixed before the batch is cut, so gradients of the parts add up to
-    the gradient of the whole whatever the lengths.
+    the gradient of the whole whatever the lengths. With `row_lengths` the network computes each
+    microbatch in ragged rows of one of so many lengths, the shortest that holds its trees.
     """
 
     def of_part(params: Params, part: tuple[PackedTree, Array]) -> tuple[Array, PartMetrics]:
@@ -40,7 +43,12 @@ def train_step(
     def accumulate(
         total: tuple[Params, Array], part: tuple[PackedTree, Array]
     ) -> tuple[tuple[Params, Array], tuple[PartMetrics, Array]]:
-        (value, measured), gradient = jax.value_and_grad(of_part, has_aux=True)(state.params, part)
+        packed, own = part
+
+        def differentiate(packed: PackedTree) -> tuple[tuple[Array, PartMetrics], Params]:
+            return jax.value_and_grad(of_part, has_aux=True)(state.params, (packed, own))
+
+        (value, measured), gradient = in_shortest_rows(differentiate, packed, row_lengths)
         power = optax.tree.norm(gradient, squared=True)
         return jax.tree.map(jnp.add, total, (gradient, value)), (measured, power)
 

@@ -53,7 +53,7 @@ def test_without_a_spread_every_figure_follows_from_the_means() -> None:
     assert rollout.useful == (4 * 200 + 16 * 40) / (4 * 512 + 16 * 128)
     tokens = 1024 + 4 * 200 + 16 * 40
     update = expect_update(SHAPE, 32, even, (2304, 2560, 2944))
-    assert (update.row_slots, update.row_share) == (2560, 1.0)
+    assert (update.row_slots, update.row_mean) == (2560, 2560)
     assert update.useful == tokens / 2560
     static = expect_update(SHAPE, 32, even, ())
     assert (static.row_slots, static.row_blocks, static.useful) == (None, None, tokens / 5120)
@@ -66,7 +66,11 @@ def test_loops_end_with_the_longest_of_all_rows_and_rows_hold_the_longest_tree()
     choices = row_choices(SHAPE.packed, 16)
     found = expect_update(SHAPE, 32, LENGTHS, choices)
     assert found.row_slots in choices
-    assert 0.5 < found.row_share <= 1
+    assert found.row_mean is not None
+    assert 2464 < found.row_mean <= (found.row_slots or 0)
+    fewer = expect_update(SHAPE, 8, LENGTHS, choices).row_mean
+    assert fewer is not None
+    assert fewer < found.row_mean
     assert found.useful == pytest.approx(2464 / (found.row_slots or 0), rel=0.03)
 
 

@@ -88,7 +88,7 @@ def trained_trees(probe: Probe, trees: GrownTrees) -> GrownTrees:
 def pack_trees(probe: Probe, trees: GrownTrees, credit: Advantages) -> PackedTree:
     """Return the first minibatch of some trees."""
     packed = probe.programs.pack(trees.prompts, trees.rollout, credit)
-    return probe.programs.lay_out(probe.programs.deal(packed)[0])
+    return probe.programs.deal(packed)[0]
 
 
 def random_credit(probe: Probe, rng: np.random.Generator, *segments: str) -> Advantages:

@@ -26,7 +26,7 @@ from gmma.bench.programs import (
     bench_state,
     draw_lengths,
     full_lengths,
-    most_tokens,
+    mean_slots,
     ratio,
     rollout_program,
     step_program,
@@ -38,7 +38,7 @@ from gmma.files import check_output, write_whole
 from gmma.models.policy import Policy
 from gmma.options.arguments import BenchArguments
 from gmma.records.console import print_table
-from gmma.tree.rows import row_choices, row_slots
+from gmma.tree.rows import row_choices
 from gmma.types import Params, TreeShape
 
 Kinds = dict[str, dict[str, Timing]]  # program → layout → timing
@@ -122,21 +122,22 @@ def bench_layouts(
 
 def bench_packings(
     policy: Policy, params: Params, shape: TreeShape, arguments: BenchArguments, options: Any
-) -> tuple[Kinds, int, Params]:
+) -> tuple[Kinds, float, Params]:
     """Rollout of partly filled trees, and their update static and ragged; slots; parameters.
 
-    Slots are those of the ragged rows. Where no row holds the longest tree, ragged is static.
+    Slots are those of a ragged row, the mean over microbatches.
     """
     lengths = draw_lengths(shape, arguments.batch_prompts, arguments.filled)
-    slots = row_slots(most_tokens(lengths), row_choices(shape.packed, arguments.row_lengths))
+    choices = row_choices(shape.packed, arguments.row_lengths)
+    slots = mean_slots(lengths, arguments.microbatches, choices, shape.packed)
     grown = {"either": rollout_program(policy, shape, lengths)}
     rollout, params = time_programs(grown, params, arguments.repeats)
     updated = {
-        name: update_program(policy, shape, lengths, slots=slots, **options)
-        for name, slots in {"static": None, "ragged": slots}.items()
+        name: update_program(policy, shape, lengths, row_lengths=count, **options)
+        for name, count in {"static": None, "ragged": arguments.row_lengths}.items()
     }
     update, state = time_programs(updated, bench_state(params), arguments.repeats)
-    return {"rollout": rollout, "update": update}, slots or shape.packed, state.params
+    return {"rollout": rollout, "update": update}, slots, state.params
 
 
 def bench_steps(
@@ -182,12 +183,12 @@ def layout_rows(shape: TreeShape, batch: int, kinds: Kinds) -> list[list[str]]:
     ]
 
 
-def packing_rows(shape: TreeShape, slots: int, kinds: Kinds) -> list[list[str]]:
+def packing_rows(shape: TreeShape, slots: float, kinds: Kinds) -> list[list[str]]:
     """Make a case's table rows: slots of a tree, milliseconds, memory, and how much faster."""
     return [
         [
             f"{case_label(shape)} {kind} {name}",
-            str(slots if name == "ragged" else shape.packed),
+            f"{slots if name == 'ragged' else shape.packed:.0f}",
             f"{timing.median * 1e3:.1f}",
             f"{timing.peak_bytes / 2**20:.1f}",
             f"{ratio(timings['static'], timing):.2f}" if "static" in timings else "",

@@ -7,8 +7,8 @@ runs its T + A steps.
 
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from gmma.objective import policy_loss, token_weights
 from gmma.rollout import grow_tree
 from gmma.sampling import SamplingConfig
 from gmma.tree.pack import pack_tree
+from gmma.tree.rows import row_slots
 from gmma.tree.stops import StopTable, TreeStops
 from gmma.types import (
     Advantages,
@@ -104,10 +105,14 @@ def draw_lengths(shape: TreeShape, batch: int, mean: float) -> NodeLengths:
     )
 
 
-def most_tokens(lengths: NodeLengths) -> int:
-    """Count the tokens of the longest tree."""
+def mean_slots(
+    lengths: NodeLengths, microbatches: int, choices: Sequence[int], packed: int
+) -> float:
+    """Return the slots of a ragged row, the mean over microbatches; each has those of its own."""
     prompt, thoughts, answers = lengths
-    return int((prompt + thoughts.sum(axis=1) + answers.sum(axis=(1, 2))).max())
+    tokens = prompt + thoughts.sum(axis=1) + answers.sum(axis=(1, 2))
+    longest = [int(tokens[at::microbatches].max()) for at in range(microbatches)]
+    return statistics.mean(row_slots(tree, choices) or packed for tree in longest)
 
 
 def full_lengths(shape: TreeShape, batch: int) -> NodeLengths:
@@ -159,6 +164,7 @@ def take_update(
     *,
     chunk_slots: int | None,
     microbatches: int,
+    row_lengths: int | None = None,
 ) -> TrainState:
     """Take one optimiser update of GRPO-MA."""
     objective = ObjectiveConfig()
@@ -169,6 +175,7 @@ def take_update(
         weights=lambda whole: token_weights(whole.trained, whole.inputs.shape, objective),
         optimizer=optax.adamw(1e-4),
         microbatches=microbatches,
+        row_lengths=row_lengths,
     )
     return new
 
@@ -195,17 +202,15 @@ def update_program(
     policy: Policy,
     shape: TreeShape,
     lengths: NodeLengths,
-    *,
-    slots: int | None = None,
     **options: Any,
 ) -> Program:
-    """Make the program of one update, in ragged rows of so many slots; it holds the state."""
+    """Make the program of one update; it holds the state."""
 
     def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, None]:
         return take_update(policy, state, packed, **options), None
 
     packed = random_packed(jax.random.key(1), shape, lengths, policy.vocab_size)
-    return Program(update, (replace(packed, row_slots=slots),))
+    return Program(update, (packed,))
 
 
 def rollout_program(policy: Policy, shape: TreeShape, lengths: NodeLengths) -> Program:

@@ -6,14 +6,16 @@ The seconds of `batch_prompts` trees are
 
 each by the serial estimate (`serial.py`); nothing is scored where a step has one update and β = 0.
 Searched are meshes, prompts of a rollout, where it holds its parameters, microbatches of an update,
-and rematerialisation. No gradient is changed by them, but that a larger rollout makes its later
-minibatches older. Programs share the mesh, and an update leaves room for the minibatches that wait:
-so each program is compiled once for each of its own settings.
+and rematerialisation; weights in 8 bits where the objective corrects for the sampler. No gradient
+is changed by the others, but that a larger rollout makes its later minibatches older. Programs
+share the mesh, and an update leaves room for the minibatches that wait: so each program is compiled
+once for each of its own settings.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, get_args
 
 from jax.sharding import Mesh, NamedSharding
@@ -165,12 +167,21 @@ def rollouts(parts: Parts) -> Iterator[list[Changes]]:
         layout = decode_layout(changes["rollout_params"], mesh, prompts)
         return NamedSharding(mesh, layout.prompts).shard_shape((prompts,))[0]
 
-    for layout in ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",):
+    layouts = ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",)
+    for layout, weights in product(layouts, rounded_or_not(parts.config)):
         found: list[Changes] = [
             {"rl.rollout_prompts": n * rl.batch_prompts, **whole, "rollout_params": layout}
+            | weights
             for n in counts
         ]
         yield sorted(found, key=trees)
+
+
+def rounded_or_not(config: ExperimentConfig) -> list[Changes]:
+    """Return what a rollout may read: also 8 bits, where the objective corrects for the sampler."""
+    if config.objective.importance_cap is None:
+        return [{}]
+    return [{"rollout_weights": kind} for kind in dict.fromkeys((config.rollout_weights, "int8"))]
 
 
 def updates(parts: Parts) -> Iterator[list[Changes]]:
@@ -328,7 +339,7 @@ def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> 
         sizes = mesh_sizes(one.launch.mesh, len(on.devices))
         rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
         cut = one.rollout_params if sizes is not None and sizes[-1] > 1 else "gathered"
-        return sizes, rl, cut, getattr(one.model, "remat", None)
+        return sizes, rl, cut, one.rollout_weights, getattr(one.model, "remat", None)
 
     wanted = settings(config)
     same = (c for c in choices if settings(with_changes(config, c.changes)) == wanted)

@@ -3,11 +3,13 @@
     length = min(slots, max(1, round(mean · exp(σ z − σ²/2))))      z standard normal, σ the spread
 
 Each node's is drawn alone; prompts fill their slots. A loop of a rollout runs until the longest row
-of all devices has ended. An update's rows are those of the median batch, whose longest tree decides
-(`gmma/tree/rows.py`). A model of ours: no data are in it, and lengths of one tree, which
-are alike in truth, are independent here.
+of all devices has ended. The longest tree of a microbatch decides its rows (`gmma/tree/rows.py`); a
+program is planned with rows of the least length that is no shorter than they are on average. A
+model of ours: no data are in it, and lengths of one tree, which are alike in truth, are independent
+here.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -53,7 +55,7 @@ class Expected:
     useful: float = 1.0  # share of the computed slots that hold a token
     turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's loops, by their names
     row_slots: int | None = None  # None: static rows
-    row_share: float = 1.0  # of the batches fit into rows of these slots
+    row_mean: float | None = None  # slots of a microbatch's rows, on average
     row_blocks: tuple[float, int] | None = None  # that a kernel visits of a row, and their side
 
 
@@ -67,10 +69,12 @@ def expect(config: ExperimentConfig, name: str, lengths: LengthModel | None) -> 
     shape, prompts = config.tree.shape, config.rl.batch_prompts
     if name == "rollout":
         return expect_rollout(shape, config.rl.grown_prompts, lengths)
+    parts = config.rl.microbatches if name == "update" else 1
     if name == "sft":
         shape, prompts = replace(shape, thoughts=1, answers=1), config.sft.batch_prompts
+        parts = config.sft.microbatches
     choices = row_choices(shape.packed, config.row_lengths) if config.packing == "ragged" else ()
-    return expect_update(shape, prompts, lengths, choices)
+    return expect_update(shape, prompts // parts, lengths, choices)
 
 
 def expect_rollout(shape: TreeShape, prompts: int, lengths: LengthModel) -> Expected:
@@ -89,18 +93,17 @@ def expect_rollout(shape: TreeShape, prompts: int, lengths: LengthModel) -> Expe
 def expect_update(
     shape: TreeShape, prompts: int, lengths: LengthModel, choices: tuple[int, ...]
 ) -> Expected:
-    """Return the rows of the median batch, and the share of their slots that hold tokens."""
+    """Return the rows of so many trees at a time, and the share of their slots that hold tokens."""
     thoughts, answers = draw_lengths(shape, prompts, lengths)
     tokens = shape.prompt + thoughts.sum(2) + answers.sum((2, 3))
-    slots = row_slots(int(np.median(tokens.max(1))), choices)
-    inside = tokens.max(1) <= (slots or shape.packed)
-    found = Expected(
-        useful=float(tokens[inside].mean() / (slots or shape.packed)),
-        row_slots=slots,
-        row_share=float(inside.mean()),
-    )
+    own = [row_slots(int(longest), choices) or shape.packed for longest in tokens.max(1)]
+    mean = float(np.mean(own))
+    slots = row_slots(math.ceil(mean), choices)
+    useful = float(tokens.mean() / (slots or shape.packed))
     if slots is None:
-        return found
+        return Expected(useful=useful)
+    inside = tokens.max(1) <= slots
+    found = Expected(useful=useful, row_slots=slots, row_mean=mean)
     rows = [
         visited_blocks(shape, own, leaves, slots)
         for own, leaves in zip(thoughts[inside][:, 0], answers[inside][:, 0], strict=True)

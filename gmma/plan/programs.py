@@ -212,9 +212,14 @@ def packed_shapes(
     row_slots: int | None = None,
 ) -> PackedTree:
     """Return the shapes of packed prompts, in place; computed in rows of so many slots."""
+    pack = make_pack(parts)
+
+    def packed(*trees: Any) -> PackedTree:
+        return replace(pack(*trees), row_slots=row_slots)
+
     batch = prompts.tokens.shape[0]
-    packed = jax.eval_shape(make_pack(parts), prompts, *rollout_shapes(shape, batch))
-    return replace(place_shapes(packed, parts.mesh), row_slots=row_slots)
+    found = jax.eval_shape(packed, prompts, *rollout_shapes(shape, batch))
+    return place_shapes(found, parts.mesh)
 
 
 def kept_bytes(parts: Parts, params: Params) -> int:

@@ -96,13 +96,13 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
 def expected_words(expected: Expected) -> str:
     """Say what trees of the given lengths make of a program.
 
-    >>> expected_words(Expected(useful=0.75, row_slots=384, row_share=0.98))
-    'rows of 384 slots, which 98% of batches fit into; 75% of the slots hold a token'
+    >>> expected_words(Expected(useful=0.75, row_slots=384, row_mean=370.2))
+    'rows of 384 slots, where a microbatch takes 370 on average; 75% of the slots hold a token'
     """
     parts = [f"{name} ends after {turns:.0f} tokens" for name, turns in expected.turns.items()]
     if expected.row_slots is not None:
-        share = f"{expected.row_share:.0%}"
-        parts.append(f"rows of {expected.row_slots} slots, which {share} of batches fit into")
+        mean = f"{expected.row_mean:.0f} on average"
+        parts.append(f"rows of {expected.row_slots} slots, where a microbatch takes {mean}")
     return (
         f"{', '.join(parts)}; " * bool(parts) + f"{expected.useful:.0%} of the slots hold a token"
     )

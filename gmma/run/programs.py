@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.traverse_util import flatten_dict
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, UInt
 
 from gmma.config import (
@@ -38,7 +38,7 @@ from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
 from gmma.sampling import SamplingConfig
 from gmma.tree.pack import pack_tree
-from gmma.tree.rows import longest_tree, row_choices, row_slots
+from gmma.tree.rows import in_shortest_rows
 from gmma.types import (
     Advantages,
     Metrics,
@@ -217,49 +217,9 @@ def check_packing(packing: Packing, policy: Policy) -> None:
         )
 
 
-def make_lay_out(parts: Parts) -> Callable[[PackedTree], PackedTree]:
-    """Make packed tree → the same, in ragged rows where the run has them, and else as it is."""
-    if parts.config.packing == "static":
-        return lambda packed: packed
-    return shortest_rows(parts.mesh, parts.config.row_lengths)
-
-
-def shortest_rows(mesh: Mesh, lengths: int) -> Callable[[PackedTree], PackedTree]:
-    """Make packed tree → the same in rows of the least of so many lengths that holds each tree.
-
-    The longest tree counts, on whatever host it is; this one waits for the number.
-    """
-    longest = jax.jit(longest_tree, out_shardings=NamedSharding(mesh, REPLICATED))
-
-    def lay_out(packed: PackedTree) -> PackedTree:
-        tokens = int(jax.device_get(longest(packed.inputs.valid)))
-        choices = row_choices(packed.inputs.shape.packed, lengths)
-        return replace(packed, row_slots=row_slots(tokens, choices))
-
-    return lay_out
-
-
-def in_rows(program: Any, parts: Parts) -> Callable[..., Any]:
-    """Make the same jitted program of (…, packed), whose first call compiles it for all rows.
-
-    How long a batch's rows are is data, so no later step stops to compile. Trees of another shape,
-    as those with images of another size, have a first call of their own.
-    """
-    if parts.config.packing == "static":
-        return program
-    known: set[Any] = set()
-
-    def call(*given: Any) -> Any:
-        *others, packed = given
-        shapes = tuple(leaf.shape for leaf in jax.tree.leaves(packed))
-        if shapes not in known:
-            known.add(shapes)
-            choices = row_choices(packed.inputs.shape.packed, parts.config.row_lengths)
-            for slots in (*choices, None):
-                program.lower(*others, replace(packed, row_slots=slots)).compile()
-        return program(*given)
-
-    return call
+def row_lengths(config: ExperimentConfig) -> int | None:
+    """Return how many lengths of ragged rows an update has; None where rows are static."""
+    return config.row_lengths if config.packing == "ragged" else None
 
 
 def packing(config: ExperimentConfig) -> Pack:
@@ -306,14 +266,14 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
     policy = placed_policy(parts.policy, parts.mesh)
 
     def logprobs(params: Params, packed: PackedTree) -> Float[Array, "B S"]:
-        found, _ = token_logprobs(
+        found = partial(
+            token_logprobs,
             policy,
             params,
-            packed,
             temperature=parts.config.sampling.temperature,
             chunk_slots=parts.config.logprob_chunk_slots,
         )
-        return found
+        return in_shortest_rows(found, packed, row_lengths(parts.config))[0]
 
     def baselines(state: TrainState, reference: Params | None, packed: PackedTree) -> PackedTree:
         now = join_params(state.params, state.frozen)
@@ -326,7 +286,7 @@ def make_baselines(parts: Parts) -> Callable[[TrainState, Params | None, PackedT
 
     if not (wants_old or wants_reference):
         return lambda _state, _reference, packed: packed
-    return in_rows(jax.jit(baselines), parts)
+    return jax.jit(baselines)
 
 
 def needs_reference(parts: Parts) -> bool:
@@ -347,7 +307,6 @@ class Programs:
     credit: Callable[[Array, Array], Advantages]
     pack: Pack
     deal: Callable[[PackedTree], tuple[PackedTree, ...]]
-    lay_out: Callable[[PackedTree], PackedTree]  # in ragged rows, or as it is
     baselines: Callable[[TrainState, Params | None, PackedTree], PackedTree]
 
 
@@ -361,7 +320,6 @@ def make_programs(parts: Parts) -> Programs:
         credit=make_credit(parts, minibatches),
         pack=make_pack(parts),
         deal=make_deal(parts, minibatches),
-        lay_out=make_lay_out(parts),
         baselines=make_baselines(parts),
     )
 
@@ -419,6 +377,7 @@ def _make_trainer(
         weights=partial(batch_weights, config=objective, microbatches=phase.microbatches),
         optimizer=optimizer,
         microbatches=phase.microbatches,
+        row_lengths=row_lengths(parts.config),
     )
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     whole = NamedSharding(parts.mesh, REPLICATED)
@@ -431,7 +390,7 @@ def _make_trainer(
         trained, frozen = jax.device_put(split_params(params, parts.trained), placed)
         return TrainState(params=trained, frozen=frozen, opt_state=init(trained), step=zero())
 
-    return Trainer(abstract=abstract, start=start, update=in_rows(jitted, parts))
+    return Trainer(abstract=abstract, start=start, update=jitted)
 
 
 def start_state(

@@ -193,8 +193,7 @@ def cell_programs(
         def update(state: TrainState, packed: PackedTree) -> tuple[TrainState, Metrics]:
             return gang.call(cell, update_all, (state, packed, own))
 
-        # Cells' trees differ in length, so there is no row length for all: static ones.
-        own_programs = replace(ordinary, grow=grow, pack=pack_wide, lay_out=lambda packed: packed)
+        own_programs = replace(ordinary, grow=grow, pack=pack_wide)
         return own_programs, replace(trainer, update=update)
 
     return [programs_of(cell) for cell in range(len(cells))]

@@ -7,11 +7,13 @@ A network may compute in rows of R slots what the packed layout says in S: the o
 the same, and what a token attends to follows from the node it belongs to (`on_path`), not from its
 slot. Log-probs go back to packed slots, so credit, weights and metrics know nothing of rows.
 
-R is one of a few (`row_choices`), which the host takes by the longest tree of a batch, so there is
-one compilation for each.
+R is one of a few (`row_choices`). The longest of the trees that are computed at a time says which,
+on the devices: each is a branch of the same program (`in_shortest_rows`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +23,7 @@ from jaxtyping import Array, Bool, Int, Shaped
 from gmma.tree.layout import node_of_slot
 from gmma.types import PackedTree, TreeInputs, TreeShape
 
+T = TypeVar("T")  # arrays
 NO_NODE = -1  # of a slot behind the row's last token
 LANES = 128  # slots are a multiple of it where rows are long: a kernel's smallest block on a TPU
 FEW = 8  # and of this elsewhere
@@ -50,6 +53,25 @@ def row_slots(longest: int, choices: Sequence[int]) -> int | None:
     [192, 384, 576, None]
     """
     return next((slots for slots in choices if longest <= slots), None)
+
+
+def in_shortest_rows(
+    compute: Callable[[PackedTree], T], packed: PackedTree, lengths: int | None
+) -> T:
+    """Compute in the least of so many lengths of rows that holds each tree of a packed batch.
+
+    What is computed has the same shapes in all of them. The longest tree counts, on whatever device
+    it is. Without `lengths` rows are as `packed` has them.
+    """
+    if lengths is None:
+        return compute(packed)
+    choices = row_choices(packed.inputs.shape.packed, lengths)
+    at = jnp.searchsorted(jnp.asarray(choices, jnp.int32), longest_tree(packed.inputs.valid))
+    programs = [
+        lambda held, slots=slots: compute(replace(held, row_slots=slots))
+        for slots in (*choices, None)
+    ]
+    return jax.lax.switch(at, programs, packed)
 
 
 def longest_tree(valid: Bool[Array, "B S"]) -> Int[Array, ""]:

@@ -100,7 +100,9 @@ def test_a_rollout_computes_with_what_the_scales_say(family: str) -> None:
     rounded = made_lighter(own, "int8")
     assert "lora" not in rounded
     flat = flatten_dict(rounded["params"], sep="/")
-    assert {flat[path].dtype for path in flatten_dict(rounded[SCALES], sep="/")} == {jnp.dtype(jnp.int8)}
+    assert {flat[path].dtype for path in flatten_dict(rounded[SCALES], sep="/")} == {
+        jnp.dtype(jnp.int8)
+    }
     head = "params/head/kernel" in flatten_dict(own.params, sep="/")
     assert (flat["embedding"].dtype == jnp.int8) != head
     exact = [path for path in flat if path.split("/")[-2:-1] and path.split("/")[-2] in EXACT]

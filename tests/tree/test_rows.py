@@ -17,11 +17,12 @@ from gmma.errors import UserError
 from gmma.hardware.sharding import put_batch
 from gmma.models.mesh_axes import ALL_AXES
 from gmma.objective import token_logprobs
-from gmma.run.programs import check_packing, shortest_rows
+from gmma.run.programs import check_packing
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
 from gmma.tree.rows import (
     generated_slots,
+    in_shortest_rows,
     packed_slots,
     row_choices,
     row_inputs,
@@ -105,7 +106,7 @@ def test_rows_of_any_length_give_the_same(slots: int) -> None:
 
 
 def test_the_longest_tree_says_how_long_the_rows_are() -> None:
-    """On a mesh; a batch with a tree that needs nearly all slots keeps the static layout."""
+    """On a mesh; a batch with a tree that needs nearly all slots keeps the static layout (0)."""
     mesh = Mesh(np.array(jax.devices()[:2]).reshape(2, 1, 1), ALL_AXES)
     tree = short_tree(np.random.default_rng(1))
     prompts = replace(tree.prompts, lengths=np.array([5, 6], np.int32))
@@ -116,12 +117,18 @@ def test_the_longest_tree_says_how_long_the_rows_are() -> None:
     )
     full = replace(short, answer_lengths=np.array([[[1, 1]] * 3, [[4, 4]] * 3], np.int32))
 
-    def slots(rollout: TreeRollout, lengths: int) -> int | None:
-        tree = put_batch((prompts, rollout, laws.no_credit(rollout)), mesh)
-        return shortest_rows(mesh, lengths)(pack_tree(*tree)).row_slots
+    def slots(rollout: TreeRollout, lengths: int | None) -> int:
+        def computed(*tree: Any) -> jax.Array:
+            return in_shortest_rows(rows_of, pack_tree(*tree), lengths)
 
-    assert [slots(short, lengths) for lengths in (8, 2)] == [16, 24]
-    assert [slots(full, lengths) for lengths in (8, 2)] == [None, None]
+        tree = put_batch((prompts, rollout, laws.no_credit(rollout)), mesh)
+        return int(jax.jit(computed)(*tree))
+
+    def rows_of(packed: PackedTree) -> jax.Array:
+        return jnp.asarray(packed.row_slots or 0, jnp.int32)
+
+    assert [slots(short, lengths) for lengths in (8, 2, None)] == [16, 24, 0]
+    assert [slots(full, lengths) for lengths in (8, 2, None)] == [0, 0, 0]
 
 
 def test_no_device_needs_a_row_of_another() -> None:
