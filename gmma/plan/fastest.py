@@ -169,10 +169,9 @@ def rollouts(parts: Parts) -> Iterator[list[Changes]]:
 
     layouts = ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",)
     for layout, weights in product(layouts, rounded_or_not(parts.config)):
+        fixed = {**whole, "rollout_params": layout, **weights}
         found: list[Changes] = [
-            {"rl.rollout_prompts": n * rl.batch_prompts, **whole, "rollout_params": layout}
-            | weights
-            for n in counts
+            {"rl.rollout_prompts": n * rl.batch_prompts, **fixed} for n in counts
         ]
         yield sorted(found, key=trees)
 

@@ -1,0 +1,174 @@
+"""`gmma plan` beside a count by hand: products of an update, products and bytes of a decode step.
+
+Published widths, few layers, adapters, one chip's part of v5e:2x2. By hand is: from the sizes in
+config.json and the shape of the tree alone, by the formulas that are written out here.
+
+    a product of n rows, I → O       2 n I O, forward; as much for the gradient of its input
+    its adapter of rank r            2 n r (I + O), three times: forward, inputs, its own gradients
+    splash attention                 2 · 9 · heads · blocks · side² · size, forward and backward
+    decoding                         4 heads · size for each slot that a row reads
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from slices import needs_libtpu
+
+import gmma
+from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, TreeConfig
+from gmma.hardware.sharding import make_mesh
+from gmma.models.decoder import DecoderConfig
+from gmma.plan.hlo import Cost, HloProgram
+from gmma.plan.programs import plan_parts, plan_programs
+from gmma.plan.tpu_compiler import compile_program, open_slice, read_dump
+from gmma.rollout import THOUGHTS
+from gmma.run.experiments import load_experiment
+from gmma.tree.mask import attention_mask
+from gmma.types import TreeShape
+
+PRESETS = Path(gmma.__file__).parent / "presets"
+EXPERIMENT = Path(gmma.__file__).parents[1] / "experiments/trajectory.py"
+LAYERS, RANK, CHIPS, PROMPTS = 3, 16, 4, 8
+BACKBONES = {
+    "gemma3_4b": "gemma-3-4b-it",
+    "qwen2_5_vl_3b": "Qwen2.5-VL-3B-Instruct",
+    "qwen3_vl_4b": "Qwen3-VL-4B-Instruct",
+}
+# Text of the same frame; sizes of SmolLM2 1.7B, Qwen2.5 1.5B and Qwen3 1.7B
+TEXTS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 2048,
+        "intermediate_size": 8192, "num_attention_heads": 32, "num_key_value_heads": 32,
+        "vocab_size": 49152, "tie_word_embeddings": True, "rms_norm_eps": 1e-5,
+        "hidden_act": "silu", "max_position_embeddings": 8192, "rope_theta": 130000,
+        "attention_bias": False, "mlp_bias": False,
+    },
+    "qwen2": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 1536,
+        "intermediate_size": 8960, "num_attention_heads": 12, "num_key_value_heads": 2,
+        "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "max_position_embeddings": 32768, "rope_theta": 1e6,
+        "use_sliding_window": False, "sliding_window": 32768, "max_window_layers": 28,
+    },
+    "qwen3": {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 2048,
+        "intermediate_size": 6144, "num_attention_heads": 16, "num_key_value_heads": 8,
+        "head_dim": 128, "vocab_size": 151936, "tie_word_embeddings": True, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "max_position_embeddings": 40960, "rope_theta": 1e6,
+        "attention_bias": False, "use_sliding_window": False, "sliding_window": None,
+        "max_window_layers": 28,
+    },
+}  # fmt: skip
+
+
+def planned_job(family: str, folder: Path) -> ExperimentConfig:
+    """T4A4 on a model of a few layers; a chip computes a row at a time and keeps everything."""
+    if family in BACKBONES:
+        values = json.loads((PRESETS / BACKBONES[family] / "config.json").read_text())
+        values.get("text_config", values)["num_hidden_layers"] = LAYERS
+        config = load_experiment(EXPERIMENT, backbone=family, trained="lora")
+        bucket = {"gemma3_4b": 1, "qwen2_5_vl_3b": 16, "qwen3_vl_4b": 256}[family]
+    else:
+        values = {**TEXTS[family], "num_hidden_layers": LAYERS}
+        config = load_experiment(EXPERIMENT, backbone="qwen3_vl_4b", trained="lora")
+        bucket = 0
+    (folder / "config.json").write_text(json.dumps(values))
+    tree = TreeConfig(
+        thoughts=4, answers=4, prompt_tokens=512, thought_tokens=256, answer_tokens=64
+    )
+    return replace(
+        config,
+        model=replace(
+            config.model, directory=folder, image_buckets=(bucket,), remat="none", thinking=None
+        ),
+        tree=tree,
+        rl=replace(config.rl, batch_prompts=PROMPTS, rollout_prompts=None, microbatches=2),
+        sft=replace(config.sft, batch_prompts=PROMPTS, microbatches=2),
+        launch=LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1)),
+        logprob_chunk_slots=None,
+    )
+
+
+class Counted(NamedTuple):
+    """One program as the plan counts it."""
+
+    program: HloProgram
+    sizes: DecoderConfig
+    rows: int  # of a chip, all microbatches
+    shape: TreeShape
+
+
+def counted(family: str, name: str, folder: Path) -> Counted:
+    """A program of the job, compiled for one slice."""
+    config, on = planned_job(family, folder), open_slice("v5e:2x2")
+    parts = plan_parts(config, make_mesh(config.launch.mesh, list(on.devices)))
+    planned = next(p for p in plan_programs(parts) if p.name == name)
+    dump = folder / name
+    dump.mkdir()
+    with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer power
+        fits = compile_program(planned.jitted, planned.arguments, dump)
+    found = read_dump(dump, fits_alone=fits, seconds=1.0).program
+    return Counted(found, parts.policy.config, PROMPTS // CHIPS, config.tree.shape)
+
+
+def linears(c: DecoderConfig) -> list[tuple[int, int]]:
+    """Inputs and outputs of a layer's products with weights."""
+    query, keys = c.heads * c.head_size, c.kv_heads * c.head_size
+    attention = [(c.width, query), (c.width, keys), (c.width, keys), (query, c.width)]
+    return [*attention, (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width)]
+
+
+def splash_by_hand(c: DecoderConfig, shape: TreeShape, *, images: bool) -> float:
+    """Products of one layer and row, in blocks of 512 that hold a pair on one path."""
+    side = 512
+    slots = -(-shape.packed // side) * side
+    seen = np.zeros((slots, slots), bool)
+    seen[: shape.packed, : shape.packed] = np.asarray(attention_mask(shape))
+    if images:
+        seen[: shape.prompt, : shape.prompt] = True  # an image's tokens see what is later in it
+    seen[shape.packed :, 0] = True
+    count = slots // side
+    blocks = seen.reshape(count, side, count, side).any((1, 3)).sum()
+    return 2.0 * (2 + 3 + 4) * c.heads * float(blocks) * side**2 * c.head_size
+
+
+ALL = [*BACKBONES, *TEXTS]
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("family", ALL)
+def test_an_update_has_the_products_that_are_counted_by_hand(family: str, tmp_path: Path) -> None:
+    found, c, rows, shape = counted(family, "update", tmp_path)
+    slots, generated = shape.packed, shape.packed - shape.prompt
+    layer = sum(2.0 * 2 * slots * i * o + 3 * 2.0 * slots * RANK * (i + o) for i, o in linears(c))
+    layer += splash_by_hand(c, shape, images=family == "gemma3_4b")
+    head = 2 * 2.0 * generated * c.width * c.vocab_size
+    assert found.cost.uncounted == 0
+    assert found.cost.flops == pytest.approx(rows * (LAYERS * layer + head), rel=0.02)
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("family", ALL)
+def test_a_decode_step_is_what_is_counted_by_hand(family: str, tmp_path: Path) -> None:
+    """Of thoughts: each weight read once, and the keys and values of both levels, empty or not."""
+    found, c, trees, shape = counted(family, "rollout", tmp_path)
+    step: Cost = found.loops_named((THOUGHTS,)).times(1 / shape.thought)
+    rows, slots = trees * shape.thoughts, shape.prompt + shape.thought + 1
+    layer = sum(2.0 * rows * (i * o + RANK * (i + o)) for i, o in linears(c))
+    layer += 4.0 * rows * c.heads * c.head_size * slots
+    head = 2.0 * rows * c.width * c.vocab_size
+    assert step.flops == pytest.approx(LAYERS * layer + head, rel=0.02)
+    weights = sum(2.0 * (i * o + RANK * (i + o)) for i, o in linears(c))
+    held = trees * (shape.prompt + shape.thoughts * shape.thought)
+    cache = 2 * 2.0 * held * c.kv_heads * c.head_size
+    by_hand = LAYERS * (weights + cache) + 2.0 * c.width * c.vocab_size
+    assert step.bytes == pytest.approx(by_hand, rel=0.05)
+    assert jnp.dtype(c.dtype).itemsize == 2
