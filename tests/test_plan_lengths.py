@@ -50,7 +50,8 @@ def test_without_a_spread_every_figure_follows_from_the_means() -> None:
     even = LengthModel(thought=200, answer=40, spread=0.0)
     rollout = expect_rollout(SHAPE, 32, even)
     assert rollout.turns == {THOUGHTS: 200, ANSWERS: 40}
-    assert rollout.useful == (4 * 200 + 16 * 40) / (4 * 512 + 16 * 128)
+    assert rollout.useful == 1.0  # what is computed ends with the longest
+    assert rollout.filled == (4 * 200 + 16 * 40) / (4 * 512 + 16 * 128)
     tokens = 1024 + 4 * 200 + 16 * 40
     update = expect_update(SHAPE, 32, even, (2304, 2560, 2944))
     assert (update.row_slots, update.row_mean) == (2560, 2560)
@@ -101,7 +102,7 @@ def test_blocks_are_those_that_hold_a_pair_on_one_path() -> None:
 def test_full_trees_are_planned_where_no_lengths_are_given() -> None:
     config = load_experiment(TINY)
     assert expect(config, "rollout", None) is FULL_TREES
-    assert length_model(None, 0.5) is None
+    assert length_model(None, None) is None
     assert expected_words(FULL_TREES) == "100% of the slots hold a token"
 
 
@@ -122,8 +123,13 @@ def test_each_program_has_the_trees_of_its_own() -> None:
 
 @pytest.mark.parametrize(("means", "spread"), [((0, 40), 0.5), ((200, -1), 0.5), ((200, 40), -1)])
 def test_lengths_that_are_none_are_refused(means: Any, spread: float) -> None:
-    with pytest.raises(UserError, match=r"mean_lengths: \w+ = -?\d+; it must be \d or more"):
+    with pytest.raises(UserError, match=r"length\w*(: \w+)? = -?\d+; it must be \d or more"):
         length_model(means, spread)
+
+
+def test_a_spread_alone_changes_nothing_and_is_refused() -> None:
+    with pytest.raises(UserError, match="length_spread without mean_lengths"):
+        length_model(None, 0.5)
 
 
 def test_lengths_are_given_on_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,6 +191,7 @@ def test_an_update_in_rows_is_smaller_and_its_kernels_count(tmp_path: Any) -> No
     (full,) = plan_slice(
         replace(config, packing="static"), "v5e:2x2", ["update"], until_memory=True
     )
+    assert short.need_bytes == full.need_bytes  # the program has a branch of static rows
     slots = short.expected.row_slots
     assert slots is not None
     assert short.tokens * tree.shape.packed == full.tokens * slots

@@ -30,6 +30,7 @@ from gmma.run.programs import (
     make_pack,
     make_rl_trainer,
     make_see,
+    parts_params,
 )
 from gmma.sampling import SamplingConfig
 from gmma.tree import TreeShape
@@ -80,9 +81,10 @@ def test_what_has_been_seen_keeps_no_pixel(family: str) -> None:
     assert sum(x.size for x in floats) == 0
     assert own.policy.see is not None
     flat = flatten_dict(own.params, sep="/")
+    read = own.policy.seen_by(own.params)
+    assert 0 < len(read) < len(flat)
     other = {
-        path: leaf if path.split("/")[1] in own.policy.tower else jnp.full_like(leaf, jnp.nan)
-        for path, leaf in flat.items()
+        path: leaf if path in read else jnp.full_like(leaf, jnp.nan) for path, leaf in flat.items()
     }
     params = unflatten_dict(other, sep="/")
     found = laws.compiled(own.policy.see)(params, prompts.images).features
@@ -94,8 +96,8 @@ def test_what_has_been_seen_keeps_no_pixel(family: str) -> None:
 def frozen_on(family: str, mesh: str) -> Parts:
     """A run on a mesh that trains all but the tower."""
     parts = parts_on(family, mesh)
-    tower = parts.policy.tower
-    return replace(parts, trained=lambda path: path.split("/")[1] not in tower)
+    read = parts.policy.seen_by(parts_params(parts))
+    return replace(parts, trained=lambda path: path not in read)
 
 
 def step_of(family: str, mesh: str, *, seeing: bool) -> Any:

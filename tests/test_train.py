@@ -147,6 +147,8 @@ def test_a_step_in_ragged_rows_is_the_static_one(lab):
         found.append(jax.device_get((result.state.params, result.metrics[0])))
         packed, compiled = seen[0]
         assert compiled == 1
+        branches = str(jax.make_jaxpr(trainer.update)(result.state, packed)).count("cond[")
+        assert branches == (packing == "ragged")
         short = replace(packed.inputs, valid=packed.inputs.valid.at[:, 24:].set(False))
         state = result.state
         for inputs in (packed.inputs, short):

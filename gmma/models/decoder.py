@@ -267,16 +267,15 @@ def decoder_policy(
     vision_heads: int | None = None,
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
-    tower: tuple[str, ...] = (),
     without_pixels: Callable[[PyTree], PyTree] | None = None,
     config: Any = None,
 ) -> Policy:
     """Close a family's decoder into a `Policy`.
 
     `images` are those of one row, `image_slots` their tokens: shapes for `init`, whose values do
-    not matter. `tower` names the modules of `see`, and `without_pixels` empties images that these
-    have seen. `vision_heads` counts the heads of a tower whose products are cut between them.
-    `config` is what the policy shows as its config, the decoder's own by default.
+    not matter. `without_pixels` empties images that `see` has seen. `vision_heads` counts the heads
+    of a tower whose products are cut between them. `config` is what the policy shows as its config,
+    the decoder's own by default.
     """
     c = module.config
     sample = TreeInputs(
@@ -310,7 +309,7 @@ def decoder_policy(
         image_groups=image_groups,
         rotary_shift=rotary_shift,
         head=head,
-        tower=tower,
         without_pixels=without_pixels,
+        takes_scales=True,
         takes_rows=c.delta is None,  # a state goes from level to level, not along a row
     )

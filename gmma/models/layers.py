@@ -102,8 +102,9 @@ class Linear(nn.Module):
         kernel = gathered(kernel.astype(self.dtype), self.axes)
         if self.has_variable(SCALES, "kernel"):
             scale: Array = self.get_variable(SCALES, "kernel")
-            wide = jnp.matmul(x, kernel, preferred_element_type=jnp.float32)
-            y = (wide * along_last(scale, wide)).astype(self.out_dtype or self.dtype)
+            wide = np.promote_types(self.dtype, np.float32)
+            y = jnp.matmul(x, kernel, preferred_element_type=wide)
+            y = (y * along_last(scale, y)).astype(self.out_dtype or self.dtype)
         else:
             y = jnp.matmul(x, kernel, preferred_element_type=self.out_dtype)
         if self.use_bias:

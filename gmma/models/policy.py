@@ -6,12 +6,16 @@ into functions of (params, arrays). Nothing outside `gmma/models/` sees Linen.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.extend.core import Var
+from jax.tree_util import keystr
+from jax.tree_util import tree_leaves_with_path as leaves_with_path
 from jaxtyping import Array, Int
 
 from gmma.models.attention import Level, Slots
@@ -54,8 +58,10 @@ class Policy:
     head: Callable[[Params], Params] = lambda params: params
     # (params, images) → the same, seen, for `prefill` and `forward`; None: always with their pixels
     see: Callable[[Params, PyTree], SeenImages] | None = None
-    tower: tuple[str, ...] = ()  # the modules whose parameters `see` reads
+    # abstract params → paths `a/b/c` of those that `see` reads
+    seen_by: Callable[[Params], frozenset[str]] = lambda params: frozenset()
     takes_rows: bool = False  # `forward` reads `TreeInputs.nodes`: ragged rows
+    takes_scales: bool = False  # kernels may be rounded, with scales beside them (`rounded.py`)
 
 
 @pytree
@@ -94,9 +100,9 @@ def policy_of(
     image_groups: Callable[[TreeInputs], Array | None] = no_image_groups,
     rotary_shift: Callable[[PyTree, int], Array] = no_rotary_shift,
     head: Callable[[Params], Params] = lambda params: params,
-    tower: tuple[str, ...] = (),
     without_pixels: Callable[[PyTree], PyTree] | None = None,
     takes_rows: bool = False,
+    takes_scales: bool = False,
 ) -> Policy:
     """Close a family's module into a `Policy`.
 
@@ -105,9 +111,10 @@ def policy_of(
     values) per level and `states` those of the deepest one, None in families that have none;
     `module.unembed(hidden)` returns logits. `sample` gives the shapes for `init`; its values do not
     matter. `units` counts the heads of the axes that merge heads with their width, by logical name.
-    `module.see(images)` returns the features of images, from the parameters of its modules `tower`;
-    what else reads images can do so `without_pixels`, where that is given. `takes_rows` says that
-    the module reads `context.nodes`, where it is given, in place of `context.shape`.
+    `module.see(images)` returns the features of images. Where `without_pixels` is given, the module
+    takes `SeenImages` too, and what else reads images can do so without their pixels. `takes_rows`
+    says that the module reads `context.nodes`, where it is given, in place of `context.shape`;
+    `takes_scales` that all its products with weights are those of `Linear` and `Decoder`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:
@@ -172,6 +179,16 @@ def policy_of(
         features = module.apply(params, images, method="see")
         return SeenImages(features=tuple(features), images=without_pixels(images))
 
+    def seen_by(params: Params) -> frozenset[str]:
+        look = partial(module.apply, method="see")
+        traced = jax.make_jaxpr(look)(params, sample.images).jaxpr
+        read = {var for line in traced.eqns for var in line.invars if isinstance(var, Var)}
+        paths = (keystr(path, simple=True, separator="/") for path, _ in leaves_with_path(params))
+        # Behind the parameters come the images.
+        return frozenset(
+            path for path, var in zip(paths, traced.invars, strict=False) if var in read
+        )
+
     return Policy(
         config=config,
         vocab_size=vocab_size,
@@ -184,8 +201,9 @@ def policy_of(
         unembed=unembed,
         head=head,
         see=None if without_pixels is None else see,
-        tower=tower,
+        seen_by=seen_by,
         takes_rows=takes_rows,
+        takes_scales=takes_scales,
     )
 
 

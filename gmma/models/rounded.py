@@ -63,4 +63,5 @@ def round_kernel(
     """Return q and s, one s for all along `axis`; 1 where all is zero, or too small to divide."""
     largest = jnp.abs(kernel).max(axis=axis, keepdims=True)
     scale = jnp.where(largest / LARGEST >= jnp.finfo(jnp.float32).tiny, largest / LARGEST, 1)
+    scale = jnp.where(jnp.isfinite(largest), scale, jnp.nan)  # a weight that is not finite shows
     return jnp.round(kernel / scale).astype(jnp.int8), scale.squeeze(axis)

@@ -59,9 +59,10 @@ class PlanOptions:
     # rollout, the rows of an update where they are ragged, and what of them is useful. None: all
     # slots are filled
     mean_lengths: tuple[float, float] | None = None
-    length_spread: float = 0.5  # of lognormal lengths: σ of their logarithm
+    length_spread: float | None = None  # of lognormal lengths: σ of their logarithm; None: 0.5
     # Search meshes, prompts of a rollout, microbatches and rematerialisation (model.remat) for the
-    # fastest step of RL that fits, and print it as options. Compilations end as with until_memory
+    # fastest step of RL that fits, and print it as options; with objective.importance_cap rollouts
+    # in 8 bits too. Compilations end as with until_memory
     advise: bool = False
 
     def __post_init__(self) -> None:

@@ -36,10 +36,10 @@ from gmma.plan.fastest import (
     with_steps,
 )
 from gmma.plan.judge import ProgramPlan, plan_program
-from gmma.plan.lengths import LengthModel, expect
+from gmma.plan.lengths import FULL_TREES, Expected, LengthModel, expect
 from gmma.plan.programs import ProgramFacts, plan_parts
 from gmma.plan.tables import print_choices, print_costs, print_plans, row_words, step_words
-from gmma.plan.tpu_compiler import count_chips, open_slice, read_dump, wait_for_dump
+from gmma.plan.tpu_compiler import Compiled, count_chips, open_slice, read_dump, wait_for_dump
 from gmma.plan.worker import FACTS
 from gmma.porting.pretrained import CONFIG
 from gmma.remote.copies import here
@@ -49,8 +49,7 @@ PRESETS = Path(__file__).parents[1] / "presets"
 ASSUMPTIONS = (
     "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
     "beside the program's arguments; usable is what the compiler grants a program.",
-    "Every loop runs to its end: a rollout takes all T + A steps. A branch counts as often as it "
-    "runs; where that is not known, the dearest counts.",
+    "A branch counts as often as it runs; where that is not known, the dearest counts.",
     "Seconds are a lower bound, the largest of three: FLOPs of matrix products at the published "
     "bfloat16 peak; bytes to and from HBM at its published bandwidth; bytes that collectives send "
     "in rings, all links of the chip at once. Elementwise work and waiting are not in it.",
@@ -58,6 +57,7 @@ ASSUMPTIONS = (
     'collectives that nothing runs beside ("waiting"). An estimate, not a bound; of peak counts '
     "every FLOP of a matrix product, for empty slots and recomputed ones too.",
 )
+OF_FULL_TREES = "Every loop runs to its end: a rollout takes all T + A steps."
 STATIC_ROWS = (
     "packing = ragged: planned with static rows, every slot filled, which is what a batch of full "
     "trees takes; a shorter row takes less. --mean-lengths plans one."
@@ -67,7 +67,7 @@ OF_LENGTHS = (
     "slots and σ = {spread:g}; prompts fill theirs. A loop of a rollout ends with the longest row "
     "of all devices. Ragged rows have the least length that is no shorter than a microbatch's on "
     "average; their kernel visits as much as in a few drawn trees. Useful are slots that hold a "
-    "token."
+    "token. Memory is that of static rows, the largest branch of the program."
 )
 
 
@@ -115,8 +115,8 @@ def plan_slice(
         check_batch(mesh, "sft.batch_prompts", config.sft.batch_prompts, config.sft.microbatches)
     check_packing(config.packing, plan_parts(config, mesh).policy)  # what the user got wrong
     static = replace(config, packing="static")  # of ragged rows, the worker is told the slots
-    for name in names:
-        expected = expect(config, name, lengths)
+
+    def compiled(name: str, expected: Expected) -> tuple[ProgramFacts, Compiled]:
         with tempfile.TemporaryDirectory() as home:
             source, dump = Path(home) / "config.json", Path(home) / "dump"
             source.write_text(json.dumps(job_to_json(static)))
@@ -127,15 +127,21 @@ def plan_slice(
             environment = {**os.environ, "PYTHONPATH": import_path()}
             process = subprocess.Popen(command, env=environment)
             fits = wait_for_dump(process, dump, until_memory=until_memory)
-            compiled = read_dump(
+            found = read_dump(
                 dump,
                 fits_alone=fits,
                 seconds=time.monotonic() - started,
                 turns=expected.turns,
                 row_blocks=expected.row_blocks,
             )
-            facts = ProgramFacts(**read_json(dump / FACTS))
-            yield plan_program(facts, compiled, config, on, expected)
+            return ProgramFacts(**read_json(dump / FACTS)), found
+
+    for name in names:
+        expected = expect(config, name, lengths)
+        facts, own = compiled(name, expected)
+        # Of ragged rows the program holds every length as a branch, up to that of static rows.
+        largest = own if expected.row_slots is None else compiled(name, FULL_TREES)[1]
+        yield plan_program(facts, own, config, on, expected, largest=largest)
 
 
 def cost_plans(
@@ -206,6 +212,8 @@ def advise_slice(
             f"prompts of an update (the experiment's own settings: {of_own}); add\n"
             f"    {as_options(best.changes)}"
         )
+        if best.changes.get("rollout_weights", config.rollout_weights) != config.rollout_weights:
+            print("its rollouts read other weights than are trained, so a run with it learns else")
     return {
         "tried": [{"changes": one.changes, **plan_record(one.plan)} for one in tried],
         "choices": [asdict(one) for one in choices],
@@ -291,8 +299,8 @@ def plan_experiment(
             print_costs(title, costs, reasons, price, chips)
             record.setdefault("costs", {})[topology] = [asdict(spent) for spent in costs]
         save(record, output)
-    assumed = [*ASSUMPTIONS, *([ASSUMPTION] if prices else [])]
-    assumed += [OF_LENGTHS.format(spread=lengths.spread)] if lengths is not None else []
+    of_lengths = OF_FULL_TREES if lengths is None else OF_LENGTHS.format(spread=lengths.spread)
+    assumed = [*ASSUMPTIONS, of_lengths, *([ASSUMPTION] if prices else [])]
     for assumption in assumed:
         print(f"* {assumption}")
     if output is not None:

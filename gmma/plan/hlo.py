@@ -35,6 +35,7 @@ FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "c
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
 # Splash attention's kernels, and the scope around one
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
+DATA_MASK = "mask_of_a_row"  # the scope around one whose mask is data (`splash.py`)
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
@@ -484,7 +485,8 @@ def splash_flops(
         instruction.label
     )  # in a loop over rows
     visited = VISITED.search(instruction.label)
-    blocks, side = (int(visited[1]), int(visited[2])) if visited else row_blocks or (0, 0)
+    drawn = row_blocks if DATA_MASK in instruction.label else None
+    blocks, side = (int(visited[1]), int(visited[2])) if visited else drawn or (0, 0)
     if not kernel or not blocks or "tpu_custom_call" not in instruction.attributes:
         return 0.0
     query = next(

@@ -72,27 +72,34 @@ def plan_program(
     config: ExperimentConfig,
     on: Slice,
     expected: Expected = FULL_TREES,
+    *,
+    largest: Compiled | None = None,
 ) -> ProgramPlan:
-    """Judge one program, which meets trees of the lengths that are expected."""
+    """Judge one program, which meets trees of the lengths that are expected.
+
+    `largest` is the branch that needs most memory, where that is another than the one that is
+    compiled for its time.
+    """
+    largest = largest or compiled
     cost, per_chip = compiled.program.cost, on.devices_per_chip
     serial = serial_estimate(compiled.program, on.chip, per_chip)
     length = max(serial.seconds, SMALL_SECONDS)  # of a program that computes nothing
-    need = compiled.total_bytes + facts.resident_bytes
+    need = largest.total_bytes + facts.resident_bytes
     usable = int(on.chip.program_gib * GIB / on.devices_per_chip)
-    fits = compiled.fits_alone and need <= usable
+    fits = largest.fits_alone and need <= usable
     decoding = compiled.program.loops_named((THOUGHTS, ANSWERS))
     moved = decoding.bytes if facts.name == "rollout" else cost.bytes
     return ProgramPlan(
         program=facts.name,
         compile_seconds=round(compiled.seconds, 1),
-        argument_bytes=compiled.argument_bytes,
-        output_bytes=compiled.output_bytes,
-        temporary_bytes=compiled.temporary_bytes,
+        argument_bytes=largest.argument_bytes,
+        output_bytes=largest.output_bytes,
+        temporary_bytes=largest.temporary_bytes,
         resident_bytes=facts.resident_bytes,
         waiting_bytes=facts.waiting_bytes,
         need_bytes=need,
         usable_bytes=usable,
-        fits_alone=compiled.fits_alone,
+        fits_alone=largest.fits_alone,
         fits=fits,
         flops=cost.flops,
         hbm_traffic_bytes=cost.bytes,
@@ -101,15 +108,15 @@ def plan_program(
         serial=serial,
         of_peak=cost.flops * per_chip / on.chip.peak_flops / length,
         expected=expected,
-        tokens_per_second=facts.tokens * expected.useful * per_chip / length,
+        tokens_per_second=facts.tokens * expected.filled * per_chip / length,
         uncounted_kernels=cost.uncounted,
         rows=facts.rows,
         tokens=facts.tokens,
         bytes_per_token=moved / facts.tokens,
         nodes=facts.nodes,
         node_bytes=facts.node_bytes,
-        buffers=compiled.buffers,
-        advice=None if fits else advise(facts, config, compiled, usable),
+        buffers=largest.buffers,
+        advice=None if fits else advise(facts, config, largest, usable),
     )
 
 

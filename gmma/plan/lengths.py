@@ -13,10 +13,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from gmma.config import ExperimentConfig
+from gmma.errors import UserError
 from gmma.models.splash import block_size, padded_mask
 from gmma.options.checks import require
 from gmma.rollout import ANSWERS, THOUGHTS
@@ -37,22 +39,26 @@ class LengthModel:
     def __post_init__(self) -> None:
         for name, least in (("thought", 1), ("answer", 1), ("spread", 0)):
             value = getattr(self, name)
-            require(least <= value < np.inf, f"mean_lengths: {name}", value, f"{least} or more")
+            option = "length_spread" if name == "spread" else f"mean_lengths: {name}"
+            require(least <= value < np.inf, option, value, f"{least} or more")
 
 
-def length_model(means: tuple[float, float] | None, spread: float) -> LengthModel | None:
+def length_model(means: tuple[float, float] | None, spread: float | None) -> LengthModel | None:
     """Return the model of lengths that two means give, None without them."""
     if means is None:
+        if spread is not None:
+            raise UserError("length_spread without mean_lengths changes nothing; give both")
         return None
     thought, answer = means
-    return LengthModel(thought=thought, answer=answer, spread=spread)
+    return LengthModel(thought=thought, answer=answer, spread=0.5 if spread is None else spread)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
     """Properties of the trees of a program; as they stand, those of full ones."""
 
-    useful: float = 1.0  # share of the computed slots that hold a token
+    useful: float = 1.0  # share of the slots that are computed which hold a token
+    filled: float = 1.0  # and of those that a rollout, or a row, has
     turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's loops, by their names
     row_slots: int | None = None  # None: static rows
     row_mean: float | None = None  # slots of a microbatch's rows, on average
@@ -81,13 +87,14 @@ def expect_rollout(shape: TreeShape, prompts: int, lengths: LengthModel) -> Expe
     """Return the turns of the two loops and the share of their slots that hold tokens."""
     thoughts, answers = draw_lengths(shape, prompts, lengths)
     slots = shape.thoughts * shape.thought + shape.thoughts * shape.answers * shape.answer
-    return Expected(
-        useful=float((thoughts.sum((1, 2)) + answers.sum((1, 2, 3))).mean() / (prompts * slots)),
-        turns={
-            THOUGHTS: float(thoughts.max((1, 2)).mean()),
-            ANSWERS: float(answers.max((1, 2, 3)).mean()),
-        },
-    )
+    tokens = float((thoughts.sum((1, 2)) + answers.sum((1, 2, 3))).mean()) / prompts
+    turns = {
+        THOUGHTS: float(thoughts.max((1, 2)).mean()),
+        ANSWERS: float(answers.max((1, 2, 3)).mean()),
+    }
+    nodes = {THOUGHTS: shape.thoughts, ANSWERS: shape.thoughts * shape.answers}
+    taken = sum(turns[name] * nodes[name] for name in nodes)
+    return Expected(useful=tokens / taken, filled=tokens / slots, turns=turns)
 
 
 def expect_update(
@@ -101,14 +108,12 @@ def expect_update(
     slots = row_slots(math.ceil(mean), choices)
     useful = float(tokens.mean() / (slots or shape.packed))
     if slots is None:
-        return Expected(useful=useful)
+        return Expected(useful=useful, filled=useful)
     inside = tokens.max(1) <= slots
-    found = Expected(useful=useful, row_slots=slots, row_mean=mean)
-    rows = [
-        visited_blocks(shape, own, leaves, slots)
-        for own, leaves in zip(thoughts[inside][:, 0], answers[inside][:, 0], strict=True)
-    ][:KERNEL_ROWS]
-    return replace(found, row_blocks=(float(np.mean(rows)), block_size(slots)))
+    few = zip(*(x[inside][:KERNEL_ROWS, 0] for x in (thoughts, answers)), strict=True)
+    visited = [visited_blocks(shape, own, leaves, slots) for own, leaves in few]
+    blocks = (float(np.mean(visited)), block_size(slots))
+    return Expected(useful=useful, filled=useful, row_slots=slots, row_mean=mean, row_blocks=blocks)
 
 
 def draw_lengths(
@@ -133,10 +138,10 @@ def visited_blocks(shape: TreeShape, thoughts: np.ndarray, answers: np.ndarray, 
     """
     sizes = np.concatenate([[shape.prompt], thoughts, answers.reshape(-1)])
     held = np.repeat(np.arange(sizes.size), sizes)
-    nodes = jnp.pad(held, (0, slots - held.size), constant_values=NO_NODE)[None]
-    before = jnp.tril(jnp.ones((1, slots, slots), bool)) & (nodes != NO_NODE)[:, None]
-    seen = on_path(nodes, nodes, shape) & before
     side = block_size(slots)
-    mask = np.asarray(padded_mask(seen, side))[0]
+    with jax.default_device(jax.devices("cpu")[0]):
+        nodes = jnp.pad(held, (0, slots - held.size), constant_values=NO_NODE)[None]
+        before = jnp.tril(jnp.ones((1, slots, slots), bool)) & (nodes != NO_NODE)[:, None]
+        mask = np.asarray(padded_mask(on_path(nodes, nodes, shape) & before, side))[0]
     count = mask.shape[0] // side
     return int(mask.reshape(count, side, count, side).any((1, 3)).sum())

@@ -23,7 +23,7 @@ from gmma.families.tiny.network import TinyConfig, empty_images
 from gmma.hardware.sharding import BATCH, REPLICATED, batch_shards, check_batch, decode_layout
 from gmma.images.processor import no_image_processor
 from gmma.models.policy import Policy
-from gmma.models.rounded import lighter
+from gmma.models.rounded import SCALES, lighter
 from gmma.options.networks import RolloutWeights
 from gmma.plan.tpu_compiler import local_bytes
 from gmma.porting.pretrained import describe_pretrained
@@ -300,9 +300,10 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
 def copy_bytes(params: Params, dtype: str, weights: RolloutWeights) -> int:
     """Return a whole copy of the parameters as a rollout reads them."""
     held = jax.eval_shape(partial(lighter, weights=weights), params)
-    widths = {jnp.dtype(jnp.int8): 1}
+    scales = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(held.pop(SCALES, {})))
     whole = jnp.dtype(dtype).itemsize
-    return sum(prod(x.shape) * widths.get(x.dtype, whole) for x in jax.tree.leaves(held))
+    widths = {jnp.dtype(jnp.int8): 1}
+    return scales + sum(prod(x.shape) * widths.get(x.dtype, whole) for x in jax.tree.leaves(held))
 
 
 def node_bytes(config: Any, tensor: int = 1) -> int:

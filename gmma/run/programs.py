@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax.traverse_util import flatten_dict
 from jax.sharding import NamedSharding
 from jaxtyping import Array, Bool, Float, Int, UInt
 
@@ -81,10 +80,9 @@ def keeps_features(parts: Parts) -> bool:
 
     It does where none of the parameters that it reads are trained.
     """
-    policy = parts.policy
-    paths = flatten_dict(parts_params(parts), sep="/")
-    own = [path for path in paths if path.split("/")[1] in policy.tower]
-    return policy.see is not None and not any(parts.trained(path) for path in own)
+    if parts.policy.see is None:
+        return False
+    return not any(parts.trained(path) for path in parts.policy.seen_by(parts_params(parts)))
 
 
 def make_see(parts: Parts) -> See:
@@ -141,8 +139,13 @@ def make_grow(
 
 
 def make_rollout(parts: Parts) -> Grow:
-    """Make the rollout of a run's steps."""
+    """Make the rollout of a run's steps; UserError where its weights cannot be rounded."""
     config = parts.config
+    if config.rollout_weights == "int8" and not parts.policy.takes_scales:
+        raise UserError(
+            "rollout_weights = int8, but the model's family has products that know no scales; "
+            "leave rollout_weights at exact"
+        )
     return make_grow(parts, config.tree.shape, config.sampling, config.seed, config.rollout_weights)
 
 

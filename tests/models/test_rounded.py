@@ -25,7 +25,7 @@ from gmma.hardware.sharding import put_batch, put_whole
 from gmma.models.lora import add_adapters
 from gmma.models.rounded import EXACT, LARGEST, SCALES, lighter, round_kernel
 from gmma.options.networks import LoraConfig, RolloutWeights
-from gmma.run.programs import make_grow
+from gmma.run.programs import make_grow, make_rollout
 from gmma.sampling import SamplingConfig
 from gmma.tree import TreeShape
 from gmma.types import Params
@@ -139,6 +139,22 @@ def test_on_a_mesh_as_on_one_device() -> None:
         params = put_whole(jax.tree.map(np.asarray, own.params), parts.mesh)
         found.append(jax.tree.map(np.asarray, grow(params, *placed)))
     assert_same_trees(*found)
+
+
+def test_a_network_that_knows_no_scales_is_refused() -> None:
+    parts = parts_on("gemma3", "one device")
+    config = replace(parts.config, objective=ObjectiveConfig(importance_cap=2.0))
+    parts = replace(parts, config=replace(config, rollout_weights="int8"))
+    make_rollout(parts)
+    own = replace(parts, policy=replace(parts.policy, takes_scales=False))
+    with pytest.raises(UserError, match="int8, but the model's family has products that know no"):
+        make_rollout(own)
+
+
+def test_a_weight_that_is_not_finite_shows() -> None:
+    kernel = jnp.ones((3, 2)).at[1, 1].set(jnp.nan)
+    _, scale = round_kernel(kernel, -2)
+    assert np.isfinite(scale).tolist() == [True, False]
 
 
 def test_another_policy_is_corrected_for_or_refused() -> None:

@@ -110,7 +110,6 @@ def gemma3_policy(config: Gemma3Config) -> Policy:
         image_slots=config.image_tokens if config.vision else 1,
         vision_heads=config.vision.heads if config.vision else None,
         image_groups=image_groups,
-        tower=("vision", "projector"),
         without_pixels=no_pixels,
     )
 

@@ -149,6 +149,5 @@ def qwen_policy(config: QwenConfig) -> Policy:
         image_slots=config.vision.window_cells**2,
         vision_heads=config.vision.heads,
         rotary_shift=rotary_shift,
-        tower=("vision",),
         without_pixels=without_patches,
     )

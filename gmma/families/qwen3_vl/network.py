@@ -64,6 +64,5 @@ def qwen3_vl_policy(config: Qwen3VLConfig) -> Policy:
         images=jax.tree.map(jnp.asarray, empty_images(config.vision, 1, 1)),
         vision_heads=config.vision.heads,
         rotary_shift=rotary_shift,
-        tower=("vision",),
         without_pixels=without_patches,
     )

@@ -74,7 +74,6 @@ def tiny_policy(config: TinyConfig, *, vocab_size: int, image_token: int) -> Pol
         TinyDecoder(decoder, config),
         images=empty_images(config, 1) if config.images else None,
         image_slots=config.image_tokens,
-        tower=("stem", "place"),
         without_pixels=no_pixels,
         config=config,
     )
