@@ -62,6 +62,7 @@ from gmma.text.tokenizer import train_sentencepiece
 from gmma.types import Example
 
 DIGIT_PIXELS = 8
+CLOSE_IOU = 0.7  # of `acc_0.7`
 CLASSES = 10
 _HELD_OUT_SHARE = 0.1  # of each class's digit images, for validation and for test each
 _POOL_SEED = 0  # the pools stay the same for every config, so that no held-out digit ever leaks
@@ -327,12 +328,17 @@ def _shift(
 def metrics(
     config: DigitsConfig, answers: Sequence[str], examples: Sequence[Example]
 ) -> dict[str, list[float]]:
-    """Measure `iou` with the true box, 0 where the answer is no box; `parsed`."""
+    """Measure `iou` with the true box, 0 where the answer is no box; `acc_0.7`; `parsed`.
+
+    The second is whether the first is 0.7 or more, as Acc@0.7 of referring expressions.
+    """
     size = (config.canvas_pixels, config.canvas_pixels)
     boxes = [parse_box(answer, config.reading, size) for answer in answers]
     pairs = zip(boxes, map(true_box, examples), strict=True)
+    iou = [box_iou(box, truth) if box else 0.0 for box, truth in pairs]
     return {
-        "iou": [box_iou(box, truth) if box else 0.0 for box, truth in pairs],
+        "iou": iou,
+        "acc_0.7": [float(value >= CLOSE_IOU) for value in iou],
         "parsed": [float(box is not None) for box in boxes],
     }
 
