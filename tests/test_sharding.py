@@ -21,6 +21,7 @@ from gmma.config import (
     MeshConfig,
     ObjectiveConfig,
     OptimizerConfig,
+    Packing,
     RLConfig,
     RolloutLayout,
 )
@@ -115,9 +116,10 @@ def parts_on(family: str, mesh: str) -> Parts:
 
 
 @functools.cache
-def step_on(family: str, mesh: str) -> Callable[[int], Any]:
+def step_on(family: str, mesh: str, packing: Packing = "static") -> Callable[[int], Any]:
     """seed → (rollout, state, metrics) of rollout, credit, pack and update as one program."""
     parts = parts_on(family, mesh)
+    parts = replace(parts, config=replace(parts.config, packing=packing, row_lengths=2))
     grow, trainer = make_grow(parts, SHAPE, parts.config.sampling, seed=3), make_rl_trainer(parts)
     credit, pack = make_credit(parts), make_pack(parts)
 
@@ -137,6 +139,15 @@ def step_on(family: str, mesh: str) -> Callable[[int], Any]:
 
     program = jax.jit(step).lower(*arguments(0)).compile(compiler_options=laws.FAST_COMPILE)
     return lambda seed: jax.tree.map(np.asarray, program(*arguments(seed)))
+
+
+def test_a_step_in_ragged_rows_on_a_mesh_is_the_static_one_of_one_device() -> None:
+    """Lengths are branches around the gradient; the longest tree is on any device."""
+    one, expected, _ = step_on("tiny", "one device")(0)
+    rollout, state, _ = step_on("tiny", "2x2x2 sharded", "ragged")(0)
+    np.testing.assert_array_equal(rollout.answers, one.answers)
+    moments = [optax.tree_utils.tree_get(s.opt_state, "mu") for s in (state, expected)]
+    laws.assert_gradient_close_as_a_whole(*moments, 1e-5)
 
 
 @pytest.mark.parametrize(("family", "mesh"), CASES)
