@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from test_sharding import BATCH, SHAPE, parts_on, subject
 
 import gmma
+from gmma.families.tiny.network import TinyConfig, tiny_policy
 from gmma.hardware.sharding import put_batch, put_whole
 from gmma.models.lora import adapted_policy
 from gmma.options.networks import LoraConfig
@@ -154,6 +155,13 @@ def test_features_are_kept_where_nothing_of_the_tower_is_trained() -> None:
         for policy in adapters.values()
     ]
     assert kept == [True, False]
+
+
+def test_a_model_of_text_sees_nothing() -> None:
+    """Also one whose family has images."""
+    config = TinyConfig(layers=1, width=8, heads=1, kv_heads=1, head_size=8, mlp=8, images=0)
+    assert tiny_policy(config, vocab_size=16, image_token=15).see is None
+    assert subject_of("llama").policy.see is None
 
 
 def test_prompts_without_images_are_as_they_were() -> None:

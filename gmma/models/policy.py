@@ -200,7 +200,7 @@ def policy_of(
         forward=forward,
         unembed=unembed,
         head=head,
-        see=None if without_pixels is None else see,
+        see=None if without_pixels is None or sample.images is None else see,
         seen_by=seen_by,
         takes_rows=takes_rows,
         takes_scales=takes_scales,
