@@ -24,6 +24,7 @@ from gmma.models.policy import Policy
 from gmma.objective import policy_loss, token_weights
 from gmma.rollout import grow_tree
 from gmma.sampling import SamplingConfig
+from gmma.tree.lengths import draw_lognormal
 from gmma.tree.pack import pack_tree
 from gmma.tree.rows import row_slots
 from gmma.tree.stops import StopTable, TreeStops
@@ -91,12 +92,10 @@ def draw_lengths(shape: TreeShape, batch: int, mean: float) -> NodeLengths:
 
     They are the same in every run.
     """
-    rng, spread = np.random.default_rng(0), 0.5
+    rng = np.random.default_rng(0)
 
     def draw(slots: int, *size: int) -> Int[np.ndarray, "*size"]:
-        median = mean * slots * np.exp(-(spread**2) / 2)
-        lengths = np.round(rng.lognormal(np.log(median), spread, size))
-        return np.clip(lengths, 1, slots).astype(np.int32)
+        return draw_lognormal(rng, mean * slots, slots, size, spread=0.5)
 
     return NodeLengths(
         prompt=draw(shape.prompt, batch),

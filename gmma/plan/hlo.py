@@ -23,6 +23,8 @@ from math import prod
 
 import numpy as np
 
+from gmma.models.splash import DATA_MASK
+
 WIDTH = {"pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
 WIDTH |= {"s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "c128": 16}
 ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\](\{[^}]*\})?")
@@ -35,7 +37,6 @@ FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "c
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
 # Splash attention's kernels, and the scope around one
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
-DATA_MASK = "mask_of_a_row"  # the scope around one whose mask is data (`splash.py`)
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
@@ -481,9 +482,8 @@ def splash_flops(
     How many blocks of which side a kernel visits is said by a scope around it (`splash.py`), and by
     `row_blocks` where its mask is data; 0 of any other kernel.
     """
-    kernel = SPLASH.match(instruction.name) or SPLASH.search(
-        instruction.label
-    )  # in a loop over rows
+    # In a loop over rows the kernel's own name is lost; its label still has it.
+    kernel = SPLASH.match(instruction.name) or SPLASH.search(instruction.label)
     visited = VISITED.search(instruction.label)
     drawn = row_blocks if DATA_MASK in instruction.label else None
     blocks, side = (int(visited[1]), int(visited[2])) if visited else drawn or (0, 0)

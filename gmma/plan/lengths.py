@@ -1,17 +1,16 @@
 """Lengths of thoughts and answers as a plan supposes them: `gmma plan --mean-lengths 200 40`.
 
-    length = min(slots, max(1, round(mean · exp(σ z − σ²/2))))      z standard normal, σ the spread
-
-Each node's is drawn alone; prompts fill their slots. A loop of a rollout runs until the longest row
-of all devices has ended. The longest tree of a microbatch decides its rows (`gmma/tree/rows.py`); a
-program is planned with rows of the least length that is no shorter than they are on average. A
-model of ours: no data are in it, and lengths of one tree, which are alike in truth, are independent
-here.
+They are lognormal (`gmma/tree/lengths.py`). Each node's is drawn alone; prompts fill their slots. A
+loop of a rollout runs until the longest row of all devices has ended. The longest tree of a
+microbatch decides its rows (`gmma/tree/rows.py`); a program is planned with rows of the least
+length that is no shorter than they are on average. A model of ours: no data are in it, and lengths
+of one tree, which are alike in truth, are independent here.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from gmma.errors import UserError
 from gmma.models.splash import block_size, padded_mask
 from gmma.options.checks import require
 from gmma.rollout import ANSWERS, THOUGHTS
+from gmma.tree.lengths import draw_lognormal
 from gmma.tree.rows import NO_NODE, on_path, row_choices, row_slots
 from gmma.types import TreeShape
 
@@ -120,15 +120,10 @@ def draw_lengths(
     shape: TreeShape, prompts: int, lengths: LengthModel
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw lengths of thoughts `[batches B K]` and of answers `[batches B K M]`."""
-    random = np.random.default_rng(0)
-
-    def draw(mean: float, slots: int, *nodes: int) -> np.ndarray:
-        log = lengths.spread * random.standard_normal((BATCHES, prompts, *nodes))
-        whole = np.rint(mean * np.exp(log - lengths.spread**2 / 2)).astype(int)
-        return np.minimum(np.maximum(whole, 1), slots)
-
-    thoughts = draw(lengths.thought, shape.thought, shape.thoughts)
-    return thoughts, draw(lengths.answer, shape.answer, shape.thoughts, shape.answers)
+    draw = partial(draw_lognormal, np.random.default_rng(0), spread=lengths.spread)
+    batch = (BATCHES, prompts, shape.thoughts)
+    thoughts = draw(lengths.thought, shape.thought, batch)
+    return thoughts, draw(lengths.answer, shape.answer, (*batch, shape.answers))
 
 
 def visited_blocks(shape: TreeShape, thoughts: np.ndarray, answers: np.ndarray, slots: int) -> int:

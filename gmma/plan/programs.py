@@ -193,8 +193,8 @@ def seen_shapes(parts: Parts, params: Params, batch: int) -> PromptBatch:
     return jax.eval_shape(make_see(parts), params, prompt_shapes(parts, batch))
 
 
-def make_first_look(parts: Parts) -> Callable[..., Any]:
-    """Make the two programs that a rollout begins with, as one: images are seen, trees grown."""
+def make_planned_rollout(parts: Parts) -> Callable[..., Any]:
+    """Make a rollout as it is planned: with a program before it that sees the images, as one."""
     see = make_see(parts)
     grow = make_rollout(parts)
 
@@ -251,7 +251,7 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
     number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
     yield Planned(
         name="rollout",
-        jitted=make_first_look(parts),
+        jitted=make_planned_rollout(parts),
         arguments=(params, place_shapes(prompt_shapes(parts, grown), mesh), number),
         resident_bytes=held + reference_bytes + kept_bytes(parts, params),
         rows=trees,
