@@ -12,9 +12,9 @@ GSM8K's records: `train.jsonl` and `test.jsonl` of github.com/openai/grade-schoo
 Tiny: two CPU cores. Run time and figure of the whole run: not run yet. A network of this size that
 starts from nothing does not learn to reckon, so expect an accuracy near 0: it shows the line.
 
-Sums, tiny: five numbers of one digit are added step by step, as a teacher shows it who is off by
-one in a third of the steps. A thought is eight times as long as its answer and decides it, and the
-reward is 0 or 1.
+Sums, tiny: five numbers of one digit are added step by step, as a teacher shows it who counts one
+too many in three of ten steps. A thought is eight times as long as its answer and decides it, and
+the reward is 0 or 1.
 
 Ported: needs the backbone's directory in `models/`, such as Qwen/Qwen2.5-VL-3B-Instruct in
 `models/Qwen2.5-VL-3B-Instruct` (`gmma/run/variants.py` lists them). `docs/tpu.md` has the slices
@@ -129,11 +129,11 @@ def sums_t4a4(name: str) -> ExperimentConfig:
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=RLConfig(
-            steps=150,
+            steps=60,
             batch_prompts=32,
             microbatches=4,
             optimizer=OptimizerConfig(learning_rate=2e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),
-        checkpoint=CheckpointConfig(every_steps=50),
+        checkpoint=CheckpointConfig(every_steps=30),
     )

@@ -117,6 +117,7 @@ class Run:
     say: Callable[[str], None] = say
     save: Callable[..., None] = checkpoint.save
     trace: Trace = untraced
+    rl_trainer: Callable[[Parts], Trainer] = make_rl_trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,21 +451,30 @@ def imitate(run: Run, progress: Progress, latest: int | None) -> Params:
 
 def reinforce(run: Run, params: Params) -> Params:
     """Run RL from these parameters, which also stay as the reference where one is needed."""
-    trainer = make_rl_trainer(run.parts)
+    return whole_params(run_phase(run, *begin_rl(run, params)))
+
+
+def begin_rl(run: Run, params: Params) -> tuple[Phase, TrainState, Progress]:
+    """Make RL ready to take its first step."""
+    trainer = run.rl_trainer(run.parts)
     state = trainer.start(params)
     # A copy of its own: the state begins with the same buffers and is donated to its update.
     reference = jax.tree.map(jnp.copy, params) if needs_reference(run.parts) else None
     progress = Progress(phase="rl", phase_step=0, data={})
-    return whole_params(run_phase(run, rl_phase(run, trainer, reference), state, progress))
+    return rl_phase(run, trainer, reference), state, progress
 
 
 def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
     """Continue RL from the run's newest checkpoint."""
-    trainer = make_rl_trainer(run.parts)
+    return whole_params(run_phase(run, *resume_rl(run, latest), progress))
+
+
+def resume_rl(run: Run, latest: int) -> tuple[Phase, TrainState]:
+    """Make RL ready to go on from a checkpoint."""
+    trainer = run.rl_trainer(run.parts)
     wanted = {"reference": whole_params(trainer.abstract)} if needs_reference(run.parts) else {}
     state, beside = restore(run.parts, trainer, run.checkpoints, latest, wanted)
-    phase = rl_phase(run, trainer, beside.get("reference"))
-    return whole_params(run_phase(run, phase, state, progress))
+    return rl_phase(run, trainer, beside.get("reference")), state
 
 
 def rl_phase(run: Run, trainer: Trainer, reference: Params | None) -> Phase:

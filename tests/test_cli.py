@@ -484,6 +484,8 @@ def test_a_finished_run_that_is_resumed_prints_its_table_again(tiny):
     printed = finish(tiny, *arguments)
     assert "after SFT" in printed
     assert "where the time went" in printed
+    assert re.search(r"trees of RL, .*\n +first 4 steps  last 4 steps\n", printed)
+    assert re.search(r"\ntokens of a thought +[\d.]+ +[\d.]+\n", printed)
     after = tree_of(directory / "runs/again")
     assert before == {name: content for name, content in after.items() if name in before}
     shutil.rmtree(directory / "runs/again")

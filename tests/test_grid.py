@@ -16,6 +16,7 @@ from gmma.config import MeshConfig, ObjectiveConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.hardware.sharding import make_mesh
 from gmma.objective import token_weights
+from gmma.records import checkpoint
 from gmma.records.checkpoint import restore_all_params
 from gmma.records.metrics import read_records
 from gmma.run import assembly
@@ -42,8 +43,8 @@ def _one_device():
     jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-def cells(root, home):
-    sweep = tiny_grid.sweep()
+def cells(root, home, several=False):
+    sweep = tiny_grid.sweep(several)
     base = with_launch(sweep.base, data_dir=root / "data", runs_dir=root / home)
     return [run.config for run in sweep_runs(replace(sweep, base=base))]
 
@@ -69,11 +70,64 @@ def records_of(config):
 
 
 def test_a_cell_is_the_run_it_stands_for(both):
-    """Losses and parameters to 1e-6 relative, and every metric but the clock's."""
     together, apart, *_ = both
+    assert_same_runs(together, apart)
+
+
+def test_a_cell_of_several_updates_is_the_run_it_stands_for(tmp_path):
+    """Two minibatches twice over, a KL term and a correction for the sampler."""
+    together, apart = (cells(tmp_path, home, several=True) for home in ("together", "apart"))
+    run_grid(together)
+    for config in apart:
+        train(config)
+    assert_same_runs(together, apart)
+
+
+def test_a_grid_that_was_killed_goes_on_bit_for_bit(both, tmp_path, monkeypatch):
+    """Two of the cells write a checkpoint each time, so that all are at different steps."""
+    whole, *_ = both
+    killed = [
+        with_launch(config, data_dir=whole[0].launch.data_dir, runs_dir=tmp_path)
+        for config in whole
+    ]
+    save, counts = checkpoint.save, []
+    for _ in range(2):
+        left = iter((1, 2))
+
+        def dies(*given, left=left):
+            if next(left, None) is None:
+                raise SystemExit("killed")
+            save(*given)
+
+        monkeypatch.setattr(checkpoint, "save", dies)
+        with pytest.raises(SystemExit):
+            run_grid(killed)
+        counts.append([len(checkpoint.checkpoint_steps(config.run_dir)) for config in killed])
+    monkeypatch.setattr(checkpoint, "save", save)
+    assert sorted(counts[0]) == [0, 1, 1]
+    assert sum(counts[1]) == 4
+    run_grid(killed)
+    for cell, run in zip(killed, whole, strict=True):
+        ours, theirs = (
+            [
+                {n: value for n, value in record.items() if not n.startswith(MEASURED)}
+                for record in read_records(records_of(config))
+            ]
+            for config in (cell, run)
+        )
+        assert ours == theirs, cell.name
+        for a, b in zip(
+            *(jax.tree.leaves(restore_all_params(config.run_dir)) for config in (cell, run)),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def assert_same_runs(together, apart):
+    """Losses and parameters to 1e-6 relative, and every metric but the clock's."""
     for cell, run in zip(together, apart, strict=True):
         found, expected = read_records(records_of(cell)), read_records(records_of(run))
-        assert len(found) == len(expected) == STEPS
+        assert len(found) == len(expected) == run.rl.steps
         for step, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
             clocked = {n for n in ours.keys() | theirs.keys() if n.startswith(MEASURED)}
             assert ours.keys() - clocked == theirs.keys() - clocked
@@ -148,15 +202,9 @@ def test_what_is_no_grid_is_refused(tmp_path):
         check_cells([first, replace(second, rl=replace(second.rl, steps=9))])
     with pytest.raises(UserError, match="from a given start"):
         check_cells([replace(first, sft=replace(first.sft, steps=1))])
-    first.run_dir.mkdir(parents=True)
-    with pytest.raises(UserError, match="does not resume"):
-        check_cells([first, second])
-    iterated = replace(second, objective=ObjectiveConfig(num_iterations=2))
-    with pytest.raises(UserError, match=r"num_iterations = 2.*without --one-program"):
-        run_grid([iterated])
-    larger = replace(second, rl=replace(second.rl, rollout_prompts=2 * second.rl.batch_prompts))
-    with pytest.raises(UserError, match=r"rl.rollout_prompts = \d+: .*without --one-program"):
-        check_grid(larger)
+    collecting = replace(second, rl=replace(second.rl, dynamic_sampling=True))
+    with pytest.raises(UserError, match=r"dynamic_sampling = True.*without --one-program"):
+        run_grid([collecting])
     with pytest.raises(UserError, match=r"packing = ragged: .* needs static; .*--one-program"):
         check_grid(replace(second, packing="ragged"))
-    assert not iterated.run_dir.exists()
+    assert not collecting.run_dir.exists()

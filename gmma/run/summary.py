@@ -66,6 +66,7 @@ def print_summary(config: ExperimentConfig) -> None:
     examples = len(after.values["greedy"]["format"])
     title = f"{config.name}: {examples} {after.split} examples, mean [95 % interval over examples]"
     print_table(title, ["", *columns], rows)
+    print_trees(config)
     print_seconds(config)
     print_spikes(config)
     print_next(config)
@@ -84,6 +85,38 @@ def print_next(config: ExperimentConfig) -> None:
     print("\nnext:")
     for command, what in commands.items():
         print(f"  {command}\n      {what}", flush=True)
+
+
+TREE_METRICS = {  # of a step of RL → its words
+    "reward": "reward",
+    "thought/completions/mean_length": "tokens of a thought",
+    "answer/completions/mean_length": "tokens of an answer",
+    "reward_variance/within_thoughts": "variance of the reward within thoughts",
+    "reward_variance/between_thoughts_corrected": "between thoughts, without the answers' noise",
+    "frac_reward_zero_std": "share of trees whose rewards are all equal",
+}
+TREE_STEPS = 10  # at most, of each end of RL
+
+
+def print_trees(config: ExperimentConfig) -> None:
+    """Print what the trees of RL were as it began and ended: lengths, and where rewards differ.
+
+    Where they differ within thoughts, more answers tell more; where between, more thoughts do.
+    """
+    records = read_records(config.run_dir / "metrics.jsonl")
+    own = [record for record in records if record["phase"] == "rl"]
+    count = min(TREE_STEPS, len(own) // 2)
+    ends = own[:count], own[-count:]
+    alone = config.tree.answers == 1  # its answer is all that a thought's rewards are
+    rows = [
+        [words, *(f"{np.mean([record[name] for record in end]):.3g}" for end in ends)]
+        for name, words in TREE_METRICS.items()
+        if count and not (alone and "within" in name)
+        if all(name in record for end in ends for record in end)
+    ]
+    if rows:
+        header = ["", f"first {count} steps", f"last {count} steps"]
+        print_table("trees of RL, means over steps", header, rows)
 
 
 def print_seconds(config: ExperimentConfig) -> None:

@@ -4,7 +4,8 @@ A cell is a run of its own: parameters, optimiser, keys and M. All cells grow tr
 M; a cell with fewer answers takes the loss and the credit off the others. Node (i, j) has the same
 key whatever M is, siblings never see each other (law L3), and unused slots change nothing (law L4):
 so a cell computes what its own run would. It takes the run's own steps (`train.rl_step`), whose two
-large programs, rollout and update, a `Gang` of cells calls together.
+large programs, rollout and update, a `Gang` of cells calls together. Cells need not be at the same
+step, so each resumes from its own checkpoint; all call the same programs in the same order.
 """
 
 import threading
@@ -17,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Shaped, UInt
 
-from gmma.config import ExperimentConfig, ObjectiveConfig
+from gmma.config import ExperimentConfig, ObjectiveConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.rollout import grow_rows, row_keys
 from gmma.run.assembly import Parts
@@ -109,15 +110,10 @@ def together(program: Callable[..., PyTree]) -> Together:
 
 
 def check_grid(config: ExperimentConfig) -> None:
-    """Check that a grid is on policy, with one set of parameters and static rows, or UserError."""
-    objective, rl = config.objective, config.rl
+    """Check that all cells call the same programs in the same order, or raise UserError."""
     unfit = {
-        "objective.algorithm": (objective.algorithm, "grpo_ma"),
-        "objective.num_iterations": (objective.num_iterations, 1),
-        "objective.beta": (objective.beta, 0.0),
-        "objective.importance_cap": (objective.importance_cap, None),
-        "rl.rollout_prompts": (rl.grown_prompts, rl.batch_prompts),
-        "rl.dynamic_sampling": (rl.dynamic_sampling, False),
+        "objective.algorithm": (config.objective.algorithm, "grpo_ma"),
+        "rl.dynamic_sampling": (config.rl.dynamic_sampling, False),
         "packing": (config.packing, "static"),
         "rollout_weights": (config.rollout_weights, "exact"),
     }
@@ -150,7 +146,7 @@ def cell_update(parts: Parts, shape: TreeShape) -> Callable[..., tuple[TrainStat
     step = partial(
         train_step,
         loss=rl_loss(config, parts.policy),
-        optimizer=make_optimizer(phase.optimizer, phase.steps),
+        optimizer=make_optimizer(phase.optimizer, phase.steps * updates_per_step(config)),
         microbatches=phase.microbatches,
     )
     weigh = partial(

@@ -2,14 +2,15 @@
 
 Every cell is a run in a thread of its own: the loop, the step and the files of `gmma train`. The
 cells meet where a step calls the rollout and the update, which are one program for all (`grid.py`).
+A grid that was ended goes on, each cell from its own newest checkpoint (law L8).
 """
 
 import io
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,21 +41,30 @@ from gmma.records.resuming import hold_run
 from gmma.records.wandb_run import check_wandb
 from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
-from gmma.run.evaluate import make_evaluator
+from gmma.run.evaluate import Evaluator, make_evaluator
 from gmma.run.feed import content_of
 from gmma.run.preflight import check_origin, check_run
-from gmma.run.programs import Trainer, make_rl_trainer
+from gmma.run.programs import Programs, Trainer, make_rl_trainer
 from gmma.run.state import first_params, whole_params
 from gmma.sweep.grid import Gang, cell_programs, check_grid
-from gmma.train import Run, evaluate_after, open_records, rl_phase, run_phase, train
-from gmma.types import Params
+from gmma.train import (
+    Phase,
+    Run,
+    begin_rl,
+    evaluate_after,
+    open_records,
+    resume_rl,
+    run_phase,
+    train,
+)
+from gmma.types import Params, TrainState
 
 Beginning = tuple[int, RunPath | None]
 FREE = ("name", "seed", "init_from")  # what cells may differ in, beside tree.answers
 
 
 def check_cells(configs: Sequence[ExperimentConfig]) -> None:
-    """Check that cells are RL without own SFT, differ in seed and M alone, and have not begun."""
+    """Check that cells are RL without own SFT, and differ in seed and M alone, or UserError."""
 
     def common(config: ExperimentConfig) -> Mapping[str, Any]:
         same = {name: getattr(configs[0], name) for name in FREE}
@@ -75,11 +85,6 @@ def check_cells(configs: Sequence[ExperimentConfig]) -> None:
             )
         if config.sft.steps or not config.rl.steps:
             raise UserError(f"{config.name}: one program is for RL from a given start")
-        if config.run_dir.exists():
-            raise UserError(
-                f"{config.run_dir} exists, and a grid in one program does not resume; remove it, "
-                "or run the sweep without --one-program"
-            )
 
 
 def assemble_cells(configs: Sequence[ExperimentConfig]) -> list[Parts]:
@@ -108,45 +113,78 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
         for own in {own.config.seed: own for own in parts}.values():
             check_run(own, scorer)
             check_origin(own)
-        content, beginnings = content_of(parts[0]), starting_params(parts)
+        content = content_of(parts[0])
         for config in configs:
             launch = launch_to_json(config.launch)
             held = hold_run(config.run_dir, config_to_json(config), launch, content)
             stack.enter_context(held)
-        evaluate = make_evaluator(parts[0])
-        shared, save = SharedScorer(scorer), partial(save_alone, threading.Lock())
-        cells = [
-            (
-                Run(
-                    parts=own,
-                    programs=programs,
-                    scorer=shared,
-                    evaluate=evaluate,
-                    writer=stack.enter_context(open_records(own.config, 0)),
-                    checkpoints=stack.enter_context(
-                        checkpoint.open_checkpoints(own.config.run_dir, own.config.checkpoint)
-                    ),
-                    display=open_display if place == 0 else no_display,
-                    say=say if place == 0 else lambda words: None,
-                    save=save,
-                ),
-                trainer,
-                params,
-            )
-            for place, (own, params, (programs, trainer)) in enumerate(
-                zip(
-                    parts,
-                    beginnings,
-                    cell_programs(gang, parts, make_rl_trainer(parts[0])),
-                    strict=True,
-                )
-            )
+        latest = [checkpoint.newest_whole(config.run_dir) for config in configs]
+        common = Common(
+            scorer=SharedScorer(scorer),
+            evaluate=make_evaluator(parts[0]),
+            save=partial(save_alone, threading.Lock()),
+        )
+        programs = cell_programs(gang, parts, make_rl_trainer(parts[0]))
+        runs = [
+            stack.enter_context(open_cell(common, own, *called, step or 0, shown=place == 0))
+            for place, (own, called, step) in enumerate(zip(parts, programs, latest, strict=True))
         ]
-        errors = train_threads(gang, cells)
+        errors = train_threads(gang, begin_cells(runs, latest))
     raise_first(errors)
 
 
-Cell = tuple[Run, Trainer, Params]
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What all cells share."""
+
+    scorer: SharedScorer
+    evaluate: Evaluator
+    save: Callable[..., None]
+
+
+@contextmanager
+def open_cell(
+    common: Common, own: Parts, programs: Programs, trainer: Trainer, step: int, *, shown: bool
+) -> Iterator[Run]:
+    """Open a cell's records, behind so many steps, and its checkpoints; one cell is shown."""
+    config = own.config
+    with ExitStack() as stack:
+        yield Run(
+            parts=own,
+            programs=programs,
+            scorer=common.scorer,
+            evaluate=common.evaluate,
+            writer=stack.enter_context(open_records(config, step)),
+            checkpoints=stack.enter_context(
+                checkpoint.open_checkpoints(config.run_dir, config.checkpoint)
+            ),
+            display=open_display if shown else no_display,
+            say=say if shown else lambda words: None,
+            save=common.save,
+            rl_trainer=lambda parts: trainer,
+        )
+
+
+Cell = tuple[Run, Phase, TrainState, Progress]
+
+
+def begin_cells(runs: Sequence[Run], latest: Sequence[int | None]) -> list[Cell]:
+    """Make each cell ready for its next step: from its checkpoint, or from its start.
+
+    Cells that begin alike read or make their parameters once.
+    """
+    known: dict[Beginning, Params] = {}
+
+    def begin(run: Run, step: int | None) -> Cell:
+        if step is not None:
+            progress = checkpoint.restore_progress(run.checkpoints, step)
+            return run, *resume_rl(run, step), progress
+        beginning = run.parts.config.seed, run.parts.config.init_from
+        if beginning not in known:
+            known[beginning] = first_params(run.parts)
+        return run, *begin_rl(run, known[beginning])
+
+    return [begin(run, step) for run, step in zip(runs, latest, strict=True)]
 
 
 def train_threads(gang: Gang, cells: Sequence[Cell]) -> list[BaseException]:
@@ -176,13 +214,14 @@ def raise_first(errors: Sequence[BaseException]) -> None:
         raise type(ended[0])("; ".join(map(str, ended)))
 
 
-def train_cell(gang: Gang, at: int, run: Run, trainer: Trainer, params: Params) -> None:
-    """Train one cell as `train.reinforce` does, between the evaluations of a run."""
+def train_cell(
+    gang: Gang, at: int, run: Run, phase: Phase, state: TrainState, progress: Progress
+) -> None:
+    """Train one cell as `train.train` does, between the evaluations of a run."""
     try:
-        evaluate_after(run, "sft", params)
-        state = trainer.start(params)
-        progress = Progress(phase="rl", phase_step=0, data={})
-        state = run_phase(run, rl_phase(run, trainer, None), state, progress)
+        if progress.phase_step == 0:
+            evaluate_after(run, "sft", whole_params(state))
+        state = run_phase(run, phase, state, progress)
     except Ended as error:
         raise type(error)(f"{run.parts.config.name}: {error}") from error
     finally:
@@ -195,20 +234,6 @@ def save_alone(free: threading.Lock, manager: Any, *given: Any) -> None:
     with free:
         checkpoint.save(manager, *given)
         manager.wait_until_finished()
-
-
-def starting_params(parts: Sequence[Parts]) -> list[Params]:
-    """Return each cell's initial parameters; cells that begin alike read or make them once."""
-    known: dict[Beginning, Params] = {}
-    for own in parts:
-        if beginning_of(own.config) not in known:
-            known[beginning_of(own.config)] = first_params(own)
-    return [known[beginning_of(own.config)] for own in parts]
-
-
-def beginning_of(config: ExperimentConfig) -> Beginning:
-    """Return what tells the initial parameters of two cells apart."""
-    return config.seed, config.init_from
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,7 +50,7 @@ class SumsConfig(TaskConfig):
     validation_problems: int = 512  # problems drawn for evaluation during training
     test_problems: int = 512  # problems drawn for evaluation after it
     seed: int = 0  # of the problems
-    step_error_rate: float = 0.35  # share of a demonstration's steps whose result is off by 1;
+    step_error_rate: float = 0.3  # share of a demonstration's steps whose result is 1 too many;
     # what follows, the answer too, goes on from there
     vocab_size: int = 256  # upper bound of the SentencePiece vocabulary
 
@@ -153,13 +153,14 @@ def source(config: SumsConfig, data_dir: Path, split: str) -> ExampleSource:
 def demonstrate(config: SumsConfig, example: Example, rng: np.random.Generator) -> Demonstration:
     """Demonstrate the steps as a careless teacher takes them; our choice.
 
-    A step's result is off by 1 either way with probability `step_error_rate`. The teacher does not
-    look back, so the answer follows from the thought, and a right answer takes right steps.
+    A step's result is 1 too many with probability `step_error_rate`, and never too few: errors both
+    ways would undo each other, and the reward would teach a network to err back. The teacher does
+    not look back, so the answer follows from the thought, and a right answer takes right steps.
     """
     total, *others = example.columns["terms"]
     steps = []
     for term in others:
-        off = int(rng.choice((-1, 1))) if rng.random() < config.step_error_rate else 0
+        off = int(rng.random() < config.step_error_rate)
         steps.append(f"{total} + {term} = {total + term + off}")
         total += term + off
     return Demonstration(thought="; ".join(steps), answer=str(total))
