@@ -22,9 +22,9 @@ Job = Annotated[
     Literal["crowded", "sums"],
     tyro.conf.arg(help="crowded: scenes of six to nine digits. sums: numbers added step by step"),
 ]
-JOBS = {  # the file, its parameters, steps of RL
-    "crowded": ("digits.py", {"scene": "crowded"}, 48),
-    "sums": ("math.py", {"problems": "sums"}, 60),
+JOBS = {  # the file, its parameters, steps of RL, what is rewarded
+    "crowded": ("digits.py", {"scene": "crowded"}, 48, "sampled/acc_0.7"),
+    "sums": ("math.py", {"problems": "sums"}, 60, "sampled/accuracy"),
 }
 GRPO = "GRPO, 16 samples"
 STEEP = "rate × 10, no clipping"
@@ -49,6 +49,7 @@ def sweep(job: Job = "crowded") -> Sweep:
     return Sweep(
         name=f"regime_{job}",
         base=base,
+        metric=JOBS[job][-1],
         arms=chain(main, others, credit, spiky),
         comparisons=(
             *(("T4A4", rival.label) for rival in rivals),
@@ -60,7 +61,7 @@ def sweep(job: Job = "crowded") -> Sweep:
 
 def short(job: Job) -> ExperimentConfig:
     """Return a job of some steps with a validation at every quarter of them."""
-    file, values, steps = JOBS[job]
+    file, values, steps, _ = JOBS[job]
     base = load_experiment(Path(__file__).parent / file, **values)
     return replace(
         base,

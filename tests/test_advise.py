@@ -21,6 +21,7 @@ from gmma import cli
 from gmma.advise import probe as probing
 from gmma.advise import seconds as timing
 from gmma.advise.advice import predict
+from gmma.advise.against import hold_against, print_agreement, swept_trees
 from gmma.advise.command import check_advisable
 from gmma.advise.prediction import (
     Scores,
@@ -232,6 +233,65 @@ def test_the_order_is_that_of_the_published_sweep(answer_power):
     (own,) = (tree for tree in table if tree.label == "T4A4")
     assert own.step_gain == own.second_gain == own.tuned_gain == 1
     assert all(low <= tree.second_gain <= high for tree in table for low, high in [tree.interval])
+
+
+def swept(**arms):
+    """A sweep's arms by label: (seconds a step, gain a step); validated at steps 0, 10, 20."""
+    return {
+        "arms": [
+            {
+                "label": label,
+                "curve": [
+                    {"step": step, "seconds": step * each, "quality": (0.2 + step * gain, 0.0, 1.0)}
+                    for step in (0, 10, 20)
+                ],
+            }
+            for label, (each, gain) in arms.items()
+        ]
+    }
+
+
+def written(directory, record):
+    (directory / "sweep.json").write_text(json.dumps(record))
+    return directory
+
+
+def predicted(**gains):
+    """Advice of trees by label: (gain a step, gain a second)."""
+    return [
+        SimpleNamespace(
+            **dict(zip(("thoughts", "answers"), map(int, re.findall(r"\d+", label)), strict=True)),
+            step_gain=step,
+            second_gain=second,
+        )
+        for label, (step, second) in gains.items()
+    ]
+
+
+def test_a_prediction_is_held_against_a_sweep(tmp_path, capsys):
+    """At equal seconds a quicker tree leads, at equal steps a larger one; other arms are left."""
+    arms = {"T4A1": (1.0, 0.010), "T4A4": (2.0, 0.012), "T16A1": (4.0, 0.016)}
+    record = swept(**arms, **{"credit loo": (2.0, 0.5), "T4A4 steep": (2.0, 0.5)})
+    shapes = swept_trees(written(tmp_path, record))
+    assert shapes.keys() == {(4, 1), (4, 4), (16, 1)}
+    table = predicted(T4A1=(1.0, 3.0), T4A4=(2.0, 2.0), T16A1=(3.0, 1.0), T8A2=(9.0, 9.0))
+    found = hold_against(shapes, table)
+    assert (found.seconds, found.steps) == (20.0, 20.0)
+    assert [label for label, *_ in found.trees] == ["T4A1", "T4A4", "T16A1"]
+    np.testing.assert_allclose([gain for _, gain, _ in found.trees], [0.2, 0.12, 0.08])
+    assert (found.at_seconds, found.at_steps) == pytest.approx((1.0, 1.0))
+    print_agreement(found, tmp_path)
+    assert "1.00 at equal seconds, 1.00 at equal steps (20)" in capsys.readouterr().out
+    table = predicted(T4A1=(3.0, 1.0), T4A4=(2.0, 2.0), T16A1=(1.0, 3.0))
+    found = hold_against(shapes, table)
+    assert (found.at_seconds, found.at_steps) == pytest.approx((-1.0, -1.0))
+
+
+def test_what_is_no_sweep_of_trees_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"has no sweep.json"):
+        swept_trees(tmp_path)
+    with pytest.raises(UserError, match="has 1 validated arms with labels like T4A4"):
+        swept_trees(written(tmp_path, swept(T4A4=(1.0, 0.1), other=(1.0, 0.1))))
 
 
 def test_dead_trees_that_are_left_out_cost_rollouts():

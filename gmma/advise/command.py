@@ -7,7 +7,7 @@ run's own programs, or planned for a slice. `docs/variance.md` has the theory an
 
 import json
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gmma.advise.advice import label_of, predict
+from gmma.advise.against import hold_against, print_agreement, swept_trees
 from gmma.advise.prediction import Rule, Scores, Shape, TreeCredit, credit_trees
 from gmma.advise.probe import measure_scores, open_probe, time_step
 from gmma.advise.seconds import StepSeconds, plan_seconds, probe_shapes
@@ -52,7 +53,8 @@ def advise_command(given: AdviseArguments) -> None:
     check_output("output", output)
     if given.topology is not None:
         open_slice(given.topology)
-    own, grid = grid_of(config, given)
+    swept = None if given.sweep is None else swept_trees(given.sweep)
+    own, grid = grid_of(config, given, swept or ())
     use_compilation_cache(config)
     parts = assemble(config)
     check_batch(parts.mesh, "rl.batch_prompts", config.rl.batch_prompts, config.rl.microbatches)
@@ -83,6 +85,10 @@ def advise_command(given: AdviseArguments) -> None:
     }
     print_figures(figures)
     print_advice(table, label_of(own), given.topology)
+    if swept is not None:
+        agreement = hold_against(swept, table)
+        print_agreement(agreement, given.sweep)
+        figures["sweep"] = asdict(agreement)
     write_whole(output, json.dumps(figures, indent=1))
     print(f"every figure: {output}")
 
@@ -113,13 +119,15 @@ def check_advisable(config: ExperimentConfig) -> None:
     check_settings(replace(config, rl=trained, checkpoint=unranked))
 
 
-def grid_of(config: ExperimentConfig, given: AdviseArguments) -> tuple[Shape, list[Shape]]:
-    """Return the run's own shape and every shape that is compared, the own among them.
+def grid_of(
+    config: ExperimentConfig, given: AdviseArguments, swept: Collection[Shape] = ()
+) -> tuple[Shape, list[Shape]]:
+    """Return the run's own shape and every shape that is compared, own and swept among them.
 
     UserError for a pool that is no larger than a tree.
     """
     own = (config.tree.thoughts, config.tree.answers)
-    grid = sorted({(k, m) for k in given.thoughts for m in given.answers} | {own})
+    grid = sorted({(k, m) for k in given.thoughts for m in given.answers} | {own, *swept})
     most = max(answers for _, answers in grid)
     if given.pool <= most:
         raise UserError(

@@ -292,6 +292,8 @@ class AdviseArguments:
     pool: int = 16  # answers to each thought that are sampled; more than any M
     repeats: int = 3  # steps of each timed shape; the median counts
     topology: str | None = None  # a slice whose seconds are planned; None: the devices at hand
+    sweep: RunPath | None = None  # a sweep of the same job, whose trees are predicted too and whose
+    # order is set beside the prediction
     seed: int = 0
     launch: Annotated[LaunchOverride, tyro.conf.arg(name="")] = field(
         default_factory=LaunchOverride

@@ -51,6 +51,8 @@ class RunResult:
 
 MEANS = (
     "grad_norm",
+    "thought/completions/mean_length",
+    "answer/completions/mean_length",
     "thought/advantage_variance",
     "reward_variance/between_thoughts",
     "reward_variance/between_thoughts_corrected",

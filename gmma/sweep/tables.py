@@ -38,6 +38,9 @@ SHORT: Columns = {
 }
 LONG: Columns = {
     **SHORT,
+    "tokens of a thought": mean_of("thought/completions/mean_length"),
+    "of an answer": mean_of("answer/completions/mean_length"),
+    "trees of equal rewards": mean_of("frac_reward_zero_std"),
     "rollout s": mean_of("seconds/rollout"),
     "reward s": mean_of("seconds/reward"),
     "update s": mean_of("seconds/update"),
