@@ -30,7 +30,8 @@ def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramP
         resident_bytes=0, waiting_bytes=0,
         need_bytes=0, usable_bytes=1, fits_alone=fits, fits=fits, flops=0, hbm_traffic_bytes=0,
         sent_bytes={}, bound_seconds={"HBM": seconds, "ICI": 0.0}, serial=Serial(large=seconds),
-        of_peak=0.5, tokens_per_second=1, uncounted_kernels=0, rows=2, tokens=1, bytes_per_token=0,
+        of_peak=0.5, mfu=0.25, tokens_per_second=1, uncounted_kernels=0, rows=2, tokens=1,
+        bytes_per_token=0,
         nodes=0, node_bytes=0, buffers=(), advice=None, expected=FULL_TREES,
     )  # fmt: skip
 

@@ -45,6 +45,26 @@ def test_a_backward_pass_is_two_products_a_layer_more() -> None:
     assert cost_of(gradient, W, X).flops == 3 * LAYERS * PRODUCT
 
 
+def test_what_a_gradient_computes_again_is_told_apart() -> None:
+    """Not of the products whose results were kept, and twice as often where a loop turns twice."""
+
+    def kept(policy: Any) -> Callable[..., Any]:
+        def layer(x: jax.Array, weights: jax.Array) -> tuple[jax.Array, None]:
+            return jnp.tanh(jnp.tanh(x @ weights) @ weights.T), None
+
+        again = jax.checkpoint(layer, prevent_cse=False, policy=policy)
+        return jax.grad(lambda w, x: jax.lax.scan(again, x, w)[0].sum())
+
+    policies = jax.checkpoint_policies
+    nothing = cost_of(kept(policies.nothing_saveable), W, X)
+    # The second product of a layer is its result, of which the gradient needs the tanh alone.
+    assert nothing.recomputed == nothing.flops - 6 * LAYERS * PRODUCT > 0
+    everything = cost_of(kept(policies.everything_saveable), W, X)
+    assert (everything.flops, everything.recomputed) == (6 * LAYERS * PRODUCT, 0)
+    assert cost_of(layers, X, W).recomputed == 0
+    assert nothing.times(2).recomputed == (nothing + nothing).recomputed == 2 * nothing.recomputed
+
+
 def test_loops_in_a_loop_that_may_leave_early_count_as_its_bound_says() -> None:
     def decode(x: jax.Array, weights: jax.Array) -> jax.Array:
         unfinished = lambda carry: (carry[0] < STEPS) & (carry[1].sum() < 1e9)  # noqa: E731

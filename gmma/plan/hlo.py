@@ -37,6 +37,7 @@ FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "c
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
 # Splash attention's kernels, and the scope around one
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
+REMATTED = "rematted_computation"  # JAX's scope around what a gradient computes again
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
@@ -105,6 +106,7 @@ class Cost:
     """Cost of a program, per device."""
 
     flops: float = 0.0
+    recomputed: float = 0.0  # of the FLOPs, those of a forward pass that is taken again
     bytes: float = 0.0
     sent: Mapping[str, float] = field(default_factory=dict)  # bytes by kind of collective
     uncounted: float = 0  # runs of kernels that do not state their cost
@@ -112,6 +114,7 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         return Cost(
             flops=self.flops + other.flops,
+            recomputed=self.recomputed + other.recomputed,
             bytes=self.bytes + other.bytes,
             sent=Counter(self.sent) + Counter(other.sent),
             uncounted=self.uncounted + other.uncounted,
@@ -121,6 +124,7 @@ class Cost:
         """Return the cost of `count` runs, which may be a share of one."""
         return Cost(
             flops=self.flops * count,
+            recomputed=self.recomputed * count,
             bytes=self.bytes * count,
             sent={kind: size * count for kind, size in self.sent.items()},
             uncounted=self.uncounted * count,
@@ -275,9 +279,11 @@ class HloProgram:
         if operation == "custom-call" and (stated := stated_cost(instruction)):
             return stated
         is_kernel = operation == "custom-call" and "tpu_custom_call" in instruction.attributes
-        flops = self.flops(instruction, inside)
+        products = list(self.products(instruction, inside))
+        flops = sum(count for _, count in products)
         return Cost(
             flops=flops,
+            recomputed=sum(count for label, count in products if REMATTED in label),
             bytes=self.moved(instruction, inside),
             sent=self.sent(instruction, inside),
             uncounted=int(is_kernel and not flops),
@@ -314,18 +320,25 @@ class HloProgram:
 
     def flops(self, instruction: Instruction, inside: Computation) -> float:
         """Count the FLOPs of a product, or of all products in a fusion."""
+        return sum(count for _, count in self.products(instruction, inside))
+
+    def products(
+        self, instruction: Instruction, inside: Computation
+    ) -> Iterator[tuple[str, float]]:
+        """Yield label and FLOPs of a product, or of each product in a fusion."""
+        label = instruction.label
         match instruction.operation:
             case "fusion":
                 body = self.computations[instruction.called("calls")]
-                return sum(self.flops(inner, body) for inner in body.values())
+                for inner in body.values():
+                    yield from self.products(inner, body)
             case "dot":
-                return dot_flops(instruction, inside[instruction.operands[0]].shapes[0])
+                yield label, dot_flops(instruction, inside[instruction.operands[0]].shapes[0])
             case "convolution":
                 given = [inside[name].shapes[0] for name in instruction.operands]
-                return convolution_flops(instruction, given[0], given[1])
+                yield label, convolution_flops(instruction, given[0], given[1])
             case "custom-call":
-                return splash_flops(instruction, inside, self.row_blocks)
-        return 0.0
+                yield label, splash_flops(instruction, inside, self.row_blocks)
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
         """Return the bytes that a device sends in a collective, also where a fusion holds it.
@@ -468,7 +481,9 @@ def stated_cost(instruction: Instruction) -> Cost | None:
     if not found:
         return None
     said = {key: float(value) for key, value in re.findall(r'"(\w+)":"?(-?\d+)', found[1])}
-    return Cost(flops=said.get("flops", 0.0), bytes=said.get("bytes_accessed", 0.0))
+    flops = said.get("flops", 0.0)
+    again = flops if REMATTED in instruction.label else 0.0
+    return Cost(flops=flops, recomputed=again, bytes=said.get("bytes_accessed", 0.0))
 
 
 def splash_flops(

@@ -35,6 +35,7 @@ class ProgramPlan:
     bound_seconds: dict[str, float]  # by what bounds
     serial: Serial  # seconds of one instruction after another
     of_peak: float  # FLOPs a serial second ÷ the chip's peak
+    mfu: float  # of it, what is not computed again, on slots that hold a token
     expected: Expected  # of the lengths of trees
     tokens_per_second: float  # a chip, by serial seconds; none for slots without a token
     uncounted_kernels: float  # runs
@@ -89,6 +90,7 @@ def plan_program(
     fits = largest.fits_alone and need <= usable
     decoding = compiled.program.loops_named((THOUGHTS, ANSWERS))
     moved = decoding.bytes if facts.name == "rollout" else cost.bytes
+    peak = on.chip.peak_flops * length / per_chip
     return ProgramPlan(
         program=facts.name,
         compile_seconds=round(compiled.seconds, 1),
@@ -106,7 +108,8 @@ def plan_program(
         sent_bytes=dict(cost.sent),
         bound_seconds=bounds(cost, on.chip, per_chip),
         serial=serial,
-        of_peak=cost.flops * per_chip / on.chip.peak_flops / length,
+        of_peak=cost.flops / peak,
+        mfu=(cost.flops - cost.recomputed) * expected.useful / peak,
         expected=expected,
         tokens_per_second=facts.tokens * expected.filled * per_chip / length,
         uncounted_kernels=cost.uncounted,

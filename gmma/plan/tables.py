@@ -62,7 +62,7 @@ def serial_row(plan: ProgramPlan) -> list[str]:
         f"{serial.seconds:.3f}",
         f"{serial.small_ops:,.0f}",
         f"{plan.of_peak:.1%}",
-        f"{plan.of_peak * plan.expected.useful:.1%}",
+        f"{plan.mfu:.1%}",
         f"{plan.tokens_per_second:,.0f}",
     ]
 
@@ -74,7 +74,7 @@ def print_plans(title: str, plans: list[ProgramPlan]) -> None:
     header = ["a device", "TFLOP", "HBM GiB", "sent GiB", "s ≥", "bound by", "MiB/token"]
     print_table(title, [*header, "seconds"], [work_row(plan) for plan in plans])
     header = ["s, one after another", "large", "small", "waiting", "sum", "small ops", "of peak"]
-    print_table(title, [*header, "useful", "tokens/s"], [serial_row(plan) for plan in plans])
+    print_table(title, [*header, "MFU", "tokens/s"], [serial_row(plan) for plan in plans])
     for plan in (plan for plan in plans if plan.expected is not FULL_TREES):
         print(f"{plan.program}: {expected_words(plan.expected)}")
     for plan in (plan for plan in plans if not plan.fits):
