@@ -22,9 +22,10 @@ from gmma.config import (
     with_launch,
 )
 from gmma.errors import UserError
+from gmma.hardware.sharding import make_mesh
 from gmma.plan import command
 from gmma.plan.chips import chip_of
-from gmma.plan.command import advise_slice
+from gmma.plan.command import advise_slice, plan_slice
 from gmma.plan.fastest import (
     LARGEST_ROLLOUT,
     REMATS,
@@ -38,6 +39,7 @@ from gmma.plan.fastest import (
     with_steps,
 )
 from gmma.plan.judge import ProgramPlan
+from gmma.plan.programs import plan_parts, plan_programs
 from gmma.plan.tpu_compiler import Slice, open_slice
 from gmma.run.experiments import load_experiment
 from gmma.run.lines import plan_line
@@ -122,16 +124,18 @@ def made_up_compiler(seed: int, usable: float) -> tuple[Compiled, list[str]]:
     return compiled, asked
 
 
-def every_choice(config: ExperimentConfig, compiled: Compiled) -> dict[str, float]:
+def every_choice(
+    config: ExperimentConfig, compiled: Compiled, devices: int = 8
+) -> dict[str, float]:
     """Seconds of each combination that fits: all its programs under all of its settings."""
     found: dict[str, float] = {}
     layouts = ("gathered", "sharded")
     for tensor, size, layout, remat in itertools.product((1, 2), SIZES, layouts, REMATS):
         if layout == "sharded" and tensor == 1:
             continue
-        rows = config.rl.batch_prompts // (8 // tensor)
+        rows = config.rl.batch_prompts // (devices // tensor)
         for count in (n for n in range(1, rows + 1) if rows % n == 0):
-            changes = {"mesh.data": 1, "mesh.fsdp": 8 // tensor, "mesh.tensor": tensor}
+            changes = {"mesh.data": 1, "mesh.fsdp": devices // tensor, "mesh.tensor": tensor}
             changes |= {"rl.rollout_prompts": size * config.rl.batch_prompts}
             changes |= {"rollout_params": layout}
             changes |= {"rl.microbatches": count, "model.remat": remat}
@@ -165,6 +169,38 @@ def test_the_choice_is_the_fastest_of_all(seed: int, usable: int, beta: float) -
     assert [one.seconds for one in choices] == sorted(found.values())
     lists = 1 + 2 + 2 * len(REMATS)  # rollouts on two meshes, one of them in both layouts; updates
     assert sum(not one.plan.fits_alone for one in tried) <= lists
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_of_a_small_job_the_choice_is_the_fastest_of_an_exhaustive_list() -> None:
+    """By the TPU's own compiler, on four chips. The programs of every combination are lowered, and
+    those that differ from all before are compiled.
+    """
+    topology, known = "v5e:2x2", dict[tuple[str, str], ProgramPlan]()
+    on = open_slice(topology)
+    config = with_launch(job(batch_prompts=4), mesh=MeshConfig(data=1, fsdp=4))
+
+    def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
+        parts = plan_parts(config, make_mesh(config.launch.mesh, list(on.devices)))
+        (own,) = (program for program in plan_programs(parts) if program.name == name)
+        traced = own.jitted.trace(*own.arguments)
+        key = (name, traced.lower(lowering_platforms=("tpu",)).as_text())
+        if key not in known:
+            (known[key],) = plan_slice(config, topology, [name], until_memory=True)
+        plan = known[key]
+        assert plan.need_bytes + own.resident_bytes < plan.usable_bytes / 2  # nothing is left out
+        return plan
+
+    choices, _ = search(config, on, compiled, quiet)
+    few = len(known)
+    best = every_choice(config, compiled, devices=4)
+    assert len(best) == len(choices) > 50
+    assert few < len(known)  # what the search takes for alike and the exhaustive list does not
+    assert choices[0].seconds == pytest.approx(min(best.values()))
+    assert json.dumps(dict(choices[0].changes)) in best
+    found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
+    assert found == pytest.approx(best)
 
 
 def test_what_waits_decides_between_rollouts() -> None:
