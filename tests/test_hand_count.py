@@ -1,9 +1,11 @@
 """`gmma plan` beside a count by hand: products of an update, products and bytes of a decode step.
 
-Published widths, few layers, adapters, one chip's part of v5e:2x2. By hand is: from the sizes in
-config.json and the shape of the tree alone, by the formulas that are written out here.
+Published widths, few layers, adapters, one chip's part of v5e:2x2; the tiny family at such widths,
+trained in full. By hand is: from the sizes in config.json and the shape of the tree alone, by the
+formulas that are written out here.
 
     a product of n rows, I → O       2 n I O, forward; as much for the gradient of its input
+    weights that are trained         as much once more, for their own gradient
     its adapter of rank r            2 n r (I + O), three times: forward, inputs, its own gradients
     splash attention                 2 · 9 · heads · blocks · side² · size, forward and backward
     decoding                         4 heads · size for each slot that a row reads
@@ -24,13 +26,17 @@ from slices import needs_libtpu
 
 import gmma
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, TreeConfig
+from gmma.families.tiny.network import TinyConfig
 from gmma.hardware.sharding import make_mesh
 from gmma.models.decoder import DecoderConfig
 from gmma.plan.hlo import Cost, HloProgram
 from gmma.plan.programs import plan_parts, plan_programs
 from gmma.plan.tpu_compiler import compile_program, open_slice, read_dump
 from gmma.rollout import THOUGHTS
+from gmma.run.assembly import Parts
 from gmma.run.experiments import load_experiment
+from gmma.run.programs import parts_params
+from gmma.tasks.sums import SumsConfig
 from gmma.tree.mask import attention_mask
 from gmma.types import TreeShape
 
@@ -71,8 +77,18 @@ TEXTS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+TINY = "tiny"
+WIDE = TinyConfig(  # so wide that the weights of a layer do not stay in a core's own memory
+    layers=3, width=4096, heads=32, kv_heads=8, head_size=128, mlp=14336, images=0, dtype="bfloat16"
+)
+SMALL = SumsConfig(train_problems=64, validation_problems=8, test_problems=8)
+
+
 def planned_job(family: str, folder: Path) -> ExperimentConfig:
     """T4A4 on a model of a few layers; a chip computes a row at a time and keeps everything."""
+    if family == TINY:
+        config = load_experiment(EXPERIMENT.with_name("math.py"), problems="sums")
+        return framed(replace(config, task=SMALL, model=WIDE), data_dir=folder)
     layers = LAYERS.get(family, 3)
     if family in BACKBONES:
         values = json.loads((PRESETS / BACKBONES[family] / "config.json").read_text())
@@ -87,18 +103,21 @@ def planned_job(family: str, folder: Path) -> ExperimentConfig:
         config = load_experiment(EXPERIMENT, backbone="qwen3_vl_4b", trained="lora")
         bucket = 0
     (folder / "config.json").write_text(json.dumps(values))
+    model = replace(config.model, directory=folder, image_buckets=(bucket,), thinking=None)
+    return framed(replace(config, model=replace(model, remat="none")))
+
+
+def framed(config: ExperimentConfig, **launch: Any) -> ExperimentConfig:
+    """The job at the sizes of a tree and of a batch that all families have here."""
     tree = TreeConfig(
         thoughts=4, answers=4, prompt_tokens=512, thought_tokens=256, answer_tokens=64
     )
     return replace(
         config,
-        model=replace(
-            config.model, directory=folder, image_buckets=(bucket,), remat="none", thinking=None
-        ),
         tree=tree,
         rl=replace(config.rl, batch_prompts=PROMPTS, rollout_prompts=None, microbatches=2),
         sft=replace(config.sft, batch_prompts=PROMPTS, microbatches=2),
-        launch=LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1)),
+        launch=LaunchConfig(mesh=MeshConfig(data=1, fsdp=-1), **launch),
         logprob_chunk_slots=None,
     )
 
@@ -127,7 +146,15 @@ def counted(family: str, name: str, folder: Path) -> Counted:
         half = HloProgram(text.read_text(), {THOUGHTS: config.tree.thought_tokens / 2})
         whole, shorter = (one.loops_named((THOUGHTS,)).flops for one in (found, half))
         assert shorter == pytest.approx(whole / 2)
-    return Counted(found, parts.policy.config, PROMPTS // CHIPS, config.tree.shape)
+    sizes = sizes_of(parts) if family == TINY else parts.policy.config
+    return Counted(found, sizes, PROMPTS // CHIPS, config.tree.shape)
+
+
+def sizes_of(parts: Parts) -> DecoderConfig:
+    """Of the tiny family; its vocabulary is that of the tokenizer."""
+    vocabulary = parts_params(parts)["params"]["head"]["kernel"].shape[-1]
+    sizes = ("layers", "width", "heads", "kv_heads", "head_size", "mlp", "dtype")
+    return DecoderConfig(vocab_size=vocabulary, **{name: getattr(WIDE, name) for name in sizes})
 
 
 class Products(NamedTuple):
@@ -141,8 +168,10 @@ class Products(NamedTuple):
         both = sum(2.0 * rows * i * o for i, o in (*self.adapted, *self.plain))
         return both + sum(2.0 * rows * RANK * (i + o) for i, o in self.adapted)
 
-    def backward(self, rows: float) -> float:
-        """Gradients of inputs, and of adapters."""
+    def backward(self, rows: float, *, whole: bool = False) -> float:
+        """Gradients of inputs, and of adapters; or of the weights, `whole`."""
+        if whole:
+            return 2 * self.forward(rows)
         both = sum(2.0 * rows * i * o for i, o in (*self.adapted, *self.plain))
         return both + sum(4.0 * rows * RANK * (i + o) for i, o in self.adapted)
 
@@ -153,12 +182,13 @@ class Products(NamedTuple):
         return both + sum(2.0 * RANK * (i + o) for i, o in self.adapted)
 
 
-def with_keys(c: DecoderConfig) -> Products:
-    """Of a layer with keys."""
+def with_keys(c: DecoderConfig, *, whole: bool = False) -> Products:
+    """Of a layer with keys; without adapters where it is trained as a `whole`."""
     query, keys = c.heads * c.head_size, c.kv_heads * c.head_size
     gated = 2 * query if c.out_gate else query
     attention = [(c.width, gated), (c.width, keys), (c.width, keys), (query, c.width)]
-    return Products([*attention, (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width)], [])
+    every = [*attention, (c.width, c.mlp), (c.width, c.mlp), (c.mlp, c.width)]
+    return Products([], every) if whole else Products(every, [])
 
 
 def with_states(c: DecoderConfig) -> Products:
@@ -210,7 +240,7 @@ def splash_by_hand(c: DecoderConfig, shape: TreeShape, *, images: bool) -> float
     return 2.0 * (2 + 3 + 4) * c.heads * float(blocks) * side**2 * c.head_size
 
 
-ALL = [*BACKBONES, *TEXTS]
+ALL = [*BACKBONES, *TEXTS, TINY]
 
 
 @pytest.mark.slow
@@ -221,11 +251,13 @@ def test_an_update_has_the_products_that_are_counted_by_hand(family: str, tmp_pa
     slots, generated = shape.packed, shape.packed - shape.prompt
     keyed, stated = layers_by_kind(c)
     splash = splash_by_hand(c, shape, images=family == "gemma3_4b")
-    row = keyed * (with_keys(c).forward(slots) + with_keys(c).backward(slots) + splash)
+    whole = family == TINY
+    products = with_keys(c, whole=whole)
+    row = keyed * (products.forward(slots) + products.backward(slots, whole=whole) + splash)
     if stated:
-        products = with_states(c).forward(slots) + with_states(c).backward(slots)
-        row += stated * (products + delta_by_hand(c, shape))
-    row += 2 * 2.0 * generated * c.width * c.vocab_size
+        of_states = with_states(c).forward(slots) + with_states(c).backward(slots)
+        row += stated * (of_states + delta_by_hand(c, shape))
+    row += (3 if whole else 2) * 2.0 * generated * c.width * c.vocab_size
     assert found.cost.uncounted == 0
     assert found.cost.flops == pytest.approx(rows * row, rel=0.02)
 
@@ -239,9 +271,10 @@ def test_a_decode_step_is_what_is_counted_by_hand(family: str, tmp_path: Path) -
     step: Cost = found.loops_named((THOUGHTS,)).times(1 / shape.thought)
     rows, slots = trees * shape.thoughts, shape.prompt + shape.thought + 1
     keyed, stated = layers_by_kind(c)
-    products = keyed * (with_keys(c).forward(rows) + 4.0 * rows * c.heads * c.head_size * slots)
+    own = with_keys(c, whole=family == TINY)
+    products = keyed * (own.forward(rows) + 4.0 * rows * c.heads * c.head_size * slots)
     held = trees * (shape.prompt + shape.thoughts * shape.thought)
-    moved = keyed * (with_keys(c).bytes + 2 * 2.0 * held * c.kv_heads * c.head_size)
+    moved = keyed * (own.bytes + 2 * 2.0 * held * c.kv_heads * c.head_size)
     if stated:
         assert c.delta is not None
         products += stated * with_states(c).forward(rows)
