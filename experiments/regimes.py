@@ -4,8 +4,9 @@
     gmma sweep experiments/regimes.py --job sums
 
 Crowded scenes (`digits.py`): answers to one thought differ more than thoughts do. Sums (`math.py`):
-an answer says what its thought came to. Trees, every credit rule on T4A4, and a high rate without
-clipping, so that gradients may spike. Every number is our choice. Not run yet.
+an answer says what its thought came to. Trees, every credit rule on T4A4, and on sums a high rate
+without clipping, so that gradients may spike. Every number is our choice. `docs/results.md` has
+what came out.
 """
 
 from dataclasses import replace

@@ -21,7 +21,7 @@ from gmma import cli
 from gmma.advise import probe as probing
 from gmma.advise import seconds as timing
 from gmma.advise.advice import predict
-from gmma.advise.against import hold_against, print_agreement, swept_trees
+from gmma.advise.against import hold_against, print_agreement, read_sweep
 from gmma.advise.command import check_advisable
 from gmma.advise.prediction import (
     Scores,
@@ -235,25 +235,34 @@ def test_the_order_is_that_of_the_published_sweep(answer_power):
     assert all(low <= tree.second_gain <= high for tree in table for low, high in [tree.interval])
 
 
-def swept(**arms):
-    """A sweep's arms by label: (seconds a step, gain a step); validated at steps 0, 10, 20."""
+def swept(command="gmma sweep e.py", seeds=("0",), **arms):
+    """A sweep's record by label: (seconds a step, gain a step); validated at steps 0, 10, 20."""
     return {
+        "command": command,
+        "runs": [{"directory": "s/T4A4_seed0", "done": True}],
         "arms": [
             {
                 "label": label,
-                "curve": [
-                    {"step": step, "seconds": step * each, "quality": (0.2 + step * gain, 0.0, 1.0)}
-                    for step in (0, 10, 20)
-                ],
+                "curve": [{"step": step, "seconds": step * each} for step in (0, 10, 20)],
+                "of_seeds": {
+                    seed: [0.2 + int(seed) + step * gain for step in (0, 10, 20)] for seed in seeds
+                },
             }
             for label, (each, gain) in arms.items()
-        ]
+        ],
     }
 
 
-def written(directory, record):
+JOB = {"task": "digits", "model": "tiny", "rewards": "iou", "seed": 3}
+ARMS = {"T4A1": (1.0, 0.010), "T4A4": (2.0, 0.012), "T16A1": (4.0, 0.016)}
+
+
+def read(home, record, job=JOB):
+    directory = home / "s"
+    (directory / "T4A4_seed0").mkdir(parents=True, exist_ok=True)
+    (directory / "T4A4_seed0/config.json").write_text(json.dumps({**JOB, "seed": 0}))
     (directory / "sweep.json").write_text(json.dumps(record))
-    return directory
+    return read_sweep(directory, job)
 
 
 def predicted(**gains):
@@ -270,28 +279,57 @@ def predicted(**gains):
 
 def test_a_prediction_is_held_against_a_sweep(tmp_path, capsys):
     """At equal seconds a quicker tree leads, at equal steps a larger one; other arms are left."""
-    arms = {"T4A1": (1.0, 0.010), "T4A4": (2.0, 0.012), "T16A1": (4.0, 0.016)}
-    record = swept(**arms, **{"credit loo": (2.0, 0.5), "T4A4 steep": (2.0, 0.5)})
-    shapes = swept_trees(written(tmp_path, record))
-    assert shapes.keys() == {(4, 1), (4, 4), (16, 1)}
+    others = {"credit loo": (2.0, 0.5), "T4A4 steep": (2.0, 0.5)}
+    found = read(tmp_path, swept(**ARMS, **others))
+    assert found.curves.keys() == {(4, 1), (4, 4), (16, 1)}
     table = predicted(T4A1=(1.0, 3.0), T4A4=(2.0, 2.0), T16A1=(3.0, 1.0), T8A2=(9.0, 9.0))
-    found = hold_against(shapes, table)
-    assert (found.seconds, found.steps) == (20.0, 20.0)
-    assert [label for label, *_ in found.trees] == ["T4A1", "T4A4", "T16A1"]
-    np.testing.assert_allclose([gain for _, gain, _ in found.trees], [0.2, 0.12, 0.08])
-    assert (found.at_seconds, found.at_steps) == pytest.approx((1.0, 1.0))
-    print_agreement(found, tmp_path)
+    both = hold_against(found, table)
+    assert (both.seconds, both.steps, both.seeds) == (20.0, 20.0, (0,))
+    assert [label for label, *_ in both.trees] == ["T4A1", "T4A4", "T16A1"]
+    np.testing.assert_allclose([gain for _, gain, _ in both.trees], [0.2, 0.12, 0.08])
+    assert (both.at_seconds, both.at_steps) == pytest.approx((1.0, 1.0))
+    print_agreement(both, tmp_path)
     assert "1.00 at equal seconds, 1.00 at equal steps (20)" in capsys.readouterr().out
-    table = predicted(T4A1=(3.0, 1.0), T4A4=(2.0, 2.0), T16A1=(1.0, 3.0))
-    found = hold_against(shapes, table)
-    assert (found.at_seconds, found.at_steps) == pytest.approx((-1.0, -1.0))
+    reverse = predicted(T4A1=(3.0, 1.0), T4A4=(2.0, 2.0), T16A1=(1.0, 3.0))
+    both = hold_against(found, reverse)
+    assert (both.at_seconds, both.at_steps) == pytest.approx((-1.0, -1.0))
 
 
-def test_what_is_no_sweep_of_trees_is_refused(tmp_path):
+def test_seconds_of_another_kind_are_not_compared(tmp_path, capsys):
+    """Cells of one program have each other's seconds, and a slice has its own."""
+    table = predicted(T4A1=(1.0, 3.0), T4A4=(2.0, 2.0), T16A1=(3.0, 1.0))
+    cells = hold_against(read(tmp_path, swept("gmma sweep e.py --one-program", **ARMS)), table)
+    slices = hold_against(read(tmp_path, swept(**ARMS)), table, planned=True)
+    assert cells.at_seconds is slices.at_seconds is None
+    assert cells.at_steps == slices.at_steps == pytest.approx(1.0)
+    alike = hold_against(read(tmp_path, swept(**ARMS)), predicted(**dict.fromkeys(ARMS, (1, 1))))
+    assert alike.at_seconds is alike.at_steps is None
+    print_agreement(alike, tmp_path)
+    assert "not defined at equal seconds, not defined at equal" in capsys.readouterr().out
+
+
+def test_trees_are_compared_over_the_seeds_that_all_have(tmp_path):
+    """An arm of one seed more does not rise or fall with it."""
+    record = swept(seeds=("0", "1"), **ARMS)
+    record["arms"][1]["of_seeds"]["2"] = [0.0, 5.0, 9.0]
+    found = read(tmp_path, record)
+    assert found.seeds == (0, 1)
+    assert found.curves[4, 4].gain(found.curves[4, 4].steps, 20) == pytest.approx(0.24)
+
+
+@pytest.mark.parametrize(
+    ("record", "job", "message"),
+    [
+        (swept(T4A4=(1.0, 0.1), other=(1.0, 0.1)), JOB, "has 1 validated arms with labels like"),
+        (swept(**ARMS), {**JOB, "task": "sums"}, "is of another job: task differ"),
+        (swept(seeds=(), **ARMS), JOB, "no seed has been run with every tree"),
+    ],
+)
+def test_what_is_no_sweep_of_the_trees_is_refused(record, job, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        read(tmp_path, record, job)
     with pytest.raises(UserError, match=r"has no sweep.json"):
-        swept_trees(tmp_path)
-    with pytest.raises(UserError, match="has 1 validated arms with labels like T4A4"):
-        swept_trees(written(tmp_path, swept(T4A4=(1.0, 0.1), other=(1.0, 0.1))))
+        read_sweep(tmp_path / "nowhere", JOB)
 
 
 def test_dead_trees_that_are_left_out_cost_rollouts():

@@ -1,6 +1,7 @@
 """A grid of runs in one program: each cell is the run it stands for."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -74,22 +75,25 @@ def test_a_cell_is_the_run_it_stands_for(both):
     assert_same_runs(together, apart)
 
 
-def test_a_cell_of_several_updates_is_the_run_it_stands_for(tmp_path):
-    """Two minibatches twice over, a KL term and a correction for the sampler."""
+def test_a_cell_of_several_updates_is_the_run_it_stands_for(tmp_path, monkeypatch):
+    """Two minibatches twice over, a KL term and a correction for the sampler; killed, too."""
     together, apart = (cells(tmp_path, home, several=True) for home in ("together", "apart"))
     run_grid(together)
     for config in apart:
         train(config)
     assert_same_runs(together, apart)
+    assert_goes_on(together, tmp_path / "killed", monkeypatch)
 
 
 def test_a_grid_that_was_killed_goes_on_bit_for_bit(both, tmp_path, monkeypatch):
-    """Two of the cells write a checkpoint each time, so that all are at different steps."""
     whole, *_ = both
-    killed = [
-        with_launch(config, data_dir=whole[0].launch.data_dir, runs_dir=tmp_path)
-        for config in whole
-    ]
+    assert_goes_on(whole, tmp_path, monkeypatch)
+
+
+def assert_goes_on(whole, home, monkeypatch):
+    """The same cells again, ended twice: each time two of them have written a checkpoint more."""
+    data = whole[0].launch.data_dir
+    killed = [with_launch(config, data_dir=data, runs_dir=home) for config in whole]
     save, counts = checkpoint.save, []
     for _ in range(2):
         left = iter((1, 2))
@@ -116,11 +120,13 @@ def test_a_grid_that_was_killed_goes_on_bit_for_bit(both, tmp_path, monkeypatch)
             for config in (cell, run)
         )
         assert ours == theirs, cell.name
-        for a, b in zip(
-            *(jax.tree.leaves(restore_all_params(config.run_dir)) for config in (cell, run)),
-            strict=True,
-        ):
+        ours, theirs = (restore_all_params(config.run_dir) for config in (cell, run))
+        for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_array_equal(a, b)
+    shutil.rmtree(killed[0].run_dir / "checkpoints")
+    with pytest.raises(UserError, match="is done and has no checkpoint left"):
+        run_grid(killed)
+    assert read_records(records_of(killed[0]))
 
 
 def assert_same_runs(together, apart):

@@ -183,5 +183,6 @@ custom_call_target="tpu_custom_call", frontend_attributes={kernel_metadata={
 """
     cost = HloProgram(text).cost
     assert cost.flops == 3 * 2 * (2 * 4) * 6 * 256**2 * 128
+    assert cost.recomputed == cost.flops / 3  # the scores, which the forward pass had
     assert cost.uncounted == 0
     assert HloProgram(text.replace("visits", "sees")).cost.uncounted == 1

@@ -24,9 +24,9 @@ def sweep(several: bool = False) -> Sweep:
     )
     if several:
         objective = replace(base.objective, num_iterations=2, beta=0.1, importance_cap=2.0)
-        small = replace(base.rl.optimizer, learning_rate=3e-5)  # Adam divides small sums, which
+        small = replace(base.rl.optimizer, learning_rate=1e-5)  # Adam divides small sums, which
         # are rounded, by their size: what they err by grows with the rate and the updates
-        twice = replace(base.rl, steps=2, batch_prompts=4, rollout_prompts=8, optimizer=small)
+        twice = replace(base.rl, batch_prompts=4, rollout_prompts=8, optimizer=small)
         base = replace(base, objective=objective, rl=twice)
     arms = chain(with_seeds(arm("A1", tree__answers=1), 1), arm("A3", tree__answers=3))
     pairs = (("A3", "A1"),)

@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from gmma.advise.advice import label_of, predict
-from gmma.advise.against import hold_against, print_agreement, swept_trees
+from gmma.advise.against import hold_against, print_agreement, read_sweep
 from gmma.advise.prediction import Rule, Scores, Shape, TreeCredit, credit_trees
 from gmma.advise.probe import measure_scores, open_probe, time_step
 from gmma.advise.seconds import StepSeconds, plan_seconds, probe_shapes
 from gmma.advise.tables import print_advice, print_figures
 from gmma.commands import load_run, override, placed, use_compilation_cache
-from gmma.config import ExperimentConfig, RLConfig, with_launch
+from gmma.config import ExperimentConfig, RLConfig, config_to_json, with_launch
 from gmma.errors import UserError
 from gmma.files import RunPath, check_output, write_whole
 from gmma.hardware.sharding import check_batch
@@ -53,8 +53,8 @@ def advise_command(given: AdviseArguments) -> None:
     check_output("output", output)
     if given.topology is not None:
         open_slice(given.topology)
-    swept = None if given.sweep is None else swept_trees(given.sweep)
-    own, grid = grid_of(config, given, swept or ())
+    swept = None if given.sweep is None else read_sweep(given.sweep, config_to_json(config))
+    own, grid = grid_of(config, given, () if swept is None else swept.curves)
     use_compilation_cache(config)
     parts = assemble(config)
     check_batch(parts.mesh, "rl.batch_prompts", config.rl.batch_prompts, config.rl.microbatches)
@@ -86,7 +86,7 @@ def advise_command(given: AdviseArguments) -> None:
     print_figures(figures)
     print_advice(table, label_of(own), given.topology)
     if swept is not None:
-        agreement = hold_against(swept, table)
+        agreement = hold_against(swept, table, planned=given.topology is not None)
         print_agreement(agreement, given.sweep)
         figures["sweep"] = asdict(agreement)
     write_whole(output, json.dumps(figures, indent=1))

@@ -35,9 +35,11 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota"
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
 # A scope directly around a conditional, in its label and in those of its branches' lines
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
-# Splash attention's kernels, and the scope around one
+# Splash attention's kernels, the products of each, and how many of these another had already
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
+SPLASH_AGAIN = {"fwd": 0, "dq": 1, "dkv": 2}  # scores, and the gradient of weights in the last
 REMATTED = "rematted_computation"  # JAX's scope around what a gradient computes again
+REMAT_CLONE = re.compile(r"\.remat\d*(?:\.|$)")  # in the name of what XLA itself computes again
 VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
@@ -280,10 +282,11 @@ class HloProgram:
             return stated
         is_kernel = operation == "custom-call" and "tpu_custom_call" in instruction.attributes
         products = list(self.products(instruction, inside))
-        flops = sum(count for _, count in products)
+        flops = sum(count for count, _ in products)
+        cloned = REMAT_CLONE.search(instruction.name) is not None
         return Cost(
             flops=flops,
-            recomputed=sum(count for label, count in products if REMATTED in label),
+            recomputed=flops if cloned else sum(again for _, again in products),
             bytes=self.moved(instruction, inside),
             sent=self.sent(instruction, inside),
             uncounted=int(is_kernel and not flops),
@@ -320,25 +323,28 @@ class HloProgram:
 
     def flops(self, instruction: Instruction, inside: Computation) -> float:
         """Count the FLOPs of a product, or of all products in a fusion."""
-        return sum(count for _, count in self.products(instruction, inside))
+        return sum(count for count, _ in self.products(instruction, inside))
 
     def products(
         self, instruction: Instruction, inside: Computation
-    ) -> Iterator[tuple[str, float]]:
-        """Yield label and FLOPs of a product, or of each product in a fusion."""
-        label = instruction.label
+    ) -> Iterator[tuple[float, float]]:
+        """Yield the FLOPs of a product, or of each in a fusion, and how many of them are again."""
+        again, count = float(REMATTED in instruction.label), 0.0
         match instruction.operation:
             case "fusion":
                 body = self.computations[instruction.called("calls")]
                 for inner in body.values():
                     yield from self.products(inner, body)
+                return
             case "dot":
-                yield label, dot_flops(instruction, inside[instruction.operands[0]].shapes[0])
+                count = dot_flops(instruction, inside[instruction.operands[0]].shapes[0])
             case "convolution":
                 given = [inside[name].shapes[0] for name in instruction.operands]
-                yield label, convolution_flops(instruction, given[0], given[1])
+                count = convolution_flops(instruction, given[0], given[1])
             case "custom-call":
-                yield label, splash_flops(instruction, inside, self.row_blocks)
+                count, share = splash_flops(instruction, inside, self.row_blocks)
+                again = max(again, share)
+        yield count, count * again
 
     def sent(self, instruction: Instruction, inside: Computation) -> dict[str, float]:
         """Return the bytes that a device sends in a collective, also where a fusion holds it.
@@ -488,14 +494,16 @@ def stated_cost(instruction: Instruction) -> Cost | None:
 
 def splash_flops(
     instruction: Instruction, inside: Computation, row_blocks: tuple[float, int] | None = None
-) -> float:
+) -> tuple[float, float]:
     """Count the FLOPs of splash attention's products in the blocks that its mask does not hide.
 
         2 · products · rows · heads · blocks · side² · head size
 
     Two products forward, three for the gradient of queries and four for that of keys and values.
-    How many blocks of which side a kernel visits is said by a scope around it (`splash.py`), and by
-    `row_blocks` where its mask is data; 0 of any other kernel.
+    A gradient needs four: scores are computed again for both, and the gradient of weights for the
+    second. Returned are the FLOPs and the share of them that is again. How many blocks of which
+    side a kernel visits is said by a scope around it (`splash.py`), and by `row_blocks` where its
+    mask is data; 0 of any other kernel.
     """
     # In a loop over rows the kernel's own name is lost; its label still has it.
     kernel = SPLASH.match(instruction.name) or SPLASH.search(instruction.label)
@@ -503,7 +511,7 @@ def splash_flops(
     drawn = row_blocks if DATA_MASK in instruction.label else None
     blocks, side = (int(visited[1]), int(visited[2])) if visited else drawn or (0, 0)
     if not kernel or not blocks or "tpu_custom_call" not in instruction.attributes:
-        return 0.0
+        return 0.0, 0.0
     query = next(
         shape
         for name in instruction.operands
@@ -511,7 +519,8 @@ def splash_flops(
         if len(shape.dims) >= 3 and shape.kind in ("bf16", "f32", "f16")
     )
     *heads, _, size = query.dims
-    return 2.0 * SPLASH_PRODUCTS[kernel[1]] * prod(heads) * blocks * side**2 * size
+    products, again = SPLASH_PRODUCTS[kernel[1]], SPLASH_AGAIN[kernel[1]]
+    return 2.0 * products * prod(heads) * blocks * side**2 * size, again / products
 
 
 def group_size(attributes: str) -> int:

@@ -107,9 +107,12 @@ def print_trees(config: ExperimentConfig) -> None:
     own = [record for record in records if record["phase"] == "rl"]
     count = min(TREE_STEPS, len(own) // 2)
     ends = own[:count], own[-count:]
-    alone = config.tree.answers == 1  # its answer is all that a thought's rewards are
+    answers = config.tree.answers
+    alone = answers == 1  # its answer is all that a thought's rewards are
+    # The records have the variance of the answers at hand; it is smaller than that of all.
+    factor = {"reward_variance/within_thoughts": answers / max(answers - 1, 1)}
     rows = [
-        [words, *(f"{np.mean([record[name] for record in end]):.3g}" for end in ends)]
+        [words, *(f"{factor.get(name, 1) * mean_of(end, name):.3g}" for end in ends)]
         for name, words in TREE_METRICS.items()
         if count and not (alone and "within" in name)
         if all(name in record for end in ends for record in end)
@@ -117,6 +120,11 @@ def print_trees(config: ExperimentConfig) -> None:
     if rows:
         header = ["", f"first {count} steps", f"last {count} steps"]
         print_table("trees of RL, means over steps", header, rows)
+
+
+def mean_of(records: Sequence[Record], name: str) -> float:
+    """Return the mean of a metric over steps that have it."""
+    return float(np.mean([record[name] for record in records]))
 
 
 def print_seconds(config: ExperimentConfig) -> None:

@@ -62,6 +62,7 @@ class Gang:
         with self.changed:
             if self.error is not None:
                 raise self.error
+            assert self.program in (None, program), "cells call the same programs in one order"
             self.given[cell], self.program = argument, program
             own = self.round
             if len(self.given) == len(self.present):
@@ -94,7 +95,7 @@ class Gang:
             )
         except BaseException as error:
             self.error = error
-        self.given, self.round = {}, self.round + 1
+        self.given, self.program, self.round = {}, None, self.round + 1
         self.changed.notify_all()
 
 

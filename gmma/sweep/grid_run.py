@@ -37,7 +37,7 @@ from gmma.records import checkpoint
 from gmma.records.checkpoint import Progress
 from gmma.records.console import no_display, open_display, say
 from gmma.records.metrics import compilations
-from gmma.records.resuming import hold_run
+from gmma.records.resuming import check_start, hold_run
 from gmma.records.wandb_run import check_wandb
 from gmma.rewards.service import SharedScorer
 from gmma.run.assembly import Parts, assemble, run_scorer
@@ -46,6 +46,7 @@ from gmma.run.feed import content_of
 from gmma.run.preflight import check_origin, check_run
 from gmma.run.programs import Programs, Trainer, make_rl_trainer
 from gmma.run.state import first_params, whole_params
+from gmma.run.summary import evaluation_path
 from gmma.sweep.grid import Gang, cell_programs, check_grid
 from gmma.train import (
     Phase,
@@ -105,6 +106,8 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
     """
     check_cells(configs)
     check_grid(configs[0])
+    for config in configs:
+        check_start(config.run_dir, True, config_to_json(config))
     check_wandb(configs[0].launch.wandb)
     parts = assemble_cells(configs)
     gang = Gang(len(configs))
@@ -112,13 +115,16 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
         scorer = stack.enter_context(run_scorer(configs[0]))
         for own in {own.config.seed: own for own in parts}.values():
             check_run(own, scorer)
-            check_origin(own)
+        begun = [bool(checkpoint.checkpoint_steps(config.run_dir)) for config in configs]
+        check_beginnings([own for own, known in zip(parts, begun, strict=True) if not known])
         content = content_of(parts[0])
         for config in configs:
             launch = launch_to_json(config.launch)
             held = hold_run(config.run_dir, config_to_json(config), launch, content)
             stack.enter_context(held)
         latest = [checkpoint.newest_whole(config.run_dir) for config in configs]
+        unfinished = [(step or 0) < configs[0].rl.steps for step in latest]
+        shown = unfinished.index(True) if any(unfinished) else 0
         common = Common(
             scorer=SharedScorer(scorer),
             evaluate=make_evaluator(parts[0]),
@@ -126,11 +132,28 @@ def run_grid(configs: Sequence[ExperimentConfig]) -> None:
         )
         programs = cell_programs(gang, parts, make_rl_trainer(parts[0]))
         runs = [
-            stack.enter_context(open_cell(common, own, *called, step or 0, shown=place == 0))
+            stack.enter_context(open_cell(common, own, *called, step or 0, shown=place == shown))
             for place, (own, called, step) in enumerate(zip(parts, programs, latest, strict=True))
         ]
-        errors = train_threads(gang, begin_cells(runs, latest))
+        with watch_signals():
+            errors = train_threads(gang, begin_cells(runs, latest))
     raise_first(errors)
+
+
+def check_beginnings(cells: Sequence[Parts]) -> None:
+    """Check what cells without a checkpoint begin from, once for those that begin alike.
+
+    Raises UserError also for one that is done: it would be trained anew beside its evaluation.
+    """
+    for own in cells:
+        if evaluation_path(own.config, "rl").exists():
+            raise UserError(
+                f"{own.config.run_dir} is done and has no checkpoint left, so it cannot stand "
+                "among the cells of one program; run the sweep without --one-program, or move it "
+                "away to train it again"
+            )
+    for own in {(own.config.seed, own.config.init_from): own for own in cells}.values():
+        check_origin(own)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,7 +216,7 @@ def train_threads(gang: Gang, cells: Sequence[Cell]) -> list[BaseException]:
     All threads live until the last cell has ended: a reward worker that one of them started ends
     with its thread. Where this one is interrupted, all cells stop at their next program.
     """
-    with watch_signals(), ThreadPoolExecutor(len(cells)) as threads:
+    with ThreadPoolExecutor(len(cells)) as threads:
         ends = [threads.submit(train_cell, gang, at, *cell) for at, cell in enumerate(cells)]
         try:
             wait(ends)

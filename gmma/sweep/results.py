@@ -264,6 +264,7 @@ def arm_record(sweep: Sweep, arm: Arm, runs: Sequence[RunResult]) -> dict[str, A
             if len(runs) > 1
         },
         "curve": curve(runs),
+        "of_seeds": {str(run.seed): run.validation.mean(axis=1).tolist() for run in runs},
     }
 
 
