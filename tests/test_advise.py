@@ -20,7 +20,7 @@ from tiny_run import open_tiny
 from gmma import cli
 from gmma.advise import probe as probing
 from gmma.advise import seconds as timing
-from gmma.advise.advice import predict
+from gmma.advise.advice import Advice, predict
 from gmma.advise.against import hold_against, print_agreement, read_sweep
 from gmma.advise.command import check_advisable
 from gmma.advise.prediction import (
@@ -267,11 +267,21 @@ def read(home, record, job=JOB):
 
 def predicted(**gains):
     """Advice of trees by label: (gain a step, gain a second)."""
+    shapes = {label: tuple(map(int, re.findall(r"\d+", label))) for label in gains}
     return [
-        SimpleNamespace(
-            **dict(zip(("thoughts", "answers"), map(int, re.findall(r"\d+", label)), strict=True)),
-            step_gain=step,
-            second_gain=second,
+        Advice(
+            label=label,
+            thoughts=shapes[label][0],
+            answers=shapes[label][1],
+            seconds=1.0,
+            timed=True,
+            step_gain=float(step),
+            second_gain=float(second),
+            interval=(float(second), float(second)),
+            tuned_gain=1.0,
+            rivals_best=False,
+            signal_to_noise={},
+            dead_trees=0.0,
         )
         for label, (step, second) in gains.items()
     ]

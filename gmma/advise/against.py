@@ -48,7 +48,7 @@ class Swept:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """What a sweep found and what is predicted, tree by tree; the sweep's best first.
+    """Gains that a sweep found and those predicted, tree by tree; the sweep's best first.
 
     Correlations are Spearman's of ranks, −1 … 1; None where all of one side is alike, and at equal
     seconds where the two know seconds of different kinds.

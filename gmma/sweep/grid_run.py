@@ -158,7 +158,7 @@ def check_beginnings(cells: Sequence[Parts]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Common:
-    """What all cells share."""
+    """Services that all cells share."""
 
     scorer: SharedScorer
     evaluate: Evaluator
