@@ -24,7 +24,7 @@ Job = Annotated[
     tyro.conf.arg(help="crowded: scenes of six to nine digits. sums: numbers added step by step"),
 ]
 JOBS = {  # the file, its parameters, steps of RL, what is rewarded
-    "crowded": ("digits.py", {"scene": "crowded"}, 48, "sampled/acc_0.7"),
+    "crowded": ("digits.py", {"scene": "crowded"}, 36, "sampled/acc_0.7"),
     "sums": ("math.py", {"problems": "sums"}, 60, "sampled/accuracy"),
 }
 GRPO = "GRPO, 16 samples"
