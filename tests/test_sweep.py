@@ -298,12 +298,17 @@ def test_a_preempted_run_ends_the_queue(quick):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_at_random_gives_the_same_table(tmp_path):
-    """Acceptance of the queue: kill -9 at random moments, start again, the same figures."""
+@pytest.mark.parametrize(
+    ("sweep", "options"), [("tiny_sweep", ["--workers", "2"]), ("tiny_grid", ["--one-program"])]
+)
+def test_a_sweep_killed_at_random_gives_the_same_table(sweep, options, tmp_path):
+    """Acceptance of the queue and of grids: kill -9 at random moments, start again, the same
+    figures.
+    """
 
     def figures(name, kills):
-        command = [sys.executable, "-m", "gmma", "sweep", str(ROOT / "tests/tiny_sweep.py")]
-        command += ["--workers", "2", "--runs-dir", str(tmp_path / name)]
+        command = [sys.executable, "-m", "gmma", "sweep", str(ROOT / f"tests/{sweep}.py")]
+        command += [*options, "--runs-dir", str(tmp_path / name)]
         command += ["--data-dir", str(tmp_path / "data")]
         moments = random.Random(0)
         for _ in range(kills):
@@ -312,7 +317,7 @@ def test_a_sweep_killed_at_random_gives_the_same_table(tmp_path):
             child.send_signal(signal.SIGKILL)
             child.wait()
         subprocess.run(command, cwd=ROOT, check=True)
-        record = json.loads((tmp_path / name / "tiny_sweep/sweep.json").read_text())
+        record = json.loads((tmp_path / name / sweep / "sweep.json").read_text())
         for part in record["arms"]:
             for clocked in ("seconds", "step_seconds", "means", "standard_errors"):
                 del part[clocked]
