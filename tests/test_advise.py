@@ -299,10 +299,14 @@ def test_a_prediction_is_held_against_a_sweep(tmp_path, capsys):
     np.testing.assert_allclose([gain for _, gain, _ in both.trees], [0.2, 0.12, 0.08])
     assert (both.at_seconds, both.at_steps) == pytest.approx((1.0, 1.0))
     print_agreement(both, tmp_path)
-    assert "1.00 at equal seconds, 1.00 at equal steps (20)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1.00 at equal seconds (0.87 with the sweep's own seconds a step), 1.00 at equal" in said
     reverse = predicted(T4A1=(3.0, 1.0), T4A4=(2.0, 2.0), T16A1=(1.0, 3.0))
     both = hold_against(found, reverse)
     assert (both.at_seconds, both.at_steps) == pytest.approx((-1.0, -1.0))
+    slow = predicted(T4A1=(1.0, 1.0), T4A4=(1.1, 2.0), T16A1=(1.2, 3.0))  # by another clock
+    both = hold_against(found, slow)
+    assert (both.at_seconds, both.at_its_seconds) == pytest.approx((-1.0, 1.0))
 
 
 def test_seconds_of_another_kind_are_not_compared(tmp_path, capsys):
@@ -310,12 +314,13 @@ def test_seconds_of_another_kind_are_not_compared(tmp_path, capsys):
     table = predicted(T4A1=(1.0, 3.0), T4A4=(2.0, 2.0), T16A1=(3.0, 1.0))
     cells = hold_against(read(tmp_path, swept("gmma sweep e.py --one-program", **ARMS)), table)
     slices = hold_against(read(tmp_path, swept(**ARMS)), table, planned=True)
-    assert cells.at_seconds is slices.at_seconds is None
+    assert cells.at_seconds is slices.at_seconds is cells.at_its_seconds is None
     assert cells.at_steps == slices.at_steps == pytest.approx(1.0)
     alike = hold_against(read(tmp_path, swept(**ARMS)), predicted(**dict.fromkeys(ARMS, (1, 1))))
     assert alike.at_seconds is alike.at_steps is None
     print_agreement(alike, tmp_path)
-    assert "not defined at equal seconds, not defined at equal" in capsys.readouterr().out
+    assert alike.at_its_seconds == pytest.approx(1.0)
+    assert "not defined at equal seconds (1.00 with the sweep's" in capsys.readouterr().out
 
 
 def test_trees_are_compared_over_the_seeds_that_all_have(tmp_path):

@@ -59,6 +59,7 @@ class Agreement:
     steps: float  # likewise
     trees: list[tuple[str, float, float]]  # label, gain at equal seconds, predicted a second
     at_seconds: float | None
+    at_its_seconds: float | None  # the same with the seconds a step that the sweep had
     at_steps: float | None
 
 
@@ -137,6 +138,10 @@ def hold_against(swept: Swept, table: Sequence[Advice], *, planned: bool = False
         (curve.gain(curve.steps, steps), float(predicted[shape].step_gain))
         for shape, curve in swept.curves.items()
     ]
+    own_pace = [
+        (gain, float(predicted[shape].step_gain * curve.steps[-1] / curve.seconds[-1]))
+        for (shape, curve), (_, gain, _) in zip(swept.curves.items(), trees, strict=True)
+    ]
     return Agreement(
         seeds=swept.seeds,
         seconds=seconds,
@@ -147,6 +152,7 @@ def hold_against(swept: Swept, table: Sequence[Advice], *, planned: bool = False
             if swept.clocked and not planned
             else None
         ),
+        at_its_seconds=rank_correlation(own_pace) if swept.clocked else None,
         at_steps=rank_correlation(at_steps),
     )
 
@@ -169,6 +175,7 @@ def print_agreement(found: Agreement, sweep_dir: RunPath) -> None:
         return "not defined" if value is None else f"{value:.2f}"
 
     print(
-        f"Spearman's correlation of the orders: {shown(found.at_seconds)} at equal seconds, "
+        f"Spearman's correlation of the orders: {shown(found.at_seconds)} at equal seconds "
+        f"({shown(found.at_its_seconds)} with the sweep's own seconds a step), "
         f"{shown(found.at_steps)} at equal steps ({found.steps:g})"
     )
