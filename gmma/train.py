@@ -117,7 +117,7 @@ class Run:
     say: Callable[[str], None] = say
     save: Callable[..., None] = checkpoint.save
     trace: Trace = untraced
-    rl_trainer: Callable[[Parts], Trainer] = make_rl_trainer
+    rl_trainer: Trainer | None = None  # None: the run's own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -456,7 +456,7 @@ def reinforce(run: Run, params: Params) -> Params:
 
 def begin_rl(run: Run, params: Params) -> tuple[Phase, TrainState, Progress]:
     """Make RL ready to take its first step."""
-    trainer = run.rl_trainer(run.parts)
+    trainer = run.rl_trainer or make_rl_trainer(run.parts)
     state = trainer.start(params)
     # A copy of its own: the state begins with the same buffers and is donated to its update.
     reference = jax.tree.map(jnp.copy, params) if needs_reference(run.parts) else None
@@ -471,7 +471,7 @@ def continue_rl(run: Run, progress: Progress, latest: int) -> Params:
 
 def resume_rl(run: Run, latest: int) -> tuple[Phase, TrainState]:
     """Make RL ready to go on from a checkpoint."""
-    trainer = run.rl_trainer(run.parts)
+    trainer = run.rl_trainer or make_rl_trainer(run.parts)
     wanted = {"reference": whole_params(trainer.abstract)} if needs_reference(run.parts) else {}
     state, beside = restore(run.parts, trainer, run.checkpoints, latest, wanted)
     return rl_phase(run, trainer, beside.get("reference")), state

@@ -184,7 +184,7 @@ def open_cell(
             display=open_display if shown else no_display,
             say=say if shown else lambda words: None,
             save=common.save,
-            rl_trainer=lambda parts: trainer,
+            rl_trainer=trainer,
         )
 
 
