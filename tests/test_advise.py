@@ -18,11 +18,12 @@ from scipy.stats import spearmanr
 from tiny_run import open_tiny
 
 from gmma import cli
+from gmma.advise import command
 from gmma.advise import probe as probing
 from gmma.advise import seconds as timing
 from gmma.advise.advice import Advice, predict
 from gmma.advise.against import hold_against, print_agreement, read_sweep
-from gmma.advise.command import check_advisable
+from gmma.advise.command import check_advisable, shape_of
 from gmma.advise.prediction import (
     Scores,
     SegmentScores,
@@ -38,6 +39,7 @@ from gmma.records.metrics import compute
 from gmma.run.assembly import assemble, run_scorer
 from gmma.run.feed import read_examples
 from gmma.run.programs import credit
+from gmma.run.reward_pool import RewardPool
 from gmma.run.state import first_params
 from gmma.types import Advantages
 
@@ -453,6 +455,26 @@ def test_a_slice_s_seconds_are_those_of_its_plans(monkeypatch):
     fits = False
     with pytest.raises(UserError, match="rollout of T4A1 does not fit v5e:2x4"):
         plan_seconds(config, "v5e:2x4", [(4, 1)])
+
+
+def test_every_shape_is_timed_with_trees_of_its_own(lab, monkeypatch):
+    """Also the run's own, which is tried behind smaller ones."""
+    timed = []
+
+    def time_step(probe, params, repeats):
+        timed.append(shape_of(probe.parts.config))
+        return StepSeconds(rollout=1.0, rest=1.0), params
+
+    monkeypatch.setattr(command, "time_step", time_step)
+    monkeypatch.setattr(command, "measure_scores", lambda _, params, *__: (even_scores(), params))
+    parts, pool = lab.probe.parts, np.zeros((1, 2, 4))
+    pool = RewardPool(
+        rewards=pool, counted=pool == 0, scoring_seconds=0.0, thought_tokens=5.0, answer_tokens=4.0
+    )
+    tried = [(2, 1), shape_of(parts.config), (3, 2), (2, 8)]
+    assert tried[1] == (2, 4)
+    command.probe_steps(parts, lab.params(), lab.probe.examples, pool, tried, 1)
+    assert timed == tried
 
 
 def test_the_command_advises_on_a_run(tmp_path_factory, tmp_path):

@@ -119,6 +119,11 @@ def check_advisable(config: ExperimentConfig) -> None:
     check_settings(replace(config, rl=trained, checkpoint=unranked))
 
 
+def shape_of(config: ExperimentConfig) -> Shape:
+    """Return K and M."""
+    return (config.tree.thoughts, config.tree.answers)
+
+
 def grid_of(
     config: ExperimentConfig, given: AdviseArguments, swept: Collection[Shape] = ()
 ) -> tuple[Shape, list[Shape]]:
@@ -126,7 +131,7 @@ def grid_of(
 
     UserError for a pool that is no larger than a tree.
     """
-    own = (config.tree.thoughts, config.tree.answers)
+    own = shape_of(config)
     grid = sorted({(k, m) for k in given.thoughts for m in given.answers} | {own, *swept})
     most = max(answers for _, answers in grid)
     if given.pool <= most:
@@ -165,7 +170,7 @@ def probe_steps(
     repeats: int,
 ) -> tuple[Scores, dict[Shape, StepSeconds]]:
     """Measure the gradients of the run's own trees, and time steps of some shapes."""
-    own = (parts.config.tree.thoughts, parts.config.tree.answers)
+    own = shape_of(parts.config)
     probe = open_probe(parts, params, examples, own)
     say(f"measuring gradients of {label_of(own)}")
     with run_scorer(parts.config) as scorer:
@@ -174,7 +179,7 @@ def probe_steps(
     spent = {}
     for shape in shapes:
         say(f"timing steps of {label_of(shape)}")
-        if shape != own:
+        if shape != shape_of(probe.parts.config):
             del probe  # with the reference that it may hold
             probe = open_probe(parts, params, examples, shape)
         spent[shape], params = time_step(probe, params, repeats)

@@ -66,8 +66,8 @@ OF_LENGTHS = (
     "Lengths are lognormal, each node's its own, with these means before they are cut to their "
     "slots and σ = {spread:g}; prompts fill theirs. A loop of a rollout ends with the longest row "
     "of all devices. Ragged rows have the least length that is no shorter than a microbatch's on "
-    "average; their kernel visits as much as in a few drawn trees. Useful are slots that hold a "
-    "token. Memory is that of static rows, the largest branch of the program."
+    "average; their kernel visits as much as in a few drawn trees. Memory is that of static rows, "
+    "the largest branch of the program."
 )
 
 
