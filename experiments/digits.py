@@ -5,8 +5,8 @@
     gmma train experiments/digits.py --scene crowded
 
 Crowded: six to nine digits, every one named with its place, so that a thought is five times as long
-as its answer; and a box is right or wrong, which answers to one thought are both. 7 minutes on two
-cores; `docs/results.md` has what came out.
+as its answer; and a box is right or wrong, which answers to one thought are both.
+`docs/results.md` has what came out.
 """
 
 from dataclasses import replace
