@@ -52,7 +52,6 @@ from gmma.types import Params, PyTree, SeenImages, TreeInputs
 
 NO_WINDOW = 2**30  # wider than any path
 TIED_AXES = ("vocab", "embed")
-FEW_LAYERS = 4  # at most: written out, with no slices of a stack to copy in each turn of a loop
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,9 +167,7 @@ class Decoder(nn.Module):
         )
         in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
         if c.delta is None:
-            # What is computed again stays in a loop: else XLA merges it with the first time.
-            unroll = c.layers if c.remat == "none" and c.layers <= FEW_LAYERS else 1
-            self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes, unroll=unroll)(c)
+            self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
         else:
             self.blocks = stack_periods(c, DecoderBlock)
         self.final_norm = RMSNorm(c.epsilon, c.norm_offset)
