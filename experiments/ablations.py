@@ -24,7 +24,7 @@ def sweep() -> Sweep:
     base = experiment()
     base = replace(
         base,
-        rl=replace(base.rl, steps=60, microbatches=4),
+        rl=replace(base.rl, steps=60),
         evaluation=replace(base.evaluation, every_steps=20),
         checkpoint=CheckpointConfig(every_steps=100, keep_last=1),
         samples_every_steps=50,

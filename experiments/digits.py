@@ -52,11 +52,13 @@ def experiment(variant: Variant = "t4a4", scene: Scene = "sparse") -> Experiment
         sft=PhaseConfig(
             steps=600,
             batch_prompts=64,
+            microbatches=2,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=RLConfig(
             steps=250,
             batch_prompts=32,
+            microbatches=4,  # and rows of one fit into a processor's cache: LOG.md
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),
@@ -75,5 +77,5 @@ def crowd(sparse: ExperimentConfig, variant: Variant) -> ExperimentConfig:
         rewards=RewardConfig(
             terms=(RewardTerm("box_iou", weight=1.0, options=(("at_least", 0.7),)),)
         ),
-        rl=replace(sparse.rl, steps=100, microbatches=4),
+        rl=replace(sparse.rl, steps=100),
     )

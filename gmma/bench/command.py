@@ -56,7 +56,7 @@ class BenchModel:
     chunk_slots: int | None = None  # logits of so many slots exist at a time
 
 
-LARGE: dict[str, Any] = {"kv_heads": 2, "dtype": "bfloat16", "remat": "full", "images": 0}
+LARGE: dict[str, Any] = {"kv_heads": 2, "dtype": "bfloat16", "images": 0}
 LARGE_SIZES = ((1024, 512, 128), (64, 32, 512))
 MODELS: dict[str, BenchModel] = {
     "tiny": BenchModel(

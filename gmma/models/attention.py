@@ -89,11 +89,16 @@ def attend_level(
     score = jnp.where(seen[:, :, :, None, None], score, HIDDEN_SCORE)
     peak = jax.lax.stop_gradient(score.max(axis=-1, initial=HIDDEN_SCORE))
     weight = jnp.exp(score - peak[..., None])
+    # In the order of the product's own axes: asked for another, XLA finds no fast routine on CPU.
     weighted = jnp.einsum(
-        "bkmngqs,bkmnsh->bkmqngh", weight.astype(values.dtype), values, preferred_element_type=wide
+        "bkmngqs,bkmnsh->bkmngqh", weight.astype(values.dtype), values, preferred_element_type=wide
     )
     to_query = (0, 1, 2, 5, 3, 4)  # b k m n g q → b k m q n g
-    return Partial(weighted, weight.sum(-1).transpose(to_query), peak.transpose(to_query))
+    return Partial(
+        weighted.transpose(*to_query, 6),
+        weight.sum(-1).transpose(to_query),
+        peak.transpose(to_query),
+    )
 
 
 def merge_partials(parts: Sequence[Partial]) -> Float[Array, "*rows H"]:

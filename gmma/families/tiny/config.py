@@ -27,7 +27,7 @@ class TinyConfig:
     embedding_scale: float = 0.5  # standard deviation of token and place embeddings at the start
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"  # of activations
     # What is computed again in the backward pass (`stack_blocks`)
-    remat: ChangesNoNumber[Remat] = "none"
+    remat: ChangesNoNumber[Remat] = "full"
     # Of packed trees: by levels, or by a TPU kernel (`layers.py`)
     attention: ChangesNoNumber[Attention] = "auto"
     template: TinyTemplate = field(default_factory=TinyTemplate)  # of its prompts
