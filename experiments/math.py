@@ -126,6 +126,7 @@ def sums_t4a4(name: str) -> ExperimentConfig:
         sft=PhaseConfig(
             steps=600,
             batch_prompts=64,
+            microbatches=2,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=RLConfig(

@@ -108,11 +108,13 @@ def tiny_t4a4(name: str) -> ExperimentConfig:
         sft=PhaseConfig(
             steps=800,
             batch_prompts=64,
+            microbatches=2,
             optimizer=OptimizerConfig(learning_rate=2e-3, warmup_steps=50, schedule="cosine"),
         ),
         rl=RLConfig(
             steps=200,
             batch_prompts=32,
+            microbatches=4,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),
