@@ -1,4 +1,4 @@
-"""`gmma plan` beside a count by hand: products of an update, products and bytes of a decode step.
+"""`gmma plan` beside a count by hand: products and bytes of an update and of a decode step.
 
 Published widths, few layers, adapters, one chip's part of v5e:2x2; the tiny family at such widths,
 trained in full. By hand is: from the sizes in config.json and the shape of the tree alone, by the
@@ -11,6 +11,9 @@ formulas that are written out here.
     decoding                         4 heads · size for each slot that a row reads
     a layer with states              products of its chunks (`delta_by_hand`); a decode step reads a
                                      state twice, writes it once, and multiplies no matrices
+
+Bytes of an update are those of short trees in more layers, with `remat = "full"`: activations stay
+in a core's own memory, and what moves is weights (`bytes_by_hand`).
 """
 
 import json
@@ -43,7 +46,9 @@ from gmma.types import TreeShape
 PRESETS = Path(gmma.__file__).parent / "presets"
 EXPERIMENT = Path(gmma.__file__).parents[1] / "experiments/trajectory.py"
 RANK, CHIPS, PROMPTS = 16, 4, 8
-LAYERS = {"qwen3_5_2b": 4}  # three with states, then one with keys
+LAYERS = {"qwen3_5_2b": 4}  # three with states, then one with keys; 3 of the others
+MANY = 8  # layers whose weights do not fit a core's own memory
+SHORT = {"gemma3_4b": 320, "qwen3_vl_4b": 128, "qwen3_5_2b": 128}  # prompts with an image; else 64
 BACKBONES = {
     "gemma3_4b": "gemma-3-4b-it",
     "qwen2_5_vl_3b": "Qwen2.5-VL-3B-Instruct",
@@ -79,17 +84,24 @@ TEXTS: dict[str, dict[str, Any]] = {
 
 TINY = "tiny"
 WIDE = TinyConfig(  # so wide that the weights of a layer do not stay in a core's own memory
-    layers=3, width=4096, heads=32, kv_heads=8, head_size=128, mlp=14336, images=0, dtype="bfloat16"
+    width=4096,
+    heads=32,
+    kv_heads=8,
+    head_size=128,
+    mlp=14336,
+    images=0,
+    dtype="bfloat16",
+    remat="none",
 )
 SMALL = SumsConfig(train_problems=64, validation_problems=8, test_problems=8)
 
 
-def planned_job(family: str, folder: Path) -> ExperimentConfig:
+def planned_job(family: str, folder: Path, layers: int) -> ExperimentConfig:
     """T4A4 on a model of a few layers; a chip computes a row at a time and keeps everything."""
     if family == TINY:
         config = load_experiment(EXPERIMENT.with_name("math.py"), problems="sums")
-        return framed(replace(config, task=SMALL, model=WIDE), data_dir=folder)
-    layers = LAYERS.get(family, 3)
+        model = replace(WIDE, layers=layers)
+        return framed(replace(config, task=SMALL, model=model), data_dir=folder)
     if family in BACKBONES:
         values = json.loads((PRESETS / BACKBONES[family] / "config.json").read_text())
         text = values.get("text_config", values)
@@ -122,6 +134,19 @@ def framed(config: ExperimentConfig, **launch: Any) -> ExperimentConfig:
     )
 
 
+def shortened(config: ExperimentConfig, prompt: int) -> ExperimentConfig:
+    """T2A2 with few tokens, weights whole on each chip, and activations computed again."""
+    tree = TreeConfig(
+        thoughts=2, answers=2, prompt_tokens=prompt, thought_tokens=4, answer_tokens=2
+    )
+    return replace(
+        config,
+        tree=tree,
+        model=replace(config.model, remat="full"),
+        launch=replace(config.launch, mesh=MeshConfig(data=-1, fsdp=1)),
+    )
+
+
 class Counted(NamedTuple):
     """One program as the plan counts it."""
 
@@ -131,9 +156,11 @@ class Counted(NamedTuple):
     shape: TreeShape
 
 
-def counted(family: str, name: str, folder: Path) -> Counted:
+def counted(family: str, name: str, folder: Path, *, short: bool = False) -> Counted:
     """A program of the job, compiled for one slice."""
-    config, on = planned_job(family, folder), open_slice("v5e:2x2")
+    config = planned_job(family, folder, MANY if short else LAYERS.get(family, 3))
+    config = shortened(config, SHORT.get(family, 64)) if short else config
+    on = open_slice("v5e:2x2")
     parts = plan_parts(config, make_mesh(config.launch.mesh, list(on.devices)))
     planned = next(p for p in plan_programs(parts) if p.name == name)
     dump = folder / name
@@ -154,7 +181,8 @@ def sizes_of(parts: Parts) -> DecoderConfig:
     """Of the tiny family; its vocabulary is that of the tokenizer."""
     vocabulary = parts_params(parts)["params"]["head"]["kernel"].shape[-1]
     sizes = ("layers", "width", "heads", "kv_heads", "head_size", "mlp", "dtype")
-    return DecoderConfig(vocab_size=vocabulary, **{name: getattr(WIDE, name) for name in sizes})
+    own = {name: getattr(parts.config.model, name) for name in sizes}
+    return DecoderConfig(vocab_size=vocabulary, **own)
 
 
 class Products(NamedTuple):
@@ -174,6 +202,16 @@ class Products(NamedTuple):
             return 2 * self.forward(rows)
         both = sum(2.0 * rows * i * o for i, o in (*self.adapted, *self.plain))
         return both + sum(4.0 * rows * RANK * (i + o) for i, o in self.adapted)
+
+    @property
+    def weights(self) -> float:
+        """How many there are, without adapters."""
+        return sum(float(i * o) for i, o in (*self.adapted, *self.plain))
+
+    @property
+    def trained(self) -> float:
+        """How many numbers the adapters have."""
+        return sum(float(RANK * (i + o)) for i, o in self.adapted)
 
     @property
     def bytes(self) -> float:
@@ -241,6 +279,34 @@ def splash_by_hand(c: DecoderConfig, shape: TreeShape, *, images: bool) -> float
 
 
 ALL = [*BACKBONES, *TEXTS, TINY]
+ADAM = 7 * 4.0  # bytes: parameter, both moments and gradient read, the first three written
+NORM = 4.0  # of the whole gradient
+ADD = 3 * 4.0  # a microbatch's gradient, to the sum of those before
+
+
+def bytes_by_hand(c: DecoderConfig, microbatches: int, *, whole: bool = False) -> float:
+    """Of an update in so many microbatches, weights in bfloat16, what is trained in float32.
+
+    A layer's weights are read in the forward pass, in the one that is computed again, and for the
+    gradient of its input. The last product of an MLP is not needed again where no norm is behind
+    it. A loop within a loop copies its weights, forward and backward. An adapter is read as often
+    as its layer.
+
+    Weights that are trained are cast before. A layer's gradient comes from other chips in bfloat16
+    and goes to its place in the stack, which is zero before.
+    """
+    keyed, stated = layers_by_kind(c)
+    of_keys, of_states = with_keys(c, whole=whole), with_states(c) if stated else Products([], [])
+    weights = keyed * of_keys.weights + stated * of_states.weights
+    again = weights - (0 if c.out_norms else c.layers * c.mlp * c.width)
+    moved = microbatches * 2.0 * (2 * weights + again + 2 * c.vocab_size * c.width)
+    moved += microbatches * 2 * 2 * 2.0 * stated * of_states.weights
+    adapters = keyed * of_keys.trained + stated * of_states.trained
+    moved += adapters * (ADAM + NORM + microbatches * (3 * 4 + ADD))
+    if whole:
+        to_place = 2.0 + 2.0 + 4.0 + 4.0  # from other chips, read, zero, written
+        moved += weights * (4.0 + 2.0 + ADAM + NORM + microbatches * (to_place + ADD))
+    return moved
 
 
 @pytest.mark.slow
@@ -260,6 +326,15 @@ def test_an_update_has_the_products_that_are_counted_by_hand(family: str, tmp_pa
     row += (3 if whole else 2) * 2.0 * generated * c.width * c.vocab_size
     assert found.cost.uncounted == 0
     assert found.cost.flops == pytest.approx(rows * row, rel=0.02)
+
+
+@pytest.mark.slow
+@needs_libtpu
+@pytest.mark.parametrize("family", ALL)
+def test_an_update_moves_the_bytes_that_are_counted_by_hand(family: str, tmp_path: Path) -> None:
+    found, c, _, _ = counted(family, "update", tmp_path, short=True)
+    moved = bytes_by_hand(c, microbatches=2, whole=family == TINY)
+    assert found.cost.bytes == pytest.approx(moved, rel=0.05)
 
 
 @pytest.mark.slow
