@@ -31,7 +31,7 @@ def sweep(on_scenes: Path | None = None) -> Sweep:
         checkpoint=CheckpointConfig(every_steps=50, keep_last=1),
         samples_every_steps=base.rl.steps,
     )
-    rounded = arm("8 bits", rollout_weights="int8", objective__importance_cap=2.0)
+    rounded = arm("8 bits", objective__importance_cap=2.0, rollout_weights="int8")
     return Sweep(
         name=f"rollouts_{'digits' if on_scenes is None else on_scenes.name}",
         base=base,

@@ -167,6 +167,7 @@ def test_runs_of_a_seed_share_their_start():
     arms = chain(
         with_seeds(trees("T2A2", "T4A1"), 3),
         arm("SFT", rl__steps=0, sft__steps=6),
+        arm("8 bits", rollout_weights="int8", objective__importance_cap=2.0),
         arm("wider", model__width=32),
     )
     runs = sweep_runs(replace(sweep, arms=arms, seeds=(0,), comparisons=()))
@@ -175,7 +176,7 @@ def test_runs_of_a_seed_share_their_start():
     assert sorted(names) == ["start2_seed0", "start_seed0", "start_seed1", "start_seed2"]
     assert all(run.config.rl.steps == 0 and run.config.init_from is None for run in starts)
     directories = [run.config.run_dir for run in runs]
-    assert len(set(directories)) == len(runs) == 4 + 3 + 3 + 1 + 1
+    assert len(set(directories)) == len(runs) == 4 + 3 + 3 + 1 + 1 + 1
     for run in runs[len(starts) :]:
         assert run.config.init_from in [start.config.run_dir for start in starts]
         assert run.config.seed == run.seed
@@ -187,7 +188,7 @@ def test_runs_of_a_seed_share_their_start():
 
 
 def test_every_sweep_of_the_experiments_has_valid_runs():
-    paths = [p for p in (ROOT / "experiments").glob("*.py") if "def sweep()" in p.read_text()]
+    paths = [p for p in (ROOT / "experiments").glob("*.py") if "def sweep(" in p.read_text()]
     assert paths
     for path in paths:
         runs = sweep_runs(load_sweep(path, [])[0])

@@ -30,7 +30,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
 UNTIED_AXES = ("embed", "vocab")  # of a head's kernel that is not the embedding
 CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
 OF_ATTENTION = ("query", "key", "value", "qkv", "rate", "decay", "out_gate", "out")  # `Linear`s
+
+
+def save_all_but_views(primitive: Any, *_: Any, **__: Any) -> bool:
+    """Keep every result but those that are a cast or a layout of another: no copies of weights."""
+    return primitive.name not in ("convert_element_type", "sharding_constraint")
+
+
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
+    "none": save_all_but_views,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "dots_except_up": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION, "gate", "down"),
     "dots_except_mlp": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION),
@@ -45,14 +53,15 @@ def stack_blocks(
 
     `unroll` of them make one turn of the loop.
 
-    `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs;
+    `remat` says what of a layer outlives its forward pass. `none`: whatever its gradient needs, but
+    for weights as they were cast or gathered, which would be a second copy of the stack;
     `dots`: the products with weights, so that attention and what is elementwise are computed again;
     `dots_except_up` and `dots_except_mlp`: these but for one of the MLP's two wide ones, or for all
     of the MLP's (as MaxText's `save_dot_except_mlp`); `full`: the layer's input alone. In an image
     tower, the third and fourth keep what carries the names of a decoder's products.
     """
-    if remat != "none":  # scan keeps the two computations apart: no barrier against merging them
-        block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
+    # Scan keeps the two computations apart: no barrier against merging them is needed.
+    block = nn.remat(block, policy=REMAT_POLICIES[remat], prevent_cse=False)
     return nn.scan(
         block,
         variable_axes={"params": 0, "lora": 0, SCALES: 0},

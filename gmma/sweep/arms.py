@@ -276,6 +276,8 @@ def start_config(sweep: Sweep, config: ExperimentConfig) -> ExperimentConfig:
             "tree.answers": base.tree.answers,
             "tree.unfinished": base.tree.unfinished,
             "objective": ObjectiveConfig(),
+            "rollout_params": base.rollout_params,
+            "rollout_weights": "exact",
             "rewards": base.rewards,
             "sampling": base.sampling,
             "evaluation.every_steps": 0,
