@@ -37,6 +37,7 @@ EXPERIMENTS = sorted(
 )
 DIRECTORIES = {
     "gemma-3-4b-it": "gemma3",
+    "gemma-3-12b-it": "gemma3",
     "Qwen2.5-VL-3B-Instruct": "qwen2_5_vl",
     "Qwen2.5-VL-7B-Instruct": "qwen2_5_vl",
     "Qwen3-VL-2B-Instruct": "qwen3_vl",

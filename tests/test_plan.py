@@ -26,6 +26,7 @@ from gmma.plan import command
 from gmma.plan.chips import chip_of
 from gmma.plan.command import cost_plans, plan_experiment, plan_slice, with_preset
 from gmma.plan.cost import price_of_each
+from gmma.plan.hlo import BETWEEN_SLICES
 from gmma.plan.judge import ProgramPlan, plan_program
 from gmma.plan.programs import Planned, plan_parts, plan_programs
 from gmma.plan.tpu_compiler import Slice, compile_program, local_bytes, open_slice, read_dump
@@ -62,6 +63,7 @@ def test_a_chip_that_is_none() -> None:
     ("name", "parameters"),
     [
         ("gemma-3-4b-it", 4_300_079_472),
+        ("gemma-3-12b-it", 12_187_325_040),
         ("Qwen2.5-VL-3B-Instruct", 3_754_622_976),
         ("Qwen2.5-VL-7B-Instruct", 8_292_166_656),
         ("Qwen3-VL-2B-Instruct", 2_127_532_032),
@@ -272,3 +274,33 @@ def test_an_update_is_planned_in_a_process_that_writes_no_code(tmp_path: Path) -
     reduced = plan.sent_bytes.get("all-reduce", 0) + plan.sent_bytes.get("reduce-scatter", 0)
     parameters = plan.argument_bytes * 8 / 3  # beside two moments of Adam
     assert 0 < reduced < 2 * parameters < 20 * activations
+
+
+@needs_libtpu
+def test_two_slices_send_gradients_alone_to_each_other(tmp_path: Path) -> None:
+    """Each has all parameters, cut over its own chips, and half of the batch."""
+    config = small(tmp_path)
+    on = open_slice("2*v5e:2x2")
+    with pytest.raises(UserError, match=r"on 2 slices, .* set mesh.data to 2 or a multiple"):
+        make_mesh(MeshConfig(data=1, fsdp=-1), list(on.devices))
+    mesh = make_mesh(MeshConfig(data=2, fsdp=-1), list(on.devices))
+    of_each = [{device.slice_index for device in part.flat} for part in mesh.devices]
+    assert of_each == [{0}, {1}]
+    config = with_launch(config, mesh=MeshConfig(data=2, fsdp=-1))
+    plans = plan_slice(config, "2*v5e:2x2", ["rollout", "update"], until_memory=True)
+    rollout, update = plans
+    assert BETWEEN_SLICES not in rollout.sent_bytes
+    parameters = update.argument_bytes / 3  # of a chip, beside two moments of Adam, all in float32
+    gradients = config.rl.microbatches * parameters  # each microbatch's own is summed
+    assert 0.5 * gradients < update.sent_bytes[BETWEEN_SLICES] < 1.2 * gradients
+    seconds = update.sent_bytes[BETWEEN_SLICES] / 3.125e9
+    assert update.bound_seconds["DCN"] == pytest.approx(seconds)
+    assert update.serial.waiting > seconds
+
+
+def test_several_slices_of_a_chip_that_says_how_they_are_joined() -> None:
+    assert chip_of("4*v6e:4x4").dcn_bytes == 12.5e9
+    with pytest.raises(UserError, match=r"slices of v4 are joined is not published; .* v5e, v6e"):
+        chip_of("2*v4:2x2x1")
+    with pytest.raises(UserError, match=r"'two' is no number of slices; write COUNT\*KIND:SHAPE"):
+        chip_of("two*v5e:2x2")

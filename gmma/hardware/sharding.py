@@ -51,7 +51,11 @@ REPLICATED = PartitionSpec()
 
 
 def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
-    """Return the mesh over all devices; raises where their number does not factor as configured."""
+    """Return the mesh over all devices; raises where their number does not factor as configured.
+
+    Slices are joined by slow links: each has its own part of the axis `data`, along which a step
+    sends least, and whole sets of the others.
+    """
     devices = jax.devices() if devices is None else devices
     devices = host_by_host(devices)
     sizes = mesh_sizes(config, len(devices))
@@ -60,8 +64,19 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
             f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if sizes[0] % slices:
+        raise UserError(
+            f"mesh (data, fsdp, tensor) = {sizes} on {slices} slices, between which links are "
+            f"slow: set mesh.data to {slices} or a multiple, so that nothing else goes over them"
+        )
     try:
-        return Mesh(mesh_utils.create_device_mesh(sizes, devices), ALL_AXES)
+        if slices > 1:
+            own = (sizes[0] // slices, *sizes[1:])
+            laid = mesh_utils.create_hybrid_device_mesh(own, (slices, 1, 1), devices)
+        else:
+            laid = mesh_utils.create_device_mesh(sizes, devices)
+        return Mesh(laid, ALL_AXES)
     except NotImplementedError as error:  # an axis would be a part of a side of the slice's torus
         raise UserError(
             f"mesh (data, fsdp, tensor) = {sizes} cannot be laid on the links of these "

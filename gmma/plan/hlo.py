@@ -11,7 +11,7 @@ A branch counts as often as it runs where the program says so (`gmma/models/laye
     bytes        between main memory and the core: operands and results of every scheduled
                  instruction; of what is only sliced, the slice; of what is updated in place, the
                  update; what lies in a core's own memory (`S(1)` in its layout) is free
-    collectives  bytes that a chip sends, by kind, in rings
+    collectives  bytes that a chip sends, by kind, in rings; what goes to another slice apart
 """
 
 import re
@@ -44,6 +44,9 @@ VISITED = re.compile(r"\bvisits_(\d+)_blocks_of_(\d+)\b")
 SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
 ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
+BETWEEN_SLICES = "between slices"
+# Slices that take part in what the runtime sends from one to another, as `{1,2}` or `{1:4}`
+TAKING_PART = re.compile(r'_xla_megascale_target="\{(\d+)([,:])([\d,]*)\}')
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -363,9 +366,12 @@ class HloProgram:
                 total = Counter({"reduce-scatter": total["all-reduce"] / 2})  # type: ignore
             return dict(total)
         kind = instruction.operation.removesuffix("-start")
-        if kind not in COLLECTIVES:
+        slices = slices_taking_part(instruction)
+        if kind not in COLLECTIVES and not slices:
             return {}
         own = sum(shape.bytes for name in instruction.operands for shape in inside[name].shapes)
+        if slices:
+            return {BETWEEN_SLICES: own * ring_share("all-reduce", slices)}
         return {kind: own * ring_share(kind, group_size(instruction.attributes))}
 
     def moved(self, instruction: Instruction, inside: Computation) -> float:
@@ -454,6 +460,7 @@ def moves_nothing(instruction: Instruction) -> bool:
     """Return whether an instruction names buffers alone, or ends what another began."""
     operation = instruction.operation
     ends = operation.endswith("-done") or instruction.name.startswith(ASYNC_DONE)
+    ends |= operation == "recv"
     return operation in FREE or ends or '"AllocateBuffer"' in instruction.attributes
 
 
@@ -521,6 +528,15 @@ def splash_flops(
     *heads, _, size = query.dims
     products, again = SPLASH_PRODUCTS[kernel[1]], SPLASH_AGAIN[kernel[1]]
     return 2.0 * products * prod(heads) * blocks * side**2 * size, again / products
+
+
+def slices_taking_part(instruction: Instruction) -> int:
+    """Count the slices between which an instruction sends; 0: it sends to none."""
+    found = TAKING_PART.search(instruction.attributes) if instruction.operation == "send" else None
+    if found is None:
+        return 0
+    first, between, rest = found.groups()
+    return int(rest) - int(first) + 1 if between == ":" else 2 + rest.count(",")
 
 
 def group_size(attributes: str) -> int:

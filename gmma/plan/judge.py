@@ -6,7 +6,7 @@ from typing import get_args
 from gmma.config import ExperimentConfig
 from gmma.options.networks import Remat
 from gmma.plan.chips import GIB, Chip
-from gmma.plan.hlo import Cost
+from gmma.plan.hlo import BETWEEN_SLICES, Cost
 from gmma.plan.lengths import FULL_TREES, Expected
 from gmma.plan.programs import ProgramFacts
 from gmma.plan.serial import SMALL_SECONDS, Serial, serial_estimate
@@ -59,12 +59,16 @@ class ProgramPlan:
 
 
 def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
-    """Return the seconds that a device of the chip takes at least, by each of its three limits."""
-    return {
-        "compute": cost.flops / chip.peak_flops * devices_per_chip,
-        "HBM": cost.bytes / chip.hbm_bytes * devices_per_chip,
-        "ICI": sum(cost.sent.values()) / chip.ici_bytes * devices_per_chip,
+    """Return the seconds that a device of the chip takes at least, by each of its limits."""
+    between = cost.sent.get(BETWEEN_SLICES, 0.0)
+    seconds = {
+        "compute": cost.flops / chip.peak_flops,
+        "HBM": cost.bytes / chip.hbm_bytes,
+        "ICI": (sum(cost.sent.values()) - between) / chip.ici_bytes,
     }
+    if between and chip.dcn_bytes:
+        seconds["DCN"] = between / chip.dcn_bytes
+    return {limit: length * devices_per_chip for limit, length in seconds.items()}
 
 
 def plan_program(

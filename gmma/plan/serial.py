@@ -2,7 +2,8 @@
 
     seconds = Σ_i max(FLOPs_i / peak, bytes_i / bandwidth, 1.2 µs) + Σ_c sent_c / links
 
-over the runs of scheduled instructions i, and of collectives c that nothing runs beside. The bound
+over the runs of scheduled instructions i, and of collectives c that nothing runs beside; nothing is
+supposed to run beside what goes to another slice. The bound
 of `gmma plan` is the largest of three totals instead, as if all three overlapped for the whole
 program. The truth is above both where instructions stay below their roofline, and below this where
 the compiler hides one behind another. 1.2 µs are what libtpu's cost model gives the smallest
@@ -19,6 +20,7 @@ from gmma.plan.chips import Chip
 from gmma.plan.hlo import (
     ASYNC,
     ASYNC_DONE,
+    BETWEEN_SLICES,
     COLLECTIVES,
     Computation,
     HloProgram,
@@ -106,7 +108,11 @@ def own_seconds(
     operation = instruction.operation
     if moves_nothing(instruction):
         return Serial()
-    waits = sum(program.sent(instruction, inside).values()) / chip.ici_bytes * devices_per_chip
+    sent = program.sent(instruction, inside)
+    if between := sent.get(BETWEEN_SLICES, 0.0):
+        assert chip.dcn_bytes is not None  # asked of the topology
+        return Serial(waiting=max(between / chip.dcn_bytes * devices_per_chip, SMALL_SECONDS))
+    waits = sum(sent.values()) / chip.ici_bytes * devices_per_chip
     if operation.removesuffix("-start") in COLLECTIVES:
         beside = operation.endswith("-start")
         return Serial() if beside else Serial(waiting=max(waits, SMALL_SECONDS))

@@ -22,7 +22,7 @@ from jax.errors import JaxRuntimeError
 from jax.experimental import topologies
 
 from gmma.errors import UserError
-from gmma.plan.chips import Chip, chip_of
+from gmma.plan.chips import Chip, chip_of, slices_of
 from gmma.plan.hlo import HloProgram
 
 # The compiler looks for a TPU and its neighbours unless it is told that there are none; a lock
@@ -40,7 +40,7 @@ LARGEST_BUFFERS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Slice:
-    """A slice that is not there."""
+    """A slice that is not there, or several."""
 
     topology: str
     chip: Chip
@@ -74,27 +74,29 @@ def open_slice(topology: str) -> Slice:
     """Return the devices of a named slice. UserError without libtpu or for an unknown name."""
     if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler libtpu is not installed; pip install 'gmma[tpu]'")
-    chip = chip_of(topology)
+    chip, (slices, shape) = chip_of(topology), slices_of(topology)
+    several = {"num_slices": slices} if slices > 1 else {}
     for name, value in NO_TPU_HERE.items():
         os.environ.setdefault(name, value)
     try:
-        devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+        found = topologies.get_topology_desc(platform="tpu", topology_name=shape, **several)
     except JaxRuntimeError as error:
         raise UserError(
             f"topology {topology!r} is none that libtpu knows ({str(error).splitlines()[0]}); "
             "write KIND:SHAPE, such as v5e:2x4, v6e:2x4 or v5p:2x2x1"
         ) from error
-    per_chip = len(devices) // count_chips(topology)
-    return Slice(topology=topology, chip=chip, devices=devices, devices_per_chip=per_chip)
+    per_chip = len(found.devices) // count_chips(topology)
+    return Slice(topology=topology, chip=chip, devices=found.devices, devices_per_chip=per_chip)
 
 
 def count_chips(topology: str) -> int:
     """Return the number of chips of a topology that there is.
 
-    >>> count_chips("v5e:2x4"), count_chips("v5p:2x2x1")
-    (8, 4)
+    >>> count_chips("v5e:2x4"), count_chips("v5p:2x2x1"), count_chips("2*v5e:4x4")
+    (8, 4, 32)
     """
-    return prod(int(side) for side in topology.partition(":")[2].split("x"))
+    slices, shape = slices_of(topology)
+    return slices * prod(int(side) for side in shape.partition(":")[2].split("x"))
 
 
 def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:

@@ -38,6 +38,7 @@ Backbone = Annotated[
     Literal[
         "tiny",
         "gemma3_4b",
+        "gemma3_12b",
         "qwen2_5_vl_3b",
         "qwen2_5_vl_7b",
         "qwen3_vl_2b",
@@ -58,6 +59,7 @@ Trained = Annotated[
 ]
 DIRECTORIES = {
     "gemma3_4b": Path("models/gemma-3-4b-it"),
+    "gemma3_12b": Path("models/gemma-3-12b-it"),
     "qwen2_5_vl_3b": Path("models/Qwen2.5-VL-3B-Instruct"),
     "qwen2_5_vl_7b": Path("models/Qwen2.5-VL-7B-Instruct"),
     "qwen3_vl_2b": Path("models/Qwen3-VL-2B-Instruct"),
