@@ -21,8 +21,8 @@ def sweep() -> Sweep:
     base = replace(
         base,
         model=replace(base.model, **small, stem_steps=20),
-        sft=replace(base.sft, steps=20, batch_prompts=32),
-        rl=replace(base.rl, steps=30, batch_prompts=8),
+        sft=replace(base.sft, steps=20, batch_prompts=32, microbatches=1),
+        rl=replace(base.rl, steps=30, batch_prompts=8, microbatches=1),
         evaluation=replace(base.evaluation, examples=64, every_steps=10),
     )
     arms = trees("T4A1", "T4A2", "T4A4", "T4A8")

@@ -58,7 +58,7 @@ def experiment(variant: Variant = "t4a4", scene: Scene = "sparse") -> Experiment
         rl=RLConfig(
             steps=250,
             batch_prompts=32,
-            microbatches=4,  # and rows of one fit into a processor's cache: LOG.md
+            microbatches=4,  # whose rows fit a processor's cache: LOG.md
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),

@@ -114,7 +114,7 @@ def tiny_t4a4(name: str) -> ExperimentConfig:
         rl=RLConfig(
             steps=200,
             batch_prompts=32,
-            microbatches=4,
+            microbatches=2,
             optimizer=OptimizerConfig(learning_rate=1e-4, warmup_steps=10),
         ),
         evaluation=EvalConfig(examples=512),
@@ -127,9 +127,7 @@ def small_t4a4(tiny: ExperimentConfig, directory: Path, name: str) -> Experiment
     return replace(
         tiny,
         name=name,
-        model=PretrainedConfig(
-            directory=directory, dtype="float32", remat="none", freeze_vision=False
-        ),
+        model=PretrainedConfig(directory=directory, dtype="float32", freeze_vision=False),
         tree=replace(tiny.tree, prompt_tokens=56, thought_tokens=40, answer_tokens=56),
         sft=PhaseConfig(
             steps=200,

@@ -30,7 +30,7 @@ from gmma.config import (
 from gmma.errors import UserError, printable
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
-from gmma.hardware.sharding import mesh_sizes, put_batch
+from gmma.hardware.sharding import count_slices, mesh_sizes, put_batch
 from gmma.options.arguments import (
     PROGRAMS,
     DirectoryOptions,
@@ -180,7 +180,7 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     if given.mesh != MeshOverride():
         return with_launch(config, mesh=override(mesh, **vars(given.mesh)))
     devices = jax.device_count()
-    if mesh_sizes(mesh, devices) is not None:
+    if mesh_sizes(mesh, devices, count_slices(jax.devices())) is not None:
         return config
     own = (mesh.data, mesh.fsdp, mesh.tensor)
     if hosts.leads():
@@ -498,7 +498,10 @@ def plan_command(line: Line[PlanArguments]) -> None:
     if given.json is not None:
         check_output("--json", given.json)
     if not given.topology:
-        raise UserError("which slice? add --topology v5e:2x4; give it again for a further one")
+        raise UserError(
+            "which slice? add --topology v5e:2x4, or 2*v5e:4x4 for two that work as one; give it "
+            "again for a further one"
+        )
     plan_experiment(
         line.given.base,
         given.topology,

@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from gmma.plan.hlo import (
+    BETWEEN_SLICES,
     Cost,
     HloProgram,
     convolution_flops,
@@ -138,6 +139,41 @@ def test_an_element_of_a_tuple_is_read_in_both_spellings() -> None:
     assert in_place == by_line
     assert in_place.flops == 2 * 4 * 16 * 8
     assert in_place.sent == {"all-reduce": 8 * 16 * 4}
+
+
+@pytest.mark.parametrize(
+    ("kind", "slices", "times"),
+    [
+        ("ALL_REDUCE", "1,2", 1.0),
+        ("ALL_REDUCE", "1,2,3,4", 1.5),
+        ("ALL_GATHER", "1,2,3,4", 3.0),
+        ("REDUCE_SCATTER", "1,2,3,4", 0.75),
+        ("ONE_TO_ONE", "1,2,3,4", 1.0),
+    ],
+)
+def test_what_goes_to_another_slice(kind: str, slices: str, times: float) -> None:
+    cost = sent_to_slices(kind, slices)
+    assert cost.sent == {BETWEEN_SLICES: times * 4 * 8 * 128}
+    assert cost.bytes == 4 * 8 * 128  # it is read where it lies
+    assert cost.uncounted == 0
+
+
+def test_a_transfer_between_slices_that_nobody_knows_is_said() -> None:
+    assert sent_to_slices("TO_THE_MOON", "1,2").uncounted == 1
+
+
+def sent_to_slices(kind: str, slices: str) -> Cost:
+    """Of one line as libtpu writes it."""
+    given = parse_line("  %given = f32[8,128]{1,0} parameter(0)")
+    sent = parse_line(
+        "  %send = (f32[8,128]{1,0}, u32[], token[]) send(%given, %after-all), channel_id=2, "
+        'is_host_transfer=true, frontend_attributes={_xla_megascale_reduce_operation="SUM",'
+        f'_xla_megascale_target="{{{slices}}}x{{0:7}}",_xla_megascale_transfer_type="{kind}"}}'
+    )
+    assert given is not None
+    assert sent is not None
+    program = HloProgram("ENTRY %main () -> f32[] {\n}\n")
+    return program.instruction_cost(sent, {"given": given, "send": sent})
 
 
 def test_a_batched_product_as_a_convolution() -> None:

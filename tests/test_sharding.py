@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -29,6 +30,7 @@ from gmma.errors import UserError
 from gmma.hardware.sharding import (
     batch_shards,
     check_batch,
+    count_slices,
     make_mesh,
     param_shardings,
     physical_spec,
@@ -216,10 +218,22 @@ def test_a_mesh_that_does_not_fit_is_refused(sizes: dict[str, int]) -> None:
         make_mesh(MeshConfig(**sizes))
 
 
+def test_slices_are_those_of_tpus() -> None:
+    """Other platforms may number hosts as slices."""
+
+    def devices(platform: str) -> list[Any]:
+        return [SimpleNamespace(platform=platform, slice_index=index // 4) for index in range(8)]
+
+    assert count_slices(devices("tpu")) == 2
+    assert count_slices(devices("cpu")) == count_slices(jax.devices()) == 1
+
+
 def test_a_batch_that_does_not_divide_is_refused() -> None:
     mesh: Mesh = make_mesh(MeshConfig())
     check_batch(mesh, "rl.batch_prompts", 32, microbatches=4)
     with pytest.raises(UserError, match=r"batch = 30 is not divisible by 8 devices; .* of 8$"):
         check_batch(mesh, "batch", 30)
-    with pytest.raises(UserError, match=r"8 devices × 3 microbatches; .* of 24$"):
+    with pytest.raises(
+        UserError, match=r"8 devices × 3 microbatches; .* 24, or microbatches to 2$"
+    ):
         check_batch(mesh, "batch", 32, microbatches=3)

@@ -196,6 +196,14 @@ def test_every_sweep_of_the_experiments_has_valid_runs():
         assert all(isinstance(run.config, ExperimentConfig) for run in runs)
 
 
+def test_rollouts_are_compared_on_a_ported_model_too(tmp_path):
+    sweep = load_sweep(ROOT / "experiments/rollouts.py", ["--on-scenes", str(tmp_path / "small")])[
+        0
+    ]
+    assert sweep.base.model.directory == tmp_path / "small"
+    assert len(sweep_runs(sweep)) == 3 + 6
+
+
 def test_a_sweep_has_parameters_beside_its_options(tmp_path):
     sweep_file = tmp_path / "tiny_widths.py"
     sweep_file.write_text(

@@ -57,25 +57,26 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
     sends least, and whole sets of the others.
     """
     devices = jax.devices() if devices is None else devices
-    devices = host_by_host(devices)
-    sizes = mesh_sizes(config, len(devices))
+    devices, slices = host_by_host(devices), count_slices(devices)
+    sizes = mesh_sizes(config, len(devices), slices)
     if sizes is None:
         raise UserError(
             f"mesh (data, fsdp, tensor) = {(config.data, config.fsdp, config.tensor)} does not "
             f"make up {len(devices)} devices; choose sizes whose product is {len(devices)}"
         )
-    slices = len({getattr(device, "slice_index", 0) for device in devices})
     if sizes[0] % slices:
         raise UserError(
             f"mesh (data, fsdp, tensor) = {sizes} on {slices} slices, between which links are "
             f"slow: set mesh.data to {slices} or a multiple, so that nothing else goes over them"
         )
     try:
-        if slices > 1:
-            own = (sizes[0] // slices, *sizes[1:])
-            laid = mesh_utils.create_hybrid_device_mesh(own, (slices, 1, 1), devices)
-        else:
+        if slices == 1:
             laid = mesh_utils.create_device_mesh(sizes, devices)
+        else:  # slices in the order of their hosts
+            own, joined = (sizes[0] // slices, *sizes[1:]), (slices, 1, 1)
+            laid = mesh_utils.create_hybrid_device_mesh(
+                own, joined, devices, should_sort_granules_by_key=False
+            )
         return Mesh(laid, ALL_AXES)
     except NotImplementedError as error:  # an axis would be a part of a side of the slice's torus
         raise UserError(
@@ -84,13 +85,24 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         ) from error
 
 
-def mesh_sizes(config: MeshConfig, devices: int) -> tuple[int, ...] | None:
+def count_slices(devices: Sequence[Any]) -> int:
+    """Count the TPU slices that devices belong to; others are taken for one."""
+    of_tpus = (device for device in devices if device.platform == "tpu")
+    return len({getattr(device, "slice_index", 0) for device in of_tpus}) or 1
+
+
+def mesh_sizes(config: MeshConfig, devices: int, slices: int = 1) -> tuple[int, ...] | None:
     """Return the devices along each axis; None where so many do not factor as configured.
+
+    One copy that is cut over all devices, data = 1 and fsdp = −1, is one a slice.
 
     >>> mesh_sizes(MeshConfig(fsdp=2), 8), mesh_sizes(MeshConfig(fsdp=2), 3)
     ((4, 2, 1), None)
+    >>> mesh_sizes(MeshConfig(data=1, fsdp=-1), 32, slices=2)
+    (2, 16, 1)
     """
-    sizes: tuple[int, ...] = (config.data, config.fsdp, config.tensor)
+    data = slices if (config.data, config.fsdp) == (1, -1) else config.data
+    sizes: tuple[int, ...] = (data, config.fsdp, config.tensor)
     left = devices // prod(size for size in sizes if size != -1)
     sizes = tuple(left if size == -1 else size for size in sizes)
     return sizes if prod(sizes) == devices else None
@@ -111,13 +123,18 @@ def batch_shards(mesh: Mesh) -> int:
 
 def check_batch(mesh: Mesh, field: str, prompts: int, microbatches: int = 1) -> None:
     """Raise unless every device gets the same number of rows of every microbatch."""
-    parts = batch_shards(mesh) * microbatches
-    if prompts % parts:
-        cut = f"{batch_shards(mesh)} devices"
-        cut += f" × {microbatches} microbatches" if microbatches > 1 else ""
-        raise UserError(
-            f"{field} = {prompts} is not divisible by {cut}; set it to a multiple of {parts}"
-        )
+    shards = batch_shards(mesh)
+    parts = shards * microbatches
+    if not prompts % parts:
+        return
+    cut, instead = f"{shards} devices", f"set it to a multiple of {parts}"
+    if microbatches > 1:
+        cut += f" × {microbatches} microbatches"
+        rows, rest = divmod(prompts, shards)
+        if not rest:
+            fitting = max(n for n in range(1, microbatches) if not rows % n)
+            instead += f", or microbatches to {fitting}"
+    raise UserError(f"{field} = {prompts} is not divisible by {cut}; {instead}")
 
 
 def physical_spec(

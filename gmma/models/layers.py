@@ -32,13 +32,14 @@ CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one 
 OF_ATTENTION = ("query", "key", "value", "qkv", "rate", "decay", "out_gate", "out")  # `Linear`s
 
 
-def save_all_but_views(primitive: Any, *_: Any, **__: Any) -> bool:
-    """Keep every result but those that are a cast or a layout of another: no copies of weights."""
-    return primitive.name not in ("convert_element_type", "sharding_constraint")
+def save_all_but_weights(primitive: Any, *given: Any, **_: Any) -> bool:
+    """Keep every result but a weight that was cast or laid out: within a block it has two axes."""
+    of_weights = primitive.name in ("convert_element_type", "sharding_constraint")
+    return not (of_weights and given[0].ndim <= 2)
 
 
 REMAT_POLICIES: dict[Remat, Callable[..., Any]] = {
-    "none": save_all_but_views,
+    "none": save_all_but_weights,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "dots_except_up": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION, "gate", "down"),
     "dots_except_mlp": jax.checkpoint_policies.save_only_these_names(*OF_ATTENTION),

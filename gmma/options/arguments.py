@@ -45,7 +45,8 @@ def parse_steps(text: str) -> tuple[int, int]:
 class PlanOptions:
     """Compile an experiment for TPU slices. An experiment's own options stand beside these."""
 
-    topology: tyro.conf.UseAppendAction[tuple[str, ...]] = ()  # a slice; again for a further one
+    # a slice, as v5e:2x4, or several that work as one, as 2*v5e:4x4; again for a further plan
+    topology: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     # a program that is planned, again for a further one; none given: all
     program: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     json: Path | None = None  # a file for every figure

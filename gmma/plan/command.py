@@ -50,9 +50,10 @@ ASSUMPTIONS = (
     "HBM is what the compiler assigned, tiles' padding included, and what the run keeps there "
     "beside the program's arguments; usable is what the compiler grants a program.",
     "A branch counts as often as it runs; where that is not known, the dearest counts.",
-    "Seconds are a lower bound, the largest of three: FLOPs of matrix products at the published "
+    "Seconds are a lower bound, the largest of these: FLOPs of matrix products at the published "
     "bfloat16 peak; bytes to and from HBM at its published bandwidth; bytes that collectives send "
-    "in rings, all links of the chip at once. Elementwise work and waiting are not in it.",
+    "in rings, all links of the chip at once; bytes to other slices at a chip's share of the data "
+    "center network (DCN). Elementwise work and waiting are not in it.",
     'One after another: each scheduled instruction at its roofline, 1.2 µs at least ("small"), and '
     'collectives that nothing runs beside ("waiting"). An estimate, not a bound; of peak counts '
     "every FLOP of a matrix product, for empty slots and recomputed ones too.",

@@ -26,6 +26,7 @@ from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import (
     batch_shards,
     check_batch,
+    count_slices,
     decode_layout,
     make_mesh,
     mesh_sizes,
@@ -81,7 +82,8 @@ def search(
     """
     choices: list[Choice] = []
     tried: list[Tried] = []
-    for sizes in meshes(config, len(on.devices)):
+    slices = count_slices(on.devices)
+    for sizes in meshes(config, len(on.devices), slices):
         # Microbatches are searched below; those of the experiment may not divide a mesh's rows.
         free = {"rl.microbatches": 1} if may_cut(config) else {}
         whole = with_changes(config, {**sizes, **free, "sft.microbatches": 1})
@@ -92,7 +94,7 @@ def search(
             continue
         parts = plan_parts(whole, mesh)
         if (
-            fault := find_fault(parts, on, mesh_sizes(config.launch.mesh, len(on.devices)))
+            fault := find_fault(parts, on, mesh_sizes(config.launch.mesh, len(on.devices), slices))
         ) is not None:
             say(f"{as_options(sizes)} is left out: {fault}")
             continue
@@ -107,14 +109,15 @@ def say_of(say: Say, place: str, words: str) -> None:
     say(f"{place}: {words}")
 
 
-def meshes(config: ExperimentConfig, devices: int) -> list[Changes]:
-    """Return the experiment's own mesh, and parameters cut over all devices.
+def meshes(config: ExperimentConfig, devices: int, slices: int = 1) -> list[Changes]:
+    """Return the experiment's own mesh, and parameters cut over all devices of a slice.
 
     Of these, 1, 2, 4 … are within a layer.
     """
-    own = mesh_sizes(config.launch.mesh, devices)
-    tensors = [2**power for power in range(devices.bit_length()) if devices % 2**power == 0]
-    wanted = [(1, devices // tensor, tensor) for tensor in tensors]
+    own = mesh_sizes(config.launch.mesh, devices, slices)
+    each = devices // slices
+    tensors = [2**power for power in range(each.bit_length()) if each % 2**power == 0]
+    wanted = [(slices, each // tensor, tensor) for tensor in tensors]
     found = dict.fromkeys([own, *wanted] if own is not None else wanted)
     return [dict(zip(("mesh.data", "mesh.fsdp", "mesh.tensor"), one, strict=True)) for one in found]
 
@@ -335,7 +338,7 @@ def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> 
     """Return the choice that is the experiment as it stands; None where it is not among them."""
 
     def settings(one: ExperimentConfig) -> tuple[Any, ...]:
-        sizes = mesh_sizes(one.launch.mesh, len(on.devices))
+        sizes = mesh_sizes(one.launch.mesh, len(on.devices), count_slices(on.devices))
         rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
         cut = one.rollout_params if sizes is not None and sizes[-1] > 1 else "gathered"
         return sizes, rl, cut, one.rollout_weights, getattr(one.model, "remat", None)

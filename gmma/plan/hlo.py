@@ -45,8 +45,15 @@ SLICES = ("dynamic-slice", "slice", "gather")
 RENAMING = ("bitcast", "copy")  # within a fusion
 ASYNC, ASYNC_DONE = "async_collective_fusion", "async-collective-done"
 BETWEEN_SLICES = "between slices"
-# Slices that take part in what the runtime sends from one to another, as `{1,2}` or `{1:4}`
-TAKING_PART = re.compile(r'_xla_megascale_target="\{(\d+)([,:])([\d,]*)\}')
+MEGASCALE = "_xla_megascale_transfer_type"  # of what the runtime sends to other slices
+SLICES_OF = re.compile(r'_xla_megascale_target="\{([\d,]+)\}x')  # those that take part
+TRANSFERS = {  # the collective that each is between slices
+    "ALL_REDUCE": "all-reduce",
+    "ALL_GATHER": "all-gather",
+    "REDUCE_SCATTER": "reduce-scatter",
+    "ALL_TO_ALL": "all-to-all",
+    "ONE_TO_ONE": "collective-permute",
+}
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
 
@@ -292,7 +299,7 @@ class HloProgram:
             recomputed=flops if cloned else sum(again for _, again in products),
             bytes=self.moved(instruction, inside),
             sent=self.sent(instruction, inside),
-            uncounted=int(is_kernel and not flops),
+            uncounted=int((is_kernel and not flops) or share_to_slices(instruction) is None),
         )
 
     def trip_count(self, loop: Instruction) -> float:
@@ -366,13 +373,15 @@ class HloProgram:
                 total = Counter({"reduce-scatter": total["all-reduce"] / 2})  # type: ignore
             return dict(total)
         kind = instruction.operation.removesuffix("-start")
-        slices = slices_taking_part(instruction)
-        if kind not in COLLECTIVES and not slices:
-            return {}
-        own = sum(shape.bytes for name in instruction.operands for shape in inside[name].shapes)
-        if slices:
-            return {BETWEEN_SLICES: own * ring_share("all-reduce", slices)}
-        return {kind: own * ring_share(kind, group_size(instruction.attributes))}
+        own = sum(
+            shape.bytes
+            for name in instruction.operands
+            for shape in (inside[name].shapes if name in inside else ())
+        )
+        if kind in COLLECTIVES:
+            return {kind: own * ring_share(kind, group_size(instruction.attributes))}
+        share = share_to_slices(instruction)
+        return {BETWEEN_SLICES: own * share} if share else {}
 
     def moved(self, instruction: Instruction, inside: Computation) -> float:
         """Return the bytes to and from main memory."""
@@ -445,7 +454,7 @@ class HloProgram:
             case "fusion":
                 body = self.computations[instruction.called("calls")]
                 yield from self.updates(next(i for i in body.values() if i.root), body)
-            case "parameter" | "all-gather" | "all-reduce" | "reduce-scatter":
+            case "parameter" | "all-gather" | "all-reduce" | "reduce-scatter" | "send":
                 yield from (0.0 for _ in instruction.shapes)  # handed on, or another's to count
             case "tuple":
                 for name in instruction.operands:
@@ -460,7 +469,6 @@ def moves_nothing(instruction: Instruction) -> bool:
     """Return whether an instruction names buffers alone, or ends what another began."""
     operation = instruction.operation
     ends = operation.endswith("-done") or instruction.name.startswith(ASYNC_DONE)
-    ends |= operation == "recv"
     return operation in FREE or ends or '"AllocateBuffer"' in instruction.attributes
 
 
@@ -530,13 +538,18 @@ def splash_flops(
     return 2.0 * products * prod(heads) * blocks * side**2 * size, again / products
 
 
-def slices_taking_part(instruction: Instruction) -> int:
-    """Count the slices between which an instruction sends; 0: it sends to none."""
-    found = TAKING_PART.search(instruction.attributes) if instruction.operation == "send" else None
-    if found is None:
-        return 0
-    first, between, rest = found.groups()
-    return int(rest) - int(first) + 1 if between == ":" else 2 + rest.count(",")
+def share_to_slices(instruction: Instruction) -> float | None:
+    """Return the bytes that `send` sends to other slices, as a multiple of its operand; else 0.
+
+    None where the runtime is asked for what is not known here.
+    """
+    if instruction.operation != "send" or MEGASCALE not in instruction.attributes:
+        return 0.0
+    kind = re.search(rf'{MEGASCALE}="(\w+)"', instruction.attributes)
+    slices = SLICES_OF.search(instruction.attributes)
+    if kind is None or kind[1] not in TRANSFERS or slices is None:
+        return None
+    return ring_share(TRANSFERS[kind[1]], slices[1].count(",") + 1)
 
 
 def group_size(attributes: str) -> int:

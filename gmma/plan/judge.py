@@ -66,7 +66,8 @@ def bounds(cost: Cost, chip: Chip, devices_per_chip: int) -> dict[str, float]:
         "HBM": cost.bytes / chip.hbm_bytes,
         "ICI": (sum(cost.sent.values()) - between) / chip.ici_bytes,
     }
-    if between and chip.dcn_bytes:
+    if between:
+        assert chip.dcn_bytes is not None  # asked of the topology
         seconds["DCN"] = between / chip.dcn_bytes
     return {limit: length * devices_per_chip for limit, length in seconds.items()}
 

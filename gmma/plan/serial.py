@@ -1,14 +1,14 @@
 """Estimate the seconds of a compiled program as if its instructions ran one after another.
 
     seconds = Σ_i max(FLOPs_i / peak, bytes_i / bandwidth, 1.2 µs) + Σ_c sent_c / links
+            + Σ_d sent_d / share of the network
 
-over the runs of scheduled instructions i, and of collectives c that nothing runs beside; nothing is
-supposed to run beside what goes to another slice. The bound
-of `gmma plan` is the largest of three totals instead, as if all three overlapped for the whole
-program. The truth is above both where instructions stay below their roofline, and below this where
-the compiler hides one behind another. 1.2 µs are what libtpu's cost model gives the smallest
-fusions ([I]: about 1,830 cycles); they stand for a collective's latency, too. Outside fusions, what
-computes with single numbers alone is free.
+over the runs of scheduled instructions i, of collectives c that nothing runs beside, and of what d
+goes to another slice, which is taken to wait alone. The bound of `gmma plan` is the largest of its
+totals instead, as if all overlapped for the whole program. The truth is above both where
+instructions stay below their roofline, and below this where the compiler hides one behind another.
+1.2 µs are what libtpu's cost model gives the smallest fusions ([I]: about 1,830 cycles); they stand
+for a collective's latency, too. Outside fusions, what computes with single numbers alone is free.
 """
 
 from collections.abc import Callable

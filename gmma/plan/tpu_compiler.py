@@ -83,7 +83,7 @@ def open_slice(topology: str) -> Slice:
     except JaxRuntimeError as error:
         raise UserError(
             f"topology {topology!r} is none that libtpu knows ({str(error).splitlines()[0]}); "
-            "write KIND:SHAPE, such as v5e:2x4, v6e:2x4 or v5p:2x2x1"
+            "write KIND:SHAPE, such as v5e:2x4, v6e:2x4 or v5p:2x2x1, or COUNT*KIND:SHAPE"
         ) from error
     per_chip = len(found.devices) // count_chips(topology)
     return Slice(topology=topology, chip=chip, devices=found.devices, devices_per_chip=per_chip)

@@ -5,16 +5,19 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, get_args
 
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import laws
 import pytest
 from families import subject_of
 from hypothesis import given
 from hypothesis import strategies as st
+from jax.ad_checkpoint import print_saved_residuals
 
 from gmma.config import ObjectiveConfig
 from gmma.families.tiny.network import TinyConfig, tiny_policy
-from gmma.models.layers import Remat
+from gmma.models.layers import Remat, save_all_but_weights
 from gmma.objective import policy_loss, token_weights
 from gmma.tree import TreeShape
 from gmma.tree.pack import pack_tree
@@ -34,22 +37,34 @@ def subject_with(family: str, remat: Remat) -> laws.Subject:
     return replace(plain, policy=policy)
 
 
+@cache
+def plain_subject(family: str) -> laws.Subject:
+    """To be computed by a program of its own."""
+    return replace(subject_with(family, "none"))
+
+
 @pytest.mark.parametrize(
     ("family", "remat"),
     [
+        ("tiny", "none"),
         ("tiny", "dots"),
         ("tiny", "dots_except_mlp"),
         ("gemma3", "full"),
         ("gemma3", "dots_except_up"),
         ("qwen2_5_vl", "full"),
+        ("qwen2_5_vl", "none"),
     ],
 )
 @laws.examples(3)
 @given(st.data())
 def test_same_loss_and_gradients(family: str, remat: Remat, data: st.DataObject) -> None:
-    plain, subject = subject_with(family, "none"), subject_with(family, remat)
+    """As those of the same network when nothing is told of its layers."""
+    plain, subject = plain_subject(family), subject_with(family, remat)
     tree = data.draw(laws.trees(plain, SHAPE))
-    before, after = (laws.evaluate(s, tree, *laws.zeros(s, tree)) for s in (plain, subject))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nn, "remat", lambda block, **_: block)
+        before = laws.evaluate(plain, tree, *laws.zeros(plain, tree))
+    after = laws.evaluate(subject, tree, *laws.zeros(subject, tree))
     laws.assert_close(after.loss, before.loss, 1e-6)
     laws.assert_close(after.logprobs, before.logprobs, 1e-5)
     laws.assert_gradients_close(after.gradient, before.gradient, 1e-5)
@@ -72,6 +87,21 @@ def temporary_bytes(remat: Remat, tree: laws.Tree) -> int:
     params = jax.eval_shape(policy.init, jax.random.key(0))
     gradient = laws.compiled(jax.grad(loss, has_aux=True))
     return gradient.lower(params, tree).compile().memory_analysis().temp_size_in_bytes
+
+
+def test_a_weight_that_was_cast_is_not_kept_and_what_was_computed_is(capsys: Any) -> None:
+    def block(kernel: jax.Array, x: jax.Array) -> jax.Array:
+        wide = (x @ kernel.astype(x.dtype)).astype(jnp.float32)
+        return jnp.sin(wide.astype(x.dtype))
+
+    def kept(function: Any) -> str:
+        print_saved_residuals(function, jnp.ones((8, 8)), jnp.ones((2, 3, 8), jnp.bfloat16))
+        return str(capsys.readouterr().out)
+
+    assert "bf16[8,8] output of convert_element_type" in kept(block)
+    named = kept(jax.checkpoint(block, policy=save_all_but_weights))
+    assert "bf16[8,8] output" not in named
+    assert "bf16[2,3,8] output" in named  # no wider than it was used
 
 
 @laws.examples(1)
