@@ -115,9 +115,13 @@ def sweeps():
         if "def sweep(" in path.read_text():
             parameters = load_maker(path, "sweep", "a Sweep").parameters
             names = [parameter.name for parameter in parameters]
-            for values in itertools.product(*(choices(p.annotation) for p in parameters)):
+            chosen = [
+                choices(p.annotation) if hasattr(p.annotation, "__origin__") else (p.default,)
+                for p in parameters  # a path is left as it is
+            ]
+            for values in itertools.product(*chosen):
                 given = dict(zip(names, values, strict=True))
-                yield pytest.param(path, given, id="-".join((path.stem, *values)))
+                yield pytest.param(path, given, id="-".join((path.stem, *map(str, values))))
 
 
 @pytest.mark.parametrize(("path", "given"), list(sweeps()))
