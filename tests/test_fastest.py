@@ -394,13 +394,13 @@ def test_advice_is_about_whole_steps_of_rl() -> None:
         command_plan([str(TINY), "--topology", "v5e:2x4", "--advise", "--rl.steps", "0"])
 
 
-@needs_libtpu
 def test_each_slice_has_the_parameters_of_a_mesh_that_is_searched() -> None:
     config = with_launch(job(batch_prompts=32), mesh=MeshConfig(data=1, fsdp=-1))
     sizes = [tuple(mesh.values()) for mesh in meshes(config, 8, slices=2)]
     assert sizes == [(2, 4, 1), (2, 2, 2), (2, 1, 4)]
 
 
+@needs_libtpu
 def test_a_mesh_that_the_links_or_the_hosts_do_not_take_is_refused() -> None:
     """Two devices of a layer are half a side of 4 × 4 chips; all sixteen are on several hosts."""
     on, said = open_slice("v5e:4x4"), list[str]()

@@ -282,10 +282,11 @@ def test_two_slices_send_gradients_alone_to_each_other(tmp_path: Path) -> None:
     config = small(tmp_path)
     on = open_slice("2*v5e:2x2")
     with pytest.raises(UserError, match=r"on 2 slices, .* set mesh.data to 2 or a multiple"):
-        make_mesh(MeshConfig(data=1, fsdp=-1), list(on.devices))
-    mesh = make_mesh(MeshConfig(data=2, fsdp=-1), list(on.devices))
-    of_each = [{device.slice_index for device in part.flat} for part in mesh.devices]
-    assert of_each == [{0}, {1}]
+        make_mesh(MeshConfig(data=1, fsdp=8), list(on.devices))
+    for data in (1, 2):  # a copy that is cut over all devices is one a slice
+        mesh = make_mesh(MeshConfig(data=data, fsdp=-1), list(on.devices))
+        of_each = [{device.slice_index for device in part.flat} for part in mesh.devices]
+        assert of_each == [{0}, {1}]
     config = with_launch(config, mesh=MeshConfig(data=2, fsdp=-1))
     plans = plan_slice(config, "2*v5e:2x2", ["rollout", "update"], until_memory=True)
     rollout, update = plans
