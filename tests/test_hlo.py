@@ -165,15 +165,17 @@ def test_a_transfer_between_slices_that_nobody_knows_is_said() -> None:
 def sent_to_slices(kind: str, slices: str) -> Cost:
     """Of one line as libtpu writes it."""
     given = parse_line("  %given = f32[8,128]{1,0} parameter(0)")
+    token = parse_line("  %after-all = token[] after-all()")
     sent = parse_line(
         "  %send = (f32[8,128]{1,0}, u32[], token[]) send(%given, %after-all), channel_id=2, "
         'is_host_transfer=true, frontend_attributes={_xla_megascale_reduce_operation="SUM",'
         f'_xla_megascale_target="{{{slices}}}x{{0:7}}",_xla_megascale_transfer_type="{kind}"}}'
     )
     assert given is not None
+    assert token is not None
     assert sent is not None
     program = HloProgram("ENTRY %main () -> f32[] {\n}\n")
-    return program.instruction_cost(sent, {"given": given, "send": sent})
+    return program.instruction_cost(sent, {"given": given, "after-all": token, "send": sent})
 
 
 def test_a_batched_product_as_a_convolution() -> None:

@@ -55,8 +55,9 @@ ASSUMPTIONS = (
     "in rings, all links of the chip at once; bytes to other slices at a chip's share of the data "
     "center network (DCN). Elementwise work and waiting are not in it.",
     'One after another: each scheduled instruction at its roofline, 1.2 µs at least ("small"), and '
-    'collectives that nothing runs beside ("waiting"). An estimate, not a bound; of peak counts '
-    "every FLOP of a matrix product, for empty slots and recomputed ones too.",
+    'collectives that nothing runs beside, with all that goes to other slices ("waiting"). An '
+    "estimate, not a bound; of peak counts every FLOP of a matrix product, for empty slots and "
+    "recomputed ones too.",
 )
 OF_FULL_TREES = "Every loop runs to its end: a rollout takes all T + A steps."
 STATIC_ROWS = (

@@ -373,15 +373,14 @@ class HloProgram:
                 total = Counter({"reduce-scatter": total["all-reduce"] / 2})  # type: ignore
             return dict(total)
         kind = instruction.operation.removesuffix("-start")
-        own = sum(
-            shape.bytes
-            for name in instruction.operands
-            for shape in (inside[name].shapes if name in inside else ())
-        )
         if kind in COLLECTIVES:
-            return {kind: own * ring_share(kind, group_size(instruction.attributes))}
-        share = share_to_slices(instruction)
-        return {BETWEEN_SLICES: own * share} if share else {}
+            share: float | None = ring_share(kind, group_size(instruction.attributes))
+        else:
+            kind, share = BETWEEN_SLICES, share_to_slices(instruction)
+        if not share:
+            return {}
+        own = sum(shape.bytes for name in instruction.operands for shape in inside[name].shapes)
+        return {kind: own * share}
 
     def moved(self, instruction: Instruction, inside: Computation) -> float:
         """Return the bytes to and from main memory."""
