@@ -5,11 +5,15 @@
     M answers a thought      read the prompt's and the thought's; write a level of their own
 
 A decode step samples one token per open row and puts its keys into the deepest level. A level ends
-when its slots are full or every row has ended. No keys are copied when the tree branches: the rows
-of a level are folded onto the nodes they share (`gmma/models/attention.py`). Layers without keys
-have a state a node, which is copied (`gmma/models/cache.py`).
+when its slots are full or every row has ended. It is filled in stages, each a loop that reads the
+slots up to its own end (`stages`): those behind it are empty.
+
+No keys are copied when the tree branches: the rows of a level are folded onto the nodes they share
+(`gmma/models/attention.py`). Layers without keys have a state a node, which is copied
+(`gmma/models/cache.py`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -18,13 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from gmma.models.cache import TreeCache, open_level, seal_level, write_slot
+from gmma.models.cache import TreeCache, cut_places, open_level, seal_level, write_slot
 from gmma.models.policy import Policy
 from gmma.sampling import SamplingConfig, sample_token
 from gmma.tree.stops import TreeStops
 from gmma.types import Params, PromptBatch, TreeRollout, TreeShape, pytree
 
-THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two loops in a profile
+THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two levels in a profile
+STAGE_SLOTS = 128  # of a stage, at least; a lane of a TPU is 128 wide
+MOST_STAGES = 4  # a program of its own each, to be compiled
 
 
 @pytree
@@ -161,16 +167,16 @@ def sample_level(
     """Fill the deepest level of the cache, from the parents' last hidden states.
 
     `start` is the path position of the first slot, `state` that of the stop automaton there. A row
-    closes in a state of `matched` or more, after one token at the earliest. The loop leaves early
+    closes in a state of `matched` or more, after one token at the earliest. The loops leave early
     when all rows are done.
     """
     slots = cache.levels[-1].slots.valid.shape[-1]
 
-    def unfinished(carry: tuple[LevelRows, TreeCache]) -> Bool[Array, ""]:
+    def unfinished(end: int, carry: tuple[LevelRows, TreeCache]) -> Bool[Array, ""]:
         rows, _ = carry
-        return (rows.slot < slots) & ~rows.done.all()
+        return (rows.slot < end) & ~rows.done.all()
 
-    def step(carry: tuple[LevelRows, TreeCache]) -> tuple[LevelRows, TreeCache]:
+    def step(end: int, carry: tuple[LevelRows, TreeCache]) -> tuple[LevelRows, TreeCache]:
         rows, cache = carry
         token, logprob = draw_tokens(policy, params, rows.hidden, keys, rows.slot, sampling)
         open_rows = ~rows.done
@@ -179,12 +185,27 @@ def sample_level(
         )
         written = jax.lax.dynamic_index_in_dim(rows.tokens, rows.slot, axis=3, keepdims=False)
         positions = start + rows.slot
-        hidden, new = policy.decode(params, written, positions, open_rows, cache)
+        written_part = cut_places(cache, end)
+        hidden, new = policy.decode(params, written, positions, open_rows, written_part)
         cache = write_slot(cache, rows.slot, positions, new)
         hidden = jnp.where(open_rows[..., None], hidden, rows.hidden)
         return replace(rows, hidden=hidden, slot=rows.slot + 1), cache
 
-    return jax.lax.while_loop(unfinished, step, (empty_rows(hidden, state, slots), cache))
+    carry = empty_rows(hidden, state, slots), cache
+    for start_slot, end in stages(slots):
+        with jax.named_scope(f"slots_{start_slot}_to_{end}"):  # `gmma plan` counts their turns
+            carry = jax.lax.while_loop(partial(unfinished, end), partial(step, end), carry)
+    return carry
+
+
+def stages(slots: int) -> Sequence[tuple[int, int]]:
+    """Cut a level's slots into those of its stages: (first slot, behind the last).
+
+    >>> stages(512), stages(200), stages(2048)
+    ([(0, 128), (128, 256), (256, 384), (384, 512)], [(0, 128), (128, 200)], [(0, 512), ...])
+    """
+    each = max(STAGE_SLOTS, -(-slots // (MOST_STAGES * STAGE_SLOTS)) * STAGE_SLOTS)
+    return [(start, min(start + each, slots)) for start in range(0, slots, each)]
 
 
 def empty_rows(

@@ -8,7 +8,7 @@ formulas that are written out here.
     weights that are trained         as much once more, for their own gradient
     its adapter of rank r            2 n r (I + O), three times: forward, inputs, its own gradients
     splash attention                 2 · 9 · heads · blocks · side² · size, forward and backward
-    decoding                         4 heads · size for each slot that a row reads
+    decoding                         4 heads · size a slot that a row reads, those of its stage
     a layer with states              products of its chunks (`delta_by_hand`); a decode step reads a
                                      state twice, writes it once, and multiplies no matrices
 
@@ -173,7 +173,7 @@ def counted(family: str, name: str, folder: Path, *, short: Remat | None = None)
         (text,) = dump.glob("*.after_optimizations.txt")
         half = HloProgram(text.read_text(), {THOUGHTS: config.tree.thought_tokens / 2})
         whole, shorter = (one.loops_named((THOUGHTS,)).flops for one in (found, half))
-        assert shorter == pytest.approx(whole / 2)
+        assert 0.4 * whole < shorter < whole / 2  # its first stage, which reads fewer slots
     sizes = sizes_of(parts) if family == TINY else parts.policy.config
     return Counted(found, sizes, PROMPTS // CHIPS, config.tree.shape)
 
@@ -350,14 +350,18 @@ def test_an_update_that_keeps_what_it_computes_copies_no_weights(tmp_path: Path)
 @needs_libtpu
 @pytest.mark.parametrize("family", ALL)
 def test_a_decode_step_is_what_is_counted_by_hand(family: str, tmp_path: Path) -> None:
-    """Of thoughts: each weight read once, and the keys and values of both levels, empty or not."""
+    """Of thoughts: each weight read once, and the keys and values of the prompt, empty or not.
+
+    Of their own, half of the slots in the first of two stages, and all in the second.
+    """
     found, c, trees, shape = counted(family, "rollout", tmp_path)
     step: Cost = found.loops_named((THOUGHTS,)).times(1 / shape.thought)
-    rows, slots = trees * shape.thoughts, shape.prompt + shape.thought + 1
+    own_slots = shape.thought * 3 // 4
+    rows, slots = trees * shape.thoughts, shape.prompt + own_slots + 1
     keyed, stated = layers_by_kind(c)
     own = with_keys(c, whole=family == TINY)
     products = keyed * (own.forward(rows) + 4.0 * rows * c.heads * c.head_size * slots)
-    held = trees * (shape.prompt + shape.thoughts * shape.thought)
+    held = trees * (shape.prompt + shape.thoughts * own_slots)
     moved = keyed * (own.bytes + 2 * 2.0 * held * c.kv_heads * c.head_size)
     if stated:
         assert c.delta is not None

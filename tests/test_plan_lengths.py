@@ -145,7 +145,7 @@ def test_lengths_are_given_on_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
 LOOP = """ENTRY %main (p: f32[8]) -> f32[8] {
   %p = (s32[], f32[8]{0}) parameter(0)
   ROOT %w = (s32[], f32[8]{0}) while(%p), condition=%cond, body=%body, \
-metadata={op_name="jit(grow)/sample_thoughts/while"}
+metadata={op_name="jit(grow)/sample_thoughts/slots_0_to_512/while"}
 }
 
 %body (b: f32[8]) -> f32[8] {
@@ -165,11 +165,14 @@ metadata={op_name="jit(grow)/sample_thoughts/while"}
 """
 
 
-def test_a_loop_takes_as_many_turns_as_is_told_of_its_scope() -> None:
+def test_a_loop_takes_as_many_turns_as_is_told_of_its_level() -> None:
     full = HloProgram(LOOP).cost.bytes
     assert full > 0
     assert HloProgram(LOOP, {THOUGHTS: 128.5}).cost.bytes == full * 128.5 / 512
     assert HloProgram(LOOP, {ANSWERS: 128.5}).cost.bytes == full
+    late = LOOP.replace("slots_0_to_512", "slots_128_to_512")
+    for turns, own in ((128.5, 0.5), (64, 0), (512, 384)):
+        assert HloProgram(late, {THOUGHTS: turns}).cost.bytes == full * own / 512
     known = LOOP.replace("body=%body,", 'body=%body, "known_trip_count":{"n":"512"},')
     assert HloProgram(known, {THOUGHTS: 128.5}).cost.bytes == full
 

@@ -98,6 +98,17 @@ def write_slot(
     return replace(cache, levels=(*above, written), states=new.states)
 
 
+def cut_places(cache: TreeCache, slots: int) -> TreeCache:
+    """Return the cache with the places of its deepest level's first slots alone, to be read.
+
+    Attention reads as many keys of a level as it has places: cut here, keys would be copied.
+    """
+    *above, level = cache.levels
+    places = jax.tree.map(lambda x: x[..., :slots], level.slots)
+    cut = Level(slots=places, keys=level.keys, values=level.values)
+    return replace(cache, levels=(*above, cut))
+
+
 def seal_level(cache: TreeCache, lengths: Int[Array, "B k m"]) -> TreeCache:
     """Hide the slots that rows wrote after their node had ended; states were not written then."""
     *above, level = cache.levels

@@ -19,6 +19,7 @@ from gmma.errors import UserError
 from gmma.models.cache import NodeStates
 from gmma.models.hybrid import HEADS, DeltaConfig, stack_periods, through_periods
 from gmma.models.layers import (
+    BLOCK_AXES,
     UNTIED_AXES,
     Attention,
     CachedKV,
@@ -104,7 +105,7 @@ class DecoderBlock(nn.Module):
         local: Bool[Array, ""] | None,
         cached: CachedKV | None,
         deep: Float[Array, "n B P D"] | None,
-        layer: Int[Array, ""] | None,
+        layer: Int[Array, ""],
     ) -> tuple[Array, tuple[Array, Array]]:
         c = self.config
         dtype = jnp.dtype(c.dtype)
@@ -134,14 +135,14 @@ class DecoderBlock(nn.Module):
         keys = rotate_part(norm("key_norm", heads("key", c.kv_heads), c.head_norms), angles)
         values = heads("value", c.kv_heads)
         seen = tree_attention(
-            query, keys, values, context, cached, attention=c.attention, window=window
+            query, keys, values, context, cached, layer, attention=c.attention, window=window
         )
         if gate is not None:
             seen *= nn.sigmoid(gate)
         out = Linear(c.width, ("heads", "embed"), c.out_bias, dtype=dtype, name="out")
         x += norm("attention_out_norm", out(seen.reshape(*seen.shape[:2], -1)), c.out_norms)
         x = add_mlp(c, x)
-        if deep is not None and layer is not None:
+        if deep is not None:
             own = jnp.where(layer < len(deep), deep[jnp.minimum(layer, len(deep) - 1)], 0)
             x = x.at[:, : own.shape[1]].add(own)
         return x, (keys, values)
@@ -165,9 +166,8 @@ class Decoder(nn.Module):
             (c.vocab_size, c.width),
             jnp.float32,
         )
-        in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
         if c.delta is None:
-            self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, in_axes)(c)
+            self.blocks = stack_blocks(DecoderBlock, c.layers, c.remat, BLOCK_AXES)(c)
         else:
             self.blocks = stack_periods(c, DecoderBlock)
         self.final_norm = RMSNorm(c.epsilon, c.norm_offset)
@@ -212,7 +212,7 @@ class Decoder(nn.Module):
         states: NodeStates | None,
     ) -> tuple[Float[Array, "B S D"], tuple[Array, Array], NodeStates | None]:
         c = self.config
-        x, deep, layers = self.embed(tokens), None, None
+        x, deep = self.embed(tokens), None
         if images is not None and context.shape is not None:
             assert c.image_token is not None
             slots = context.shape.prompt
@@ -231,10 +231,11 @@ class Decoder(nn.Module):
                     place_images(nothing, tokens[:, :slots], own, c.image_token, prompt[:, :slots])
                     for own in deeper
                 ]
-                deep, layers = jnp.stack(placed), jnp.arange(c.layers)
+                deep = jnp.stack(placed)
         local = jnp.asarray(c.local_layers) if c.local_layers else None
         angles = self.angles(tokens, context, own_images(images))
         if c.delta is None:
+            layers = jnp.arange(c.layers)
             x, kv = self.blocks(x, context, angles, local, cached, deep, layers)
         else:
             x, kv, states = through_periods(

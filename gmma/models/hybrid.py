@@ -29,6 +29,7 @@ from gmma.models.delta import (
     unit_length,
 )
 from gmma.models.layers import (
+    BLOCK_AXES,
     CachedKV,
     Linear,
     RMSNorm,
@@ -269,8 +270,9 @@ class Period(nn.Module):
         angles: Float[Array, "B S half"],
         cached: CachedKV | None,
     ) -> tuple[tuple[Array, NodeStates | None], tuple[Any, Any]]:
-        c, keys, left, seen = self.config, [], [], 0
+        c, keys, left = self.config, [], []
         states_before = number * sum(run.count for run in self.runs if run.delta)
+        keys_before = number * sum(run.count for run in self.runs if not run.delta)
         decoding = carry[1] is not None
 
         def unrolled(run: Run) -> int:
@@ -288,11 +290,12 @@ class Period(nn.Module):
                 left.append(states)
                 states_before += run.count
                 continue
-            own = jax.tree.map(lambda x, at=seen, n=run.count: x[at : at + n], cached)
-            in_axes = (nn.broadcast, nn.broadcast, 0, 0, nn.broadcast, 0)
-            blocks = stack_blocks(self.attention, run.count, c.remat, in_axes, unroll=unrolled(run))
-            x, kv = blocks(c, name=run.name)(carry[0], context, angles, None, own, None, None)
-            carry, seen = (x, carry[1]), seen + run.count
+            blocks = stack_blocks(
+                self.attention, run.count, c.remat, BLOCK_AXES, unroll=unrolled(run)
+            )
+            layers = keys_before + jnp.arange(run.count)
+            x, kv = blocks(c, name=run.name)(carry[0], context, angles, None, cached, None, layers)
+            carry, keys_before = (x, carry[1]), keys_before + run.count
             keys.append(kv)
 
         def joined(parts: list[Any]) -> Any:
@@ -308,7 +311,7 @@ def stack_periods(config: Any, attention: type[nn.Module]) -> nn.Module:
         Period,
         variable_axes={"params": 0, "lora": 0, SCALES: 0},
         split_rngs={"params": True},
-        in_axes=(0, nn.broadcast, nn.broadcast, 0),
+        in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
         length=repeats,
         metadata_params={nn.PARTITION_NAME: "layers"},
     )
@@ -326,7 +329,6 @@ def through_periods(
 ) -> tuple[Array, tuple[Array, Array], NodeStates | None]:
     """Run all layers. Keys and values count the layers that have them, states the others."""
     _, repeats = runs_of(config.layers)
-    cached = jax.tree.map(lambda a: a.reshape(repeats, -1, *a.shape[1:]), cached)
     carry, found = periods((x, states), jnp.arange(repeats), context, angles, cached)
     kv, left = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), found)
     return carry[0], kv, left if states is None else carry[1]

@@ -12,7 +12,13 @@ import numpy as np
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from gmma.models.attention import Level, decode_attention, packed_attention, ragged_attention
+from gmma.models.attention import (
+    Level,
+    Slots,
+    decode_attention,
+    packed_attention,
+    ragged_attention,
+)
 from gmma.models.placement import by_rows, gathered
 from gmma.models.policy import Context
 from gmma.models.rounded import SCALES
@@ -27,8 +33,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # by transformers' names
     "silu": nn.silu,
     "relu": nn.relu,
 }
+# Of what a decoder's block takes behind x: context, angles, local, cached, deep, layer
+BLOCK_AXES = (nn.broadcast, nn.broadcast, 0, nn.broadcast, nn.broadcast, 0)
 UNTIED_AXES = ("embed", "vocab")  # of a head's kernel that is not the embedding
-CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of one layer
+CachedKV = tuple[tuple[Array, Array], ...]  # per level, keys and values of all layers
 OF_ATTENTION = ("query", "key", "value", "qkv", "rate", "decay", "out_gate", "out")  # `Linear`s
 
 
@@ -224,6 +232,7 @@ def tree_attention(
     values: Float[Array, "B S N H"],
     context: Context,
     cached: CachedKV | None,
+    layer: Int[Array, ""],
     *,
     attention: Attention,
     window: Int[Array, ""] | None = None,
@@ -231,7 +240,7 @@ def tree_attention(
 ) -> Float[Array, "B S Q H"]:
     """Attend within a packed tree, or from new tokens to a cache, as the context says.
 
-    Queries come scaled. Head q reads key head q // (Q/N).
+    Queries come scaled. Head q reads key head q // (Q/N). `layer` counts those with keys.
     """
     batch, slots, heads, size = query.shape
     grouped = query.reshape(batch, slots, keys.shape[2], -1, size)
@@ -249,13 +258,31 @@ def tree_attention(
         )
     else:
         levels = [
-            Level(slots=place, keys=k, values=v)
-            for place, (k, v) in zip(context.cached, cached, strict=True)
+            level_of_layer(place, *of_level, layer)
+            for place, of_level in zip(context.cached, cached, strict=True)
         ]
         out = decode_attention(
             grouped, keys, values, context.slots, levels, window=window, softcap=softcap
         )
     return out.reshape(batch, slots, heads, size)
+
+
+def level_of_layer(
+    places: Slots,
+    keys: Float[Array, "L B k m N s H"],
+    values: Float[Array, "L B k m N s H"],
+    layer: Int[Array, ""],
+) -> Level:
+    """Return one layer's keys and values of the slots that have a place, the first of a level.
+
+    One slice finds both: a TPU's compiler fetches a layer ahead of time, and what was cut in two
+    would be fetched whole.
+    """
+    start: tuple[Any, ...] = (layer, *(0,) * (keys.ndim - 1))
+    count = places.valid.shape[-1]
+    sizes = (1, *keys.shape[1:-2], count, keys.shape[-1])
+    own_keys, own_values = (jax.lax.dynamic_slice(x, start, sizes)[0] for x in (keys, values))
+    return Level(slots=places, keys=own_keys, values=own_values)
 
 
 class GatedMLP(nn.Module):

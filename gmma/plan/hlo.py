@@ -35,6 +35,8 @@ FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "iota"
 FREE |= {"opt-barrier", "partition-id", "replica-id", "while", "conditional", "call", "async-start"}
 # A scope directly around a conditional, in its label and in those of its branches' lines
 TAKEN = re.compile(r"\btaken_(\d+)_of_(\d+)\)*/cond(?=$|/branch_\d+_fun(?!.*/cond))")
+# Scopes around a loop that fills a level of a rollout's cache: the level's, and the slots it fills
+STAGE = re.compile(r"\b(\w+)/slots_(\d+)_to_(\d+)/while$")
 # Splash attention's kernels, the products of each, and how many of these another had already
 SPLASH, SPLASH_PRODUCTS = re.compile(r"splash_m[hq]a_(fwd|dq|dkv)"), {"fwd": 2, "dq": 3, "dkv": 4}
 SPLASH_AGAIN = {"fwd": 0, "dq": 1, "dkv": 2}  # scores, and the gradient of weights in the last
@@ -244,7 +246,7 @@ class HloProgram:
         row_blocks: tuple[float, int] | None = None,
     ) -> None:
         self.computations, self.entry = parse(text)
-        self.turns = turns or {}  # of loops that may leave early, by the scope around each
+        self.turns = turns or {}  # after which the loops of a rollout's level leave, by its scope
         self.row_blocks = row_blocks  # of a kernel whose mask is data: how many blocks, their side
         self._costs: dict[str, Cost] = {}
 
@@ -303,13 +305,16 @@ class HloProgram:
         )
 
     def trip_count(self, loop: Instruction) -> float:
-        """Return how often the body runs: where a loop may leave early, as told, or at most."""
+        """Return how often the body runs: where a loop may leave early, as told, or at most.
+
+        A rollout that ends after t turns gives a stage of slots [a, b) min(max(t − a, 0), b − a).
+        """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:
             return int(known[1])
-        *_, scope, _ = ("", "", *loop.label.split("/"))
-        if scope in self.turns:
-            return self.turns[scope]
+        if stage := STAGE.search(loop.label):
+            start, end = int(stage[2]), int(stage[3])
+            return min(max(self.turns.get(stage[1], end) - start, 0), end - start)
         bounds = list(self.constants(loop.called("condition")))
         return max(bounds, default=1)
 

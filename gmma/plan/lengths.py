@@ -59,7 +59,9 @@ class Expected:
 
     useful: float = 1.0  # share of the slots that are computed which hold a token
     filled: float = 1.0  # and of those that a rollout, or a row, has
-    turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's loops, by their names
+    turns: Mapping[str, float] = field(
+        default_factory=dict
+    )  # of a rollout's levels, by name
     row_slots: int | None = None  # None: static rows
     row_mean: float | None = None  # slots of a microbatch's rows, on average
     row_blocks: tuple[float, int] | None = None  # that a kernel visits of a row, and their side
@@ -84,7 +86,7 @@ def expect(config: ExperimentConfig, name: str, lengths: LengthModel | None) -> 
 
 
 def expect_rollout(shape: TreeShape, prompts: int, lengths: LengthModel) -> Expected:
-    """Return the turns of the two loops and the share of their slots that hold tokens."""
+    """Return the turns of both levels and the share of their slots that hold tokens."""
     thoughts, answers = draw_lengths(shape, prompts, lengths)
     slots = shape.thoughts * shape.thought + shape.thoughts * shape.answers * shape.answer
     tokens = float((thoughts.sum((1, 2)) + answers.sum((1, 2, 3))).mean()) / prompts

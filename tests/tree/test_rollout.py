@@ -1,5 +1,8 @@
 """`grow_tree`: decode = packed (L2), padding (L4), reproducibility (L7), and where nodes end."""
 
+from collections.abc import Callable, Iterator
+from functools import partial
+
 import jax
 import laws
 import numpy as np
@@ -8,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import ANSWER_TAG, END, PIECES, THOUGHT_TAG, Growth
 
+import gmma.rollout
+from gmma.rollout import stages
 from gmma.sampling import GREEDY, SamplingConfig
 from gmma.tree import TreeShape
 from gmma.types import TreeRollout
@@ -35,6 +40,33 @@ def test_decode_equals_packed(growth: Growth, data: st.DataObject, seed: int) ->
     prompts = data.draw(laws.prompt_batches(subject, growth.shape.prompt))
     rollout = laws.grow(subject, growth, prompts, seed)
     laws.check_decode_equals_packed(subject, growth, prompts, rollout)
+
+
+STAGED = Growth(TreeShape(7, 7, 5, thoughts=2, answers=2), SamplingConfig(temperature=0.9))
+
+
+@pytest.fixture(scope="module")
+def grow_in_stages() -> Iterator[Callable[..., TreeRollout]]:
+    """A level's slots in stages of two: a program of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gmma.rollout, "STAGE_SLOTS", 2)
+        assert stages(7) == [(0, 2), (2, 4), (4, 6), (6, 7)]
+        yield laws.grower.__wrapped__(laws.tiny_subject().policy, STAGED)
+
+
+@often
+@given(st.data(), seeds)
+def test_stages_change_no_token(
+    grow_in_stages: Callable[..., TreeRollout], data: st.DataObject, seed: int
+) -> None:
+    subject = laws.tiny_subject()
+    prompts = data.draw(laws.prompt_batches(subject, STAGED.shape.prompt))
+    in_stages = jax.tree.map(np.asarray, grow_in_stages(subject.params, prompts, np.uint32(seed)))
+    whole = laws.grow(subject, STAGED, prompts, seed)
+    np.testing.assert_array_equal(in_stages.thoughts, whole.thoughts)
+    np.testing.assert_array_equal(in_stages.answers, whole.answers)
+    jax.tree.map(partial(np.testing.assert_allclose, atol=1e-5), in_stages, whole)
+    laws.check_decode_equals_packed(subject, STAGED, prompts, in_stages)
 
 
 @over_growths
