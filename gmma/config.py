@@ -423,8 +423,10 @@ class ExperimentConfig:
     # RL steps between trees written to samples/; 0: none
     samples_every_steps: ChangesNoNumber[int] = 25
     # Where a rollout's parameters lie: `gathered` puts a whole copy in the activations' type on
-    # every device; `sharded` cuts it over mesh.tensor, for models whose copy does not fit.
+    # every device; `sharded` cuts it over some, for models whose copy does not fit.
     rollout_params: ChangesNoNumber[RolloutLayout] = "gathered"
+    # Devices that share a copy, of sharded ones; None: mesh.tensor
+    rollout_tensor: ChangesNoNumber[int | None] = None
     # What a rollout reads: `exact`; `merged`, adapters added to their kernels; `int8`, kernels in 8
     # bits besides. The last two sample from another policy than is trained: they need
     # objective.importance_cap
@@ -449,6 +451,14 @@ class ExperimentConfig:
             self.samples_every_steps >= 0, "samples_every_steps", self.samples_every_steps, "≥ 0"
         )
         require(self.row_lengths >= 2, "row_lengths", self.row_lengths, "2 or more")
+        tensor = self.rollout_tensor
+        require(tensor is None or tensor >= 1, "rollout_tensor", tensor, "1 or more, or None")
+        if tensor is not None and self.rollout_params != "sharded":
+            raise UserError(
+                f"rollout_tensor = {tensor} says how many devices share a copy, but "
+                f"rollout_params = {self.rollout_params} puts one on each; set rollout_params to "
+                "sharded, or rollout_tensor to None"
+            )
         if self.rollout_weights != "exact" and self.objective.importance_cap is None:
             raise UserError(
                 f"rollout_weights = {self.rollout_weights} samples from another policy than is "

@@ -75,15 +75,23 @@ def quiet(words: str) -> None:
     """Says nothing."""
 
 
+def devices_of_a_copy(config: ExperimentConfig) -> int:
+    """Over how many devices a rollout cuts each."""
+    if config.rollout_params == "gathered":
+        return 1
+    return config.rollout_tensor or config.launch.mesh.tensor
+
+
 def need_of(config: ExperimentConfig, name: str) -> tuple[float, float]:
     """What a program takes of a device, and of it minibatches that wait; in made-up units."""
     mesh, rl = config.launch.mesh, config.rl
     shards = mesh.data * mesh.fsdp
     held = 3 - REMATS.index(config.model.remat) / 2
     waiting = 1.5 * (rl.step_minibatches - 1) * rl.batch_prompts / shards
-    everywhere = config.rollout_params == "gathered" and rl.grown_prompts % 8 == 0
-    trees = rl.grown_prompts / (8 if everywhere else shards)
-    copy = 4 if config.rollout_params == "gathered" else 4 / mesh.tensor
+    tensor = devices_of_a_copy(config)
+    everywhere = rl.grown_prompts % 8 == 0
+    trees = rl.grown_prompts / (8 / tensor if everywhere or tensor > 1 else shards)
+    copy = 4 / tensor
     need = {
         "rollout": trees + copy,
         "scoring": 1 + waiting,
@@ -101,7 +109,7 @@ def made_up_compiler(seed: int, usable: float) -> tuple[Compiled, list[str]]:
     def compiled(config: ExperimentConfig, name: str) -> ProgramPlan:
         mesh, rl = config.launch.mesh, config.rl
         own = {
-            "rollout": (rl.grown_prompts, config.rollout_params),
+            "rollout": (rl.grown_prompts, devices_of_a_copy(config)),
             "update": (rl.microbatches, config.model.remat),
             "scoring": (updates_per_step(config) > 1,),
             "sft": (config.sft.microbatches, config.model.remat),
@@ -129,15 +137,13 @@ def every_choice(
 ) -> dict[str, float]:
     """Seconds of each combination that fits: all its programs under all of its settings."""
     found: dict[str, float] = {}
-    layouts = ("gathered", "sharded")
-    for tensor, size, layout, remat in itertools.product((1, 2), SIZES, layouts, REMATS):
-        if layout == "sharded" and tensor == 1:
-            continue
+    for tensor, size, held, remat in itertools.product((1, 2), SIZES, (1, 2), REMATS):
         rows = config.rl.batch_prompts // (devices // tensor)
         for count in (n for n in range(1, rows + 1) if rows % n == 0):
             changes = {"mesh.data": 1, "mesh.fsdp": devices // tensor, "mesh.tensor": tensor}
             changes |= {"rl.rollout_prompts": size * config.rl.batch_prompts}
-            changes |= {"rollout_params": layout}
+            changes |= {"rollout_params": "gathered" if held == 1 else "sharded"}
+            changes |= {"rollout_tensor": 2} if held == 2 and tensor == 1 else {}
             changes |= {"rl.microbatches": count, "model.remat": remat}
             whole = with_changes(config, {**changes, "sft.microbatches": 1})
             scored = size > 1 or config.objective.beta > 0
@@ -167,7 +173,7 @@ def test_the_choice_is_the_fastest_of_all(seed: int, usable: int, beta: float) -
     found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
     assert found == pytest.approx(best)
     assert [one.seconds for one in choices] == sorted(found.values())
-    lists = 1 + 2 + 2 * len(REMATS)  # rollouts on two meshes, one of them in both layouts; updates
+    lists = 2 * 2 + 2 * len(REMATS)  # rollouts on two meshes, in two layouts; updates
     assert sum(not one.plan.fits_alone for one in tried) <= lists
 
 

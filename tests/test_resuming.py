@@ -111,6 +111,7 @@ def test_what_changes_no_number_is_said_beside_the_field():
             "stop",
             "samples_every_steps",
             "rollout_params",
+            "rollout_tensor",
             "logprob_chunk_slots",
             "packing",
             "row_lengths",

@@ -24,21 +24,23 @@ from gmma.config import (
     OptimizerConfig,
     Packing,
     RLConfig,
-    RolloutLayout,
 )
 from gmma.errors import UserError
 from gmma.hardware.sharding import (
     batch_shards,
     check_batch,
     count_slices,
+    decode_layout,
     make_mesh,
     param_shardings,
     physical_spec,
     put_batch,
     put_whole,
+    rollout_mesh,
 )
 from gmma.images.processor import fixed_size_processor
 from gmma.models.lora import LoraConfig, adapted_policy
+from gmma.models.mesh_axes import ALL_AXES
 from gmma.run.assembly import Parts
 from gmma.run.programs import make_credit, make_grow, make_pack, make_rl_trainer
 from gmma.sampling import SamplingConfig
@@ -49,14 +51,17 @@ from gmma.tree import TreeShape
 from gmma.types import PromptBatch, TrainState
 
 SHAPE, BATCH = TreeShape(13, 4, 3, thoughts=2, answers=2), 8
+SHARDED = {"rollout_params": "sharded"}
 # Every mesh that a step must not notice, with the layout of the rollout's parameters.
-MESHES: dict[str, tuple[int, MeshConfig, RolloutLayout]] = {
-    "one device": (1, MeshConfig(), "gathered"),
-    "8x1x1": (8, MeshConfig(data=8), "gathered"),
-    "1x8x1": (8, MeshConfig(data=1, fsdp=8), "gathered"),
-    "2x2x2": (8, MeshConfig(data=2, fsdp=2, tensor=2), "gathered"),
-    "2x2x2 sharded": (8, MeshConfig(data=2, fsdp=2, tensor=2), "sharded"),
-    "1x2x4 sharded": (8, MeshConfig(data=1, fsdp=2, tensor=4), "sharded"),
+MESHES: dict[str, tuple[int, MeshConfig, dict[str, Any]]] = {
+    "one device": (1, MeshConfig(), {}),
+    "8x1x1": (8, MeshConfig(data=8), {}),
+    "8x1x1, its rollout 4x1x2": (8, MeshConfig(data=8), SHARDED | {"rollout_tensor": 2}),
+    "1x8x1": (8, MeshConfig(data=1, fsdp=8), {}),
+    "1x8x1, its rollout 1x2x4": (8, MeshConfig(data=1, fsdp=8), SHARDED | {"rollout_tensor": 4}),
+    "2x2x2": (8, MeshConfig(data=2, fsdp=2, tensor=2), {}),
+    "2x2x2 sharded": (8, MeshConfig(data=2, fsdp=2, tensor=2), SHARDED),
+    "1x2x4 sharded": (8, MeshConfig(data=1, fsdp=2, tensor=4), SHARDED),
 }
 # A program of a ported family compiles for ten seconds: without GMMA_EVERY_MESH=1 one mesh of each.
 EVERY = "GMMA_EVERY_MESH" in os.environ
@@ -83,11 +88,11 @@ def subject(family: str) -> laws.Subject:
 @functools.cache
 def parts_on(family: str, mesh: str) -> Parts:
     """A run of a subject on a mesh."""
-    devices, mesh_config, layout = MESHES[mesh]
+    devices, mesh_config, of_rollout = MESHES[mesh]
     config = replace(
         experiment(),
         launch=LaunchConfig(mesh=mesh_config),
-        rollout_params=layout,
+        **of_rollout,
         # A larger epsilon: Adam turns a gradient that is zero but for rounding into a whole step.
         rl=RLConfig(steps=1, batch_prompts=BATCH, optimizer=OptimizerConfig(adam_epsilon=1e-5)),
         objective=ObjectiveConfig(),
@@ -237,3 +242,32 @@ def test_a_batch_that_does_not_divide_is_refused() -> None:
         UserError, match=r"8 devices × 3 microbatches; .* 24, or microbatches to 2$"
     ):
         check_batch(mesh, "batch", 32, microbatches=3)
+
+
+def test_a_rollout_has_the_devices_of_the_mesh_in_their_order() -> None:
+    """Neighbours share a copy, however the mesh is cut."""
+    devices = jax.devices()[:8]
+    for sizes, tensor, wanted in [
+        ((1, 8, 1), 2, (1, 4, 2)),
+        ((1, 8, 1), 8, (1, 1, 8)),
+        ((8, 1, 1), 2, (4, 1, 2)),
+        ((2, 2, 2), 4, (2, 1, 4)),
+        ((1, 2, 4), 2, (1, 4, 2)),
+        ((4, 1, 2), 8, (1, 1, 8)),
+    ]:
+        mesh = Mesh(np.array(devices).reshape(sizes), ALL_AXES)
+        own = rollout_mesh(mesh, tensor)
+        assert own.devices.shape == wanted
+        assert list(own.devices.flat) == list(mesh.devices.flat)
+        assert rollout_mesh(mesh, None) is rollout_mesh(mesh, sizes[-1]) is mesh
+
+
+def test_a_layout_of_a_rollout_that_does_not_divide_is_one_message() -> None:
+    mesh = make_mesh(MeshConfig(data=1, fsdp=8), jax.devices()[:8])
+    with pytest.raises(UserError, match="rollout_tensor = 3 does not divide the 8 devices"):
+        decode_layout("sharded", 3, mesh, 8)
+    cut = make_mesh(MeshConfig(data=1, fsdp=1, tensor=8), jax.devices()[:8])
+    with pytest.raises(UserError, match="prompts of a rollout = 6 is not divisible by 4 devices"):
+        decode_layout("sharded", 2, cut, 6)
+    with pytest.raises(UserError, match="rollout_tensor = 2 says .* rollout_params = gathered"):
+        replace(experiment(), rollout_tensor=2)

@@ -11,7 +11,7 @@ those names to mesh axes, and nothing else in gmma mentions either. A rollout co
 in the type of the activations, laid out for decoding (`decode_layout`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any, NamedTuple
@@ -85,7 +85,7 @@ def make_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Me
         ) from error
 
 
-def count_slices(devices: Sequence[Any]) -> int:
+def count_slices(devices: Iterable[Any]) -> int:
     """Count the TPU slices that devices belong to; others are taken for one."""
     of_tpus = (device for device in devices if device.platform == "tpu")
     return len({getattr(device, "slice_index", 0) for device in of_tpus}) or 1
@@ -200,27 +200,53 @@ def placed_policy(policy: Policy, mesh: Mesh) -> Policy:
 
 
 class DecodeLayout(NamedTuple):
-    """Layout of a rollout over the mesh.
+    """Layout of a rollout over the devices, in a mesh that may be its own.
 
     Over the `manual` axes every device grows trees of its own from whole parameters; over the
     others the compiler cuts each layer as the parameters lie. `prompts` cuts batches.
     """
 
+    mesh: Mesh
     manual: frozenset[str]
     prompts: PartitionSpec
 
 
-def decode_layout(layout: RolloutLayout, mesh: Mesh, prompts: int) -> DecodeLayout:
-    """Choose how a rollout is cut over the mesh.
+def decode_layout(
+    layout: RolloutLayout, tensor: int | None, mesh: Mesh, prompts: int
+) -> DecodeLayout:
+    """Choose how a rollout is cut over the devices of a mesh.
 
     `gathered`: a whole copy of the parameters on every device, which waits for nobody while it
     decodes; prompts are cut over all devices where they divide. `sharded`: 1/tensor of a copy on
-    every device, which exchanges activations in every layer of every step.
+    every device, which exchanges activations in every layer of every step; without `tensor`, as
+    the mesh has it. UserError where the devices or the prompts do not divide.
     """
     if layout == "sharded":
-        return DecodeLayout(frozenset(BATCH_AXES), BATCH)
+        own = rollout_mesh(mesh, tensor)
+        check_batch(own, "prompts of a rollout", prompts)
+        return DecodeLayout(own, frozenset(BATCH_AXES), BATCH)
     everywhere = PartitionSpec(ALL_AXES)
-    return DecodeLayout(frozenset(ALL_AXES), everywhere if prompts % mesh.size == 0 else BATCH)
+    prompts_cut = everywhere if prompts % mesh.size == 0 else BATCH
+    return DecodeLayout(mesh, frozenset(ALL_AXES), prompts_cut)
+
+
+def rollout_mesh(mesh: Mesh, tensor: int | None) -> Mesh:
+    """Return the mesh's devices, in their order, with `tensor` neighbours to each copy.
+
+    What that takes from fsdp, or leaves to it, is as little as can be; the rest is data. UserError
+    where it does not make up the devices of a slice.
+    """
+    if tensor in (None, mesh.shape["tensor"]):
+        return mesh
+    assert tensor is not None
+    one_slice = mesh.size // count_slices(mesh.devices.flat)
+    if one_slice % tensor:
+        raise UserError(
+            f"rollout_tensor = {tensor} does not divide the {one_slice} devices of a slice; "
+            "choose one that does"
+        )
+    fsdp = max(1, mesh.shape["fsdp"] * mesh.shape["tensor"] // tensor)
+    return Mesh(mesh.devices.reshape(mesh.size // (fsdp * tensor), fsdp, tensor), ALL_AXES)
 
 
 def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:

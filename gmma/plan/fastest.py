@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from jax.sharding import Mesh, NamedSharding
 
-from gmma.config import ExperimentConfig, updates_per_step
+from gmma.config import ExperimentConfig, RolloutLayout, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import (
@@ -165,18 +165,37 @@ def rollouts(parts: Parts) -> Iterator[list[Changes]]:
     counts = [held] if rl.dynamic_sampling else sorted({held, *sizes})
     whole = {} if rl.dynamic_sampling or rl.minibatches is None else {"rl.minibatches": None}
 
-    def trees(changes: Changes) -> int:
-        prompts = changes["rl.rollout_prompts"]
-        layout = decode_layout(changes["rollout_params"], mesh, prompts)
-        return NamedSharding(mesh, layout.prompts).shard_shape((prompts,))[0]
+    for tensor, weights in product(tensors(parts), rounded_or_not(parts.config)):
+        held_in: RolloutLayout = "gathered" if tensor == 1 else "sharded"
 
-    layouts = ("gathered", "sharded") if mesh.shape["tensor"] > 1 else ("gathered",)
-    for layout, weights in product(layouts, rounded_or_not(parts.config)):
-        fixed = {**whole, "rollout_params": layout, **weights}
-        found: list[Changes] = [
-            {"rl.rollout_prompts": n * rl.batch_prompts, **fixed} for n in counts
-        ]
-        yield sorted(found, key=trees)
+        def trees(prompts: int, held_in: RolloutLayout = held_in, tensor: int = tensor) -> int:
+            layout = decode_layout(held_in, tensor, mesh, prompts)
+            return NamedSharding(layout.mesh, layout.prompts).shard_shape((prompts,))[0]
+
+        own = None if tensor in (1, mesh.shape["tensor"]) else tensor
+        cut = {} if own == parts.config.rollout_tensor else {"rollout_tensor": own}
+        fixed = {**whole, "rollout_params": held_in, **cut, **weights}
+        sizes = sorted((n * rl.batch_prompts for n in counts), key=trees)
+        yield [{"rl.rollout_prompts": prompts, **fixed} for prompts in sizes]
+
+
+def tensors(parts: Parts) -> list[int]:
+    """Return over how many devices a rollout may cut each copy of its parameters.
+
+    1, 2, 4 … of a slice, and the experiment's own: those to which key-value heads are dealt out
+    evenly, and which leave as many prompts to each copy.
+    """
+    config, mesh = parts.config, parts.mesh
+    devices, heads = mesh.size // count_slices(mesh.devices.flat), parts.policy.config.kv_heads
+    own = {mesh.shape["tensor"], config.rollout_tensor or 1}
+    powers = {2**power for power in range(devices.bit_length()) if heads % 2**power == 0}
+    batches = (config.rl.batch_prompts, config.evaluation.batch_prompts)
+
+    def fits(tensor: int) -> bool:
+        copies, rest = divmod(mesh.size, tensor)
+        return not rest and all(prompts % copies == 0 for prompts in batches)
+
+    return [1, *(tensor for tensor in sorted(own | powers) if tensor > 1 and fits(tensor))]
 
 
 def rounded_or_not(config: ExperimentConfig) -> list[Changes]:
@@ -340,8 +359,9 @@ def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> 
     def settings(one: ExperimentConfig) -> tuple[Any, ...]:
         sizes = mesh_sizes(one.launch.mesh, len(on.devices), count_slices(on.devices))
         rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
-        cut = one.rollout_params if sizes is not None and sizes[-1] > 1 else "gathered"
-        return sizes, rl, cut, one.rollout_weights, getattr(one.model, "remat", None)
+        assert sizes is not None
+        tensor = 1 if one.rollout_params == "gathered" else one.rollout_tensor or sizes[-1]
+        return sizes, rl, tensor, one.rollout_weights, getattr(one.model, "remat", None)
 
     wanted = settings(config)
     same = (c for c in choices if settings(with_changes(config, c.changes)) == wanted)

@@ -135,13 +135,13 @@ def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, us
         copy = facts.copy_bytes
         if config.rollout_params == "gathered" and copy > usable // 3:
             return (
-                f"rollout_params = sharded with mesh.tensor = 2 or more: the whole copy of the "
+                f"rollout_params = sharded, rollout_tensor = 2 or more: the whole copy of the "
                 f"parameters on each device takes {copy / GIB:.1f} GiB"
             )
         if rows > 1:
             field = "batch_prompts" if config.rl.rollout_prompts is None else "rollout_prompts"
             return f"a smaller rl.{field}: each device grows {rows} trees at a time"
-        return "a larger mesh.tensor, so that a device holds less of the copy and of the caches"
+        return "a larger rollout_tensor, so that a device holds less of the copy and of the caches"
     phase = "sft" if facts.name == "sft" else "rl"
     settings = getattr(config, phase)
     if compiled.total_bytes + facts.resident_bytes - facts.waiting_bytes <= usable:

@@ -59,9 +59,7 @@ class Expected:
 
     useful: float = 1.0  # share of the slots that are computed which hold a token
     filled: float = 1.0  # and of those that a rollout, or a row, has
-    turns: Mapping[str, float] = field(
-        default_factory=dict
-    )  # of a rollout's levels, by name
+    turns: Mapping[str, float] = field(default_factory=dict)  # of a rollout's levels, by name
     row_slots: int | None = None  # None: static rows
     row_mean: float | None = None  # slots of a microbatch's rows, on average
     row_blocks: tuple[float, int] | None = None  # that a kernel visits of a row, and their side

@@ -245,9 +245,9 @@ def plan_programs(parts: Parts, row_slots: int | None = None) -> Iterator[Planne
     held = local_bytes(rl.abstract.opt_state)
     reference = params if needs_reference(parts) else None
     reference_bytes = local_bytes(params) if needs_reference(parts) else 0
-    layout = decode_layout(config.rollout_params, mesh, grown)
-    trees = NamedSharding(mesh, layout.prompts).shard_shape((grown,))[0]
-    tensor = mesh.shape["tensor"] if config.rollout_params == "sharded" else 1
+    layout = decode_layout(config.rollout_params, config.rollout_tensor, mesh, grown)
+    trees = NamedSharding(layout.mesh, layout.prompts).shard_shape((grown,))[0]
+    tensor = layout.mesh.shape["tensor"] if config.rollout_params == "sharded" else 1
     number = jax.ShapeDtypeStruct((), jnp.uint32, sharding=NamedSharding(mesh, REPLICATED))
     yield Planned(
         name="rollout",

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
-from gmma.hardware.sharding import check_batch
+from gmma.hardware.sharding import check_batch, rollout_mesh
 from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.records import checkpoint
 from gmma.records.console import say, warn
@@ -160,6 +160,10 @@ def check_batches(parts: Parts) -> None:
             "stand in one batch, so their images need one size; give one bucket"
         )
     check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
+    if config.rollout_params == "sharded":
+        own = rollout_mesh(parts.mesh, config.rollout_tensor)
+        check_batch(own, "evaluation.batch_prompts", config.evaluation.batch_prompts)
+        check_batch(own, "rl.rollout_prompts", config.rl.grown_prompts)
 
 
 def check_origin(parts: Parts) -> None:

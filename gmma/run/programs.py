@@ -115,27 +115,30 @@ def make_grow(
 
     The key of a rollout is the root key folded with its number, the key of a prompt is that folded
     with its row in the whole batch. Parameters become `weights`, are cast to the activations' type
-    and then gathered, as `rollout_params` says.
+    and then gathered, as `rollout_params` and `rollout_tensor` say.
     """
-    mesh, policy = parts.mesh, parts.policy
+    config, policy = parts.config, parts.policy
     grow_part = partial(grow_rows, policy, shape=shape, sampling=sampling, stops=parts.stops)
 
     def grow(params: Params, prompts: PromptBatch, number: UInt[Array, ""]) -> TreeRollout:
         batch = prompts.tokens.shape[0]
         keys = row_keys(jax.random.fold_in(jax.random.key(seed), number), batch)
-        layout = decode_layout(parts.config.rollout_params, mesh, batch)
+        layout = decode_layout(config.rollout_params, config.rollout_tensor, parts.mesh, batch)
         grow_shards = jax.shard_map(
             grow_part,
-            mesh=mesh,
+            mesh=layout.mesh,
             in_specs=(REPLICATED, layout.prompts, layout.prompts),
             out_specs=layout.prompts,
             axis_names=set(layout.manual),
             check_vma=False,
         )
-        held = decode_params(policy, lighter(params, weights), mesh)
-        return grow_shards(held, prompts, keys)
+        held = decode_params(policy, lighter(params, weights), layout.mesh)
+        # Said on both sides, or rows would be cut on inside as they lie before and behind.
+        place = NamedSharding(layout.mesh, layout.prompts)
+        here = jax.lax.with_sharding_constraint((prompts, keys), place)
+        return jax.lax.with_sharding_constraint(grow_shards(held, *here), place)
 
-    return jax.jit(grow, out_shardings=NamedSharding(mesh, BATCH))
+    return jax.jit(grow, out_shardings=NamedSharding(parts.mesh, BATCH))
 
 
 def make_rollout(parts: Parts) -> Grow:

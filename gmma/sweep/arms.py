@@ -277,6 +277,7 @@ def start_config(sweep: Sweep, config: ExperimentConfig) -> ExperimentConfig:
             "tree.unfinished": base.tree.unfinished,
             "objective": ObjectiveConfig(),
             "rollout_params": base.rollout_params,
+            "rollout_tensor": base.rollout_tensor,
             "rollout_weights": "exact",
             "rewards": base.rewards,
             "sampling": base.sampling,
