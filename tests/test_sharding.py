@@ -269,5 +269,5 @@ def test_a_layout_of_a_rollout_that_does_not_divide_is_one_message() -> None:
     cut = make_mesh(MeshConfig(data=1, fsdp=1, tensor=8), jax.devices()[:8])
     with pytest.raises(UserError, match="prompts of a rollout = 6 is not divisible by 4 devices"):
         decode_layout("sharded", 2, cut, 6)
-    with pytest.raises(UserError, match="rollout_tensor = 2 says .* rollout_params = gathered"):
+    with pytest.raises(UserError, match=r"rollout_tensor = 2 says .* rollout_params = gathered"):
         replace(experiment(), rollout_tensor=2)
