@@ -172,15 +172,19 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     """Return a run's config for the devices that are here.
 
     The mesh is the given one, or the run's own; where the devices do not make that up, every device
-    holds a part of the parameters.
+    holds a part of the parameters. So many devices as share a copy in the run's rollouts do so
+    where they divide those that are here; else it is as the mesh has it.
     """
     if given.data_dir is not None:
         config = with_launch(config, data_dir=given.data_dir)
-    mesh = config.launch.mesh
+    mesh, devices, slices = config.launch.mesh, jax.device_count(), count_slices(jax.devices())
+    if (tensor := config.rollout_tensor) is not None and devices // slices % tensor:
+        config = dataclasses.replace(config, rollout_tensor=None)
+        if hosts.leads():
+            print(f"the run's rollout_tensor {tensor} does not divide {devices} devices; left out")
     if given.mesh != MeshOverride():
         return with_launch(config, mesh=override(mesh, **vars(given.mesh)))
-    devices = jax.device_count()
-    if mesh_sizes(mesh, devices, count_slices(jax.devices())) is not None:
+    if mesh_sizes(mesh, devices, slices) is not None:
         return config
     own = (mesh.data, mesh.fsdp, mesh.tensor)
     if hosts.leads():

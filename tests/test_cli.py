@@ -372,6 +372,10 @@ def test_a_run_of_another_mesh_works_on_the_devices_that_are_there(capsys):
     assert "the run's mesh (1, 2, 1) does not make up 8 devices" in capsys.readouterr().out
     fitting = with_launch(config, mesh=MeshConfig(data=4, fsdp=2))
     assert placed(fitting, LaunchOverride()) is fitting
+    for tensor, kept in ((4, 4), (16, None)):
+        cut = replace(fitting, rollout_params="sharded", rollout_tensor=tensor)
+        assert placed(cut, LaunchOverride()).rollout_tensor == kept
+    assert "the run's rollout_tensor 16 does not divide 8 devices" in capsys.readouterr().out
     for kind in (EvalArguments, SampleArguments):
         given = parse(kind, ["runs/x", "--mesh.fsdp", "4", "--mesh.tensor", "2"], prog="gmma")
         found = placed(config, given.launch).launch.mesh

@@ -163,7 +163,8 @@ def check_batches(parts: Parts) -> None:
     if config.rollout_params == "sharded":
         own = rollout_mesh(parts.mesh, config.rollout_tensor)
         check_batch(own, "evaluation.batch_prompts", config.evaluation.batch_prompts)
-        check_batch(own, "rl.rollout_prompts", config.rl.grown_prompts)
+        if config.rl.steps:
+            check_batch(own, "rl.rollout_prompts", config.rl.grown_prompts)
 
 
 def check_origin(parts: Parts) -> None:
