@@ -11,6 +11,7 @@ from gmma.errors import UserError
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
 from gmma.run.preflight import (
+    check_attention,
     check_batches,
     check_fits_slots,
     check_settings,
@@ -149,3 +150,18 @@ def test_a_batch_of_a_phase_without_steps_need_not_divide(parts):
         check_batches(replace(parts, config=replace(parts.config, sft=sft)))
     never = replace(parts.config, sft=replace(sft, steps=0))
     check_batches(replace(parts, config=never))
+
+
+def test_a_tree_that_a_kernel_has_no_room_for_is_refused_before_anything_is_computed(parts):
+    """On a TPU, or where the kernel is asked for; SFT alone has chains, which are shorter."""
+    tree = replace(parts.config.tree, thought_tokens=20_000)
+
+    def having(attention, **changed):
+        model = replace(parts.config.model, attention=attention)
+        return replace(parts, config=replace(parts.config, tree=tree, model=model, **changed))
+
+    with pytest.raises(UserError, match=r"32768 slots at most; this one has 40069 .* to dense"):
+        check_attention(having("splash"))
+    check_attention(having("splash", rl=replace(parts.config.rl, steps=0)))
+    for attention in ("auto", "dense"):
+        check_attention(having(attention))

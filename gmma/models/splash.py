@@ -65,12 +65,7 @@ def splash_attention(
     check_kernel(query)
     length = query.shape[1]
     block = block_size(length)
-    padded = -(-length // block) * block
-    if padded > MOST_SLOTS:
-        raise UserError(
-            f"splash attention takes trees of {MOST_SLOTS} slots at most; this one has {length} "
-            "(P + K·T + K·M·A): shorten it, or set attention to dense"
-        )
+    padded = padded_slots(length)
     mask = PathMask(shape, padded, images=slots.image is not None)
 
     def attend(query: Array, keys: Array, values: Array, codes: Array, hidden: Array) -> Array:
@@ -120,6 +115,21 @@ def ragged_splash(
             return jax.vmap(of_row)(flat, keys, values, seen).reshape(query.shape)
 
     return cut_over_mesh(attend, keys)(query, keys, values, seen)
+
+
+def padded_slots(length: int) -> int:
+    """Return the slots of a tree in whole blocks; UserError where the kernel has no such room.
+
+    A query's integer has 15 bits for a slot.
+    """
+    block = block_size(length)
+    padded = -(-length // block) * block
+    if padded > MOST_SLOTS:
+        raise UserError(
+            f"splash attention takes trees of {MOST_SLOTS} slots at most; this one has {length} "
+            "(P + K·T + K·M·A): shorten it, or set model.attention to dense"
+        )
+    return padded
 
 
 def check_kernel(query: Float[Array, "B S N G H"]) -> None:

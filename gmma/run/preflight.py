@@ -6,12 +6,14 @@ A run that fails on its first batch would leave a directory behind, and the next
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from difflib import get_close_matches
 
 from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
 from gmma.hardware.sharding import check_batch, rollout_mesh
+from gmma.models.splash import padded_slots
 from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.records import checkpoint
 from gmma.records.console import say, warn
@@ -111,6 +113,7 @@ def check_run(parts: Parts, scorer: Scorer) -> None:
     prepared them: of these the first batch of each phase stands for the others.
     """
     check_batches(parts)
+    check_attention(parts)
     if parts.config.sft.steps and parts.task.demonstrate is None:
         raise UserError(
             f"sft.steps = {parts.config.sft.steps}, but task {parts.config.task.name} has no "
@@ -165,6 +168,16 @@ def check_batches(parts: Parts) -> None:
         check_batch(own, "evaluation.batch_prompts", config.evaluation.batch_prompts)
         if config.rl.steps:
             check_batch(own, "rl.rollout_prompts", config.rl.grown_prompts)
+
+
+def check_attention(parts: Parts) -> None:
+    """Check that a TPU's kernel takes a full tree: ragged rows have it as a branch."""
+    config = parts.config
+    asked = config.model.attention
+    on_tpu = parts.mesh.devices.flat[0].platform == "tpu"
+    if asked.startswith("splash") or (asked == "auto" and on_tpu):
+        nodes = {} if config.rl.steps else {"thoughts": 1, "answers": 1}
+        padded_slots(replace(config.tree.shape, **nodes).packed)
 
 
 def check_origin(parts: Parts) -> None:
