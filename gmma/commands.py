@@ -181,7 +181,8 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
     if (tensor := config.rollout_tensor) is not None and devices // slices % tensor:
         config = dataclasses.replace(config, rollout_tensor=None)
         if hosts.leads():
-            print(f"the run's rollout_tensor {tensor} does not divide {devices} devices; left out")
+            each = devices // slices
+            print(f"the run's rollout_tensor {tensor} does not divide {each} devices; left out")
     if given.mesh != MeshOverride():
         return with_launch(config, mesh=override(mesh, **vars(given.mesh)))
     if mesh_sizes(mesh, devices, slices) is not None:

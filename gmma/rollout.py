@@ -30,7 +30,7 @@ from gmma.types import Params, PromptBatch, TreeRollout, TreeShape, pytree
 
 THOUGHTS, ANSWERS = "sample_thoughts", "sample_answers"  # names of the two levels in a profile
 STAGE_SLOTS = 128  # of a stage, at least; a lane of a TPU is 128 wide
-MOST_STAGES = 4  # a program of its own each, to be compiled
+MOST_STAGES = 4  # each is a loop to be compiled
 
 
 @pytree
@@ -185,8 +185,8 @@ def sample_level(
         )
         written = jax.lax.dynamic_index_in_dim(rows.tokens, rows.slot, axis=3, keepdims=False)
         positions = start + rows.slot
-        written_part = cut_places(cache, end)
-        hidden, new = policy.decode(params, written, positions, open_rows, written_part)
+        readable = cut_places(cache, end)
+        hidden, new = policy.decode(params, written, positions, open_rows, readable)
         cache = write_slot(cache, rows.slot, positions, new)
         hidden = jnp.where(open_rows[..., None], hidden, rows.hidden)
         return replace(rows, hidden=hidden, slot=rows.slot + 1), cache
@@ -201,11 +201,14 @@ def sample_level(
 def stages(slots: int) -> Sequence[tuple[int, int]]:
     """Cut a level's slots into those of its stages: (first slot, behind the last).
 
+    The last has half as many slots as the others, or up to half as many more.
+
     >>> stages(512), stages(200), stages(2048)
     ([(0, 128), (128, 256), (256, 384), (384, 512)], [(0, 128), (128, 200)], [(0, 512), ...])
     """
     each = max(STAGE_SLOTS, -(-slots // (MOST_STAGES * STAGE_SLOTS)) * STAGE_SLOTS)
-    return [(start, min(start + each, slots)) for start in range(0, slots, each)]
+    starts = range(0, max(slots - each // 2, 1), each)
+    return list(zip(starts, (*starts[1:], slots), strict=True))
 
 
 def empty_rows(

@@ -30,6 +30,7 @@ from gmma.plan.fastest import (
     LARGEST_ROLLOUT,
     REMATS,
     Tried,
+    as_options,
     check_mesh,
     find_obstacle,
     find_own,
@@ -390,6 +391,27 @@ def test_the_experiments_own_settings_are_among_the_choices() -> None:
     assert own.changes["rl.rollout_prompts"] == 16
     assert own.changes["rl.microbatches"] == 2
     assert find_own(config, HERE, []) is None
+    elsewhere = with_launch(config, mesh=MeshConfig(data=2, fsdp=8))
+    assert find_own(elsewhere, HERE, choices) is None  # a mesh of other slices
+
+
+def test_a_rollouts_own_layout_is_searched_and_said_on_the_line() -> None:
+    """One that does not divide a slice's devices is left out, and no choice keeps it."""
+    cut = replace(job(), rollout_params="sharded", rollout_tensor=2)
+    compiled, _ = made_up_compiler(0, 40)
+    choices, _ = search(cut, HERE, compiled, quiet)
+    own = find_own(cut, HERE, choices)
+    assert own is not None
+    assert {"rollout_params": "sharded"}.items() <= own.changes.items()
+    assert "rollout_tensor" not in own.changes  # it is the experiment's
+    whole = next(c for c in choices if c.changes["rollout_params"] == "gathered")
+    assert whole.changes["rollout_tensor"] is None
+    assert with_changes(cut, whole.changes).rollout_tensor is None
+    assert "--rollout-tensor None" in as_options(whole.changes)
+    wide = replace(job(), rollout_params="sharded", rollout_tensor=16)
+    choices, _ = search(wide, HERE, compiled, quiet)
+    assert choices
+    assert all(with_changes(wide, c.changes).rollout_tensor in (None, 2) for c in choices)
 
 
 def test_advice_is_about_whole_steps_of_rl() -> None:

@@ -21,7 +21,7 @@ from gmma import commands
 from gmma.cli import command_plan
 from gmma.config import ExperimentConfig, LaunchConfig, MeshConfig, with_launch
 from gmma.errors import UserError
-from gmma.hardware.sharding import make_mesh
+from gmma.hardware.sharding import make_mesh, rollout_mesh
 from gmma.plan import command
 from gmma.plan.chips import chip_of
 from gmma.plan.command import cost_plans, plan_experiment, plan_slice, with_preset
@@ -219,8 +219,13 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
     """`sharded` gathers over fsdp alone, so that half a copy lies on a device; no float32 masters
     travel in either layout."""
     on, sent = open_slice("v5e:2x4"), {}
-    for layout in ("gathered", "sharded"):
-        config = small(tmp_path, rollout_params=layout)
+    layouts: dict[str, dict[str, Any]] = {
+        "gathered": {},
+        "sharded": {"rollout_params": "sharded"},
+        "its own": {"rollout_params": "sharded", "rollout_tensor": 4},
+    }
+    for layout, fields in layouts.items():
+        config = small(tmp_path, **fields)
         planned = next(
             plan_programs(plan_parts(config, make_mesh(config.launch.mesh, list(on.devices))))
         )
@@ -230,9 +235,11 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
         assert plan.resident_bytes > 0
         assert set(plan.bound_seconds) == {"compute", "HBM", "ICI"}
         sent[layout] = plan.sent_bytes.get("all-gather", 0)
+        moved = sum(plan.sent_bytes.get(kind, 0) for kind in ("all-to-all", "collective-permute"))
         copy = planned.copy_bytes
     assert copy / 2 < sent["gathered"] < copy
     assert sent["sharded"] < copy / 2
+    assert sent["its own"] + moved < copy / 2  # a quarter of a copy, laid out anew
 
 
 @needs_libtpu
@@ -287,6 +294,11 @@ def test_two_slices_send_gradients_alone_to_each_other(tmp_path: Path) -> None:
         mesh = make_mesh(MeshConfig(data=data, fsdp=-1), list(on.devices))
         of_each = [{device.slice_index for device in part.flat} for part in mesh.devices]
         assert of_each == [{0}, {1}]
+        for tensor in (2, 4):  # no copy of a rollout spans both
+            copies = rollout_mesh(mesh, tensor).devices.reshape(-1, tensor)
+            assert all(len({device.slice_index for device in copy}) == 1 for copy in copies)
+        with pytest.raises(UserError, match="rollout_tensor = 8 does not divide the 4 devices"):
+            rollout_mesh(mesh, 8)
     config = with_launch(config, mesh=MeshConfig(data=2, fsdp=-1))
     plans = plan_slice(config, "2*v5e:2x2", ["rollout", "update"], until_memory=True)
     rollout, update = plans

@@ -3,11 +3,20 @@
 import json
 from dataclasses import replace
 
+import jax
 import pytest
 from tiny_digits import experiment
 
-from gmma.config import CheckpointConfig, LaunchConfig, OptimizerConfig, RewardConfig, TreeConfig
+from gmma.config import (
+    CheckpointConfig,
+    LaunchConfig,
+    MeshConfig,
+    OptimizerConfig,
+    RewardConfig,
+    TreeConfig,
+)
 from gmma.errors import UserError
+from gmma.hardware.sharding import make_mesh
 from gmma.rewards.terms import RewardTerm
 from gmma.run.assembly import assemble
 from gmma.run.preflight import (
@@ -165,3 +174,24 @@ def test_a_tree_that_a_kernel_has_no_room_for_is_refused_before_anything_is_comp
     check_attention(having("splash", rl=replace(parts.config.rl, steps=0)))
     for attention in ("auto", "dense"):
         check_attention(having(attention))
+
+
+def test_prompts_that_copies_of_a_rollout_do_not_divide_are_named_with_their_field(parts):
+    """Eight devices within a layer take any batch; four copies over two devices each do not."""
+    mesh = make_mesh(MeshConfig(data=1, fsdp=1, tensor=8), jax.devices()[:8])
+
+    def having(**rl):
+        config = replace(
+            parts.config,
+            rollout_params="sharded",
+            rollout_tensor=2,
+            rl=replace(parts.config.rl, **rl),
+        )
+        return replace(parts, config=config, mesh=mesh)
+
+    check_batches(having(batch_prompts=8))
+    with pytest.raises(UserError, match=r"rl\.batch_prompts = 6 .* 4 copies .*\(rollout_tensor\)"):
+        check_batches(having(batch_prompts=6))
+    with pytest.raises(UserError, match=r"rl\.rollout_prompts = 18 .* 4 copies"):
+        check_batches(having(batch_prompts=6, rollout_prompts=18))
+    check_batches(having(batch_prompts=6, steps=0))

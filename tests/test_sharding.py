@@ -4,6 +4,7 @@ import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from math import prod
 from types import SimpleNamespace
 from typing import Any
 
@@ -254,8 +255,9 @@ def test_a_rollout_has_the_devices_of_the_mesh_in_their_order() -> None:
         ((2, 2, 2), 4, (2, 1, 4)),
         ((1, 2, 4), 2, (1, 4, 2)),
         ((4, 1, 2), 8, (1, 1, 8)),
+        ((2, 3, 1), 2, (3, 1, 2)),
     ]:
-        mesh = Mesh(np.array(devices).reshape(sizes), ALL_AXES)
+        mesh = Mesh(np.array(devices[: prod(sizes)]).reshape(sizes), ALL_AXES)
         own = rollout_mesh(mesh, tensor)
         assert own.devices.shape == wanted
         assert list(own.devices.flat) == list(mesh.devices.flat)
@@ -267,7 +269,7 @@ def test_a_layout_of_a_rollout_that_does_not_divide_is_one_message() -> None:
     with pytest.raises(UserError, match="rollout_tensor = 3 does not divide the 8 devices"):
         decode_layout("sharded", 3, mesh, 8)
     cut = make_mesh(MeshConfig(data=1, fsdp=1, tensor=8), jax.devices()[:8])
-    with pytest.raises(UserError, match="prompts of a rollout = 6 is not divisible by 4 devices"):
+    with pytest.raises(UserError, match="rollout = 6 is not divisible by the 4 copies"):
         decode_layout("sharded", 2, cut, 6)
     with pytest.raises(UserError, match=r"rollout_tensor = 2 says .* rollout_params = gathered"):
         replace(experiment(), rollout_tensor=2)

@@ -222,52 +222,71 @@ def decode_layout(
     the mesh has it. UserError where the devices or the prompts do not divide.
     """
     if layout == "sharded":
-        own = rollout_mesh(mesh, tensor)
-        check_batch(own, "prompts of a rollout", prompts)
-        return DecodeLayout(own, frozenset(BATCH_AXES), BATCH)
+        check_copies(layout, tensor, mesh, "the prompts of a rollout", prompts)
+        return DecodeLayout(rollout_mesh(mesh, tensor), frozenset(BATCH_AXES), BATCH)
     everywhere = PartitionSpec(ALL_AXES)
     prompts_cut = everywhere if prompts % mesh.size == 0 else BATCH
     return DecodeLayout(mesh, frozenset(ALL_AXES), prompts_cut)
 
 
+def check_copies(
+    layout: RolloutLayout, tensor: int | None, mesh: Mesh, field: str, prompts: int
+) -> None:
+    """Raise unless every copy of a rollout's parameters gets equally many prompts."""
+    if layout == "gathered":  # which needs no more than a batch
+        return
+    copies = batch_shards(rollout_mesh(mesh, tensor))
+    if prompts % copies:
+        raise UserError(
+            f"{field} = {prompts} is not divisible by the {copies} copies of the parameters that "
+            f"rollouts have on {mesh.size} devices; set it to a multiple of {copies}, or let more "
+            "devices share a copy (rollout_tensor)"
+        )
+
+
 def rollout_mesh(mesh: Mesh, tensor: int | None) -> Mesh:
     """Return the mesh's devices, in their order, with `tensor` neighbours to each copy.
 
-    What that takes from fsdp, or leaves to it, is as little as can be; the rest is data. UserError
-    where it does not make up the devices of a slice.
+    Of fsdp and tensor together as much is left for fsdp as divides; the rest is data. UserError
+    where `tensor` does not divide the devices of a slice.
     """
-    if tensor in (None, mesh.shape["tensor"]):
+    if tensor is None or tensor == mesh.shape["tensor"]:
         return mesh
-    assert tensor is not None
     one_slice = mesh.size // count_slices(mesh.devices.flat)
     if one_slice % tensor:
         raise UserError(
             f"rollout_tensor = {tensor} does not divide the {one_slice} devices of a slice; "
             "choose one that does"
         )
-    fsdp = max(1, mesh.shape["fsdp"] * mesh.shape["tensor"] // tensor)
+    copies, held = mesh.size // tensor, mesh.shape["fsdp"] * mesh.shape["tensor"] // tensor
+    fsdp = next(count for count in range(max(1, held), 0, -1) if copies % count == 0)
     return Mesh(mesh.devices.reshape(mesh.size // (fsdp * tensor), fsdp, tensor), ALL_AXES)
 
 
-def decode_params(policy: Policy, params: Params, mesh: Mesh) -> Params:
-    """Cast the parameters as a decoding step reads them; they still lie where they did.
+def decode_params(
+    policy: Policy, params: Params, mesh: Mesh, rollout: Mesh | None = None
+) -> Params:
+    """Cast the parameters as a decoding step reads them, and lay them out for a rollout's own mesh.
 
     All but those of norms, which are computed wide, and of 8 bits get the type of the activations.
 
-    What is gathered afterwards is then half of the masters' size, and the same numbers, since every
-    layer would cast after the gathering.
+    They are cast where they lie: what travels afterwards is then half of the masters' size, and the
+    same numbers, since every layer would cast after the gathering.
     """
     dtype = jnp.dtype(policy.config.dtype)
     scales = {name: held for name, held in params.items() if name == SCALES}
     params = {name: held for name, held in params.items() if name != SCALES}
     named, flat = (flatten_dict(tree, sep="/") for tree in (policy.logical_axes(), params))
-    places = flatten_dict(param_shardings(policy, params, mesh), sep="/")
+    meshes = [mesh] if rollout is None or rollout is mesh else [mesh, rollout]
+    places = [flatten_dict(param_shardings(policy, params, one), sep="/") for one in meshes]
 
     def cast(path: str, leaf: Array) -> Array:
         if "norm" in named[path]:
             return leaf
         leaf = leaf if leaf.dtype == jnp.int8 else leaf.astype(dtype)
-        return jax.lax.with_sharding_constraint(leaf, places[path])
+        for place in places:
+            leaf = jax.lax.with_sharding_constraint(leaf, place[path])
+        return leaf
 
     held = {path: cast(path, leaf) for path, leaf in flat.items()}
     return unflatten_dict(held, sep="/") | scales

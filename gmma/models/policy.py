@@ -49,7 +49,8 @@ class Policy:
     # (params, prompts) → hidden[B D] of each prompt's last token, cache holding the prompt's level
     prefill: Callable[[Params, PromptBatch], tuple[Array, TreeCache]]
     # (params, tokens[B k m], positions[B k m], open bool[B k m], cache) → hidden[B k m D], what
-    # to write; of a node that is not open, whose token is none, neither is read
+    # to write; of a node that is not open, whose token is none, neither is read. The cache's last
+    # level may have fewer places than keys: keys without one are not written yet
     decode: Callable[[Params, Array, Array, Array, TreeCache], tuple[Array, NewTokens]]
     forward: Callable[[Params, TreeInputs], Array]  # → hidden[B S D]
     unembed: Callable[[Params, Array], Array]  # hidden[… D] → logits[… V], float32 or wider
@@ -108,13 +109,15 @@ def policy_of(
 
     `module(tokens, context, images, cached, states)` returns `hidden[B S D]`, the new keys and
     values `[L B S N H]`, and the states behind the tokens, where `cached` is a tuple of (keys,
-    values) per level and `states` those of the deepest one, None in families that have none;
-    `module.unembed(hidden)` returns logits. `sample` gives the shapes for `init`; its values do not
-    matter. `units` counts the heads of the axes that merge heads with their width, by logical name.
-    `module.see(images)` returns the features of images. Where `without_pixels` is given, the module
-    takes `SeenImages` too, and what else reads images can do so without their pixels. `takes_rows`
-    says that the module reads `context.nodes`, where it is given, in place of `context.shape`;
-    `takes_scales` that all its products with weights are those of `Linear` and `Decoder`.
+    values) `[L B k m N s H]` per level, of whose last the first slots alone have a place in
+    `context.cached`, and are read (`layers.level_of_layer`); `states` are those of the deepest one,
+    None in families that have none. `module.unembed(hidden)` returns logits. `sample` gives the
+    shapes for `init`; its values do not matter. `units` counts the heads of the axes that merge
+    heads with their width, by logical name. `module.see(images)` returns the features of images.
+    Where `without_pixels` is given, the module takes `SeenImages` too, and what else reads images
+    can do so without their pixels. `takes_rows` says that the module reads `context.nodes`, where
+    it is given, in place of `context.shape`; `takes_scales` that all its products with weights are
+    those of `Linear` and `Decoder`.
     """
 
     def packed_context(inputs: TreeInputs) -> Context:

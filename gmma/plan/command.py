@@ -20,7 +20,7 @@ from gmma.config import ExperimentConfig, RLConfig, job_to_json
 from gmma.errors import UserError
 from gmma.families.pretrained import PretrainedConfig
 from gmma.files import read_json, write_whole
-from gmma.hardware.sharding import check_batch, make_mesh
+from gmma.hardware.sharding import check_batch, decode_layout, make_mesh
 from gmma.named import import_path, module_command
 from gmma.options.arguments import PROGRAMS
 from gmma.plan.chips import chip_of
@@ -66,7 +66,7 @@ STATIC_ROWS = (
 )
 OF_LENGTHS = (
     "Lengths are lognormal, each node's its own, with these means before they are cut to their "
-    "slots and σ = {spread:g}; prompts fill theirs. A loop of a rollout ends with the longest row "
+    "slots and σ = {spread:g}; prompts fill theirs. A level of a rollout ends with the longest row "
     "of all devices. Ragged rows have the least length that is no shorter than a microbatch's on "
     "average; their kernel visits as much as in a few drawn trees. Memory is that of static rows, "
     "the largest branch of the program."
@@ -115,7 +115,9 @@ def plan_slice(
     mesh = make_mesh(config.launch.mesh, list(on.devices))
     if "sft" in names:
         check_batch(mesh, "sft.batch_prompts", config.sft.batch_prompts, config.sft.microbatches)
-    check_packing(config.packing, plan_parts(config, mesh).policy)  # what the user got wrong
+    # What the user got wrong is said here, where it is one message
+    check_packing(config.packing, plan_parts(config, mesh).policy)
+    decode_layout(config.rollout_params, config.rollout_tensor, mesh, config.rl.grown_prompts)
     static = replace(config, packing="static")  # of ragged rows, the worker is told the slots
 
     def compiled(name: str, expected: Expected) -> tuple[ProgramFacts, Compiled]:

@@ -167,35 +167,39 @@ def rollouts(parts: Parts) -> Iterator[list[Changes]]:
 
     for tensor, weights in product(tensors(parts), rounded_or_not(parts.config)):
         held_in: RolloutLayout = "gathered" if tensor == 1 else "sharded"
-
-        def trees(prompts: int, held_in: RolloutLayout = held_in, tensor: int = tensor) -> int:
-            layout = decode_layout(held_in, tensor, mesh, prompts)
-            return NamedSharding(layout.mesh, layout.prompts).shard_shape((prompts,))[0]
-
+        copies = batch_shards(mesh) if tensor == 1 else mesh.size // tensor
+        trees = partial(trees_of, held_in, tensor, mesh)
         own = None if tensor in (1, mesh.shape["tensor"]) else tensor
         cut = {} if own == parts.config.rollout_tensor else {"rollout_tensor": own}
         fixed = {**whole, "rollout_params": held_in, **cut, **weights}
-        sizes = sorted((n * rl.batch_prompts for n in counts), key=trees)
-        yield [{"rl.rollout_prompts": prompts, **fixed} for prompts in sizes]
+        prompts = (n * rl.batch_prompts for n in counts)
+        grown = sorted((count for count in prompts if count % copies == 0), key=trees)
+        yield [{"rl.rollout_prompts": count, **fixed} for count in grown]
+
+
+def trees_of(held_in: RolloutLayout, tensor: int, mesh: Mesh, prompts: int) -> int:
+    """Return how many trees a device of a rollout grows, or devices that share a copy do."""
+    layout = decode_layout(held_in, tensor if held_in == "sharded" else None, mesh, prompts)
+    return NamedSharding(layout.mesh, layout.prompts).shard_shape((prompts,))[0]
 
 
 def tensors(parts: Parts) -> list[int]:
     """Return over how many devices a rollout may cut each copy of its parameters.
 
-    1, 2, 4 … of a slice, and the experiment's own: those to which key-value heads are dealt out
-    evenly, and which leave as many prompts to each copy.
+    1, 2, 4 … of a slice, those to which key-value heads are dealt out evenly; the mesh's tensor and
+    the experiment's own rollout_tensor in any case. Prompts of an evaluation are dealt out, too.
     """
     config, mesh = parts.config, parts.mesh
     devices, heads = mesh.size // count_slices(mesh.devices.flat), parts.policy.config.kv_heads
     own = {mesh.shape["tensor"], config.rollout_tensor or 1}
     powers = {2**power for power in range(devices.bit_length()) if heads % 2**power == 0}
-    batches = (config.rl.batch_prompts, config.evaluation.batch_prompts)
-
-    def fits(tensor: int) -> bool:
-        copies, rest = divmod(mesh.size, tensor)
-        return not rest and all(prompts % copies == 0 for prompts in batches)
-
-    return [1, *(tensor for tensor in sorted(own | powers) if tensor > 1 and fits(tensor))]
+    return [1] + [
+        tensor
+        for tensor in sorted(own | powers - {1})
+        if tensor > 1
+        and devices % tensor == 0
+        and config.evaluation.batch_prompts % (mesh.size // tensor) == 0
+    ]
 
 
 def rounded_or_not(config: ExperimentConfig) -> list[Changes]:
@@ -359,8 +363,8 @@ def find_own(config: ExperimentConfig, on: Slice, choices: Sequence[Choice]) -> 
     def settings(one: ExperimentConfig) -> tuple[Any, ...]:
         sizes = mesh_sizes(one.launch.mesh, len(on.devices), count_slices(on.devices))
         rl = (one.rl.grown_prompts, one.rl.step_minibatches, one.rl.microbatches)
-        assert sizes is not None
-        tensor = 1 if one.rollout_params == "gathered" else one.rollout_tensor or sizes[-1]
+        own = one.rollout_tensor or (sizes or (1,))[-1]
+        tensor = 1 if one.rollout_params == "gathered" else own
         return sizes, rl, tensor, one.rollout_weights, getattr(one.model, "remat", None)
 
     wanted = settings(config)

@@ -1,8 +1,9 @@
 """Count the cost of one run of a compiled program in the text of its optimised HLO.
 
 XLA's own analysis counts the body of a loop once. Here a body counts as often as it runs: by the
-trip count that the compiler wrote down, or by the largest integer that the loop's condition
-compares with, which is the worst case of a loop that may leave early.
+trip count that the compiler wrote down, for a stage of a rollout's level by the slots of its scope
+(`gmma/rollout.py`), or by the largest integer that the loop's condition compares with, which is the
+worst case of a loop that may leave early.
 
 A branch counts as often as it runs where the program says so (`gmma/models/layers.py`,
 `taken_scope`), and else the dearest does.
@@ -307,7 +308,8 @@ class HloProgram:
     def trip_count(self, loop: Instruction) -> float:
         """Return how often the body runs: where a loop may leave early, as told, or at most.
 
-        A rollout that ends after t turns gives a stage of slots [a, b) min(max(t − a, 0), b − a).
+        A rollout whose level ends after t turns gives a stage of slots [a, b) min(max(t − a, 0),
+        b − a) of them. t is a mean: all turns are counted, a few of a late stage in one before it.
         """
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.attributes)
         if known:

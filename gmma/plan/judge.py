@@ -132,15 +132,18 @@ def advise(facts: ProgramFacts, config: ExperimentConfig, compiled: Compiled, us
     """Return the next change that makes a program smaller, the cheapest in time first."""
     rows = facts.rows
     if facts.name == "rollout":
-        copy = facts.copy_bytes
-        if config.rollout_params == "gathered" and copy > usable // 3:
-            return (
-                f"rollout_params = sharded, rollout_tensor = 2 or more: the whole copy of the "
-                f"parameters on each device takes {copy / GIB:.1f} GiB"
-            )
+        whole = config.rollout_params == "gathered"
+        share = (
+            "rollout_params = sharded, rollout_tensor = 2 or more: the whole copy of the "
+            f"parameters on each device takes {facts.copy_bytes / GIB:.1f} GiB"
+        )
+        if whole and facts.copy_bytes > usable // 3:
+            return share
         if rows > 1:
             field = "batch_prompts" if config.rl.rollout_prompts is None else "rollout_prompts"
             return f"a smaller rl.{field}: each device grows {rows} trees at a time"
+        if whole:
+            return share
         return "a larger rollout_tensor, so that a device holds less of the copy and of the caches"
     phase = "sft" if facts.name == "sft" else "rl"
     settings = getattr(config, phase)

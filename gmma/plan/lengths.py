@@ -1,7 +1,7 @@
 """Lengths of thoughts and answers as a plan supposes them: `gmma plan --mean-lengths 200 40`.
 
 They are lognormal (`gmma/tree/lengths.py`). Each node's is drawn alone; prompts fill their slots. A
-loop of a rollout runs until the longest row of all devices has ended. The longest tree of a
+level of a rollout grows until the longest row of all devices has ended. The longest tree of a
 microbatch decides its rows (`gmma/tree/rows.py`); a program is planned with rows of the least
 length that is no shorter than they are on average. A model of ours: no data are in it, and lengths
 of one tree, which are alike in truth, are independent here.

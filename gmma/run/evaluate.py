@@ -19,7 +19,7 @@ from gmma.config import ExperimentConfig
 from gmma.errors import UserError
 from gmma.files import RunPath, read_json, write_whole
 from gmma.hardware.hosts import fetch_rows, gather_entries, own_part
-from gmma.hardware.sharding import check_batch, put_batch, put_whole
+from gmma.hardware.sharding import check_batch, check_copies, put_batch, put_whole
 from gmma.intervals import Interval, difference_interval, mean_interval, score_interval
 from gmma.rewards.service import Scorer
 from gmma.run.assembly import Parts, own_terms
@@ -63,8 +63,10 @@ class Evaluator(Protocol):
 
 def make_evaluator(parts: Parts) -> Evaluator:
     """Make the evaluation of a run's task and settings; two compiled rollouts."""
-    settings = parts.config.evaluation
-    check_batch(parts.mesh, "evaluation.batch_prompts", settings.batch_prompts)
+    config, settings = parts.config, parts.config.evaluation
+    batch = ("evaluation.batch_prompts", settings.batch_prompts)
+    check_batch(parts.mesh, *batch)
+    check_copies(config.rollout_params, config.rollout_tensor, parts.mesh, *batch)
     modes = {
         "greedy": make_eval_grow(parts, 1, GREEDY),
         "sampled": make_eval_grow(parts, settings.samples, settings.sampling),

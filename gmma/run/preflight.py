@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 
 from gmma.config import ExperimentConfig, updates_per_step
 from gmma.errors import UserError
 from gmma.hardware.hosts import check_hosts
-from gmma.hardware.sharding import check_batch, rollout_mesh
+from gmma.hardware.sharding import check_batch, check_copies
 from gmma.models.splash import padded_slots
 from gmma.options.prompt import DEFAULT_TAGS, Tags
 from gmma.records import checkpoint
@@ -163,11 +164,11 @@ def check_batches(parts: Parts) -> None:
             "stand in one batch, so their images need one size; give one bucket"
         )
     check_batch(parts.mesh, "evaluation.batch_prompts", config.evaluation.batch_prompts)
-    if config.rollout_params == "sharded":
-        own = rollout_mesh(parts.mesh, config.rollout_tensor)
-        check_batch(own, "evaluation.batch_prompts", config.evaluation.batch_prompts)
-        if config.rl.steps:
-            check_batch(own, "rl.rollout_prompts", config.rl.grown_prompts)
+    divides = partial(check_copies, config.rollout_params, config.rollout_tensor, parts.mesh)
+    divides("evaluation.batch_prompts", config.evaluation.batch_prompts)
+    if config.rl.steps:
+        field = "batch_prompts" if config.rl.rollout_prompts is None else "rollout_prompts"
+        divides(f"rl.{field}", config.rl.grown_prompts)
 
 
 def check_attention(parts: Parts) -> None:

@@ -132,7 +132,7 @@ def make_grow(
             axis_names=set(layout.manual),
             check_vma=False,
         )
-        held = decode_params(policy, lighter(params, weights), layout.mesh)
+        held = decode_params(policy, lighter(params, weights), parts.mesh, layout.mesh)
         # Said on both sides, or rows would be cut on inside as they lie before and behind.
         place = NamedSharding(layout.mesh, layout.prompts)
         here = jax.lax.with_sharding_constraint((prompts, keys), place)

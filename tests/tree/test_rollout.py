@@ -1,7 +1,7 @@
 """`grow_tree`: decode = packed (L2), padding (L4), reproducibility (L7), and where nodes end."""
 
-from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import laws
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from laws import ANSWER_TAG, END, PIECES, THOUGHT_TAG, Growth
 
 import gmma.rollout
-from gmma.rollout import stages
+from gmma.plan.hlo import STAGE, parse
+from gmma.rollout import ANSWERS, THOUGHTS, stages
 from gmma.sampling import GREEDY, SamplingConfig
 from gmma.tree import TreeShape
 from gmma.types import TreeRollout
@@ -46,19 +47,31 @@ STAGED = Growth(TreeShape(7, 7, 5, thoughts=2, answers=2), SamplingConfig(temper
 
 
 @pytest.fixture(scope="module")
-def grow_in_stages() -> Iterator[Callable[..., TreeRollout]]:
-    """A level's slots in stages of two: a program of its own."""
+def grow_in_stages() -> Any:
+    """A level's slots in stages of two: a program of its own, compiled."""
+    subject, shape = laws.tiny_subject(), STAGED.shape
+    lengths = np.full(laws.BATCH, shape.prompt, np.int32)
+    prompts = laws.random_prompts(subject, np.random.default_rng(0), lengths, shape.prompt)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gmma.rollout, "STAGE_SLOTS", 2)
-        assert stages(7) == [(0, 2), (2, 4), (4, 6), (6, 7)]
-        yield laws.grower.__wrapped__(laws.tiny_subject().policy, STAGED)
+        assert stages(shape.thought) == [(0, 2), (2, 4), (4, 7)]
+        grow = laws.grower.__wrapped__(subject.policy, STAGED)
+        return grow.lower(subject.params, prompts, np.uint32(0)).compile()
+
+
+def test_a_plan_knows_the_loops_of_stages(grow_in_stages: Any) -> None:
+    """By the labels that reach a compiled program."""
+    computations, _ = parse(grow_in_stages.as_text())
+    loops = [i for one in computations.values() for i in one.values() if i.operation == "while"]
+    found = sorted(match.groups() for loop in loops if (match := STAGE.search(loop.label)))
+    thoughts, answers = (("0", "2"), ("2", "4"), ("4", "7")), (("0", "2"), ("2", "5"))
+    wanted = [(ANSWERS, *slots) for slots in answers] + [(THOUGHTS, *slots) for slots in thoughts]
+    assert found == wanted
 
 
 @often
 @given(st.data(), seeds)
-def test_stages_change_no_token(
-    grow_in_stages: Callable[..., TreeRollout], data: st.DataObject, seed: int
-) -> None:
+def test_stages_change_no_token(grow_in_stages: Any, data: st.DataObject, seed: int) -> None:
     subject = laws.tiny_subject()
     prompts = data.draw(laws.prompt_batches(subject, STAGED.shape.prompt))
     in_stages = jax.tree.map(np.asarray, grow_in_stages(subject.params, prompts, np.uint32(seed)))
