@@ -239,7 +239,7 @@ def test_a_rollout_gathers_a_copy_in_the_type_of_the_activations(tmp_path: Path)
         copy = planned.copy_bytes
     assert copy / 2 < sent["gathered"] < copy
     assert sent["sharded"] < copy / 2
-    assert sent["its own"] + moved < copy / 2  # a quarter of a copy, laid out anew
+    assert sent["its own"] + moved < copy  # laid out anew, but no float32 masters either
 
 
 @needs_libtpu
