@@ -259,7 +259,12 @@ class RLConfig(PhaseConfig):
             )
         held = self.grown_prompts // self.batch_prompts
         count, rollouts = self.step_minibatches, self.max_rollouts
-        require(1 <= count <= held, "rl.minibatches", count, f"1 to {held}, what a rollout has")
+        if not 1 <= count <= held:
+            raise UserError(
+                f"rl.minibatches = {count}, but a rollout of {self.grown_prompts} prompts has "
+                f"{held} of rl.batch_prompts = {self.batch_prompts}: choose 1 to {held}, or "
+                f"rl.rollout_prompts = {max(count, 1) * self.batch_prompts}"
+            )
         require(rollouts >= 1, "rl.max_rollouts", rollouts, "1 or more")
         if not self.dynamic_sampling and count < held:
             raise UserError(

@@ -318,7 +318,10 @@ def test_settings_that_cannot_be_are_named():
     assert (most.grown_prompts, most.trained_prompts) == (32, 16)
     for words, settings in (
         ("rollout_prompts = 12 is not divisible by rl.batch_prompts = 8", {"rollout_prompts": 12}),
-        ("minibatches = 3; it must be 1 to 2", {"rollout_prompts": 16, "minibatches": 3}),
+        (
+            "3, but .* has 2 .* 1 to 2, or rl.rollout_prompts = 24",
+            {"rollout_prompts": 16, "minibatches": 3},
+        ),
         ("minibatches = 1 of the 2 of a rollout", {"rollout_prompts": 16, "minibatches": 1}),
         ("max_rollouts = 2 without rl.dynamic_sampling", {"max_rollouts": 2}),
         ("changes nothing", {"dynamic_sampling": True, "max_rollouts": 1}),

@@ -121,9 +121,13 @@ def test_each_program_has_the_trees_of_its_own() -> None:
         assert not found.turns
 
 
-@pytest.mark.parametrize(("means", "spread"), [((0, 40), 0.5), ((200, -1), 0.5), ((200, 40), -1)])
+@pytest.mark.parametrize(
+    ("means", "spread"), [((0, 40), 0.5), ((200, -1), 0.5), ((200, 40), -1), ((200, 40), 9)]
+)
 def test_lengths_that_are_none_are_refused(means: Any, spread: float) -> None:
-    with pytest.raises(UserError, match=r"length\w*(: \w+)? = -?\d+; it must be \d or more"):
+    with pytest.raises(
+        UserError, match=r"length\w*(: \w+)? = -?\d+; it must be (1 or more|0 to 3)"
+    ):
         length_model(means, spread)
 
 
@@ -140,6 +144,9 @@ def test_lengths_are_given_on_the_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["lengths"] is None
     command_plan([*line, "--mean-lengths", "200", "40", "--length-spread", "0.3"])
     assert found["lengths"] == LengthModel(thought=200, answer=40, spread=0.3)
+    for words in (["--mean-lengths", "nan", "5"], ["--price", "nan"]):
+        with pytest.raises(UserError, match=rf"^{words[0].lstrip('-').replace('-', '_')}\.0 = nan"):
+            command_plan([*line, *words])
 
 
 LOOP = """ENTRY %main (p: f32[8]) -> f32[8] {

@@ -255,8 +255,8 @@ def rollout_mesh(mesh: Mesh, tensor: int | None) -> Mesh:
     one_slice = mesh.size // count_slices(mesh.devices.flat)
     if one_slice % tensor:
         raise UserError(
-            f"rollout_tensor = {tensor} does not divide the {one_slice} devices of a slice; "
-            "choose one that does"
+            f"rollout_tensor = {tensor} does not divide the devices that are linked, {one_slice}; "
+            "choose one that does, or None, which is mesh.tensor"
         )
     copies, held = mesh.size // tensor, mesh.shape["fsdp"] * mesh.shape["tensor"] // tensor
     fsdp = next(count for count in range(max(1, held), 0, -1) if copies % count == 0)

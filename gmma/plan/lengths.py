@@ -25,6 +25,7 @@ from gmma.tree.lengths import draw_lognormal
 from gmma.tree.rows import NO_NODE, on_path, row_choices, row_slots
 from gmma.types import TreeShape
 
+WIDEST = 3  # spread; one text in six is then twenty times as long as the middle one
 BATCHES, KERNEL_ROWS = 256, 8  # that are drawn, and of which the mask is made
 
 
@@ -37,10 +38,11 @@ class LengthModel:
     spread: float = 0.5
 
     def __post_init__(self) -> None:
-        for name, least in (("thought", 1), ("answer", 1), ("spread", 0)):
+        for name in ("thought", "answer"):
             value = getattr(self, name)
-            option = "length_spread" if name == "spread" else f"mean_lengths: {name}"
-            require(least <= value < np.inf, option, value, f"{least} or more")
+            require(1 <= value < np.inf, f"mean_lengths: {name}", value, "1 or more")
+        spread, most = self.spread, WIDEST
+        require(0 <= spread <= most, "length_spread", spread, f"0 to {most}, σ of a logarithm")
 
 
 def length_model(means: tuple[float, float] | None, spread: float | None) -> LengthModel | None:

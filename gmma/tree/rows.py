@@ -40,6 +40,7 @@ def row_choices(packed: int, lengths: int) -> tuple[int, ...]:
     (192, 384, 576)
     """
     step = LANES if packed >= 8 * LANES else FEW
+    lengths = min(lengths, packed)  # more parts than slots give the same
     rounded = {-(-packed * part // (lengths * step)) * step for part in range(1, lengths)}
     return tuple(sorted(slots for slots in rounded if slots <= packed * MOST_FILLED))
 
