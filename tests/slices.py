@@ -5,15 +5,13 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import pytest
 from jax.experimental import topologies
-from jax.experimental.compilation_cache import compilation_cache
 
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.lengths import FULL_TREES
 from gmma.plan.serial import Serial
-from gmma.plan.tpu_compiler import NO_TPU_HERE
+from gmma.plan.tpu_compiler import NO_TPU_HERE, nothing_cached
 
 ABSENT = importlib.util.find_spec("libtpu") is None
 
@@ -39,14 +37,8 @@ def made_up_plan(program: str, seconds: float, *, fits: bool = True) -> ProgramP
 @contextlib.contextmanager
 def devices_of(topology: str) -> Iterator[list[Any]]:
     """The devices; what is compiled for them meanwhile is not cached: it cannot be read back."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, nothing_cached():
         for name, value in NO_TPU_HERE.items():
             patch.setenv(name, value)
-        jax.config.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()
-        try:
-            found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
-            yield list(found.devices)
-        finally:
-            jax.config.update("jax_enable_compilation_cache", True)
-            compilation_cache.reset_cache()
+        found = topologies.get_topology_desc(platform="tpu", topology_name=topology)
+        yield list(found.devices)

@@ -5,12 +5,13 @@ program and the assignment of buffers also where the program does not fit, so bo
 from there.
 """
 
+import contextlib
 import importlib.util
 import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.errors import JaxRuntimeError
 from jax.experimental import topologies
+from jax.experimental.compilation_cache import compilation_cache
 
 from gmma.errors import UserError
 from gmma.plan.chips import Chip, chip_of, slices_of
@@ -99,16 +101,28 @@ def count_chips(topology: str) -> int:
     return slices * prod(int(side) for side in shape.partition(":")[2].split("x"))
 
 
+@contextlib.contextmanager
+def nothing_cached() -> Iterator[None]:
+    """Leave JAX's cache on disk aside: what is compiled for absent devices cannot be read back."""
+    before: bool = jax.config.values["jax_enable_compilation_cache"]
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.reset_cache()  # JAX asks once whether there is one
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
+
+
 def compile_program(jitted: Any, arguments: Sequence[Any], dump: Path) -> bool:
-    """Compile a jitted function for the devices of its abstract arguments; return whether it fits.
+    """Compile a jitted function for the devices of its abstract arguments.
 
-    The compiler's files are in `dump` in either case.
-
-    Whether it fits alone; what the compiler wrote is in `dump` in either case.
+    Returns whether it fits alone; the compiler's files are in `dump` in either case.
     """
     lowered = jitted.trace(*arguments).lower(lowering_platforms=("tpu",))
     try:
-        lowered.compile(compiler_options={"xla_dump_to": str(dump)})
+        with nothing_cached():
+            lowered.compile(compiler_options={"xla_dump_to": str(dump)})
     except JaxRuntimeError as error:
         if OUT_OF_HBM not in str(error):
             raise

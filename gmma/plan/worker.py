@@ -25,7 +25,6 @@ def main() -> None:
     """Compile the program of that name."""
     source, topology, name, dump, slots = sys.argv[1:]
     jax.config.update("jax_platforms", "cpu")  # the compiler needs no TPU, and must take none
-    jax.config.update("jax_enable_compilation_cache", False)  # nothing here can be read back
     config = config_from_json(read_json(Path(source)), Path(source))
     devices = list(open_slice(topology).devices)
     parts = plan_parts(config, make_mesh(config.launch.mesh, devices))
