@@ -3,7 +3,7 @@
 import itertools
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from gmma.plan.command import advise_slice, plan_slice
 from gmma.plan.fastest import (
     LARGEST_ROLLOUT,
     REMATS,
+    Choice,
     Tried,
     as_options,
     check_mesh,
@@ -41,6 +42,7 @@ from gmma.plan.fastest import (
 )
 from gmma.plan.judge import ProgramPlan
 from gmma.plan.programs import plan_parts, plan_programs
+from gmma.plan.serial import Serial
 from gmma.plan.tpu_compiler import Slice, open_slice
 from gmma.run.experiments import load_experiment
 from gmma.run.lines import plan_line
@@ -111,7 +113,7 @@ def made_up_compiler(seed: int, usable: float) -> tuple[Compiled, list[str]]:
         mesh, rl = config.launch.mesh, config.rl
         own = {
             "rollout": (rl.grown_prompts, devices_of_a_copy(config)),
-            "update": (rl.microbatches, config.model.remat),
+            "update": (rl.microbatches, config.model.remat, updates_per_step(config) > 1),
             "scoring": (updates_per_step(config) > 1,),
             "sft": (config.sft.microbatches, config.model.remat),
         }[name]
@@ -156,6 +158,21 @@ def every_choice(
     return found
 
 
+def check_choices(
+    config: ExperimentConfig, choices: Sequence[Choice], best: dict[str, float]
+) -> None:
+    """They are those of an exhaustive list, in the order of their seconds.
+
+    Left out are none but rollouts of a single update, where these cannot be the fastest.
+    """
+    found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
+    assert found == pytest.approx({name: best[name] for name in found})
+    assert [one.seconds for one in choices] == sorted(found.values())
+    assert choices[0].seconds == pytest.approx(min(best.values()))
+    left_out = [json.loads(name)["rl.rollout_prompts"] for name in best.keys() - found.keys()]
+    assert set(left_out) <= {config.rl.batch_prompts}
+
+
 @pytest.mark.parametrize(
     ("seed", "usable", "beta"), [(0, 6, 0.0), (1, 8, 0.1), (2, 13, 0.0), (3, 40, 0.1)]
 )
@@ -171,10 +188,8 @@ def test_the_choice_is_the_fastest_of_all(seed: int, usable: int, beta: float) -
     assert len(set(asked)) == len(asked)  # each program once
     best = every_choice(config, compiled)
     assert best
-    found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
-    assert found == pytest.approx(best)
-    assert [one.seconds for one in choices] == sorted(found.values())
-    lists = 2 * 2 + 2 * len(REMATS)  # rollouts on two meshes, in two layouts; updates
+    check_choices(config, choices, best)
+    lists = 2 * 2 + 2 * 2 * len(REMATS)  # rollouts on two meshes, in two layouts; updates of both
     assert sum(not one.plan.fits_alone for one in tried) <= lists
 
 
@@ -203,12 +218,31 @@ def test_of_a_small_job_the_choice_is_the_fastest_of_an_exhaustive_list() -> Non
     choices, _ = search(config, on, compiled, quiet)
     few = len(known)
     best = every_choice(config, compiled, devices=4)
-    assert len(best) == len(choices) > 50
+    assert len(best) > 50
     assert few < len(known)  # what the search takes for alike and the exhaustive list does not
-    assert choices[0].seconds == pytest.approx(min(best.values()))
-    assert json.dumps(dict(choices[0].changes)) in best
-    found = {json.dumps(dict(choice.changes)): choice.seconds for choice in choices}
-    assert found == pytest.approx(best)
+    check_choices(config, choices, best)
+
+
+def test_a_single_update_is_looked_at_where_it_may_be_the_fastest() -> None:
+    """Or where the experiment has one. Its program is its own, and each of two meshes asks."""
+    made_up, asked = made_up_compiler(0, 40)
+
+    def slow_to_grow(config: ExperimentConfig, name: str) -> ProgramPlan | None:
+        plan = made_up(config, name)
+        assert plan is not None
+        return plan if name != "rollout" else replace(plan, serial=Serial(large=8.0))
+
+    said: list[str] = []
+    config = job(rollout_prompts=64)
+    choices, _ = search(config, HERE, slow_to_grow, said.append)
+    assert sum("a single update on a rollout is left out" in words for words in said) == 2
+    check_choices(config, choices, every_choice(config, slow_to_grow))
+    assert len({choice.changes["rl.rollout_prompts"] for choice in choices}) == 3
+    for config, compiled in ((job(rollout_prompts=64), made_up), (job(), slow_to_grow)):
+        asked.clear()
+        choices, _ = search(config, HERE, compiled, quiet)
+        assert {choice.changes["rl.rollout_prompts"] for choice in choices} == {16, 32, 64, 128}
+        assert sum('["update"' in key for key in asked) % 2 == 0
 
 
 def test_what_waits_decides_between_rollouts() -> None:

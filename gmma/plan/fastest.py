@@ -9,9 +9,10 @@ Searched are meshes, prompts of a rollout, where it holds its parameters, microb
 and rematerialisation; weights in 8 bits where the objective corrects for the sampler. No gradient
 is changed by the others, but that a larger rollout makes its later minibatches older. Programs
 share the mesh, and an update leaves room for the minibatches that wait: so each program is compiled
-once for each of its own settings.
+once for each of its own settings, scoring and update also for a rollout of a single update.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -55,6 +56,7 @@ class Tried:
 
     changes: Changes
     plan: ProgramPlan
+    several: bool | None = None  # of scoring and update: whether a rollout has several updates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,16 +224,28 @@ def updates(parts: Parts) -> Iterator[list[Changes]]:
 
 
 def search_mesh(parts: Parts, compiled: Compile, say: Say) -> list[Tried]:
-    """Compile the programs of a step of RL on one mesh, under every setting that may fit."""
+    """Compile the programs of a step of RL on one mesh, under every setting that may be fastest.
+
+    Scoring and updates are compiled beside the most minibatches that may wait; `combine` reckons
+    with fewer. An update that is its rollout's only one reads no old log-probs, and is a program of
+    its own.
+    """
     config = parts.config
     found = [*try_growing(config, "rollout", rollouts(parts), compiled, say)]
-    grown = [one for one in found if one.plan.fits]
-    if not grown:
-        return found
-    found += scorings(config, grown, compiled, say)
-    # With the most minibatches that may wait; `combine` reckons with fewer.
-    config = with_changes(config, max(grown, key=prompts_of).changes)
-    found += try_growing(config, "update", updates(parts), compiled, say)
+    grown = sorted((one for one in found if one.plan.fits), key=prompts_of, reverse=True)
+    for several in (True, False):
+        alike = [one for one in grown if has_several(config, one.changes) == several]
+        if not alike:
+            continue
+        if not several and (words := why_outrun(config, alike, found)) is not None:
+            say(words)
+            continue
+        own = with_changes(config, alike[0].changes)
+        largest: Changes = {"rl.rollout_prompts": prompts_of(alike[0])}
+        lists = {"scoring": iter([[largest]]), "update": updates(parts)}
+        for name in (name for name in lists if name in needed_programs(own)["RL"]):
+            tried = try_growing(own, name, lists[name], compiled, say)
+            found += [replace(one, several=several) for one in tried]
     return found
 
 
@@ -241,22 +255,26 @@ def prompts_of(rollout: Tried) -> int:
     return count
 
 
-def scorings(
-    config: ExperimentConfig, grown: Sequence[Tried], compiled: Compile, say: Say
-) -> Iterator[Tried]:
-    """Compile the scoring of the smallest and of the largest rollout, where these score.
+def has_several(config: ExperimentConfig, changes: Changes) -> bool:
+    """Return whether a rollout under some changes has more than one update."""
+    return updates_per_step(with_changes(config, changes)) > 1
 
-    They are one program unless the first scores the reference alone, for its only update.
+
+def why_outrun(
+    config: ExperimentConfig, single: Sequence[Tried], found: Sequence[Tried]
+) -> str | None:
+    """Say why rollouts of a single update cannot be the fastest; None: they may be.
+
+    Where they alone take longer than a whole step. Those of the experiment itself are looked at.
     """
-    known: set[bool] = set()
-    for rollout in (max(grown, key=prompts_of), min(grown, key=prompts_of)):
-        own = with_changes(config, rollout.changes)
-        several = updates_per_step(own) > 1
-        if "scoring" in needed_programs(own)["RL"] and several not in known:
-            known.add(several)
-            changes = {"rl.rollout_prompts": prompts_of(rollout)}
-            for one in try_growing(own, "scoring", iter([[changes]]), compiled, say):
-                yield replace(one, changes=rollout.changes)
+    fastest = min((choice.seconds for choice in combine(config, found)), default=math.inf)
+    alone = min(one.plan.serial.seconds for one in single)
+    if alone < fastest or updates_per_step(config) == 1:
+        return None
+    return (
+        f"a single update on a rollout is left out: growing takes {alone:.3f} s, as many prompts "
+        f"of larger rollouts {fastest:.3f} s with their updates"
+    )
 
 
 def try_growing(
@@ -287,19 +305,14 @@ def fits_beside(plan: ProgramPlan, waiting_bytes: int) -> bool:
 
 def combine(config: ExperimentConfig, tried: Sequence[Tried]) -> Iterator[Choice]:
     """Yield every rollout with every update, where both fit, and scoring where a step needs it."""
-
-    def of(name: str) -> list[Tried]:
-        return [one for one in tried if one.plan.program == name]
-
-    def updates_of(changes: Changes) -> int:
-        return updates_per_step(with_changes(config, changes))
-
-    grown = [one for one in of("rollout") if one.plan.fits]
+    grown = [one for one in tried if one.plan.program == "rollout" and one.plan.fits]
     most = max((minibatches_of(config, one.changes) for one in grown), default=1)
     for rollout in grown:
-        count, several = minibatches_of(config, rollout.changes), updates_of(rollout.changes) > 1
-        scoring = [one for one in of("scoring") if (updates_of(one.changes) > 1) == several]
-        for update in of("update"):
+        count = minibatches_of(config, rollout.changes)
+        several = has_several(config, rollout.changes)
+        others = [one for one in tried if one.several == several]
+        scoring = [one for one in others if one.plan.program == "scoring"]
+        for update in (one for one in others if one.plan.program == "update"):
             changes = {**rollout.changes, **update.changes}
             times = needed_programs(with_changes(config, changes))["RL"]
             plans = {one.plan.program: one.plan for one in (*scoring, rollout, update)}
