@@ -32,6 +32,9 @@ OF_ANSWERS = (
 RESERVED = frozenset(("answers", "thoughts", "task", *OF_ANSWERS))
 # Sent to a worker only where a reward names them as parameters: `**columns` does not ask for them.
 ON_REQUEST = frozenset(("images", "completion_ids"))
+# Of gmma's own, those that read no text: none can fail or take long, and a call gets many answers.
+TEXTLESS = frozenset(("format", "soft_overlong"))
+TEXTLESS_BATCH = 64
 Units = tuple[tuple[int, int], ...]  # pairs of an answer and a term
 
 
@@ -139,7 +142,7 @@ def score_call(
     columns: Mapping[str, Sequence[Any]],
     try_seconds: float | None = None,
 ) -> list[Outcome]:
-    """Ask one reward for the answers of one call: one answer, unless the term has a `batch`.
+    """Ask one reward for the answers of one call (`calls_of`): of most, one answer.
 
     One at a time, so that the result cannot depend on which answers share a batch, and that an
     answer which breaks its scorer is known. A user's own reward is given a copy of the columns: the
@@ -223,18 +226,20 @@ def units_of(applies: np.ndarray) -> list[tuple[int, int]]:
 
 
 def calls_of(terms: Sequence[RewardTerm], units: Sequence[tuple[int, int]]) -> list[Units]:
-    """Divide pairs of an answer and a term into calls: single pairs, or as many as a term's batch.
+    """Divide pairs of an answer and a term into calls: single pairs, or as many as a call gets.
 
-    The answers of a call lie far apart: they are of different prompts.
+    That is a term's batch, and more where a reward of gmma's reads no text. The answers of a call
+    lie far apart: they are of different prompts.
 
     >>> calls_of([RewardTerm("exact"), RewardTerm("my:own", batch=2)], [(0, 0), (0, 1), (1, 1)])
     [((0, 0),), ((0, 1), (1, 1))]
     """
-    calls: list[Units] = [(unit,) for unit in units if terms[unit[1]].batch == 1]
-    for index, term in enumerate(terms):
-        if term.batch > 1:
+    sizes = [TEXTLESS_BATCH if term.name in TEXTLESS else term.batch for term in terms]
+    calls: list[Units] = [(unit,) for unit in units if sizes[unit[1]] == 1]
+    for index, size in enumerate(sizes):
+        if size > 1:
             own = [unit for unit in units if unit[1] == index]
-            count = math.ceil(len(own) / term.batch)
+            count = math.ceil(len(own) / size)
             calls += [tuple(own[at::count]) for at in range(count)]
     return calls
 
