@@ -30,7 +30,13 @@ from gmma.config import (
 from gmma.errors import UserError, printable
 from gmma.files import RunPath, absolute, check_bucket, check_output, read_json, write_whole
 from gmma.hardware import hosts
-from gmma.hardware.sharding import count_slices, mesh_sizes, put_batch
+from gmma.hardware.sharding import (
+    count_slices,
+    make_mesh,
+    mesh_sizes,
+    put_batch,
+    rollout_mesh,
+)
 from gmma.options.arguments import (
     PROGRAMS,
     DirectoryOptions,
@@ -173,24 +179,28 @@ def placed(config: ExperimentConfig, given: LaunchOverride) -> ExperimentConfig:
 
     The mesh is the given one, or the run's own; where the devices do not make that up, every device
     holds a part of the parameters. So many devices as share a copy in the run's rollouts do so
-    where they divide those that are here; else it is as the mesh has it.
+    where the mesh lets them; else it is as the mesh has it.
     """
     if given.data_dir is not None:
         config = with_launch(config, data_dir=given.data_dir)
     mesh, devices, slices = config.launch.mesh, jax.device_count(), count_slices(jax.devices())
-    if (tensor := config.rollout_tensor) is not None and devices // slices % tensor:
-        config = dataclasses.replace(config, rollout_tensor=None)
-        if hosts.leads():
-            each = devices // slices
-            print(f"the run's rollout_tensor {tensor} does not divide {each} devices; left out")
     if given.mesh != MeshOverride():
-        return with_launch(config, mesh=override(mesh, **vars(given.mesh)))
-    if mesh_sizes(mesh, devices, slices) is not None:
+        config = with_launch(config, mesh=override(mesh, **vars(given.mesh)))
+    elif mesh_sizes(mesh, devices, slices) is None:
+        own = (mesh.data, mesh.fsdp, mesh.tensor)
+        if hosts.leads():
+            print(f"the run's mesh {own} does not make up {devices} devices; cut over all of them")
+        config = with_launch(config, mesh=MeshConfig(data=1, fsdp=-1))
+    if config.rollout_tensor is None:
         return config
-    own = (mesh.data, mesh.fsdp, mesh.tensor)
-    if hosts.leads():
-        print(f"the run's mesh {own} does not make up {devices} devices; cut over all of them")
-    return with_launch(config, mesh=MeshConfig(data=1, fsdp=-1))
+    laid = make_mesh(config.launch.mesh)
+    try:
+        rollout_mesh(laid, config.rollout_tensor)
+    except UserError as error:
+        if hosts.leads():
+            print(f"the run's rollout_tensor is left out: {error}")
+        return dataclasses.replace(config, rollout_tensor=None)
+    return config
 
 
 def override(config: T, **values: Any) -> T:

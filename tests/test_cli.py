@@ -372,10 +372,12 @@ def test_a_run_of_another_mesh_works_on_the_devices_that_are_there(capsys):
     assert "the run's mesh (1, 2, 1) does not make up 8 devices" in capsys.readouterr().out
     fitting = with_launch(config, mesh=MeshConfig(data=4, fsdp=2))
     assert placed(fitting, LaunchOverride()) is fitting
-    for tensor, kept in ((4, 4), (16, None)):
+    for tensor, kept in ((2, 2), (8, 8), (4, None), (16, None)):
         cut = replace(fitting, rollout_params="sharded", rollout_tensor=tensor)
         assert placed(cut, LaunchOverride()).rollout_tensor == kept
-    assert "the run's rollout_tensor 16 does not divide 8 devices" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "is left out: rollout_tensor = 16 does not divide the devices of a slice, 8;" in printed
+    assert "is left out: rollout_tensor = 4 does not nest with a mesh of 4 × 2 × 1" in printed
     for kind in (EvalArguments, SampleArguments):
         given = parse(kind, ["runs/x", "--mesh.fsdp", "4", "--mesh.tensor", "2"], prog="gmma")
         found = placed(config, given.launch).launch.mesh

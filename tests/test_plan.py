@@ -297,7 +297,7 @@ def test_two_slices_send_gradients_alone_to_each_other(tmp_path: Path) -> None:
         for tensor in (2, 4):  # no copy of a rollout spans both
             copies = rollout_mesh(mesh, tensor).devices.reshape(-1, tensor)
             assert all(len({device.slice_index for device in copy}) == 1 for copy in copies)
-        with pytest.raises(UserError, match=r"rollout_tensor = 8 does not divide .* linked, 4; "):
+        with pytest.raises(UserError, match=r"rollout_tensor = 8 does not divide .* a slice, 4; "):
             rollout_mesh(mesh, 8)
     config = with_launch(config, mesh=MeshConfig(data=2, fsdp=-1))
     plans = plan_slice(config, "2*v5e:2x2", ["rollout", "update"], until_memory=True)

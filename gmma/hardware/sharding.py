@@ -247,20 +247,48 @@ def check_copies(
 def rollout_mesh(mesh: Mesh, tensor: int | None) -> Mesh:
     """Return the mesh's devices, in their order, with `tensor` neighbours to each copy.
 
-    Of fsdp and tensor together as much is left for fsdp as divides; the rest is data. UserError
-    where `tensor` does not divide the devices of a slice.
+    Of fsdp and tensor together as much is left for fsdp as divides and nests; the rest is data.
+    UserError where `tensor` does not divide the devices of a slice, or nothing nests: XLA ends the
+    process where a program's two meshes cut the devices at places of which neither has all of the
+    other's.
     """
     if tensor is None or tensor == mesh.shape["tensor"]:
         return mesh
     one_slice = mesh.size // count_slices(mesh.devices.flat)
     if one_slice % tensor:
         raise UserError(
-            f"rollout_tensor = {tensor} does not divide the devices that are linked, {one_slice}; "
+            f"rollout_tensor = {tensor} does not divide the devices of a slice, {one_slice}; "
             "choose one that does, or None, which is mesh.tensor"
         )
-    copies, held = mesh.size // tensor, mesh.shape["fsdp"] * mesh.shape["tensor"] // tensor
-    fsdp = next(count for count in range(max(1, held), 0, -1) if copies % count == 0)
-    return Mesh(mesh.devices.reshape(mesh.size // (fsdp * tensor), fsdp, tensor), ALL_AXES)
+    if (sizes := _nested_sizes(mesh.devices.shape, tensor)) is None:
+        whole = [n for n in range(1, one_slice + 1) if one_slice % n == 0]
+        fine = [n for n in whole if _nested_sizes(mesh.devices.shape, n)]
+        cut = " × ".join(map(str, mesh.devices.shape))
+        raise UserError(
+            f"rollout_tensor = {tensor} does not nest with a mesh of {cut} (data × fsdp × tensor); "
+            f"choose one of {', '.join(map(str, fine))}, or another mesh"
+        )
+    return Mesh(mesh.devices.reshape(sizes), ALL_AXES)
+
+
+def _nested_sizes(sizes: tuple[int, ...], tensor: int) -> tuple[int, int, int] | None:
+    """Return a mesh of a rollout beside one of these sizes; None: the two do not nest.
+
+    A mesh cuts a row of devices at the multiples of tensor, of fsdp · tensor, and of all.
+
+    >>> _nested_sizes((1, 8, 1), 2), _nested_sizes((1, 2, 4), 2), _nested_sizes((1, 4, 2), 4)
+    ((1, 4, 2), (2, 2, 2), None)
+    """
+
+    def places(sizes: tuple[int, ...]) -> set[int]:
+        return {prod(sizes[axis:]) for axis in range(3)} - {1}
+
+    copies, held = prod(sizes) // tensor, max(1, sizes[1] * sizes[2] // tensor)
+    for fsdp in (count for count in range(held, 0, -1) if copies % count == 0):
+        own = copies // fsdp, fsdp, tensor
+        if places(own) <= places(sizes) or places(sizes) <= places(own):
+            return own
+    return None
 
 
 def decode_params(

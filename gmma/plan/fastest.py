@@ -31,6 +31,7 @@ from gmma.hardware.sharding import (
     decode_layout,
     make_mesh,
     mesh_sizes,
+    rollout_mesh,
 )
 from gmma.options.changes import changed
 from gmma.options.networks import Remat
@@ -188,8 +189,9 @@ def trees_of(held_in: RolloutLayout, tensor: int, mesh: Mesh, prompts: int) -> i
 def tensors(parts: Parts) -> list[int]:
     """Return over how many devices a rollout may cut each copy of its parameters.
 
-    1, 2, 4 … of a slice, those to which key-value heads are dealt out evenly; the mesh's tensor and
-    the experiment's own rollout_tensor in any case. Prompts of an evaluation are dealt out, too.
+    1, 2, 4 … of a slice, those that nest with the mesh and to which key-value heads are dealt out
+    evenly; these do not matter for the mesh's tensor and the experiment's own rollout_tensor.
+    Prompts of an evaluation are dealt out, too.
     """
     config, mesh = parts.config, parts.mesh
     devices, heads = mesh.size // count_slices(mesh.devices.flat), parts.policy.config.kv_heads
@@ -200,8 +202,18 @@ def tensors(parts: Parts) -> list[int]:
         for tensor in sorted(own | powers - {1})
         if tensor > 1
         and devices % tensor == 0
+        and nests(mesh, tensor)
         and config.evaluation.batch_prompts % (mesh.size // tensor) == 0
     ]
+
+
+def nests(mesh: Mesh, tensor: int) -> bool:
+    """Return whether a rollout may have so many devices to a copy beside a mesh."""
+    try:
+        rollout_mesh(mesh, tensor)
+    except UserError:
+        return False
+    return True
 
 
 def rounded_or_not(config: ExperimentConfig) -> list[Changes]:
