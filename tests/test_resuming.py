@@ -131,7 +131,7 @@ def test_the_sft_of_an_origin_is_not_repeated_unasked(started, tmp_path):
     config = with_launch(behind(started), runs_dir=tmp_path / "runs")
     found, words = from_origin(config, repeat_sft=False)
     assert found == replace(config, sft=replace(config.sft, steps=0))
-    assert "its SFT is not repeated, 5 steps are left out; --repeat-sft takes them" in words
+    assert "its SFT is not repeated: 5 steps of this experiment's are left out;" in words
     same, words = from_origin(config, repeat_sft=True)
     assert same == config
     assert "SFT is repeated from its parameters, 5 steps" in words
