@@ -35,8 +35,8 @@ def from_origin(config: ExperimentConfig, *, repeat_sft: bool) -> tuple[Experime
         left_out = (origin / CONFIG_FILE).is_file()
     if left_out:
         return replace(config, sft=replace(config.sft, steps=0)), (
-            f"--init-from {origin}: its SFT is not repeated: {steps} steps of this experiment's are "
-            "left out; --repeat-sft takes them"
+            f"--init-from {origin}: its SFT is not repeated: {steps} steps of this experiment's "
+            "are left out; --repeat-sft takes them"
         )
     imported = (origin / IMPORT_FILE).is_file()
     words = f"--init-from {origin}: an import, which had no SFT: {steps} steps of it come first"
