@@ -201,7 +201,6 @@ def tensors(parts: Parts) -> list[int]:
         tensor
         for tensor in sorted(own | powers - {1})
         if tensor > 1
-        and devices % tensor == 0
         and nests(mesh, tensor)
         and config.evaluation.batch_prompts % (mesh.size // tensor) == 0
     ]

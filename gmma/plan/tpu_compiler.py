@@ -104,7 +104,7 @@ def count_chips(topology: str) -> int:
 @contextlib.contextmanager
 def nothing_cached() -> Iterator[None]:
     """Leave JAX's cache on disk aside: what is compiled for absent devices cannot be read back."""
-    before: bool = jax.config.values["jax_enable_compilation_cache"]
+    before: bool = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)
     compilation_cache.reset_cache()  # JAX asks once whether there is one
     try:
