@@ -260,6 +260,7 @@ def test_a_rollout_has_the_devices_of_the_mesh_in_their_order() -> None:
         ((2, 2, 2), 4, (2, 1, 4)),
         ((1, 2, 4), 2, (2, 2, 2)),
         ((4, 1, 2), 8, (1, 1, 8)),
+        ((2, 3, 1), 2, (3, 1, 2)),
     ]:
         mesh = Mesh(np.array(devices[: prod(sizes)]).reshape(sizes), ALL_AXES)
         own = rollout_mesh(mesh, tensor)

@@ -13,6 +13,7 @@ in the type of the activations, laid out for decoding (`decode_layout`).
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -283,10 +284,14 @@ def _nested_sizes(sizes: tuple[int, ...], tensor: int) -> tuple[int, int, int] |
     def places(sizes: tuple[int, ...]) -> set[int]:
         return {prod(sizes[axis:]) for axis in range(3)} - {1}
 
+    def is_chain(places: set[int]) -> bool:  # else XLA does not try to write one by the other
+        return all(b % a == 0 for a, b in pairwise(sorted(places)))
+
     copies, held = prod(sizes) // tensor, max(1, sizes[1] * sizes[2] // tensor)
     for fsdp in (count for count in range(held, 0, -1) if copies % count == 0):
         own = copies // fsdp, fsdp, tensor
-        if places(own) <= places(sizes) or places(sizes) <= places(own):
+        ours, theirs = places(own), places(sizes)
+        if ours <= theirs or theirs <= ours or not is_chain(ours | theirs):
             return own
     return None
 
